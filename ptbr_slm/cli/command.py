@@ -1,0 +1,95 @@
+"""`@command`: the flags that every verb has, and the one place where an exception becomes an exit code."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import traceback
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from ptbr_slm.cli.output import Mode, Output, Report
+from ptbr_slm.errors import Exit, SlmError, from_os_error
+
+_JSON = Annotated[bool, typer.Option("--json", help="Resultado em JSON na saída padrão.", rich_help_panel="Geral")]
+_QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="Só o essencial.", rich_help_panel="Geral")]
+_DEBUG = Annotated[
+    bool,
+    typer.Option("--debug", help="Mostra o erro completo.", envvar="PTBR_SLM_DEBUG", rich_help_panel="Geral"),
+]
+
+
+def command(app: typer.Typer, name: str) -> Callable[[Callable[..., Report]], Callable[..., Report]]:
+    """Register `function(out, ...) -> Report` as the verb `name`, with --json, --quiet and --debug added.
+
+    The function's docstring is its help (Portuguese). It raises SlmError for what a user can cause; everything
+    else that escapes becomes E_INTERNAL, and a traceback is shown with --debug only.
+    """
+
+    def register(function: Callable[..., Report]) -> Callable[..., Report]:
+        signature = inspect.signature(function, eval_str=True)
+        own = [parameter for key, parameter in signature.parameters.items() if key != "out"]
+
+        @functools.wraps(function)
+        def run(*, as_json: bool, quiet: bool, debug: bool, **arguments: Any) -> None:
+            mode = Mode.JSON if as_json else Mode.QUIET if quiet else Mode.HUMAN
+            code = execute(functools.partial(function, **arguments), Output(mode, debug=debug))
+            raise typer.Exit(code)
+
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        common = [
+            inspect.Parameter("as_json", keyword, default=False, annotation=_JSON),
+            inspect.Parameter("quiet", keyword, default=False, annotation=_QUIET),
+            inspect.Parameter("debug", keyword, default=False, annotation=_DEBUG),
+        ]
+        parameters = [parameter.replace(kind=keyword) for parameter in own] + common
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        app.command(name)(run)
+        return function
+
+    return register
+
+
+def execute(function: Callable[[Output], Report], out: Output) -> int:
+    """Run a verb, print its report or its error, return the exit code."""
+    try:
+        report = function(out)
+        out.report(report)
+        return int(report.exit_code)
+    except KeyboardInterrupt:
+        out.error("Interrompido.")
+        return Exit.INTERRUPTED
+    except BrokenPipeError:  # the reader went away: `ptbr-slm generate ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return Exit.OK
+    except Exception as error:
+        known = as_slm_error(error)
+        if out.debug:
+            traceback.print_exception(error)
+        out.error(str(known))
+        return int(known.exit_code)
+
+
+def as_slm_error(error: Exception) -> SlmError:
+    """The answer to give for any exception."""
+    if isinstance(error, SlmError):
+        return error
+    if isinstance(error, OSError):
+        return from_os_error(error, error.filename or "")
+    text = str(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
+        return SlmError(
+            "E_MEMORY",
+            "a memória não foi suficiente.",
+            where=text.splitlines()[0][:160] if text else "",
+            hint="Use --batch-size menor com --grad-accum maior, ou um --model-size menor (veja: ptbr-slm info).",
+        )
+    return SlmError(
+        "E_INTERNAL",
+        f"{type(error).__name__}: {text.splitlines()[0][:200] if text else 'sem detalhes'}",
+        hint="É um defeito nosso: repita com --debug e abra uma issue com o que aparecer.",
+    )

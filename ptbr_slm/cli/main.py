@@ -1,0 +1,42 @@
+"""Entry point of `ptbr-slm`. Verbs are imported here, what they need inside them: --help answers at once."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ptbr_slm.version import __version__
+
+app = typer.Typer(
+    help="Treina um pequeno modelo de português, exporta para ONNX e gera texto.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ptbr-slm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Mostra a versão.")] = False,
+) -> None:
+    """Treina um pequeno modelo de português, exporta para ONNX e gera texto."""
+
+
+def main() -> None:
+    """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # LANG=C and cp1252 consoles: never die on an accent
+    from ptbr_slm.cli import verbs
+
+    verbs.register(app)
+    app()

@@ -1,0 +1,178 @@
+"""The one object that prints. Data goes to stdout, everything else to stderr; no `print` elsewhere.
+
+Modes: for people (default), `--json` (one document, or JSON lines), `--quiet` (only what was asked for).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from ptbr_slm.errors import Exit
+
+LINE_EVERY_S = 30.0
+"""Seconds between progress lines where stderr is not a terminal (Kaggle, CI)."""
+
+
+class Mode(Enum):
+    """How a command prints."""
+
+    HUMAN = "human"
+    JSON = "json"
+    QUIET = "quiet"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a command has to say."""
+
+    data: Mapping[str, Any]
+    """The `--json` document: English keys, no NaN."""
+    text: str = ""
+    """The same for a person, in Portuguese; tables already laid out (see `table`)."""
+    brief: str = ""
+    """The one thing `--quiet` still prints, such as a path."""
+    exit_code: int = Exit.OK
+
+
+class Output:
+    """Prints reports, events, notes and progress in the chosen mode."""
+
+    def __init__(self, mode: Mode = Mode.HUMAN, *, debug: bool = False) -> None:
+        self.mode = mode
+        self.debug = debug
+
+    def report(self, report: Report) -> None:
+        """Print a command's result on stdout."""
+        if self.mode is Mode.JSON:
+            self._stdout(json.dumps(report.data, ensure_ascii=False, allow_nan=False) + "\n")
+        elif self.mode is Mode.QUIET:
+            self._stdout(report.brief + "\n" if report.brief else "")
+        else:
+            self._stdout(report.text.rstrip("\n") + "\n" if report.text else "")
+
+    def event(self, data: Mapping[str, Any]) -> None:
+        """Print one JSON line on stdout, in `--json` mode only."""
+        if self.mode is Mode.JSON:
+            self._stdout(json.dumps(data, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def stream(self, text: str) -> None:
+        """Print a piece of generated text on stdout at once, except in `--json` mode."""
+        if self.mode is not Mode.JSON:
+            self._stdout(text)
+
+    def note(self, text: str) -> None:
+        """Tell a person something on stderr."""
+        if self.mode is not Mode.QUIET:
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+
+    def error(self, text: str) -> None:
+        """Print an error on stderr, whatever the mode."""
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+    @contextmanager
+    def progress(self, description: str, total: float | None = None) -> Iterator[Progress]:
+        """A bar on a terminal, a line each 30 s elsewhere, nothing with `--quiet`."""
+        progress = _bar(description, total) if self._terminal() else Progress(description, total, self)
+        with progress:
+            yield progress
+
+    def _terminal(self) -> bool:
+        return self.mode is Mode.HUMAN and sys.stderr.isatty()
+
+    def _stdout(self, text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+@dataclass
+class Progress:
+    """Progress as plain lines; the base of the bar."""
+
+    description: str
+    total: float | None
+    output: Output
+    _last: float = field(default_factory=time.monotonic)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        return None
+
+    def update(self, done: float, status: str = "") -> None:
+        """`done` of `total` is finished; `status` is a short text such as the loss."""
+        now = time.monotonic()
+        if now - self._last >= LINE_EVERY_S:
+            self._last = now
+            share = f" {100 * done / self.total:.0f} %" if self.total else f" {done:.0f}"
+            self.output.note(f"{self.description}{share}  {status}".rstrip())
+
+
+def _bar(description: str, total: float | None) -> Progress:
+    from rich import progress as rich_progress
+    from rich.console import Console
+
+    class Bar(Progress):
+        """The same on a terminal, drawn by rich."""
+
+        def __enter__(self) -> Progress:
+            self._rich = rich_progress.Progress(
+                rich_progress.TextColumn("{task.description}"),
+                rich_progress.BarColumn(bar_width=24),
+                rich_progress.TaskProgressColumn(),
+                rich_progress.TimeRemainingColumn(compact=True),
+                rich_progress.TextColumn("{task.fields[status]}"),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._task = self._rich.add_task(description, total=total, status="")
+            self._rich.start()
+            return self
+
+        def __exit__(self, *exception: object) -> None:
+            self._rich.stop()
+
+        def update(self, done: float, status: str = "") -> None:
+            self._rich.update(self._task, completed=done, status=status)
+
+    return Bar(description, total, Output())
+
+
+def table(rows: Sequence[Sequence[str]], *, header: Sequence[str] = ()) -> str:
+    """Columns aligned with spaces: first to the left, the others to the right. Plain text, pipes well."""
+    lines = [list(header), *map(list, rows)] if header else [list(row) for row in rows]
+    if not lines:
+        return ""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+
+    def lay(line: Sequence[str]) -> str:
+        first, rest = line[0].ljust(widths[0]), [c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True)]
+        return "  ".join([first, *rest]).rstrip()
+
+    laid = [lay(line) for line in lines]
+    if header:
+        laid.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(laid)
+
+
+def human_bytes(count: float) -> str:
+    """1536 -> '1,5 KiB', with a Brazilian decimal comma."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024 or unit == "GiB":
+            break
+        count /= 1024
+    return f"{number(count, 0 if unit == 'B' else 1)} {unit}"
+
+
+def number(value: float, decimals: int = 0) -> str:
+    """12345.6 -> '12.345,6': Brazilian thousands and decimals."""
+    return f"{value:,.{decimals}f}".translate(str.maketrans(",.", ".,"))

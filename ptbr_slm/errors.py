@@ -1,0 +1,149 @@
+"""The one exception of the package, and the one table of its codes.
+
+Every error that a user can cause ends as a `SlmError`: a stable English code, what happened and what to
+type next in Portuguese, and the exit code. `docs/erros.md` lists the same table; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from pathlib import Path
+
+
+class Exit(IntEnum):
+    """Exit codes of the command line (docs/erros.md)."""
+
+    OK = 0
+    ERROR = 1
+    USAGE = 2
+    CORRUPT = 3
+    VERIFY = 4
+    RESOURCE = 5
+    STOPPED = 75
+    """Stopped by the time limit or SIGTERM, state saved: run the same command again. (EX_TEMPFAIL)"""
+    INTERRUPTED = 130
+    """Ctrl-C; state saved."""
+
+
+CODES: dict[str, tuple[Exit, str]] = {
+    # Usage: what was typed cannot be done.
+    "E_USAGE": (Exit.USAGE, "argumentos que não combinam ou faltam"),
+    "E_CONFIG": (Exit.USAGE, "configuração desconhecida ou com valor inválido"),
+    "E_MODEL_SIZE": (Exit.USAGE, "tamanho de modelo que não existe"),
+    "E_SEQ_LEN": (Exit.USAGE, "sequência mais longa que o contexto do modelo, ou inválida"),
+    "E_PROMPT": (Exit.USAGE, "texto inicial vazio, ausente ou que não é texto"),
+    "E_PROMPT_TOO_LONG": (Exit.USAGE, "texto inicial maior que o contexto do modelo"),
+    "E_SAMPLING": (Exit.USAGE, "valor de amostragem fora do intervalo ou não numérico"),
+    # Errors of the world around us.
+    "E_NOT_FOUND": (Exit.ERROR, "arquivo ou pasta que não existe"),
+    "E_PERMISSION": (Exit.ERROR, "sem permissão de leitura ou escrita"),
+    "E_IO": (Exit.ERROR, "o sistema de arquivos recusou a operação"),
+    "E_EXISTS": (Exit.ERROR, "o destino já existe e não seria seguro substituí-lo"),
+    "E_DATA_EMPTY": (Exit.ERROR, "nenhum texto aproveitável nos dados"),
+    "E_DATA_TOO_SMALL": (Exit.ERROR, "dados insuficientes para o que foi pedido"),
+    "E_DATA_FORMAT": (Exit.ERROR, "formato de dados que não sabemos ler"),
+    "E_FETCH": (Exit.ERROR, "não foi possível baixar os dados"),
+    "E_TOKENIZER_MISSING": (Exit.ERROR, "falta o tokenizador"),
+    "E_LOCKED": (Exit.ERROR, "outro processo está usando esta pasta"),
+    "E_PROVIDER": (Exit.ERROR, "o dispositivo ou provedor pedido não está disponível"),
+    "E_GPU": (Exit.ERROR, "a GPU não serve para esta versão do PyTorch"),
+    "E_DEPENDENCY": (Exit.ERROR, "falta instalar um pacote opcional"),
+    "E_TRAINING_DIVERGED": (Exit.ERROR, "a perda deixou de ser um número"),
+    "E_CLOSED": (Exit.ERROR, "o modelo já foi fechado"),
+    "E_INTERNAL": (Exit.ERROR, "erro inesperado: um defeito nosso"),
+    # Files that are not what they should be.
+    "E_DATA_CORRUPT": (Exit.CORRUPT, "dados preparados truncados ou alterados"),
+    "E_TOKENIZER_INVALID": (Exit.CORRUPT, "arquivo de tokenizador inválido"),
+    "E_TOKENIZER_MISMATCH": (Exit.CORRUPT, "o tokenizador não é o dos dados ou o do modelo"),
+    "E_MODEL_INVALID": (Exit.CORRUPT, "a pasta não é um modelo que sabemos abrir"),
+    "E_CHECKPOINT_CORRUPT": (Exit.CORRUPT, "checkpoint truncado ou alterado"),
+    "E_MANIFEST": (Exit.CORRUPT, "o manifesto falta, está quebrado ou não confere"),
+    "E_SCHEMA": (Exit.CORRUPT, "arquivo feito por uma versão mais nova do ptbr-slm"),
+    "E_PICKLE": (Exit.CORRUPT, "arquivo pickle (.pt, .bin): pode executar código, não abrimos"),
+    "E_CONFIG_CHANGED": (Exit.CORRUPT, "a configuração difere da que está no checkpoint"),
+    # Verification and resources.
+    "E_VERIFY": (Exit.VERIFY, "o modelo exportado não confere com o PyTorch"),
+    "E_DISK_FULL": (Exit.RESOURCE, "disco cheio"),
+    "E_MEMORY": (Exit.RESOURCE, "memória insuficiente"),
+}
+"""code -> (exit code, meaning in Portuguese)."""
+
+
+class SlmError(Exception):
+    """An error with an answer: printed as three lines, never as a traceback (DESIGN.md section 4).
+
+    code: a key of `CODES`. message: what happened. where: the file, option or step it concerns.
+    hint: what to type next, with the user's own arguments where they are known.
+    """
+
+    def __init__(self, code: str, message: str, *, where: str | Path = "", hint: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.exit_code = CODES[code][0]
+        self.message = message
+        self.where = str(where)
+        self.hint = hint
+
+    def __str__(self) -> str:
+        lines = [f"Erro [{self.code}]: {self.message}"]
+        if self.where:
+            lines.append(f"  onde: {self.where}")
+        lines.append(f"  {self.hint}")
+        return "\n".join(lines)
+
+
+@contextmanager
+def os_errors(path: str | Path) -> Iterator[None]:
+    """Turn an `OSError` or `MemoryError` raised inside into a `SlmError` that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise from_os_error(error, path) from error
+    except MemoryError as error:
+        raise SlmError(
+            "E_MEMORY",
+            "a memória do computador acabou.",
+            where=path,
+            hint="Feche outros programas ou use um arquivo, modelo ou lote menor.",
+        ) from error
+
+
+def from_os_error(error: OSError, path: str | Path) -> SlmError:
+    """The `SlmError` for an `OSError` met at `path`."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return SlmError(
+            "E_DISK_FULL",
+            "o disco está cheio; os arquivos anteriores continuam intactos.",
+            where=path,
+            hint="Libere espaço (veja com: df -h) e repita o mesmo comando.",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return SlmError(
+            "E_PERMISSION",
+            "sem permissão para ler ou escrever aqui.",
+            where=path,
+            hint="Escolha outra pasta de saída, ou corrija a permissão com chmod/chown.",
+        )
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return SlmError(
+            "E_NOT_FOUND", "o caminho não existe.", where=path, hint="Confira o caminho (ls) e repita o comando."
+        )
+    return SlmError(
+        "E_IO",
+        f"o sistema de arquivos recusou a operação ({error.strerror or error}).",
+        where=path,
+        hint="Confira o caminho e o espaço em disco; com --debug aparece o erro completo.",
+    )
+
+
+def missing_extra(package: str, extra: str) -> SlmError:
+    """The error for an optional package that is not installed; `extra` is the pip extra that brings it."""
+    return SlmError(
+        "E_DEPENDENCY",
+        f"esta operação precisa do pacote {package}, que não está instalado.",
+        where=f"pip extra [{extra}]",
+        hint=f'Instale com:  pip install "ptbr-slm[{extra}]"',
+    )

@@ -1,0 +1,231 @@
+"""The model: a Llama decoder in PyTorch, read from top to bottom.
+
+Notable choices: fused QKV and gate/up projections in memory, written out under Llama's names; residual stream
+in fp32 under autocast; tied embeddings; no biases; no dropout. Initialised with standard deviation 0.02,
+residual projections divided by sqrt(2 * num_layers) (GPT-2), so that the first loss is close to ln(vocab_size).
+
+Shapes: B rows, T tokens, H query heads, K key/value heads, D head_dim, C hidden_size, V vocab_size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ptbr_slm.config import ModelConfig
+from ptbr_slm.storage.model_folder import WeightReader, read_config
+
+IGNORE = -100
+"""Target id that counts neither in the loss nor in its divisor."""
+
+
+class KVCache:
+    """Keys and values of the tokens read so far, the same number for every row.
+
+    keys, values: (num_layers, B, K, capacity, D). Fill by passing it to `Llama.hidden`.
+    """
+
+    def __init__(self, config: ModelConfig, rows: int, capacity: int, like: Tensor) -> None:
+        shape = (config.num_layers, rows, config.num_kv_heads, capacity, config.head_dim)
+        self.keys = like.new_zeros(shape)
+        self.values = like.new_zeros(shape)
+        self.length = 0
+
+    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Append k, v: (B, K, T, D) at `length`; return all keys and values up to there, (B, K, length+T, D)."""
+        end = self.length + k.shape[2]
+        self.keys[layer, :, :, self.length : end] = k
+        self.values[layer, :, :, self.length : end] = v
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+
+def rope_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
+    """cos, sin: (max_seq_len, D/2) in fp32, angle = position * theta^(-2i/D) (Su et al., 2021)."""
+    frequencies = config.rope_theta ** (-torch.arange(0, config.head_dim, 2).double() / config.head_dim)
+    angles = torch.outer(torch.arange(config.max_seq_len).double(), frequencies)
+    return angles.cos().float(), angles.sin().float()
+
+
+def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate the halves of each head by its position: x (B, T, heads, D), cos and sin (T, 1, D/2)."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+class Attention(nn.Module):
+    """Causal grouped-query attention (Ainslie et al., 2023, arXiv:2305.13245)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.qkv = nn.Linear(config.hidden_size, config.q_size + 2 * config.kv_size, bias=False)
+        self.out = nn.Linear(config.q_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, layer: int, cache: KVCache | None) -> Tensor:
+        """x: (B, T, C) -> (B, T, C). With a cache, T new tokens follow the `cache.length` before them."""
+        heads, kv_heads = self.config.num_heads, self.config.num_kv_heads
+        rotated, v = self.qkv(x).unflatten(-1, (-1, self.config.head_dim)).split((heads + kv_heads, kv_heads), dim=2)
+        rotated = apply_rope(rotated, cos.to(v.dtype), sin.to(v.dtype)).transpose(1, 2)  # (B, H+K, T, D)
+        q, k = rotated.split((heads, kv_heads), dim=1)
+        v = v.transpose(1, 2)  # (B, K, T, D)
+        mask = None
+        if cache is not None:
+            k, v = cache.extend(layer, k, v)
+            mask = _cache_mask(q.shape[2], k.shape[2], x.device)
+        # Expanded by hand: below sm_80 the memory-efficient kernel refuses enable_gqa.
+        k = k.repeat_interleave(heads // kv_heads, dim=1)  # (B, H, T, D)
+        v = v.repeat_interleave(heads // kv_heads, dim=1)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=cache is None)
+        output: Tensor = self.out(mixed.transpose(1, 2).flatten(2))  # (B, T, H*D) -> (B, T, C)
+        return output
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (Shazeer, 2020, arXiv:2002.05202)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate_up = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
+        self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, T, C) -> (B, T, C)."""
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        output: Tensor = self.down(F.silu(gate) * up)
+        return output
+
+
+class Block(nn.Module):
+    """One decoder layer: attention, then feed-forward, each on a normalised copy and added to the stream."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
+        self.attention = Attention(config)
+        self.feed_forward_norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
+        self.feed_forward = FeedForward(config)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, layer: int, cache: KVCache | None) -> Tensor:
+        """x: (B, T, C) -> (B, T, C)."""
+        x = x + self.attention(self.attention_norm(x), cos, sin, layer, cache)
+        x = x + self.feed_forward(self.feed_forward_norm(x))
+        return x
+
+
+class Llama(nn.Module):
+    """The whole model. `checkpoint_every`: 0 keeps all activations, k recomputes every k-th layer's."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.checkpoint_every = 0
+        self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
+        self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_embeddings:
+            self.head.weight = self.embed.weight
+        cos, sin = rope_tables(config)
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+
+    def initialize(self, seed: int) -> Llama:
+        """Draw the weights; the same seed gives the same weights on every machine with this PyTorch."""
+        generator = torch.Generator().manual_seed(seed)
+        residual_std = 0.02 / math.sqrt(2 * self.config.num_layers)
+        for name, parameter in self.named_parameters():
+            if parameter.dim() < 2:
+                nn.init.ones_(parameter)
+            else:
+                std = residual_std if name.endswith(("attention.out.weight", "down.weight")) else 0.02
+                nn.init.normal_(parameter, std=std, generator=generator)
+        return self
+
+    def hidden(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+        """tokens: (B, T) int64 -> final normalised states (B, T, C). Advances `cache` by T."""
+        start = 0 if cache is None else cache.length
+        positions = slice(start, start + tokens.shape[1])
+        cos, sin = self.cos[positions, None, :], self.sin[positions, None, :]  # (T, 1, D/2)
+        x = self.embed(tokens)
+        for index, block in enumerate(self.layers):
+            if self.training and self.checkpoint_every and index % self.checkpoint_every == 0:
+                # No dropout, so no RNG state to save.
+                x = checkpoint(block, x, cos, sin, index, cache, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = block(x, cos, sin, index, cache)
+        if cache is not None:
+            cache.length += tokens.shape[1]
+        normalised: Tensor = self.norm(x)
+        return normalised
+
+    def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+        """tokens: (B, T) int64 -> logits (B, T, V)."""
+        logits: Tensor = self.head(self.hidden(tokens, cache))
+        return logits
+
+    def loss_sum(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """Summed cross-entropy in nats, fp32, over targets (B, T) that are not `IGNORE`.
+
+        A sum, so that a step of any number of micro-batches divides once by all its target tokens.
+        """
+        logits = self(tokens).flatten(0, 1).float()  # (B*T, V)
+        return F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORE, reduction="sum")
+
+    # Llama's names on disk, fused matrices in memory.
+
+    def _folder_views(self) -> dict[str, Tensor]:
+        """Llama's name -> a view of the parameter that holds it."""
+        config = self.config
+        views = {"model.embed_tokens.weight": self.embed.weight, "model.norm.weight": self.norm.weight}
+        if not config.tie_embeddings:
+            views["lm_head.weight"] = self.head.weight
+        for index, block in enumerate(self.layers):
+            assert isinstance(block, Block)
+            q, k, v = block.attention.qkv.weight.split((config.q_size, config.kv_size, config.kv_size))
+            gate, up = block.feed_forward.gate_up.weight.chunk(2)
+            prefix = f"model.layers.{index}."
+            views |= {
+                prefix + "input_layernorm.weight": block.attention_norm.weight,
+                prefix + "self_attn.q_proj.weight": q,
+                prefix + "self_attn.k_proj.weight": k,
+                prefix + "self_attn.v_proj.weight": v,
+                prefix + "self_attn.o_proj.weight": block.attention.out.weight,
+                prefix + "post_attention_layernorm.weight": block.feed_forward_norm.weight,
+                prefix + "mlp.gate_proj.weight": gate,
+                prefix + "mlp.up_proj.weight": up,
+                prefix + "mlp.down_proj.weight": block.feed_forward.down.weight,
+            }
+        return views
+
+    def to_hf_weights(self) -> dict[str, npt.NDArray[np.float32]]:
+        """Copies of the weights under Llama's names, for `storage.model_folder.write_model_files`."""
+        return {
+            name: view.detach().float().cpu().contiguous().numpy().copy() for name, view in self._folder_views().items()
+        }
+
+    @torch.no_grad()
+    def load_hf_weights(self, read: Callable[[str, tuple[int, ...]], npt.NDArray[np.float32]]) -> Llama:
+        """Fill the weights from `read(name, shape)`, such as `WeightReader.read`."""
+        for name, view in self._folder_views().items():
+            view.copy_(torch.from_numpy(read(name, tuple(view.shape))))
+        return self
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Llama:
+        """Open a model folder on the CPU in fp32. Raises E_MODEL_INVALID and its kin."""
+        return cls(read_config(folder)).load_hf_weights(WeightReader(folder).read)
+
+
+def _cache_mask(new: int, total: int, device: torch.device) -> Tensor | None:
+    """(T, total) boolean mask for T new tokens at the end of `total`; None for one token, which sees all."""
+    if new == 1:
+        return None
+    return torch.ones(new, total, dtype=torch.bool, device=device).tril(total - new)

@@ -1,0 +1,1 @@
+"""Generate text from an export (ONNX Runtime, no torch) or a model folder (PyTorch)."""

@@ -1,0 +1,124 @@
+"""What the runtime takes, streams and returns, and the protocol both engines keep."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ptbr_slm.config import ModelConfig
+from ptbr_slm.errors import SlmError
+from ptbr_slm.tokenizer import Tokenizer
+
+FinishReason = Literal["eos", "stop", "length", "context"]
+"""Why a text ended: the model said so, a stop string, max_new_tokens, or a full context."""
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplingParams:
+    """How to choose tokens. Each field is checked; E_SAMPLING says what to change."""
+
+    max_new_tokens: int = 128
+    """Tokens to generate at most."""
+    temperature: float = 0.8
+    """Divides the logits; 0 is greedy."""
+    top_k: int = 0
+    """Keep the k most probable tokens; 0 keeps all."""
+    top_p: float = 0.95
+    """Keep the smallest set whose probability reaches p (Holtzman et al., 2020, arXiv:1904.09751)."""
+    min_p: float = 0.0
+    """Drop tokens below min_p times the largest probability (Nguyen et al., 2024, arXiv:2407.01082)."""
+    repetition_penalty: float = 1.0
+    """Divides positive and multiplies negative logits of tokens seen (Keskar et al., 2019, arXiv:1909.05858)."""
+    seed: int | None = None
+    """Of the random draws; None takes a fresh one, which the result names."""
+    stop: tuple[str, ...] = ()
+    """Texts that end the generation; they are not part of the result."""
+
+    def __post_init__(self) -> None:
+        _check_range("max_new_tokens", self.max_new_tokens, 1, 1_000_000, integer=True)
+        _check_range("temperature", self.temperature, 0.0, 100.0)
+        _check_range("top_k", self.top_k, 0, 10_000_000, integer=True)
+        _check_range("top_p", self.top_p, 1e-6, 1.0)
+        _check_range("min_p", self.min_p, 0.0, 1.0)
+        _check_range("repetition_penalty", self.repetition_penalty, 0.01, 100.0)
+        if self.seed is not None:
+            _check_range("seed", self.seed, 0, 2**63 - 1, integer=True)
+        if isinstance(self.stop, str) or not all(isinstance(s, str) and s for s in self.stop):
+            raise SlmError("E_SAMPLING", "stop deve ser uma lista de textos não vazios.", where="stop", hint='Exemplo: --stop "."')
+
+
+def _check_range(name: str, value: Any, low: float, high: float, *, integer: bool = False) -> None:
+    kind = int if integer else (int, float)
+    good = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
+    if not good:
+        raise SlmError(
+            "E_SAMPLING",
+            f"{name} deve ser um número{' inteiro' if integer else ''} de {low:g} a {high:g}, e não {value!r}.",
+            where=name,
+            hint=f"Corrija com --{name.replace('_', '-')} (ou {name}= no Python).",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationChunk:
+    """One token of one text, as `stream` yields it."""
+
+    text: str
+    """What this token completes; may be empty while a character or a stop string is unfinished."""
+    token: int
+    row: int = 0
+    """Index of the prompt in the batch."""
+    finish_reason: FinishReason | None = None
+    """Set on a row's last chunk."""
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationResult:
+    """One finished text."""
+
+    text: str
+    """The continuation, without the prompt."""
+    tokens: tuple[int, ...]
+    """Generated ids, the end token included where there was one."""
+    prompt_tokens: int
+    finish_reason: FinishReason
+    seed: int
+    time_to_first_token_s: float
+    tokens_per_second: float
+    """Decode speed of this row: tokens after the first, divided by the time they took; 0 for one token."""
+
+
+class Engine(Protocol):
+    """Runs the model's step on `rows` independent slots. Both engines give the same logits within 1e-4."""
+
+    name: str
+    """`onnx` or `torch`."""
+    device: str
+    """Where it really runs: `cpu`, `cuda`."""
+    precision: str
+    """`fp32`, `int8`, `int4`."""
+    config: ModelConfig
+    tokenizer: Tokenizer
+
+    def reset(self, rows: int, capacity: int) -> None:
+        """Start over with `rows` empty slots that may grow to `capacity` tokens each."""
+
+    def prefill(self, row: int, tokens: Sequence[int]) -> Floats:
+        """Append `tokens` (at least one) to a slot; (V,) logits after the last. May be called again on a slot
+        that already holds tokens: that is a chunked prefill."""
+
+    def decode(self, rows: Sequence[int], tokens: Sequence[int]) -> Floats:
+        """Append one token to each of these slots; (len(rows), V) logits."""
+
+    def logits(self, tokens: Sequence[int]) -> Floats:
+        """(T, V) logits at every position of one text, leaving the slots empty."""
+
+    def close(self) -> None:
+        """Free the memory; the engine is of no use afterwards."""

@@ -1,0 +1,166 @@
+"""The model folder: a Hugging Face Llama folder plus our manifest (DESIGN.md section 3). No torch here.
+
+    config.json  model.safetensors  tokenizer.json  tokenizer_config.json  generation_config.json  manifest.json
+
+Folders from elsewhere have no manifest of ours and open all the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ptbr_slm.config import ModelConfig
+from ptbr_slm.errors import SlmError, os_errors
+from ptbr_slm.storage.atomic import write_json
+from ptbr_slm.storage.manifest import NAME as MANIFEST
+from ptbr_slm.storage.manifest import read_manifest, write_manifest
+from ptbr_slm.tokenizer import Tokenizer
+
+WEIGHTS = "model.safetensors"
+_NOT_A_MODEL = "Aponte para uma pasta com config.json e model.safetensors, como RUN/final."
+
+
+def write_model_files(
+    folder: Path, config: ModelConfig, weights: Mapping[str, npt.NDArray[np.float32]], tokenizer: Tokenizer
+) -> None:
+    """Write the files of a model folder, without its manifest, into `folder` (inside `atomic_folder`).
+
+    weights: Llama's names -> arrays, as `Llama.to_hf_weights` gives them. Call `write_manifest` last.
+    """
+    write_json(folder / "config.json", config.to_hf())
+    eos = config.eos_token_ids
+    generation = {
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": eos[0] if len(eos) == 1 else list(eos),
+        "pad_token_id": config.pad_token_id,
+        "do_sample": True,
+        "temperature": 0.8,
+        "top_p": 0.95,
+    }
+    write_json(folder / "generation_config.json", generation)
+    tokenizer.save(folder / "tokenizer.json")
+    write_json(folder / "tokenizer_config.json", tokenizer.hf_config(config.max_seq_len))
+    with os_errors(folder / WEIGHTS):
+        try:
+            save_file(dict(weights), folder / WEIGHTS, metadata={"format": "pt"})
+        except SafetensorError as error:  # a full disk arrives as this, with the errno in its text
+            raise _save_error(error) from error
+
+
+def seal_model_folder(folder: Path, **extra: Any) -> None:
+    """Write the manifest of a finished model folder."""
+    write_manifest(folder, "model", **extra)
+
+
+def check_model_folder(folder: Path, *, code: str = "E_MODEL_INVALID") -> None:
+    """Refuse what is not a model folder, or whose files differ from its manifest.
+
+    Raises E_NOT_FOUND, E_PICKLE, `code` or E_SCHEMA.
+    """
+    if folder.is_file() and folder.suffix in (".pt", ".pth", ".bin", ".ckpt", ".pkl"):
+        raise SlmError(
+            "E_PICKLE",
+            f"{folder.name} parece um arquivo pickle, que pode executar código ao ser aberto.",
+            where=folder,
+            hint="Converta para safetensors onde ele foi criado e aponte para a pasta do modelo.",
+        )
+    if not folder.exists():
+        raise SlmError("E_NOT_FOUND", "a pasta do modelo não existe.", where=folder, hint=_NOT_A_MODEL)
+    if (folder / MANIFEST).exists():
+        read_manifest(folder, code=code)
+    elif not (folder / "config.json").is_file():
+        raise SlmError("E_MODEL_INVALID", "a pasta não tem um modelo (falta config.json).", where=folder, hint=_NOT_A_MODEL)
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The `ModelConfig` of a model folder. Raises E_MODEL_INVALID."""
+    path = folder / "config.json"
+    with os_errors(path):
+        raw = path.read_bytes()
+    try:
+        body = json.loads(raw)
+        if not isinstance(body, dict):
+            raise ValueError("não é um objeto JSON")
+    except ValueError as error:
+        raise SlmError("E_MODEL_INVALID", f"config.json quebrado ({error}).", where=path, hint=_NOT_A_MODEL) from error
+    return ModelConfig.from_hf(body, where=str(path))
+
+
+class WeightReader:
+    """Lazy access to a folder's safetensors (one file, or shards with an index) as float32 arrays."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the headers. Raises E_PICKLE, E_NOT_FOUND or E_MODEL_INVALID."""
+        self.folder = folder
+        self._files: dict[str, Path] = {}
+        for path in self._weight_files():
+            with os_errors(path):
+                for name in _open(path).keys():  # noqa: SIM118 - a safe_open handle is not iterable
+                    self._files[name] = path
+
+    def names(self) -> list[str]:
+        """The tensors' names, sorted."""
+        return sorted(self._files)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._files
+
+    def read(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        """One tensor as float32, whatever it is stored as. Raises E_MODEL_INVALID for a missing name or
+        another shape."""
+        if name not in self._files:
+            raise SlmError("E_MODEL_INVALID", f"falta o tensor {name}.", where=self.folder, hint=_NOT_A_MODEL)
+        path = self._files[name]
+        with os_errors(path):
+            array = np.asarray(_open(path).get_tensor(name)).astype(np.float32, copy=False)
+        if array.shape != shape:
+            raise SlmError(
+                "E_MODEL_INVALID",
+                f"o tensor {name} tem forma {array.shape}; config.json pede {shape}.",
+                where=path,
+                hint="A pasta mistura arquivos de modelos diferentes: use uma cópia íntegra.",
+            )
+        return array
+
+    def _weight_files(self) -> list[Path]:
+        if (self.folder / WEIGHTS).is_file():
+            return [self.folder / WEIGHTS]
+        shards = sorted(self.folder.glob("model-*-of-*.safetensors"))
+        if shards:
+            return shards
+        if list(self.folder.glob("*.bin")) or list(self.folder.glob("*.pt")):
+            raise SlmError(
+                "E_PICKLE",
+                "a pasta só tem pesos em pickle (.bin/.pt), que podem executar código ao serem abertos.",
+                where=self.folder,
+                hint="Baixe a versão safetensors do modelo.",
+            )
+        raise SlmError("E_MODEL_INVALID", "falta model.safetensors.", where=self.folder, hint=_NOT_A_MODEL)
+
+
+def _open(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="np")
+    except SafetensorError as error:
+        raise SlmError(
+            "E_MODEL_INVALID",
+            f"{path.name} está truncado ou não é safetensors ({error}).",
+            where=path,
+            hint="Use uma cópia íntegra da pasta.",
+        ) from error
+
+
+def _save_error(error: SafetensorError) -> OSError:
+    import errno
+
+    text = str(error)
+    known = {"os error 28": errno.ENOSPC, "os error 13": errno.EACCES, "os error 30": errno.EROFS}
+    return OSError(next((n for key, n in known.items() if key in text), errno.EIO), text)

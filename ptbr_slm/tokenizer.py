@@ -1,0 +1,293 @@
+"""The tokenizer: byte-level BPE that transformers, vLLM, llama.cpp and onnxruntime-genai read alike.
+
+The split is llama.cpp's `llama-bpe` (Llama 3's regular expression), so our vocabularies need no new
+pre-tokenizer there; 6,091 of 6,092 unseen paragraphs gave the same tokens (DESIGN.md section 3).
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer as _Tokenizer
+from tokenizers.decoders import DecodeStream
+
+from ptbr_slm.errors import SlmError, os_errors
+from ptbr_slm.storage.atomic import write_text
+
+BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
+SPECIAL_TOKENS = [BOS, EOS, PAD, "<|im_start|>", "<|im_end|>"]
+"""Ids 0 to 4, all different: onnxruntime-genai finds the last token by scanning for the padding."""
+
+MIN_VOCAB_SIZE = 256 + len(SPECIAL_TOKENS)
+
+LLAMA_BPE_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+class Tokenizer:
+    """A `tokenizer.json` whose special tokens never come out of a user's text.
+
+    Any Hugging Face tokenizer.json opens; `train` makes ours.
+    """
+
+    def __init__(self, inner: _Tokenizer) -> None:
+        self._inner = inner
+        self._inner.encode_special_tokens = True  # "<|eos|>" typed by a user stays text
+        self._inner.no_padding()
+        self._inner.no_truncation()
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int = 32_000) -> Tokenizer:
+        """Train a byte-level BPE of at most `vocab_size` tokens. Raises E_CONFIG or E_DATA_EMPTY."""
+        if not MIN_VOCAB_SIZE <= vocab_size <= 1_000_000:
+            raise SlmError(
+                "E_CONFIG",
+                f"o vocabulário deve ter de {MIN_VOCAB_SIZE} a 1.000.000 tokens, e não {vocab_size}.",
+                where="--vocab-size",
+                hint="Use --vocab-size 32000, ou 4096 para experiências pequenas.",
+            )
+        inner = _Tokenizer(models.BPE())
+        inner.normalizer = normalizers.NFC()
+        inner.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(LLAMA_BPE_SPLIT), "isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+        inner.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=SPECIAL_TOKENS,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        counted = _Counted(texts)
+        inner.train_from_iterator(counted, trainer)
+        if counted.characters == 0:
+            raise SlmError(
+                "E_DATA_EMPTY", "não há texto para treinar o tokenizador.", hint="Confira os arquivos de entrada."
+            )
+        inner.post_processor = processors.TemplateProcessing(
+            single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, SPECIAL_TOKENS.index(BOS))]
+        )
+        return cls(inner)
+
+    @classmethod
+    def load(cls, path: Path) -> Tokenizer:
+        """Open a tokenizer.json, or the one in a folder. Raises E_TOKENIZER_MISSING or E_TOKENIZER_INVALID."""
+        file = path / "tokenizer.json" if path.is_dir() else path
+        if not file.exists():
+            raise SlmError(
+                "E_TOKENIZER_MISSING",
+                "não encontrei o tokenizador.",
+                where=file,
+                hint="Treine um com:  ptbr-slm tokenizer train TEXTOS -o tokenizer.json",
+            )
+        with os_errors(file):
+            raw = file.read_bytes()
+        try:
+            return cls(_Tokenizer.from_str(raw.decode("utf-8")))
+        except BaseException as error:  # a bad regex is a Rust panic: pyo3's PanicException is no Exception
+            if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
+                raise
+            raise SlmError(
+                "E_TOKENIZER_INVALID",
+                f"o arquivo não é um tokenizador válido ({str(error)[:120]}).",
+                where=file,
+                hint="Use um tokenizer.json do ptbr-slm ou da Hugging Face.",
+            ) from error
+
+    def save(self, path: Path) -> None:
+        """Write tokenizer.json atomically."""
+        write_text(path, self.to_json())
+
+    def to_json(self) -> str:
+        """The content of tokenizer.json."""
+        return str(self._inner.to_str(pretty=True))
+
+    @cached_property
+    def sha256(self) -> str:
+        """Identity of the tokenizer: hex sha256 of its canonical JSON, the same however the file is laid out."""
+        canonical = json.dumps(json.loads(self._inner.to_str()), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens, special ones included."""
+        return int(self._inner.get_vocab_size(with_added_tokens=True))
+
+    def token_id(self, token: str) -> int | None:
+        """Id of a token by its exact name, or None."""
+        found = self._inner.token_to_id(token)
+        return None if found is None else int(found)
+
+    @property
+    def bos_id(self) -> int | None:
+        """Id of our `<|bos|>`, or None in a foreign tokenizer."""
+        return self.token_id(BOS)
+
+    @property
+    def eos_id(self) -> int | None:
+        """Id of our `<|eos|>`, or None in a foreign tokenizer."""
+        return self.token_id(EOS)
+
+    @property
+    def pad_id(self) -> int | None:
+        """Id of our `<|pad|>`, or None in a foreign tokenizer."""
+        return self.token_id(PAD)
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Ids of `text`; with `special`, as the model expects a prompt (ours begin with `<|bos|>`).
+
+        Raises E_PROMPT for text that is not valid Unicode (lone surrogates).
+        """
+        try:
+            return list(self._inner.encode(text, add_special_tokens=special).ids)
+        except (TypeError, UnicodeEncodeError) as error:
+            raise _not_text(error) from error
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, without special tokens, over all cores."""
+        try:
+            return [e.ids for e in self._inner.encode_batch_fast(list(texts), add_special_tokens=False)]
+        except (TypeError, UnicodeEncodeError) as error:
+            raise _not_text(error) from error
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of `ids`; special tokens are left out, bytes that are not UTF-8 become U+FFFD."""
+        return str(self._inner.decode(list(ids), skip_special_tokens=True))
+
+    def tokens(self, ids: Sequence[int]) -> list[str]:
+        """Readable pieces, one an id: the text of each token alone, or a special token's name."""
+        special = self.special_ids
+        return [
+            str(self._inner.id_to_token(i)) if i in special else str(self._inner.decode([i])) for i in ids
+        ]
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of the special tokens."""
+        return frozenset(i for i, t in self._inner.get_added_tokens_decoder().items() if t.special)
+
+    @cached_property
+    def is_byte_level(self) -> bool:
+        """Whether every token stands for bytes (GPT-2's alphabet), as in ours."""
+        return '"ByteLevel"' in str(json.dumps(json.loads(self._inner.to_str()).get("decoder")))
+
+    @cached_property
+    def _bytes_of(self) -> list[bytes]:
+        """Bytes of every id of a byte-level vocabulary; empty for special tokens."""
+        alphabet = {char: byte for byte, char in enumerate(_byte_alphabet())}
+        pieces: list[bytes] = []
+        for i in range(self.vocab_size):
+            token = self._inner.id_to_token(i)
+            if token is None or i in self.special_ids:
+                pieces.append(b"")
+            else:
+                try:
+                    pieces.append(bytes(alphabet[char] for char in token))
+                except KeyError:  # an added token, stored as plain text
+                    pieces.append(token.encode("utf-8"))
+        return pieces
+
+    @cached_property
+    def byte_lengths(self) -> npt.NDArray[np.int32]:
+        """(vocab_size,) UTF-8 bytes each id stands for, 0 for special tokens: the divisor of bits per byte."""
+        if self.is_byte_level:
+            lengths = [len(piece) for piece in self._bytes_of]
+        else:
+            lengths = [self._foreign_length(i) for i in range(self.vocab_size)]
+        return np.array(lengths, dtype=np.int32)
+
+    def _foreign_length(self, token_id: int) -> int:
+        """SentencePiece: `▁` stands for one space, `<0xNN>` for one byte."""
+        if token_id in self.special_ids:
+            return 0
+        token = str(self._inner.id_to_token(token_id) or "")
+        if len(token) == 6 and token.startswith("<0x"):
+            return 1
+        return len(token.replace("▁", " ").encode("utf-8"))
+
+    def stream_decoder(self) -> StreamDecoder:
+        """A new incremental decoder for one generated text."""
+        return StreamDecoder(self)
+
+    def hf_config(self, max_seq_len: int) -> dict[str, Any]:
+        """The `tokenizer_config.json` that lets AutoTokenizer open our tokenizer.json."""
+        names = {"bos_token": BOS, "eos_token": EOS, "pad_token": PAD}
+        return {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": max_seq_len,
+            "clean_up_tokenization_spaces": False,
+            **{key: name for key, name in names.items() if self.token_id(name) is not None},
+        }
+
+
+class StreamDecoder:
+    """Text from tokens, one at a time, that never splits a UTF-8 character.
+
+    Byte-level vocabularies go through an incremental UTF-8 decoder, exact and O(1) a token; others through
+    the tokenizers library's DecodeStream.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._foreign = None if tokenizer.is_byte_level else DecodeStream(skip_special_tokens=True)
+        self._ids: list[int] = []
+        self._emitted = 0
+
+    def push(self, token: int) -> str:
+        """The text that `token` completes; empty while a character is unfinished."""
+        if self._foreign is None:
+            return self._utf8.decode(self._tokenizer._bytes_of[token])
+        self._ids.append(token)
+        text = self._foreign.step(self._tokenizer._inner, token) or ""
+        self._emitted += len(text)
+        return str(text)
+
+    def finish(self) -> str:
+        """What is left at the end: an unfinished character becomes U+FFFD."""
+        if self._foreign is None:
+            return self._utf8.decode(b"", final=True)
+        return self._tokenizer.decode(self._ids)[self._emitted :]
+
+
+class _Counted:
+    """An iterable that counts the characters passing through it."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._texts = texts
+        self.characters = 0
+
+    def __iter__(self) -> Any:
+        for text in self._texts:
+            self.characters += len(text)
+            yield text
+
+
+def _byte_alphabet() -> list[str]:
+    """GPT-2's printable stand-in for each byte (openai/gpt-2, src/encoder.py: bytes_to_unicode)."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    spare = iter(range(256, 512))
+    return [chr(byte) if byte in printable else chr(next(spare)) for byte in range(256)]
+
+
+def _not_text(error: BaseException) -> SlmError:
+    return SlmError(
+        "E_PROMPT",
+        "o texto tem caracteres que não são Unicode válido.",
+        where=str(error)[:120],
+        hint="Salve o texto em UTF-8 e tente de novo.",
+    )
