@@ -47,7 +47,8 @@ class ModelConfig:
                 raise _invalid(f"{name} deve ser um inteiro positivo, e não {value!r}.", name)
         if self.num_heads % self.num_kv_heads:
             raise _invalid(
-                f"num_kv_heads ({self.num_kv_heads}) deve dividir num_heads ({self.num_heads}).", "num_kv_heads"
+                f"num_kv_heads ({self.num_kv_heads}) deve dividir num_heads ({self.num_heads}).",
+                "num_kv_heads",
             )
         if self.head_dim % 2:
             raise _invalid(f"head_dim deve ser par por causa do RoPE, e não {self.head_dim}.", "head_dim")

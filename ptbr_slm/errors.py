@@ -129,7 +129,10 @@ def from_os_error(error: OSError, path: str | Path) -> SlmError:
         )
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return SlmError(
-            "E_NOT_FOUND", "o caminho não existe.", where=path, hint="Confira o caminho (ls) e repita o comando."
+            "E_NOT_FOUND",
+            "o caminho não existe.",
+            where=path,
+            hint="Confira o caminho (ls) e repita o comando.",
         )
     return SlmError(
         "E_IO",
@@ -139,11 +142,26 @@ def from_os_error(error: OSError, path: str | Path) -> SlmError:
     )
 
 
-def missing_extra(package: str, extra: str) -> SlmError:
-    """The error for an optional package that is not installed; `extra` is the pip extra that brings it."""
+EXTRA_OF = {
+    "torch": "train",
+    "pyarrow": "train",
+    "zstandard": "train",
+    "ftfy": "train",
+    "matplotlib": "train",
+    "psutil": "train",
+    "onnxruntime": "cpu",
+    "onnx": "export",
+    "onnx_ir": "export",
+    "gradio": "app",
+}
+"""Optional package -> the pip extra that brings it."""
+
+
+def missing_extra(package: str) -> SlmError:
+    """The error for an optional package (a key of `EXTRA_OF`) that is not installed."""
     return SlmError(
         "E_DEPENDENCY",
         f"esta operação precisa do pacote {package}, que não está instalado.",
-        where=f"pip extra [{extra}]",
-        hint=f'Instale com:  pip install "ptbr-slm[{extra}]"',
+        where=f"pip: extra [{EXTRA_OF[package]}]",
+        hint=f'Instale com:  pip install "ptbr-slm[{EXTRA_OF[package]}]"',
     )

@@ -72,7 +72,9 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, layer: int, cache: KVCache | None) -> Tensor:
         """x: (B, T, C) -> (B, T, C). With a cache, T new tokens follow the `cache.length` before them."""
         heads, kv_heads = self.config.num_heads, self.config.num_kv_heads
-        rotated, v = self.qkv(x).unflatten(-1, (-1, self.config.head_dim)).split((heads + kv_heads, kv_heads), dim=2)
+        rotated, v = (
+            self.qkv(x).unflatten(-1, (-1, self.config.head_dim)).split((heads + kv_heads, kv_heads), dim=2)
+        )
         rotated = apply_rope(rotated, cos.to(v.dtype), sin.to(v.dtype)).transpose(1, 2)  # (B, H+K, T, D)
         q, k = rotated.split((heads, kv_heads), dim=1)
         v = v.transpose(1, 2)  # (B, K, T, D)
@@ -158,7 +160,9 @@ class Llama(nn.Module):
         for index, block in enumerate(self.layers):
             if self.training and self.checkpoint_every and index % self.checkpoint_every == 0:
                 # No dropout, so no RNG state to save.
-                x = checkpoint(block, x, cos, sin, index, cache, use_reentrant=False, preserve_rng_state=False)
+                x = checkpoint(
+                    block, x, cos, sin, index, cache, use_reentrant=False, preserve_rng_state=False
+                )
             else:
                 x = block(x, cos, sin, index, cache)
         if cache is not None:
@@ -208,7 +212,8 @@ class Llama(nn.Module):
     def to_hf_weights(self) -> dict[str, npt.NDArray[np.float32]]:
         """Copies of the weights under Llama's names, for `storage.model_folder.write_model_files`."""
         return {
-            name: view.detach().float().cpu().contiguous().numpy().copy() for name, view in self._folder_views().items()
+            name: view.detach().float().cpu().contiguous().numpy().copy()
+            for name, view in self._folder_views().items()
         }
 
     @torch.no_grad()

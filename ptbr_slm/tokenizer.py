@@ -76,7 +76,9 @@ class Tokenizer:
         inner.train_from_iterator(counted, trainer)
         if counted.characters == 0:
             raise SlmError(
-                "E_DATA_EMPTY", "não há texto para treinar o tokenizador.", hint="Confira os arquivos de entrada."
+                "E_DATA_EMPTY",
+                "não há texto para treinar o tokenizador.",
+                hint="Confira os arquivos de entrada.",
             )
         inner.post_processor = processors.TemplateProcessing(
             single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, SPECIAL_TOKENS.index(BOS))]
@@ -279,7 +281,11 @@ class _Counted:
 
 def _byte_alphabet() -> list[str]:
     """GPT-2's printable stand-in for each byte (openai/gpt-2, src/encoder.py: bytes_to_unicode)."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
     spare = iter(range(256, 512))
     return [chr(byte) if byte in printable else chr(next(spare)) for byte in range(256)]
 

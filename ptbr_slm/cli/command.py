@@ -12,9 +12,11 @@ from typing import Annotated, Any
 import typer
 
 from ptbr_slm.cli.output import Mode, Output, Report
-from ptbr_slm.errors import Exit, SlmError, from_os_error
+from ptbr_slm.errors import EXTRA_OF, Exit, SlmError, from_os_error, missing_extra
 
-_JSON = Annotated[bool, typer.Option("--json", help="Resultado em JSON na saída padrão.", rich_help_panel="Geral")]
+_JSON = Annotated[
+    bool, typer.Option("--json", help="Resultado em JSON na saída padrão.", rich_help_panel="Geral")
+]
 _QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="Só o essencial.", rich_help_panel="Geral")]
 _DEBUG = Annotated[
     bool,
@@ -80,8 +82,14 @@ def as_slm_error(error: Exception) -> SlmError:
         return error
     if isinstance(error, OSError):
         return from_os_error(error, error.filename or "")
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRA_OF:
+        return missing_extra(error.name)
     text = str(error)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in text
+    ):
         return SlmError(
             "E_MEMORY",
             "a memória não foi suficiente.",

@@ -26,7 +26,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Mostra a versão.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Mostra a versão.")
+    ] = False,
 ) -> None:
     """Treina um pequeno modelo de português, exporta para ONNX e gera texto."""
 
@@ -39,4 +41,4 @@ def main() -> None:
     from ptbr_slm.cli import verbs
 
     verbs.register(app)
-    app()
+    app(prog_name="ptbr-slm")

@@ -155,7 +155,10 @@ def table(rows: Sequence[Sequence[str]], *, header: Sequence[str] = ()) -> str:
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
 
     def lay(line: Sequence[str]) -> str:
-        first, rest = line[0].ljust(widths[0]), [c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True)]
+        first, rest = (
+            line[0].ljust(widths[0]),
+            [c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True)],
+        )
         return "  ".join([first, *rest]).rstrip()
 
     laid = [lay(line) for line in lines]

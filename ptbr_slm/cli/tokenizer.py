@@ -21,12 +21,17 @@ def register(app: typer.Typer) -> None:
 @command(_group, "train")
 def train(
     out: Output,
-    inputs: Annotated[list[Path], typer.Argument(metavar="TEXTOS...", help="Arquivos ou pastas de texto, JSONL ou Parquet.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="ARQUIVO", help="Onde gravar o tokenizer.json.")],
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="TEXTOS...", help="Arquivos ou pastas de texto, JSONL ou Parquet.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="ARQUIVO", help="Onde gravar o tokenizer.json.")
+    ],
     vocab_size: Annotated[int, typer.Option("--vocab-size", help="Tamanho máximo do vocabulário.")] = 32_000,
 ) -> Report:
     """Treina um tokenizador BPE de bytes a partir dos seus textos."""
     from ptbr_slm.data.read import read_documents
+
     from ptbr_slm.tokenizer import Tokenizer
 
     words = characters = 0
@@ -55,7 +60,9 @@ def train(
 def inspect(
     out: Output,
     text: Annotated[str, typer.Argument(metavar="TEXTO", help="Texto a dividir em tokens.")],
-    tokenizer: Annotated[Path, typer.Option("--tokenizer", metavar="T", help="tokenizer.json ou a pasta dele.")],
+    tokenizer: Annotated[
+        Path, typer.Option("--tokenizer", metavar="T", help="tokenizer.json ou a pasta dele.")
+    ],
 ) -> Report:
     """Mostra em que tokens um texto se divide."""
     from ptbr_slm.tokenizer import Tokenizer

@@ -51,12 +51,22 @@ class SamplingParams:
         if self.seed is not None:
             _check_range("seed", self.seed, 0, 2**63 - 1, integer=True)
         if isinstance(self.stop, str) or not all(isinstance(s, str) and s for s in self.stop):
-            raise SlmError("E_SAMPLING", "stop deve ser uma lista de textos não vazios.", where="stop", hint='Exemplo: --stop "."')
+            raise SlmError(
+                "E_SAMPLING",
+                "stop deve ser uma lista de textos não vazios.",
+                where="stop",
+                hint='Exemplo: --stop "."',
+            )
 
 
 def _check_range(name: str, value: Any, low: float, high: float, *, integer: bool = False) -> None:
     kind = int if integer else (int, float)
-    good = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
+    good = (
+        isinstance(value, kind)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and low <= value <= high
+    )
     if not good:
         raise SlmError(
             "E_SAMPLING",
@@ -112,7 +122,8 @@ class Engine(Protocol):
 
     def prefill(self, row: int, tokens: Sequence[int]) -> Floats:
         """Append `tokens` (at least one) to a slot; (V,) logits after the last. May be called again on a slot
-        that already holds tokens: that is a chunked prefill."""
+        that already holds tokens: that is a chunked prefill.
+        """
 
     def decode(self, rows: Sequence[int], tokens: Sequence[int]) -> Floats:
         """Append one token to each of these slots; (len(rows), V) logits."""

@@ -80,7 +80,9 @@ def _parse(path: Path, code: str) -> dict[str, Any]:
         well_formed = (
             isinstance(body["schema"], int)
             and isinstance(body["kind"], str)
-            and all(isinstance(f["size"], int) and isinstance(f["sha256"], str) for f in body["files"].values())
+            and all(
+                isinstance(f["size"], int) and isinstance(f["sha256"], str) for f in body["files"].values()
+            )
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         well_formed = False

@@ -77,7 +77,12 @@ def check_model_folder(folder: Path, *, code: str = "E_MODEL_INVALID") -> None:
     if (folder / MANIFEST).exists():
         read_manifest(folder, code=code)
     elif not (folder / "config.json").is_file():
-        raise SlmError("E_MODEL_INVALID", "a pasta não tem um modelo (falta config.json).", where=folder, hint=_NOT_A_MODEL)
+        raise SlmError(
+            "E_MODEL_INVALID",
+            "a pasta não tem um modelo (falta config.json).",
+            where=folder,
+            hint=_NOT_A_MODEL,
+        )
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -90,7 +95,9 @@ def read_config(folder: Path) -> ModelConfig:
         if not isinstance(body, dict):
             raise ValueError("não é um objeto JSON")
     except ValueError as error:
-        raise SlmError("E_MODEL_INVALID", f"config.json quebrado ({error}).", where=path, hint=_NOT_A_MODEL) from error
+        raise SlmError(
+            "E_MODEL_INVALID", f"config.json quebrado ({error}).", where=path, hint=_NOT_A_MODEL
+        ) from error
     return ModelConfig.from_hf(body, where=str(path))
 
 
@@ -115,7 +122,8 @@ class WeightReader:
 
     def read(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
         """One tensor as float32, whatever it is stored as. Raises E_MODEL_INVALID for a missing name or
-        another shape."""
+        another shape.
+        """
         if name not in self._files:
             raise SlmError("E_MODEL_INVALID", f"falta o tensor {name}.", where=self.folder, hint=_NOT_A_MODEL)
         path = self._files[name]

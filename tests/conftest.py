@@ -1,0 +1,58 @@
+"""Fixtures for every area, and the line at the end that counts the skips."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+TEXTS = [
+    "O rio corre devagar entre as pedras, e a manhã de domingo começa com cheiro de café.",
+    "Maria abriu a janela, olhou a rua molhada e decidiu que não iria à feira naquele dia.",
+    "As crianças brincavam no quintal enquanto o avô contava histórias do sertão e do mar.",
+    "A biblioteca da cidade ficou aberta até tarde; havia silêncio, lâmpadas e muitos livros.",
+    "Ninguém sabia de onde vinha a música, mas todos pararam para escutar o violão na praça.",
+    "O trem partiu às seis horas, cheio de trabalhadores, estudantes e vendedores de pão.",
+]
+"""Portuguese of our own, for tokenizers and tiny models."""
+
+
+@pytest.fixture(scope="session")
+def texts() -> list[str]:
+    """Six Portuguese sentences."""
+    return TEXTS
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `ptbr-slm ARGS` as a real process in an empty folder; output captured as text."""
+
+    def run(*arguments: str | Path, check: bool = False, timeout: float = 120, **keywords):
+        environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", **keywords.pop("env", {})}
+        return subprocess.run(
+            [sys.executable, "-m", "ptbr_slm", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=check,
+            timeout=timeout,
+            cwd=keywords.pop("cwd", tmp_path),
+            env=environment,
+            **keywords,
+        )
+
+    return run
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Count the skips in one line, so that none goes unseen."""
+    skipped = len(terminalreporter.stats.get("skipped", []))
+    terminalreporter.write_line(f"testes pulados: {skipped} (as razões e o que instalar estão acima)")
