@@ -138,7 +138,7 @@ class ModelConfig:
                 "E_MODEL_INVALID",
                 f"config.json incompleto ou com valor inválido ({error}).",
                 where=where,
-                hint="Use a pasta de um modelo LlamaForCausalLM, como a que o ptbr-slm train grava em final/.",
+                hint="Use a pasta de um modelo LlamaForCausalLM, como RUN/final.",
             ) from error
 
 
@@ -158,7 +158,7 @@ def _refuse_foreign(body: dict[str, Any], where: str) -> None:
             "E_MODEL_INVALID",
             f"modelo com {', '.join(found)}: só abrimos Llama sem vieses e com RoPE padrão.",
             where=where,
-            hint="Use um modelo LlamaForCausalLM, como Tucano-160m, TeenyTinyLlama, SmolLM2 ou um treinado aqui.",
+            hint="Use um LlamaForCausalLM, como Tucano-160m, TeenyTinyLlama, SmolLM2 ou um treinado aqui.",
         )
 
 

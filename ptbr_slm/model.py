@@ -2,7 +2,7 @@
 
 Notable choices: fused QKV and gate/up projections in memory, written out under Llama's names; residual stream
 in fp32 under autocast; tied embeddings; no biases; no dropout. Initialised with standard deviation 0.02,
-residual projections divided by sqrt(2 * num_layers) (GPT-2), so that the first loss is close to ln(vocab_size).
+residual projections divided by sqrt(2 * num_layers) (GPT-2), so that the first loss is close to ln V.
 
 Shapes: B rows, T tokens, H query heads, K key/value heads, D head_dim, C hidden_size, V vocab_size.
 """
@@ -40,7 +40,7 @@ class KVCache:
         self.length = 0
 
     def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Append k, v: (B, K, T, D) at `length`; return all keys and values up to there, (B, K, length+T, D)."""
+        """Append k, v: (B, K, T, D) at `length`; return all of both, (B, K, length+T, D)."""
         end = self.length + k.shape[2]
         self.keys[layer, :, :, self.length : end] = k
         self.values[layer, :, :, self.length : end] = v
@@ -72,11 +72,10 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, layer: int, cache: KVCache | None) -> Tensor:
         """x: (B, T, C) -> (B, T, C). With a cache, T new tokens follow the `cache.length` before them."""
         heads, kv_heads = self.config.num_heads, self.config.num_kv_heads
-        rotated, v = (
-            self.qkv(x).unflatten(-1, (-1, self.config.head_dim)).split((heads + kv_heads, kv_heads), dim=2)
-        )
+        qkv = self.qkv(x).unflatten(-1, (-1, self.config.head_dim))  # (B, T, H+2K, D)
+        rotated, v = qkv.split_with_sizes((heads + kv_heads, kv_heads), dim=2)
         rotated = apply_rope(rotated, cos.to(v.dtype), sin.to(v.dtype)).transpose(1, 2)  # (B, H+K, T, D)
-        q, k = rotated.split((heads, kv_heads), dim=1)
+        q, k = rotated.split_with_sizes((heads, kv_heads), dim=1)
         v = v.transpose(1, 2)  # (B, K, T, D)
         mask = None
         if cache is not None:
@@ -136,6 +135,8 @@ class Llama(nn.Module):
         if config.tie_embeddings:
             self.head.weight = self.embed.weight
         cos, sin = rope_tables(config)
+        self.cos: Tensor
+        self.sin: Tensor
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
 
@@ -193,7 +194,9 @@ class Llama(nn.Module):
             views["lm_head.weight"] = self.head.weight
         for index, block in enumerate(self.layers):
             assert isinstance(block, Block)
-            q, k, v = block.attention.qkv.weight.split((config.q_size, config.kv_size, config.kv_size))
+            q, k, v = block.attention.qkv.weight.split_with_sizes(
+                (config.q_size, config.kv_size, config.kv_size)
+            )
             gate, up = block.feed_forward.gate_up.weight.chunk(2)
             prefix = f"model.layers.{index}."
             views |= {

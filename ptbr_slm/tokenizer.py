@@ -87,7 +87,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path) -> Tokenizer:
-        """Open a tokenizer.json, or the one in a folder. Raises E_TOKENIZER_MISSING or E_TOKENIZER_INVALID."""
+        """Open a tokenizer.json, or a folder's. Raises E_TOKENIZER_MISSING or E_TOKENIZER_INVALID."""
         file = path / "tokenizer.json" if path.is_dir() else path
         if not file.exists():
             raise SlmError(
@@ -120,7 +120,7 @@ class Tokenizer:
 
     @cached_property
     def sha256(self) -> str:
-        """Identity of the tokenizer: hex sha256 of its canonical JSON, the same however the file is laid out."""
+        """Identity of the tokenizer: hex sha256 of its JSON with sorted keys, however it is laid out."""
         canonical = json.dumps(json.loads(self._inner.to_str()), sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
 
@@ -205,7 +205,7 @@ class Tokenizer:
 
     @cached_property
     def byte_lengths(self) -> npt.NDArray[np.int32]:
-        """(vocab_size,) UTF-8 bytes each id stands for, 0 for special tokens: the divisor of bits per byte."""
+        """(vocab_size,) UTF-8 bytes of each id, 0 for special tokens: the divisor of bits per byte."""
         if self.is_byte_level:
             lengths = [len(piece) for piece in self._bytes_of]
         else:

@@ -27,8 +27,8 @@ _DEBUG = Annotated[
 def command(app: typer.Typer, name: str) -> Callable[[Callable[..., Report]], Callable[..., Report]]:
     """Register `function(out, ...) -> Report` as the verb `name`, with --json, --quiet and --debug added.
 
-    The function's docstring is its help (Portuguese). It raises SlmError for what a user can cause; everything
-    else that escapes becomes E_INTERNAL, and a traceback is shown with --debug only.
+    The function's docstring is its help (Portuguese). It raises SlmError for what a user can cause; whatever
+    else escapes becomes E_INTERNAL, and a traceback is shown with --debug only.
     """
 
     def register(function: Callable[..., Report]) -> Callable[..., Report]:
@@ -94,7 +94,7 @@ def as_slm_error(error: Exception) -> SlmError:
             "E_MEMORY",
             "a memória não foi suficiente.",
             where=text.splitlines()[0][:160] if text else "",
-            hint="Use --batch-size menor com --grad-accum maior, ou um --model-size menor (veja: ptbr-slm info).",
+            hint="Use --batch-size menor e --grad-accum maior, ou um --model-size menor (ptbr-slm info).",
         )
     return SlmError(
         "E_INTERNAL",

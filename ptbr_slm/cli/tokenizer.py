@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -34,13 +35,12 @@ def train(
 
     from ptbr_slm.tokenizer import Tokenizer
 
-    words = characters = 0
+    words = 0
 
-    def texts():  # type: ignore[no-untyped-def]
-        nonlocal words, characters
+    def texts() -> Iterator[str]:
+        nonlocal words
         for document in read_documents(inputs):
             words += len(document.text.split())
-            characters += len(document.text)
             yield document.text
 
     with out.progress("lendo textos e treinando o tokenizador"):

@@ -35,7 +35,7 @@ class SamplingParams:
     min_p: float = 0.0
     """Drop tokens below min_p times the largest probability (Nguyen et al., 2024, arXiv:2407.01082)."""
     repetition_penalty: float = 1.0
-    """Divides positive and multiplies negative logits of tokens seen (Keskar et al., 2019, arXiv:1909.05858)."""
+    """Divides positive, multiplies negative logits of tokens seen (Keskar et al., 2019, arXiv:1909.05858)."""
     seed: int | None = None
     """Of the random draws; None takes a fresh one, which the result names."""
     stop: tuple[str, ...] = ()
@@ -50,7 +50,8 @@ class SamplingParams:
         _check_range("repetition_penalty", self.repetition_penalty, 0.01, 100.0)
         if self.seed is not None:
             _check_range("seed", self.seed, 0, 2**63 - 1, integer=True)
-        if isinstance(self.stop, str) or not all(isinstance(s, str) and s for s in self.stop):
+        stop: object = self.stop  # callers are not type-checked
+        if not isinstance(stop, tuple) or not all(isinstance(s, str) and s for s in stop):
             raise SlmError(
                 "E_SAMPLING",
                 "stop deve ser uma lista de textos não vazios.",
@@ -70,7 +71,7 @@ def _check_range(name: str, value: Any, low: float, high: float, *, integer: boo
     if not good:
         raise SlmError(
             "E_SAMPLING",
-            f"{name} deve ser um número{' inteiro' if integer else ''} de {low:g} a {high:g}, e não {value!r}.",
+            f"{name} deve ser um {'inteiro' if integer else 'número'} de {low:g} a {high:g}, não {value!r}.",
             where=name,
             hint=f"Corrija com --{name.replace('_', '-')} (ou {name}= no Python).",
         )

@@ -33,7 +33,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             _publish_file(temporary)
-            os.replace(temporary, path)
+            temporary.replace(path)
             fsync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)

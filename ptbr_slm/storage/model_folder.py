@@ -1,6 +1,6 @@
 """The model folder: a Hugging Face Llama folder plus our manifest (DESIGN.md section 3). No torch here.
 
-    config.json  model.safetensors  tokenizer.json  tokenizer_config.json  generation_config.json  manifest.json
+config.json  generation_config.json  model.safetensors  tokenizer.json  tokenizer_config.json  manifest.json
 
 Folders from elsewhere have no manifest of ours and open all the same.
 """
