@@ -1,0 +1,41 @@
+"""One text as it enters the data: NFC, `\\n` line ends, no control characters, prose unwrapped."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from ptbr_slm.data.drops import DropCounts
+from ptbr_slm.data.unwrap import unwrap
+
+NORMALIZATION = (
+    "NFC; \\n line ends; no control characters, U+FEFF or trailing spaces; NBSP as space; prose unwrapped"
+)
+"""Written into index.json, so that the data say how they were made."""
+
+_CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ufeff]")
+_MANY_NEWLINES = re.compile(r"\n{3,}")
+_TRAILING = re.compile(r"[ \t]+$", re.MULTILINE)
+BINARY_SHARE = 0.02
+"""A text with more control characters than this is taken for a binary file."""
+
+
+def normalize(text: str, drops: DropCounts, source: str) -> str | None:
+    """The normalised text, or None where it is not text or says nothing (counted in `drops`)."""
+    controls = len(_CONTROL.findall(text)) if _CONTROL.search(text) else 0
+    if "\x00" in text or controls > BINARY_SHARE * len(text) + 1:
+        drops.drop("binary", source)
+        return None
+    if controls:
+        text = _CONTROL.sub("", text)
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\x0b", "\n").replace("\x0c", "\n\n")
+    text = text.replace("\x85", "\n").replace("\u2028", "\n").replace("\u2029", "\n\n").replace("\xa0", " ")
+    text = unicodedata.normalize("NFC", text)
+    text = _MANY_NEWLINES.sub("\n\n", _TRAILING.sub("", text)).strip("\n")
+    unwrapped = unwrap(text)
+    if unwrapped != text:
+        drops.repair("unwrapped", source)
+    if not unwrapped.strip():
+        drops.drop("empty", source)
+        return None
+    return unwrapped

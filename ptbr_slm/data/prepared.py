@@ -1,0 +1,159 @@
+"""Prepared data, opened: memory-mapped token shards that were checked against their index.
+
+    index.json  tokenizer.json  train-00000.bin ...  train.offsets  valid-00000.bin ...  valid.offsets
+
+A document is stored as `<|bos|> text <|eos|>`, ids in little-endian uint16 (uint32 above 65,536 ids).
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ptbr_slm.data import index as index_file
+from ptbr_slm.data.index import corrupt
+from ptbr_slm.errors import SlmError, os_errors
+from ptbr_slm.storage.manifest import sha256_file
+from ptbr_slm.tokenizer import Tokenizer
+
+_CHECK_TOKENS = 1 << 20
+
+
+class Split:
+    """One part of the data, `train` or `valid`: documents end to end as one long row of token ids."""
+
+    def __init__(self, folder: Path, body: dict[str, Any], dtype: np.dtype[Any], vocab_size: int) -> None:
+        self.tokens: int = body["tokens"]
+        """Token ids in all, bos and eos of every document included."""
+        self.documents: int = body["documents"]
+        self.bytes: int = body["bytes"]
+        """UTF-8 bytes of the texts: the divisor of bits per byte."""
+        self.words: int = body["words"]
+        """Pieces between white space."""
+        self._folder, self._body, self._dtype, self._vocab_size = folder, body, dtype, vocab_size
+        self._starts = np.cumsum([0] + [shard["tokens"] for shard in body["shards"]])
+
+    @cached_property
+    def _maps(self) -> list[npt.NDArray[Any]]:
+        return [self._map(shard, self._dtype) for shard in self._body["shards"]]
+
+    def read(self, start: int, stop: int) -> npt.NDArray[np.int64]:
+        """(stop - start,) ids at positions start..stop of the row. Raises E_DATA_CORRUPT for a foreign id."""
+        if not 0 <= start <= stop <= self.tokens:
+            raise IndexError(f"tokens {start}..{stop} of {self.tokens}")
+        out = np.empty(stop - start, dtype=np.int64)
+        first = int(np.searchsorted(self._starts, start, side="right")) - 1
+        done = 0
+        while done < len(out):
+            low = start + done - int(self._starts[first])
+            piece = self._maps[first][low : low + len(out) - done]
+            out[done : done + len(piece)] = piece
+            self._check_ids(piece, first, low)
+            done += len(piece)
+            first += 1
+        return out
+
+    def document_offsets(self) -> npt.NDArray[np.int64]:
+        """(documents + 1,) where each document begins in the row, then where the last one ends."""
+        return self._map(self._body["offsets"], np.dtype("<i8"))
+
+    def check(self, *, hashes: bool) -> None:
+        """Refuse missing, truncated or altered files and foreign ids. Raises E_DATA_CORRUPT."""
+        if sum(shard["tokens"] for shard in self._body["shards"]) != self.tokens:
+            raise corrupt("a soma dos tokens dos arquivos difere da do índice.", self._folder)
+        for shard in [*self._body["shards"], self._body["offsets"]]:
+            self._check_file(shard, hashes)
+        for number, shard in enumerate(self._body["shards"]):
+            if shard["size"] != shard["tokens"] * self._dtype.itemsize:
+                raise corrupt(f"{shard['file']} não tem os {shard['tokens']} tokens do índice.", self._folder)
+            for low in range(0, shard["tokens"] if hashes else 0, _CHECK_TOKENS):
+                self._check_ids(self._maps[number][low : low + _CHECK_TOKENS], number, low)
+
+    def _check_file(self, described: dict[str, Any], hashes: bool) -> None:
+        path = self._folder / described["file"]
+        if path.parent != self._folder or not path.is_file():
+            raise corrupt(f"falta o arquivo {described['file']}.", path)
+        size = path.stat().st_size
+        if size != described["size"]:
+            raise corrupt(f"{path.name} tem {size} bytes; o índice diz {described['size']}.", path)
+        if hashes and sha256_file(path) != described["sha256"]:
+            raise corrupt(f"{path.name} está corrompido (o sha256 não confere).", path)
+
+    def _check_ids(self, ids: npt.NDArray[Any], shard: int, low: int) -> None:
+        if len(ids) and int(ids.max()) >= self._vocab_size:
+            at = int(np.argmax(ids >= self._vocab_size))
+            raise corrupt(
+                f"token {int(ids[at])} fora do vocabulário de {self._vocab_size}, na posição {low + at}.",
+                self._folder / self._body["shards"][shard]["file"],
+            )
+
+    def _map(self, described: dict[str, Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        path = self._folder / described["file"]
+        with os_errors(path):
+            return np.memmap(path, dtype=dtype, mode="r")
+
+
+class PreparedData:
+    """A prepared folder that agreed with its index."""
+
+    def __init__(self, folder: Path, index: dict[str, Any]) -> None:
+        self.folder = folder
+        self.index = index
+        self.tokenizer_sha256: str = index["tokenizer_sha256"]
+        self.vocab_size: int = index["vocab_size"]
+        self.sha256: str = index["sha256"]
+        """Identity of the data: same tokens, same order, same tokenizer."""
+        dtype = np.dtype(index["dtype"]).newbyteorder("<")
+        self._splits = {
+            name: Split(folder, index["splits"][name], dtype, self.vocab_size) for name in index_file.SPLITS
+        }
+
+    @classmethod
+    def open(cls, path: Path, *, verify: bool = True) -> PreparedData:
+        """Open a prepared folder, its index.json, or one of its .bin files.
+
+        verify: read every shard once, comparing its sha256 and its ids; otherwise only sizes are compared.
+        Raises E_NOT_FOUND, E_DATA_CORRUPT, E_SCHEMA, E_TOKENIZER_MISSING or E_TOKENIZER_MISMATCH.
+        """
+        folder = path if path.is_dir() else path.parent
+        if not path.exists() or not (folder / index_file.NAME).is_file():
+            what = (
+                "não há dados preparados aqui (falta index.json)."
+                if path.exists()
+                else "os dados não existem."
+            )
+            raise SlmError("E_NOT_FOUND", what, where=path, hint=index_file.REDO)
+        body = index_file.read_index(folder / index_file.NAME)
+        try:
+            data = cls(folder, body)
+        except (KeyError, TypeError, ValueError) as error:
+            raise corrupt("o índice dos dados está incompleto.", folder / index_file.NAME) from error
+        for name in index_file.SPLITS:
+            data.split(name).check(hashes=verify)
+        data.load_tokenizer()
+        return data
+
+    def split(self, name: str) -> Split:
+        """`train` or `valid`; valid is empty where there was only one document."""
+        return self._splits[name]
+
+    def load_tokenizer(self) -> Tokenizer:
+        """The copy of the tokenizer that lies in the folder. Raises E_TOKENIZER_MISMATCH if it was swapped."""
+        tokenizer = Tokenizer.load(self.folder / "tokenizer.json")
+        self.check_tokenizer(tokenizer, self.folder / "tokenizer.json")
+        return tokenizer
+
+    def check_tokenizer(self, tokenizer: Tokenizer, where: Path | str) -> None:
+        """Refuse a tokenizer that did not make these data. Raises E_TOKENIZER_MISMATCH."""
+        if tokenizer.sha256 != self.tokenizer_sha256:
+            raise SlmError(
+                "E_TOKENIZER_MISMATCH",
+                f"este tokenizador não é o dos dados ({tokenizer.vocab_size} tokens; os dados usam um de "
+                f"{self.vocab_size}, sha256 {self.tokenizer_sha256[:12]}).",
+                where=where,
+                hint=f"Use --tokenizer {self.folder / 'tokenizer.json'}, ou prepare os dados de novo com o seu.",
+            )

@@ -1,0 +1,94 @@
+"""Writes one split of the prepared data: token shards and document offsets, hashed as they go."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+SHARD_TOKENS = 50_000_000
+"""Tokens in a shard: 100 MB in uint16. A shard ends at the first document boundary after it."""
+
+
+def token_dtype(vocab_size: int) -> np.dtype[Any]:
+    """Little-endian uint16 up to 65,536 ids, uint32 above."""
+    return np.dtype("<u2") if vocab_size <= 65_536 else np.dtype("<u4")
+
+
+class HashedFile:
+    """A file written front to back whose size and sha256 are known at the end."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: BinaryIO = path.open("wb")
+        self._digest = hashlib.sha256()
+        self._size = 0
+
+    def write(self, array: npt.NDArray[Any]) -> None:
+        """Append an array's bytes. (`ndarray.tofile` would hide the errno of a full disk.)"""
+        data = memoryview(np.ascontiguousarray(array)).cast("B")
+        self._file.write(data)
+        self._digest.update(data)
+        self._size += len(data)
+
+    def close(self) -> dict[str, Any]:
+        """Close, and describe the file for the index."""
+        self._file.close()
+        return {"file": self.path.name, "size": self._size, "sha256": self._digest.hexdigest()}
+
+
+class SplitWriter:
+    """`NAME-00000.bin`, `NAME-00001.bin`, ... and `NAME.offsets` (int64, one start a document, then the end)."""
+
+    def __init__(self, folder: Path, name: str, dtype: np.dtype[Any], shard_tokens: int) -> None:
+        self.folder, self.name, self.dtype, self.shard_tokens = folder, name, dtype, shard_tokens
+        self.tokens = self.documents = self.bytes = self.words = 0
+        self._shards: list[dict[str, Any]] = []
+        self._shard: HashedFile | None = None
+        self._shard_start = 0
+        self._offsets = HashedFile(folder / f"{name}.offsets")
+
+    def write(self, tokens: npt.NDArray[Any], *, text_bytes: int, words: int) -> None:
+        """Append one document, its bos and eos included."""
+        if self._shard is None:
+            self._shard = HashedFile(self.folder / f"{self.name}-{len(self._shards):05d}.bin")
+            self._shard_start = self.tokens
+        self._offsets.write(np.array([self.tokens], dtype="<i8"))
+        self._shard.write(tokens.astype(self.dtype, copy=False))
+        self.tokens += len(tokens)
+        self.documents += 1
+        self.bytes += text_bytes
+        self.words += words
+        if self.tokens - self._shard_start >= self.shard_tokens:
+            self._close_shard()
+
+    def finish(self) -> dict[str, Any]:
+        """Close the files and describe the split for the index."""
+        self._close_shard()
+        self._offsets.write(np.array([self.tokens], dtype="<i8"))
+        return {
+            "tokens": self.tokens,
+            "documents": self.documents,
+            "bytes": self.bytes,
+            "words": self.words,
+            "offsets": self._offsets.close(),
+            "shards": self._shards,
+        }
+
+    def _close_shard(self) -> None:
+        if self._shard is not None:
+            self._shards.append({**self._shard.close(), "tokens": self.tokens - self._shard_start})
+            self._shard = None
+
+    def __enter__(self) -> SplitWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close_shard()
+        self._offsets.close()
