@@ -48,9 +48,14 @@ def write_model_files(
     write_json(folder / "generation_config.json", generation)
     tokenizer.save(folder / "tokenizer.json")
     write_json(folder / "tokenizer_config.json", tokenizer.hf_config(config.max_seq_len))
-    with os_errors(folder / WEIGHTS):
+    write_safetensors(folder / WEIGHTS, weights)
+
+
+def write_safetensors(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write named arrays inside an `atomic_folder`. Raises E_DISK_FULL, E_PERMISSION or E_IO."""
+    with os_errors(path):
         try:
-            save_file(dict(weights), folder / WEIGHTS, metadata={"format": "pt"})
+            save_file(dict(arrays), path, metadata={"format": "pt"})
         except SafetensorError as error:  # a full disk arrives as this, with the errno in its text
             raise _save_error(error) from error
 
