@@ -1,0 +1,139 @@
+"""The `gqa` graph: one graph for prefill and decode, written node by node from the weights.
+
+Inputs (B rows, S new tokens a row, K logits wanted a row, L layers):
+    input_ids              int64 (B, S)
+    seqlens_k              int32 (B,)    tokens of the row after this call, minus 1
+    total_sequence_length  int32 ()      the longest row after this call
+    logits_index           int64 (B, K)  positions within this chunk whose logits are wanted
+    past_key_values.{i}.key|value  float32 (B, num_kv_heads, capacity, head_dim)
+Outputs:
+    logits                 float32 (B, K, V)
+    present.{i}.key|value  as the past, meant to be bound to the very same buffer
+
+Rows are padded on the right. GroupQueryAttention takes S > 1 with a past only where B = 1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from ptbr_slm.config import ModelConfig
+from ptbr_slm_export.nodes import MICROSOFT, GraphWriter
+from ptbr_slm_export.projections import Projections
+from ptbr_slm_export.weights import LlamaWeights
+
+FLOAT, INT32, INT64 = ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64
+
+
+def build_graph(config: ModelConfig, weights: LlamaWeights, projections: Projections) -> ir.Model:
+    """The model of the module's docstring. `projections` decides how matrices are stored and multiplied."""
+    return _LlamaGraph(config, weights, projections).build()
+
+
+class _LlamaGraph:
+    def __init__(self, config: ModelConfig, weights: LlamaWeights, projections: Projections) -> None:
+        self.config, self.weights, self.projections = config, weights, projections
+        self.writer = GraphWriter("ptbr-slm-gqa")
+
+    def build(self) -> ir.Model:
+        """Embedding, layers, the wanted rows, the head."""
+        writer, config = self.writer, self.config
+        input_ids = writer.input("input_ids", INT64, ("batch", "sequence"))
+        self.seqlens_k = writer.input("seqlens_k", INT32, ("batch",))
+        self.total_length = writer.input("total_sequence_length", INT32, ())
+        logits_index = writer.input("logits_index", INT64, ("batch", "wanted"))
+        cos, sin = rope_tables(config)
+        self.cos, self.sin = writer.constant("rope.cos", cos), writer.constant("rope.sin", sin)
+        axis = writer.constant("last_axis", np.array([-1], dtype=np.int64))
+        self.rows = writer.node("Unsqueeze", [logits_index, axis], "logits_index.pairs")  # (B, K, 1)
+
+        stream = self.projections.embed(writer, input_ids)  # (B, S, C)
+        branch: ir.Value | None = None
+        for layer in range(config.num_layers):
+            stream, branch = self._layer(layer, stream, branch)
+        _, normed = self._add_norm(stream, branch, self.weights.final_norm(), "norm")
+        logits = self.projections.head(writer, normed)  # (B, K, V)
+        writer.output(logits, "logits", FLOAT, ("batch", "wanted", config.vocab_size))
+        writer.outputs.insert(0, writer.outputs.pop())
+        return writer.model()
+
+    def _layer(self, layer: int, stream: ir.Value, branch: ir.Value | None) -> tuple[ir.Value, ir.Value]:
+        """The stream after this layer's attention, and the feed-forward branch still to be added to it."""
+        prefix, dense = f"layers.{layer}.", self.projections.dense
+        stream, normed = self._add_norm(
+            stream, branch, self.weights.norm(layer, "input_layernorm"), prefix + "attention_norm"
+        )
+        mixed = self._attention(layer, normed)  # (B, S, H*D)
+        if layer == self.config.num_layers - 1:
+            # Only the wanted rows go on: after the last attention no row reads another. In a prefill with
+            # K = 1 this saves the last feed-forward and all but one row of the head.
+            stream = self._wanted_rows(stream, "wanted.stream")  # (B, K, C)
+            mixed = self._wanted_rows(mixed, "wanted.attention")  # (B, K, H*D)
+        out = dense(self.writer, mixed, prefix + "attention_out", self.config.hidden_size, self.config.q_size,
+                    lambda: self.weights.attention_out(layer))  # fmt: skip
+        stream, normed = self._add_norm(
+            stream, out, self.weights.norm(layer, "post_attention_layernorm"), prefix + "feed_forward_norm"
+        )
+        return stream, self._feed_forward(layer, normed)
+
+    def _attention(self, layer: int, x: ir.Value) -> ir.Value:
+        """Packed QKV, then rotation, cache and attention in one node; x (B, S, C) -> (B, S, H*D)."""
+        writer, config, prefix = self.writer, self.config, f"layers.{layer}."
+        width = config.q_size + 2 * config.kv_size
+        qkv = self.projections.dense(
+            writer, x, prefix + "qkv", width, config.hidden_size, lambda: self.weights.qkv(layer)
+        )
+        cache_shape = ("batch", config.num_kv_heads, "capacity", config.head_dim)
+        past = [writer.input(f"past_key_values.{layer}.{part}", FLOAT, cache_shape) for part in ("key", "value")]
+        mixed, *present = writer.nodes_outputs(
+            "GroupQueryAttention",
+            [qkv, None, None, *past, self.seqlens_k, self.total_length, self.cos, self.sin],
+            [prefix + "attention", f"present.{layer}.key", f"present.{layer}.value"],
+            domain=MICROSOFT,
+            attributes={"num_heads": config.num_heads, "kv_num_heads": config.num_kv_heads, "do_rotary": 1},
+        )
+        for value in present:
+            assert value.name is not None
+            writer.output(value, value.name, FLOAT, cache_shape)
+        return mixed
+
+    def _feed_forward(self, layer: int, x: ir.Value) -> ir.Value:
+        """SwiGLU; x (B, S, C) -> (B, S, C). SiLU is QuickGelu with alpha 1: x * sigmoid(x) in one node."""
+        writer, config, prefix = self.writer, self.config, f"layers.{layer}."
+        hidden, wide = config.hidden_size, config.intermediate_size
+        dense = self.projections.dense
+        gate = dense(writer, x, prefix + "gate", wide, hidden, lambda: self.weights.gate(layer))
+        up = dense(writer, x, prefix + "up", wide, hidden, lambda: self.weights.up(layer))
+        gated = writer.node("QuickGelu", [gate], prefix + "silu", domain=MICROSOFT, attributes={"alpha": 1.0})
+        product = writer.node("Mul", [gated, up], prefix + "gated")
+        return dense(writer, product, prefix + "down", hidden, wide, lambda: self.weights.down(layer))
+
+    def _add_norm(
+        self, stream: ir.Value, branch: ir.Value | None, gain: np.ndarray[tuple[int, ...], np.dtype[np.float32]], name: str
+    ) -> tuple[ir.Value, ir.Value]:
+        """(stream + branch, its RMSNorm times gain), both as wide as the stream; no branch before layer 0."""
+        writer, epsilon = self.writer, self.config.norm_eps
+        scale = writer.constant(name + ".gain", gain)
+        if branch is None:
+            attributes = {"epsilon": epsilon, "axis": -1, "stash_type": 1}
+            return stream, writer.node("SimplifiedLayerNormalization", [stream, scale], name, attributes=attributes)
+        normed, _, _, total = writer.nodes_outputs(
+            "SkipSimplifiedLayerNormalization",
+            [stream, branch, scale],
+            [name, "", "", name + ".stream"],
+            domain=MICROSOFT,
+            attributes={"epsilon": epsilon},
+        )
+        return total, normed
+
+    def _wanted_rows(self, x: ir.Value, name: str) -> ir.Value:
+        """x (B, S, W) -> (B, K, W), the positions that `logits_index` names."""
+        return self.writer.node("GatherND", [x, self.rows], name, attributes={"batch_dims": 1})
+
+
+def rope_tables(config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+    """cos, sin: (max_seq_len, D/2) in fp32, angle = position * theta^(-2i/D) (Su et al., 2021)."""
+    frequencies = config.rope_theta ** (-np.arange(0, config.head_dim, 2, dtype=np.float64) / config.head_dim)
+    angles = np.outer(np.arange(config.max_seq_len, dtype=np.float64), frequencies)
+    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)

@@ -1,0 +1,99 @@
+"""A thin pen over onnx-ir: names every node and value after its place in the model, keeps them in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+MICROSOFT = "com.microsoft"
+OPSETS = {"": 21, MICROSOFT: 1}
+IR_VERSION = 10
+
+Array = npt.NDArray[Any]
+
+
+class GraphWriter:
+    """Collects inputs, initializers and nodes, then makes the `ir.Model`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.inputs: list[ir.Value] = []
+        self.outputs: list[ir.Value] = []
+        self.initializers: list[ir.Value] = []
+        self.nodes: list[ir.Node] = []
+
+    def input(self, name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> ir.Value:
+        """A graph input; strings are the names of free dimensions."""
+        value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
+        self.inputs.append(value)
+        return value
+
+    def output(self, value: ir.Value, name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> None:
+        """Make `value` a graph output under this name."""
+        value.name, value.type, value.shape = name, ir.TensorType(dtype), ir.Shape(shape)
+        self.outputs.append(value)
+
+    def constant(self, name: str, array: Array) -> ir.Value:
+        """An initializer that is in memory already."""
+        return self._initializer(ir.Tensor(np.ascontiguousarray(array), name=name))
+
+    def weight(self, name: str, shape: tuple[int, ...], make: Callable[[], Array]) -> ir.Value:
+        """A float32 initializer made only when it is written to disk, so that one matrix at a time is in memory."""
+
+        def evaluate() -> ir.Tensor:
+            array = np.ascontiguousarray(make(), dtype=np.float32)
+            assert array.shape == shape, (name, array.shape, shape)
+            return ir.Tensor(array, name=name)
+
+        return self._initializer(ir.LazyTensor(evaluate, ir.DataType.FLOAT, ir.Shape(shape), name=name))
+
+    def node(
+        self,
+        op: str,
+        inputs: Sequence[ir.Value | None],
+        name: str,
+        *,
+        domain: str = "",
+        attributes: Mapping[str, Any] | None = None,
+    ) -> ir.Value:
+        """Append a node with one output; the output takes the node's name."""
+        return self.nodes_outputs(op, inputs, [name], domain=domain, attributes=attributes)[0]
+
+    def nodes_outputs(
+        self,
+        op: str,
+        inputs: Sequence[ir.Value | None],
+        names: Sequence[str],
+        *,
+        domain: str = "",
+        attributes: Mapping[str, Any] | None = None,
+    ) -> list[ir.Value]:
+        """Append a node with an output for each of `names` ("" leaves an optional output out)."""
+        outputs = [ir.Value(name=name) for name in names]
+        self.nodes.append(
+            ir.node(op, inputs=inputs, attributes=attributes or {}, domain=domain, outputs=outputs, name=names[0])
+        )
+        return outputs
+
+    def model(self) -> ir.Model:
+        """The finished model."""
+        graph = ir.Graph(
+            self.inputs,
+            self.outputs,
+            nodes=self.nodes,
+            initializers=self.initializers,
+            opset_imports=OPSETS,
+            name=self.name,
+        )
+        return ir.Model(graph, ir_version=IR_VERSION, producer_name="ptbr-slm")
+
+    def _initializer(self, tensor: ir.TensorProtocol) -> ir.Value:
+        value = ir.Value(
+            name=tensor.name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape), const_value=tensor
+        )
+        self.initializers.append(value)
+        return value
