@@ -88,6 +88,8 @@ class GenerationChunk:
     """Index of the prompt in the batch."""
     finish_reason: FinishReason | None = None
     """Set on a row's last chunk."""
+    result: GenerationResult | None = None
+    """The whole finished text and its figures, on a row's last chunk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,10 @@ class GenerationResult:
 
 
 class Engine(Protocol):
-    """Runs the model's step on `rows` independent slots. Both engines give the same logits within 1e-4."""
+    """Runs the model's step on independent slots ("rows"). Both engines give the same logits within 1e-4.
+
+    Every method returns arrays of the caller's own. Not thread-safe, except `close_slot`: `Model` holds a lock.
+    """
 
     name: str
     """`onnx` or `torch`."""
@@ -119,18 +124,29 @@ class Engine(Protocol):
     tokenizer: Tokenizer
 
     def reset(self, rows: int, capacity: int) -> None:
-        """Start over with `rows` empty slots that may grow to `capacity` tokens each."""
+        """Start over with the empty slots 0 to `rows` - 1, which may grow to `capacity` tokens each."""
+
+    def open_slot(self) -> int:
+        """One more empty slot, a freed one where there is one; it may grow to the model's whole context."""
+
+    def close_slot(self, row: int) -> None:
+        """Give a slot back. May be called from any thread, and between the steps of other rows."""
+
+    def length(self, row: int) -> int:
+        """Tokens a slot holds."""
 
     def prefill(self, row: int, tokens: Sequence[int]) -> Floats:
         """Append `tokens` (at least one) to a slot; (V,) logits after the last. May be called again on a slot
-        that already holds tokens: that is a chunked prefill.
-        """
+        that already holds tokens: that is a chunked prefill."""
 
     def decode(self, rows: Sequence[int], tokens: Sequence[int]) -> Floats:
-        """Append one token to each of these slots; (len(rows), V) logits."""
+        """Append one token to each of these slots, all different; (len(rows), V) logits."""
 
     def logits(self, tokens: Sequence[int]) -> Floats:
-        """(T, V) logits at every position of one text, leaving the slots empty."""
+        """(T, V) logits at every position of one text; the slots stay as they are."""
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for people and pages: `file_bytes`, `bits_per_byte` (None where never measured), ..."""
 
     def close(self) -> None:
         """Free the memory; the engine is of no use afterwards."""

@@ -1,0 +1,56 @@
+"""Train a small Brazilian Portuguese language model, export it to ONNX, generate text.
+
+    import ptbr_slm
+    ptbr_slm.generate("O Brasil é", model="runs/x/export", max_new_tokens=64, seed=1)
+
+Importing this package imports neither torch nor onnxruntime (PEP 562): names arrive when first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ptbr_slm.version import __version__
+
+if TYPE_CHECKING:
+    from ptbr_slm.errors import SlmError
+    from ptbr_slm.runtime.api import generate, load, stream
+    from ptbr_slm.runtime.model import Model
+    from ptbr_slm.runtime.types import GenerationChunk, GenerationResult, SamplingParams
+
+__all__ = [
+    "GenerationChunk",
+    "GenerationResult",
+    "Model",
+    "SamplingParams",
+    "SlmError",
+    "__version__",
+    "generate",
+    "load",
+    "stream",
+]
+
+_HOMES = {
+    "SlmError": "ptbr_slm.errors",
+    "generate": "ptbr_slm.runtime.api",
+    "load": "ptbr_slm.runtime.api",
+    "stream": "ptbr_slm.runtime.api",
+    "Model": "ptbr_slm.runtime.model",
+    "GenerationChunk": "ptbr_slm.runtime.types",
+    "GenerationResult": "ptbr_slm.runtime.types",
+    "SamplingParams": "ptbr_slm.runtime.types",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ptbr_slm' has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,66 @@
+"""From a path to an engine: an export runs on ONNX Runtime, a model folder on PyTorch."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from ptbr_slm.errors import SlmError, missing_extra
+from ptbr_slm.runtime.types import Engine
+
+DEVICES = ("auto", "cpu", "cuda")
+GRAPH = "model.onnx"
+
+
+def open_engine(path: Path | str, device: str = "auto") -> Engine:
+    """Open an export folder (`OnnxEngine`) or a model folder (`TorchEngine`).
+
+    device: `cpu`, `cuda`, or `auto`, which takes what suits and names it in `engine.device`.
+    Raises E_PROVIDER where the device is not there, E_NOT_FOUND, E_PICKLE, E_MODEL_INVALID, E_DEPENDENCY.
+    """
+    if device not in DEVICES:
+        raise SlmError(
+            "E_PROVIDER",
+            f"não existe o dispositivo {device!r}.",
+            where="--device",
+            hint=f"Escolha um destes: {', '.join(DEVICES)}.",
+        )
+    folder = Path(path)
+    if (folder / GRAPH).exists():
+        _require("onnxruntime", "cpu")
+        from ptbr_slm.runtime.onnx_engine import OnnxEngine
+
+        return OnnxEngine(folder, device)
+    _refuse_non_model(folder)
+    _require("torch", "train")
+    from ptbr_slm.runtime.torch_engine import TorchEngine
+
+    return TorchEngine(folder, device)
+
+
+def _require(package: str, extra: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise missing_extra(package, extra)
+
+
+def _refuse_non_model(folder: Path) -> None:
+    """Answer for paths that hold no model before torch is imported for nothing."""
+    from ptbr_slm.storage.model_folder import check_model_folder
+
+    if folder.is_file() and folder.suffix not in (".pt", ".pth", ".bin", ".ckpt", ".pkl"):
+        raise SlmError(
+            "E_MODEL_INVALID",
+            "isto é um arquivo; um modelo é uma pasta.",
+            where=folder,
+            hint=f"Aponte para a pasta:  -m {folder.parent}",
+        )
+    final = folder / "final"
+    if folder.is_dir() and not (folder / "config.json").exists() and (final / "config.json").exists():
+        raise SlmError(
+            "E_MODEL_INVALID",
+            "esta é a pasta de um treino; o modelo está dentro dela.",
+            where=folder,
+            hint=f"Use:  -m {final}",
+        )
+    if not (folder / "config.json").exists():
+        check_model_folder(folder)

@@ -1,0 +1,160 @@
+"""`Model`: an opened model to generate with. `ptbr_slm.load` returns it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import Any, overload
+
+from ptbr_slm.errors import SlmError
+from ptbr_slm.runtime import loop
+from ptbr_slm.runtime.load import open_engine
+from ptbr_slm.runtime.slots import closed_error
+from ptbr_slm.runtime.types import Engine, Floats, GenerationChunk, GenerationResult, SamplingParams
+
+
+class Model:
+    """Generates text from prompts. Safe to share between threads: their steps take turns.
+
+    Sampling options are the fields of `SamplingParams` (`max_new_tokens=`, `temperature=`, `seed=`, ...).
+    """
+
+    def __init__(self, path: Path | str, device: str = "auto") -> None:
+        """Open an export or a model folder; device `auto`, `cpu` or `cuda`. Raises as `open_engine`."""
+        self.path = Path(path)
+        self._engine: Engine | None = open_engine(self.path, device)
+        self._lock = Lock()
+        _check_vocabulary(self._engine, self.path)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine below. Raises E_CLOSED after `close`."""
+        if self._engine is None:
+            raise closed_error()
+        return self._engine
+
+    @overload
+    def generate(self, prompt: str, **sampling: Any) -> str: ...
+    @overload
+    def generate(self, prompt: Sequence[str], **sampling: Any) -> list[str]: ...
+    def generate(self, prompt: str | Sequence[str], **sampling: Any) -> str | list[str]:
+        """Continuations, without the prompts: text for text, list for list (generated as one batch)."""
+        if isinstance(prompt, str):
+            return self.generate_detailed(prompt, **sampling).text
+        return [result.text for result in self.generate_detailed(prompt, **sampling)]
+
+    @overload
+    def generate_detailed(self, prompt: str, **sampling: Any) -> GenerationResult: ...
+    @overload
+    def generate_detailed(self, prompt: Sequence[str], **sampling: Any) -> list[GenerationResult]: ...
+    def generate_detailed(
+        self, prompt: str | Sequence[str], **sampling: Any
+    ) -> GenerationResult | list[GenerationResult]:
+        """As `generate`, with tokens, finish reason, seed and speed."""
+        found = {chunk.row: chunk.result for chunk in self.stream(prompt, **sampling) if chunk.result}
+        results = [found[row] for row in range(len(found))]
+        return results[0] if isinstance(prompt, str) else results
+
+    def stream(self, prompt: str | Sequence[str], **sampling: Any) -> Iterator[GenerationChunk]:
+        """Chunks as they are generated, of all prompts (`chunk.row` tells which).
+
+        What is wrong with the arguments is raised here, before the first chunk is asked for.
+        """
+        engine = self.engine
+        params = sampling_params(sampling)
+        prompts = [prompt] if isinstance(prompt, str) or not isinstance(prompt, Sequence) else list(prompt)
+        ids = [_encode(engine, text) for text in prompts]
+        seeds = [secrets.randbits(32) if params.seed is None else params.seed for _ in ids]
+        return loop.run(engine, self._lock, ids, params, seeds)
+
+    def logits(self, tokens: Sequence[int]) -> Floats:
+        """float32 (T, V) logits at every position of token ids."""
+        with self._lock:
+            return self.engine.logits(tokens)
+
+    def describe(self) -> dict[str, Any]:
+        """Facts of the opened model: sizes in bytes, context in tokens."""
+        engine = self.engine
+        return {
+            "path": str(self.path),
+            "engine": engine.name,
+            "device": engine.device,
+            "precision": engine.precision,
+            "parameters": engine.config.num_parameters,
+            "context": engine.config.max_seq_len,
+            "vocab_size": engine.config.vocab_size,
+            **engine.describe(),
+        }
+
+    def close(self) -> None:
+        """Free the memory. Streams still open end with E_CLOSED; calling it twice is fine."""
+        with self._lock:
+            if self._engine is not None:
+                self._engine.close()
+                self._engine = None
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def sampling_params(options: dict[str, Any]) -> SamplingParams:
+    """`SamplingParams` from keyword options; `stop` may be one text. Raises E_SAMPLING."""
+    options = dict(options)
+    stop = options.get("stop") or ()
+    options["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
+    unknown = sorted(set(options) - set(SamplingParams.__dataclass_fields__))
+    if unknown:
+        raise SlmError(
+            "E_SAMPLING",
+            f"opção de geração desconhecida: {', '.join(unknown)}.",
+            where=unknown[0],
+            hint=f"As opções são: {', '.join(SamplingParams.__dataclass_fields__)}.",
+        )
+    return SamplingParams(**options)
+
+
+def _encode(engine: Engine, text: Any) -> list[int]:
+    """Ids of a prompt. Raises E_PROMPT or E_PROMPT_TOO_LONG; never cuts."""
+    if not isinstance(text, str):
+        raise SlmError(
+            "E_PROMPT",
+            f"o texto inicial deve ser texto (str), e não {type(text).__name__}.",
+            where="prompt",
+            hint='Exemplo: ptbr_slm.generate("O Brasil é", model=PASTA)',
+        )
+    if not text:
+        raise SlmError(
+            "E_PROMPT",
+            "o texto inicial está vazio.",
+            where="prompt",
+            hint='Escreva como o texto começa, por exemplo "O Brasil é".',
+        )
+    ids = engine.tokenizer.encode(text)
+    context = engine.config.max_seq_len
+    if len(ids) >= context:
+        raise SlmError(
+            "E_PROMPT_TOO_LONG",
+            f"o texto inicial tem {len(ids)} tokens; o contexto do modelo é de {context}, "
+            "e a continuação precisa de pelo menos 1.",
+            where="prompt",
+            hint=f"Use um texto de no máximo {context - 1} tokens (por volta de {int((context - 1) / 1.5)} palavras).",
+        )
+    return ids
+
+
+def _check_vocabulary(engine: Engine, path: Path) -> None:
+    if engine.tokenizer.vocab_size > engine.config.vocab_size:
+        raise SlmError(
+            "E_TOKENIZER_MISMATCH",
+            f"o tokenizador tem {engine.tokenizer.vocab_size} tokens; o modelo, {engine.config.vocab_size}.",
+            where=path,
+            hint="Use o tokenizer.json que veio com o modelo.",
+        )

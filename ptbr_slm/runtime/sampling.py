@@ -1,0 +1,112 @@
+"""From logits to a token, in NumPy: the processors of transformers, in its order, without sorting a vocabulary.
+
+Repetition penalty, temperature, top-k, top-p, min-p; property-tested against transformers' own. Tokens are
+drawn in the order of their ids, so that a rounding error that swaps two neighbours in probability (a row in
+a batch against the row alone) does not change the draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ptbr_slm.errors import SlmError
+from ptbr_slm.runtime.types import Floats, SamplingParams
+
+Ids = npt.NDArray[np.int64]
+
+_FLOORS = (1e-3, 1e-6)
+"""Weights relative to the largest below which tokens are set aside first: top-p then sorts tens or hundreds of
+tokens where it would sort 32,000."""
+
+
+class Sampler:
+    """Chooses the tokens of one text, with random draws of its own (`Philox(seed)`)."""
+
+    def __init__(self, params: SamplingParams, seed: int, prompt: Sequence[int], vocab_size: int) -> None:
+        self._params = params
+        self._random = np.random.Generator(np.random.Philox(seed))
+        self._penalised = params.repetition_penalty != 1.0
+        self._seen = np.zeros(vocab_size if self._penalised else 0, dtype=np.bool_)
+        if self._penalised:
+            self._seen[list(prompt)] = True
+
+    def choose(self, logits: Floats) -> int:
+        """The next token from logits (V,), which are overwritten. Raises E_MODEL_INVALID for NaN or infinity."""
+        if self._penalised:
+            penalise(logits, np.flatnonzero(self._seen), self._params.repetition_penalty)
+        if self._params.temperature == 0:
+            token = int(logits.argmax())  # NaN counts as the largest
+            _check_finite(logits[token])
+        else:
+            ids, weights = distribution(logits, self._params)
+            cumulated = np.cumsum(weights, dtype=np.float64)
+            drawn = self._random.random() * cumulated[-1]
+            index = min(int(cumulated.searchsorted(drawn, side="right")), len(cumulated) - 1)
+            token = index if ids is None else int(ids[index])
+        if self._penalised:
+            self._seen[token] = True
+        return token
+
+
+def penalise(logits: Floats, seen: Ids, penalty: float) -> None:
+    """Divide positive and multiply negative logits of the `seen` ids, in place."""
+    scores = logits[seen]
+    logits[seen] = np.where(scores < 0, scores * penalty, scores / penalty)
+
+
+def distribution(logits: Floats, params: SamplingParams) -> tuple[Ids | None, Floats]:
+    """Ids that may be drawn, ascending (None: all), and their weights relative to the largest, which is 1.
+
+    logits: (V,), overwritten. temperature must be above 0. Raises E_MODEL_INVALID for NaN or infinity.
+    """
+    peak = logits.max()
+    _check_finite(peak)
+    logits -= peak
+    logits /= params.temperature
+    weights: Floats = np.exp(logits)
+    ids: Ids | None = None
+    if 0 < params.top_k < len(logits):
+        ids = _top_k(logits, weights, params.top_k)
+    if params.top_p < 1.0:
+        ids = _top_p(weights, ids, params.top_p)
+    if params.min_p > 0.0:
+        ids = np.flatnonzero(weights >= params.min_p) if ids is None else ids[weights[ids] >= params.min_p]
+    return (None, weights) if ids is None else (np.sort(ids), weights[np.sort(ids)])
+
+
+def _top_k(logits: Floats, weights: Floats, k: int) -> Ids:
+    """Ids of the k largest logits, and of any that tie with the k-th."""
+    for floor in (*_FLOORS, -1.0):
+        near = np.flatnonzero(weights > floor)
+        if len(near) >= k:
+            break
+    scores = logits[near]
+    kept: Ids = near[scores >= np.partition(scores, len(scores) - k)[len(scores) - k]]
+    return kept
+
+
+def _top_p(weights: Floats, ids: Ids | None, p: float) -> Ids:
+    """The most probable of `ids` (None: all), until their share reaches p."""
+    considered = weights if ids is None else weights[ids]
+    wanted = p * float(considered.sum(dtype=np.float64))
+    for floor in (*_FLOORS, -1.0):
+        near = np.flatnonzero(considered > floor)
+        if considered[near].sum(dtype=np.float64) >= wanted:
+            break
+    order = near[np.argsort(-considered[near], kind="stable")]
+    before = np.cumsum(considered[order], dtype=np.float64) - considered[order]
+    kept = order[: max(1, int(np.searchsorted(before, wanted, side="left")))]
+    return kept if ids is None else ids[kept]
+
+
+def _check_finite(score: np.float32) -> None:
+    if not np.isfinite(score):
+        raise SlmError(
+            "E_MODEL_INVALID",
+            "o modelo produziu valores que não são números (NaN ou infinito): os pesos estão estragados.",
+            where="logits",
+            hint="Confira o modelo com:  ptbr-slm verify EXPORT --against MODELO",
+        )

@@ -1,0 +1,126 @@
+"""The reference engine: a model folder in PyTorch, one KV cache per slot. The only file here that imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ptbr_slm.errors import SlmError
+from ptbr_slm.model import KVCache, Llama
+from ptbr_slm.runtime.slots import PREFILL_CHUNK, bucket, check_capacity, check_tokens, closed_error
+from ptbr_slm.runtime.types import Floats
+from ptbr_slm.storage.model_folder import check_model_folder
+from ptbr_slm.tokenizer import Tokenizer
+
+
+class TorchEngine:
+    """`Engine` over `ptbr_slm.model.Llama`: plain and exact, the measure for the exported graphs."""
+
+    name = "torch"
+    precision = "fp32"
+
+    def __init__(self, folder: Path, device: str = "auto") -> None:
+        """Open a model folder. device: `auto`, `cpu`, `cuda`. Raises E_PROVIDER, E_MODEL_INVALID and its kin."""
+        check_model_folder(folder)
+        self.device = _choose_device(device)
+        self.tokenizer = Tokenizer.load(folder)
+        self._model: Llama | None = Llama.from_folder(folder).to(self.device).eval().requires_grad_(False)
+        self.config = self._model.config
+        self._file_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+        self._slots: dict[int, KVCache] = {}
+        self._limit = self.config.max_seq_len
+
+    def reset(self, rows: int, capacity: int) -> None:
+        """See `Engine.reset`."""
+        check_capacity(self.config, capacity)
+        self._limit = capacity
+        self._slots = {row: self._new_cache(0) for row in range(rows)}
+
+    def open_slot(self) -> int:
+        """See `Engine.open_slot`."""
+        self._limit = self.config.max_seq_len
+        row = next(row for row in range(len(self._slots) + 1) if row not in self._slots)
+        self._slots[row] = self._new_cache(0)
+        return row
+
+    def close_slot(self, row: int) -> None:
+        """See `Engine.close_slot`."""
+        self._slots.pop(row, None)
+
+    def length(self, row: int) -> int:
+        """See `Engine.length`."""
+        return self._slots[row].length
+
+    @torch.inference_mode()
+    def prefill(self, row: int, tokens: Sequence[int]) -> Floats:
+        """See `Engine.prefill`."""
+        check_tokens(self.config, tokens, self._slots[row].length, self._limit)
+        for start in range(0, len(tokens), PREFILL_CHUNK):
+            states = self._hidden(row, tokens[start : start + PREFILL_CHUNK])
+        return self._head(states[:, -1])[0]
+
+    @torch.inference_mode()
+    def decode(self, rows: Sequence[int], tokens: Sequence[int]) -> Floats:
+        """See `Engine.decode`. Row by row: the rows' caches differ in length."""
+        for row, token in zip(rows, tokens, strict=True):
+            check_tokens(self.config, [token], self._slots[row].length, self._limit)
+        states = [self._hidden(row, [token]) for row, token in zip(rows, tokens, strict=True)]
+        return self._head(torch.cat(states)[:, -1])
+
+    @torch.inference_mode()
+    def logits(self, tokens: Sequence[int]) -> Floats:
+        """See `Engine.logits`."""
+        check_tokens(self.config, tokens, 0, self.config.max_seq_len)
+        ids = torch.tensor([list(tokens)], device=self.device)  # (1, T)
+        return self._head(self._llama().hidden(ids)[0])
+
+    def describe(self) -> dict[str, Any]:
+        """See `Engine.describe`."""
+        return {"file_bytes": self._file_bytes, "bits_per_byte": None, "target": self.device}
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._model = None
+        self._slots = {}
+
+    def _llama(self) -> Llama:
+        if self._model is None:
+            raise closed_error()
+        return self._model
+
+    def _hidden(self, row: int, tokens: Sequence[int]) -> torch.Tensor:
+        """Run tokens on a slot, growing its cache first where needed: (1, T, C)."""
+        model, cache = self._llama(), self._slots[row]
+        needed = cache.length + len(tokens)
+        if needed > cache.keys.shape[3]:
+            larger = self._new_cache(needed)
+            larger.keys[:, :, :, : cache.length] = cache.keys[:, :, :, : cache.length]
+            larger.values[:, :, :, : cache.length] = cache.values[:, :, :, : cache.length]
+            larger.length = cache.length
+            self._slots[row] = cache = larger
+        return model.hidden(torch.tensor([list(tokens)], device=self.device), cache)
+
+    def _new_cache(self, tokens: int) -> KVCache:
+        capacity = bucket(tokens, self.config.max_seq_len)
+        return KVCache(self.config, 1, capacity, self._llama().embed.weight)
+
+    def _head(self, states: torch.Tensor) -> Floats:
+        logits: Floats = self._llama().head(states).float().cpu().numpy().astype(np.float32, copy=True)
+        return logits
+
+
+def _choose_device(asked: str) -> str:
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise SlmError(
+            "E_PROVIDER",
+            "foi pedido device=cuda, mas este PyTorch não encontra uma GPU NVIDIA.",
+            where="--device cuda",
+            hint="Use --device cpu, ou veja o que falta com:  ptbr-slm doctor",
+        )
+    return asked
