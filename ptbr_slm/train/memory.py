@@ -1,0 +1,267 @@
+"""How many bytes a training step needs, by calculation: the planner behind `info` and `train --dry-run`.
+
+Activations are counted from one list, `_Step.layer`: what autograd keeps of each operation of
+`ptbr_slm.model.Block`. Measured (tests/surface/test_memory.py), in fp32 and in bf16 under the CPU's autocast:
+the saved tensors with hooks (within 1 %), and the peak of forward plus backward in PyTorch's allocator
+(within 10 %; 2 % from 512 tokens on). Computed, not measured: everything on a GPU. There the list is the same
+but for RMSNorm, whose fused CUDA kernel keeps no normalised copy; fp16 costs what bf16 does; attention is
+taken to run in the memory-efficient kernel, which keeps nothing of size T * T; fragmentation is not counted.
+
+No torch here. Shapes: B = batch_size, T = seq_len, C = hidden_size, I = intermediate_size, V = vocab_size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ptbr_slm.config import ModelConfig
+from ptbr_slm.errors import SlmError
+
+GIB = 1 << 30
+
+T4_BYTES = int(14.56 * GIB)
+"""What torch sees of a T4 (shared reference, training C)."""
+CUDA_CONTEXT_BYTES = int(0.56 * GIB)
+"""CUDA context and library workspaces: of a T4's 14.56 GiB, 14.0 are left to plan with (ditto)."""
+
+FP32, INDEX = 4, 8
+_HALF = {"fp32": 4, "fp16": 2, "bf16": 2}
+"""Precision -> bytes of a matrix product's inputs under autocast."""
+_OPTIMIZER_STATE = {"adamw": 8}
+"""Optimizer -> bytes of state a parameter: AdamW keeps two fp32 moments."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryEstimate:
+    """Bytes on the device at the peak instant of a training step; the byte fields add up to `total`.
+
+    Of a step from the second micro-batch of the second step on, when gradients and optimizer state exist.
+    """
+
+    weights: int
+    """fp32 master weights; a tied embedding counts once."""
+    autocast_cache: int
+    """Half-precision copies of the matrices that are alive at that instant; 0 in fp32."""
+    gradients: int
+    """fp32, as large as the weights; kept between the micro-batches of a step."""
+    optimizer: int
+    """The optimizer's state."""
+    activations: int
+    """What autograd holds of the layers, the recomputed ones included."""
+    logits: int
+    """The loss: logits, log-probabilities and their gradients."""
+    workspace: int
+    """Gradients on their way: of a layer's insides, and of the embedding, whose two halves are added last."""
+    context: int
+    """CUDA context; 0 on the CPU."""
+    peak: str
+    """Which instant it is: `loss`, `layers` or `embedding`."""
+
+    @property
+    def total(self) -> int:
+        """All of it, in bytes."""
+        held = self.weights + self.autocast_cache + self.gradients + self.optimizer
+        return held + self.activations + self.logits + self.workspace + self.context
+
+
+def fits_t4(estimate: MemoryEstimate) -> bool:
+    """Whether it fits one T4: 14.0 GiB besides the CUDA context."""
+    return estimate.total <= T4_BYTES
+
+
+def estimate(
+    model: ModelConfig,
+    *,
+    batch_size: int,
+    seq_len: int,
+    checkpoint_every: int,
+    precision: str,
+    optimizer: str = "adamw",
+    device: str = "cuda",
+) -> MemoryEstimate:
+    """Memory of one training step of `batch_size` sequences of `seq_len` tokens on one device.
+
+    checkpoint_every: 0 keeps all activations; k recomputes layers 0, k, 2k, ... (`Llama.checkpoint_every`).
+    precision: fp32, or fp16/bf16 for autocast over fp32 weights. device: `cuda` or `cpu`.
+    Raises E_CONFIG for a value that is none of these.
+    """
+    _check(batch_size=batch_size, seq_len=seq_len, checkpoint_every=checkpoint_every)
+    half = _choice("precision", precision, _HALF)
+    state = _choice("optimizer", optimizer, _OPTIMIZER_STATE)
+    step = _Step(model, batch_size, seq_len, checkpoint_every, half, device)
+    worst = max(step.instants(), key=lambda instant: instant.total)
+    return MemoryEstimate(
+        weights=FP32 * model.num_parameters,
+        autocast_cache=worst.copies,
+        gradients=FP32 * model.num_parameters,
+        optimizer=state * model.num_parameters,
+        activations=worst.activations,
+        logits=worst.logits,
+        workspace=worst.workspace,
+        context=CUDA_CONTEXT_BYTES if device == "cuda" else 0,
+        peak=worst.name,
+    )
+
+
+def saved_tensors(
+    model: ModelConfig, *, batch_size: int, seq_len: int, checkpoint_every: int, precision: str, device: str
+) -> int:
+    """Bytes that autograd holds once the loss is known, weights left out: what saved-tensor hooks count."""
+    half = _choice("precision", precision, _HALF)
+    return _Step(model, batch_size, seq_len, checkpoint_every, half, device).saved()
+
+
+@dataclass(frozen=True, slots=True)
+class _Instant:
+    """Bytes at one moment of a step, above weights, gradients and optimizer state."""
+
+    name: str
+    copies: int
+    activations: int
+    logits: int
+    workspace: int
+
+    @property
+    def total(self) -> int:
+        return self.copies + self.activations + self.logits + self.workspace
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """The memory of one forward and backward pass, moment by moment."""
+
+    model: ModelConfig
+    batch_size: int
+    seq_len: int
+    every: int
+    """`Llama.checkpoint_every`."""
+    half: int
+    """Bytes of a matrix product's inputs: 4 in fp32, 2 under autocast."""
+    device: str
+
+    @property
+    def tokens(self) -> int:
+        return self.batch_size * self.seq_len
+
+    @property
+    def head(self) -> int:
+        """Weights of the head (and of the embedding)."""
+        return self.model.vocab_size * self.model.hidden_size
+
+    def norm(self) -> int:
+        """Kept by one RMSNorm, a token: the stream, 1/rms, and on the CPU the normalised copy."""
+        return FP32 * (self.model.hidden_size * (2 if self.device == "cpu" else 1) + 1)
+
+    def layer(self) -> int:
+        """Kept by one decoder layer, its input included: a line an operation of `Block`."""
+        width, queries, keys = self.model.hidden_size, self.model.q_size, self.model.kv_size
+        inner, half = self.model.intermediate_size, self.half
+        a_token = (
+            self.norm()  # attention_norm
+            + half * width  # qkv's input
+            + half * (queries + keys)  # rotated queries and keys, one tensor
+            + half * 2 * queries  # keys and values expanded to every query head
+            + half * queries  # attention's output = out's input
+            + FP32 * self.model.num_heads  # log-sum-exp of each query's scores
+            + self.norm()  # feed_forward_norm
+            + half * width  # gate_up's input
+            + half * 2 * inner  # gate and up, one tensor
+            + half * inner  # silu(gate)
+            + half * inner  # silu(gate) * up = down's input
+        )
+        rope = half * self.seq_len * self.model.head_dim if half < FP32 else 0  # cos, sin in half precision
+        return self.tokens * a_token + rope
+
+    def held(self) -> list[int]:
+        """Kept of each layer at the end of the forward pass: of a recomputed one its input only."""
+        full, stream = self.layer(), FP32 * self.tokens * self.model.hidden_size
+        return [stream if self._recomputed(index) else full for index in range(self.model.num_layers)]
+
+    def ends(self) -> int:
+        """Kept outside the layers: token ids and targets, the final norm, the head's input."""
+        return self.tokens * (2 * INDEX + self.norm() + self.half * self.model.hidden_size)
+
+    def copies(self, layers: int, *, head: bool) -> int:
+        """Half-precision copies of the matrices of so many layers, and of the head."""
+        if self.half == FP32:
+            return 0
+        matrices = self.model.layer_parameters - 2 * self.model.hidden_size
+        return self.half * (layers * matrices + (self.head if head else 0))
+
+    def saved(self) -> int:
+        """Kept when the loss is known: layers, ends, copies of matrices not recomputed, log-probabilities."""
+        kept = sum(not self._recomputed(index) for index in range(self.model.num_layers))
+        logits = FP32 * self.tokens * self.model.vocab_size
+        return sum(self.held()) + self.ends() + self.copies(kept, head=True) + logits
+
+    def instants(self) -> list[_Instant]:
+        """The candidates for the peak."""
+        count, everything = self.model.num_layers, sum(self.held()) + self.ends()
+        kept = sum(not self._recomputed(index) for index in range(count))
+        logit, cast = self.tokens * self.model.vocab_size, self.half if self.half < FP32 else 0
+        forward = (cast + 2 * FP32) * logit  # logits (half and fp32 copies), log-probabilities
+        backward = 3 * FP32 * logit  # log-probabilities, their gradient, the logits' gradient
+        gradient = self.half * self.head  # of the head's weight, cast to fp32 next
+        return [
+            _Instant("loss", self.copies(count, head=True), everything, forward, 0),
+            _Instant("loss", self.copies(kept, head=True), everything, backward, 0),
+            _Instant("loss", self.copies(kept, head=True), everything, self.half * logit, gradient),
+            _Instant(
+                "loss",
+                self.copies(kept, head=False),
+                everything,
+                0,
+                gradient + (FP32 * self.head if cast else 0),
+            ),
+            *(self._layer_instant(index) for index in range(count)),
+            _Instant("embedding", 0, 0, 0, self._embedding_gradients()),
+        ]
+
+    def _layer_instant(self, index: int) -> _Instant:
+        """Layer `index` goes backwards: the layers above are done, and it is recomputed if need be.
+
+        Worst at SwiGLU, with the stream's gradient and those of gate and up, or with few tokens one product
+        later, at the weight gradient of gate_up. The head's gradient waits for the embedding's where they are
+        tied.
+        """
+        inner, cast = self.model.intermediate_size, self.half if self.half < FP32 else 0
+        alive = sum(not self._recomputed(below) for below in range(index)) + 1
+        activations = 2 * INDEX * self.tokens + sum(self.held()[:index]) + self.layer()
+        done = self.half * self.tokens * 4 * inner  # gate, up, silu(gate) and the product, freed by then
+        weight = (FP32 + cast) * 2 * inner * self.model.hidden_size
+        flowing = self.tokens * (FP32 * self.model.hidden_size + self.half * 2 * inner)
+        waiting = FP32 * self.head if self.model.tie_embeddings else 0
+        workspace = flowing + waiting + max(0, weight - done)
+        return _Instant("layers", self.copies(alive, head=False), activations, 0, workspace)
+
+    def _embedding_gradients(self) -> int:
+        """The embedding's gradient; tied, also the head's, and in fp32 their sum, which is a new tensor."""
+        parts = 1 if not self.model.tie_embeddings else 3 if self.half == FP32 else 2
+        return parts * FP32 * self.head
+
+    def _recomputed(self, index: int) -> bool:
+        return self.every > 0 and index % self.every == 0
+
+
+def _check(**values: int) -> None:
+    for name, value in values.items():
+        least = 0 if name == "checkpoint_every" else 1
+        if value < least:
+            flag = "--checkpointing" if name == "checkpoint_every" else f"--{name.replace('_', '-')}"
+            raise SlmError(
+                "E_CONFIG",
+                f"{name} deve ser um inteiro a partir de {least}, e não {value}.",
+                where=flag,
+                hint=f"Corrija com {flag}.",
+            )
+
+
+def _choice(name: str, value: str, table: dict[str, int]) -> int:
+    if value not in table:
+        raise SlmError(
+            "E_CONFIG",
+            f"{name} deve ser {' ou '.join(table)}, e não {value!r}.",
+            where=f"--{name}",
+            hint=f"Use --{name} {next(iter(table))}.",
+        )
+    return table[value]

@@ -1,0 +1,169 @@
+"""The planner's bytes against what PyTorch really keeps and allocates, on small shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+
+import pytest
+
+from ptbr_slm.config import SIZES, ModelConfig
+from ptbr_slm.errors import SlmError
+from ptbr_slm.train.memory import GIB, MemoryEstimate, estimate, fits_t4, saved_tensors
+
+torch = pytest.importorskip("torch", reason="falta o torch: pip install 'ptbr-slm[train]'")
+
+GROUPED = ModelConfig(vocab_size=512, hidden_size=128, num_layers=4, num_heads=4, num_kv_heads=2, head_dim=32,
+                      intermediate_size=320, max_seq_len=256)  # fmt: skip
+SHAPES = {
+    "grouped": GROUPED,
+    "wide vocabulary": replace(GROUPED, vocab_size=4096, num_layers=2),
+    "one key head": replace(
+        GROUPED, vocab_size=300, hidden_size=256, num_kv_heads=1, head_dim=64, num_layers=3
+    ),
+    "all key heads, untied": replace(GROUPED, num_kv_heads=4, tie_embeddings=False, num_layers=2),
+}
+LENGTHS = [(1, 64), (2, 256)]
+POLICIES = [0, 1, 2]
+
+
+def micro_batch(
+    model: ModelConfig, batch_size: int, seq_len: int, every: int, precision: str
+) -> Callable[[], object]:
+    """A call that runs one forward pass and returns the loss, in the precision's autocast."""
+    from ptbr_slm.model import Llama
+
+    network = Llama(model).initialize(0).train()
+    network.checkpoint_every = every
+    tokens = torch.randint(0, model.vocab_size, (batch_size, seq_len))
+    targets = torch.randint(0, model.vocab_size, (batch_size, seq_len))
+
+    def forward() -> object:
+        autocast: AbstractContextManager[object] = torch.autocast(
+            "cpu", dtype=torch.bfloat16, enabled=precision == "bf16"
+        )
+        with autocast:
+            return network.loss_sum(tokens, targets)
+
+    forward.network = network  # type: ignore[attr-defined]
+    return forward
+
+
+def measured_saved(forward: Callable[[], object]) -> int:
+    """Bytes of the distinct storages that autograd packs, parameters and buffers left out."""
+    network = forward.network  # type: ignore[attr-defined]
+    owned = {t.untyped_storage().data_ptr() for t in [*network.parameters(), *network.buffers()]}
+    kept: dict[int, torch.Tensor] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        pointer = tensor.untyped_storage().data_ptr()
+        if pointer not in owned:
+            kept.setdefault(pointer, tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        forward()
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+def measured_peak(forward: Callable[[], object]) -> int:
+    """Peak bytes that a second forward and backward add to weights and gradients, in PyTorch's allocator."""
+    forward().backward()  # type: ignore[attr-defined]
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
+        forward().backward()  # type: ignore[attr-defined]
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    running = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        running += event.nbytes()
+        peak = max(peak, running)
+    return peak
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("every", POLICIES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_saved_tensors_are_those_that_autograd_keeps(shape: str, every: int, precision: str) -> None:
+    model = SHAPES[shape]
+    for batch_size, seq_len in LENGTHS:
+        predicted = saved_tensors(
+            model,
+            batch_size=batch_size,
+            seq_len=seq_len,
+            checkpoint_every=every,
+            precision=precision,
+            device="cpu",
+        )
+        measured = measured_saved(micro_batch(model, batch_size, seq_len, every, precision))
+        assert predicted == pytest.approx(measured, rel=0.01)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("every", POLICIES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_predicted_peak_is_the_allocators_within_ten_percent(shape: str, every: int, precision: str) -> None:
+    model = SHAPES[shape]
+    predicted = estimate(
+        model, batch_size=2, seq_len=256, checkpoint_every=every, precision=precision, device="cpu"
+    )
+    measured = measured_peak(micro_batch(model, 2, 256, every, precision))
+    assert transient(predicted) == pytest.approx(measured, rel=0.1)
+
+
+def transient(e: MemoryEstimate) -> int:
+    return e.autocast_cache + e.activations + e.logits + e.workspace
+
+
+def on_t4(size: str, batch_size: int, seq_len: int, every: int) -> MemoryEstimate:
+    return estimate(
+        SIZES[size], batch_size=batch_size, seq_len=seq_len, checkpoint_every=every, precision="fp16"
+    )
+
+
+def test_weights_gradients_and_adamw_take_sixteen_bytes_a_parameter() -> None:
+    for size, model in SIZES.items():
+        e = on_t4(size, 1, 256, 0)
+        assert e.weights + e.gradients + e.optimizer == 16 * model.num_parameters
+
+
+def test_checkpointing_takes_activations_away_and_nothing_else() -> None:
+    none, half, full = (on_t4("400m", 4, 1024, every) for every in (0, 2, 1))
+    assert none.activations > half.activations > full.activations
+    assert none.weights == full.weights and none.optimizer == full.optimizer
+    assert full.total < half.total < none.total
+
+
+def test_activations_grow_linearly_with_tokens() -> None:
+    one, four = on_t4("85m", 2, 256, 0), on_t4("85m", 8, 256, 0)
+    assert four.activations == pytest.approx(4 * one.activations, rel=0.01)
+    assert four.logits == pytest.approx(4 * one.logits)
+
+
+def test_the_85m_trains_on_a_t4_and_a_large_batch_of_800m_does_not() -> None:
+    assert fits_t4(on_t4("85m", 8, 1024, 0))
+    assert not fits_t4(on_t4("800m", 8, 1024, 0))
+    assert 5 * GIB < on_t4("400m", 2, 256, 0).total < 9 * GIB
+
+
+def test_fp32_on_the_cpu_has_no_copies_and_no_context() -> None:
+    e = estimate(SIZES["nano"], batch_size=2, seq_len=64, checkpoint_every=0, precision="fp32", device="cpu")
+    assert e.autocast_cache == 0 and e.context == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "flag"),
+    [
+        ({"precision": "fp8"}, "--precision"),
+        ({"optimizer": "sgd"}, "--optimizer"),
+        ({"batch_size": 0}, "--batch-size"),
+        ({"seq_len": -1}, "--seq-len"),
+        ({"checkpoint_every": -1}, "--checkpointing"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused_by_its_flag(change: dict[str, object], flag: str) -> None:
+    good: dict[str, object] = {"batch_size": 1, "seq_len": 64, "checkpoint_every": 0, "precision": "fp32"}
+    with pytest.raises(SlmError) as caught:
+        estimate(GROUPED, **(good | change))  # type: ignore[arg-type]
+    assert caught.value.code == "E_CONFIG" and caught.value.where == flag
