@@ -1,0 +1,194 @@
+"""The part of `info` that calculates: shape, parameters, memory by batch and length, FLOPs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ptbr_slm.cli.output import Report, number, table
+from ptbr_slm.config import ModelConfig
+from ptbr_slm.train.flops import flops_per_token
+from ptbr_slm.train.memory import GIB, T4_BYTES, MemoryEstimate, estimate
+
+POLICIES = {"none": 0, "full": 1}
+"""`--checkpointing` -> `checkpoint_every`: the two ends of what the table shows."""
+
+FITS: dict[str, str] = {"yes": "cabe", "tight": "no limite", "no": "não cabe"}
+TIGHT = 0.05
+"""Share of the card below which free memory is called tight: the allocator's fragmentation is not counted."""
+
+CHECKPOINT_BYTES_PER_PARAMETER = 12
+"""fp32 weight and AdamW's two moments, as `train` saves them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the user asked the memory for."""
+
+    batch_size: int
+    seq_len: int
+    precision: str
+
+    def around(self) -> list[tuple[int, int]]:
+        """(batch_size, seq_len): the one asked for and its neighbours, in growing order of tokens."""
+        batch, length = self.batch_size, self.seq_len
+        found = {(batch, length), (max(1, batch // 2), length), (batch * 2, length), (batch * 4, length)}
+        found.add((batch, length * 2))
+        return sorted(found, key=lambda pair: (pair[0] * pair[1], pair[1]))
+
+
+def fit(e: MemoryEstimate) -> Literal["yes", "tight", "no"]:
+    """Whether a T4 holds it: yes, tight (less than 5 % of the card left), or no."""
+    if e.total > T4_BYTES:
+        return "no"
+    return "tight" if e.total > (1 - TIGHT) * T4_BYTES else "yes"
+
+
+def size_report(name: str, config: ModelConfig, plan: Plan) -> Report:
+    """The report on a named size."""
+    data = {"model_size": name, **plan_data(config, plan)}
+    text = f"Modelo {name}\n{shape_text(config)}\n\n{plan_text(config, plan)}"
+    return Report(data, text, brief=str(config.num_parameters))
+
+
+def plan_data(config: ModelConfig, plan: Plan) -> dict[str, Any]:
+    """Shape, parameters, FLOPs and memory as JSON; bytes throughout, all of it computed."""
+    return {
+        "config": config.to_hf(),
+        "parameters": {
+            "total": config.num_parameters,
+            "embedding": config.vocab_size * config.hidden_size,
+            "per_layer": config.layer_parameters,
+        },
+        "flops_per_token": {
+            policy: flops_per_token(config, plan.seq_len, checkpoint_every=every)
+            for policy, every in POLICIES.items()
+        },
+        "weights_bytes": 4 * config.num_parameters,
+        "checkpoint_bytes": CHECKPOINT_BYTES_PER_PARAMETER * config.num_parameters,
+        "memory_basis": "computed",
+        "t4_bytes": T4_BYTES,
+        "precision": plan.precision,
+        "memory": [_row_data(row) for row in _rows(config, plan)],
+        "cpu_fp32_bytes": _on_cpu(config, plan).total,
+    }
+
+
+def shape_text(config: ModelConfig) -> str:
+    """Shape and parameters, a line each."""
+    embedding = config.vocab_size * config.hidden_size
+    tied = "compartilhado com a saída" if config.tie_embeddings else "separado da saída"
+    rows = [
+        ["  camadas", f"{config.num_layers} de largura {number(config.hidden_size)}"],
+        ["  atenção", f"{config.num_heads} cabeças de consulta, {config.num_kv_heads} de chave e valor, "
+                      f"de {config.head_dim}"],
+        ["  feed-forward", f"SwiGLU de {number(config.intermediate_size)}"],
+        ["  vocabulário", f"{number(config.vocab_size)} tokens, embedding {tied}"],
+        ["  contexto", f"{number(config.max_seq_len)} tokens"],
+        ["  parâmetros", f"{number(config.num_parameters)} ({_millions(config.num_parameters)})"],
+        ["    embedding", f"{number(embedding)} ({number(100 * embedding / config.num_parameters)} %)"],
+        ["    cada camada", number(config.layer_parameters)],
+    ]  # fmt: skip
+    width = max(len(label) for label, _ in rows)
+    return "\n".join(f"{label.ljust(width)}  {value}" for label, value in rows)
+
+
+def plan_text(config: ModelConfig, plan: Plan) -> str:
+    """FLOPs, checkpoint size and the memory table, with what was only computed named so."""
+    none, full = (
+        number(flops_per_token(config, plan.seq_len, checkpoint_every=every) / 1e9, 2)
+        for every in POLICIES.values()
+    )
+    checkpoint = CHECKPOINT_BYTES_PER_PARAMETER * config.num_parameters
+    header = "lote seq checkpointing pesos cópias grad. otim. ativ. logits outros total T4".split()
+    return "\n".join(
+        [
+            f"Treinar um token custa {none} GFLOP ({full} com --checkpointing full).",
+            f"Cada checkpoint ocupa {number(checkpoint / 1e9, 2)} GB; só os pesos, "
+            f"{number(config.num_parameters * 4 / 1e9, 2)} GB.",
+            "",
+            f"Memória do treino numa GPU, em GiB ({plan.precision}, AdamW) — tudo calculado, não medido:",
+            "",
+            table([_row_text(row) for row in _rows(config, plan)], header=header),
+            "",
+            f"T4: {number(T4_BYTES / GIB, 2)} GiB visíveis, {number(14.0, 1)} livres para o treino. "
+            f"«no limite»: sobra menos de {number(100 * TIGHT)} %.",
+            "cópias: pesos em meia precisão. outros: gradientes em trânsito e o contexto CUDA.",
+            "Cada linha é o instante do pico; onde ele vem depois da perda, os logits já foram liberados.",
+            f"No processador, em fp32, lote {plan.batch_size} e seq {plan.seq_len}: "
+            f"{_gib(_on_cpu(config, plan).total)} GiB.",
+        ]
+    )
+
+
+_Row = tuple[int, int, str, MemoryEstimate]
+
+
+def _rows(config: ModelConfig, plan: Plan) -> list[_Row]:
+    return [
+        (
+            batch,
+            length,
+            policy,
+            estimate(
+                config, batch_size=batch, seq_len=length, checkpoint_every=every, precision=plan.precision
+            ),
+        )
+        for batch, length in plan.around()
+        for policy, every in POLICIES.items()
+    ]
+
+
+def _on_cpu(config: ModelConfig, plan: Plan) -> MemoryEstimate:
+    return estimate(
+        config,
+        batch_size=plan.batch_size,
+        seq_len=plan.seq_len,
+        checkpoint_every=0,
+        precision="fp32",
+        device="cpu",
+    )
+
+
+def _row_data(row: _Row) -> dict[str, Any]:
+    batch, length, policy, e = row
+    parts = (
+        "weights",
+        "autocast_cache",
+        "gradients",
+        "optimizer",
+        "activations",
+        "logits",
+        "workspace",
+        "context",
+    )
+    return {
+        "batch_size": batch,
+        "seq_len": length,
+        "checkpointing": policy,
+        **{part: getattr(e, part) for part in parts},
+        "total": e.total,
+        "fits_t4": fit(e),
+    }
+
+
+def _row_text(row: _Row) -> list[str]:
+    batch, length, policy, e = row
+    parts = (
+        e.weights,
+        e.autocast_cache,
+        e.gradients,
+        e.optimizer,
+        e.activations,
+        e.logits,
+        e.workspace + e.context,
+    )
+    return [str(batch), str(length), policy, *map(_gib, parts), _gib(e.total), FITS[fit(e)]]
+
+
+def _gib(count: int) -> str:
+    return number(count / GIB, 2)
+
+
+def _millions(count: int) -> str:
+    return f"{number(count / 1e6, 1)} milhões"
