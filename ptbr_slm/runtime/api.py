@@ -46,7 +46,7 @@ def stream(
 
 
 def _cached(path: Path | str, device: str) -> Model:
-    """The last model, while path, device and its files are the same. The one before is left to its streams."""
+    """The last model, while path, device and files are the same. The one before is left to its streams."""
     global _last
     folder = Path(path).resolve()
     key = (folder, device, _stamp(folder))

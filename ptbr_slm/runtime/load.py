@@ -27,20 +27,20 @@ def open_engine(path: Path | str, device: str = "auto") -> Engine:
         )
     folder = Path(path)
     if (folder / GRAPH).exists():
-        _require("onnxruntime", "cpu")
+        _require("onnxruntime")
         from ptbr_slm.runtime.onnx_engine import OnnxEngine
 
         return OnnxEngine(folder, device)
     _refuse_non_model(folder)
-    _require("torch", "train")
+    _require("torch")
     from ptbr_slm.runtime.torch_engine import TorchEngine
 
     return TorchEngine(folder, device)
 
 
-def _require(package: str, extra: str) -> None:
+def _require(package: str) -> None:
     if importlib.util.find_spec(package) is None:
-        raise missing_extra(package, extra)
+        raise missing_extra(package)
 
 
 def _refuse_non_model(folder: Path) -> None:

@@ -145,7 +145,7 @@ def _encode(engine: Engine, text: Any) -> list[int]:
             f"o texto inicial tem {len(ids)} tokens; o contexto do modelo é de {context}, "
             "e a continuação precisa de pelo menos 1.",
             where="prompt",
-            hint=f"Use um texto de no máximo {context - 1} tokens (por volta de {int((context - 1) / 1.5)} palavras).",
+            hint=f"Use no máximo {context - 1} tokens, por volta de {int((context - 1) / 1.5)} palavras.",
         )
     return ids
 

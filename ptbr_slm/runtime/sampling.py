@@ -1,4 +1,4 @@
-"""From logits to a token, in NumPy: the processors of transformers, in its order, without sorting a vocabulary.
+"""From logits to a token, in NumPy: transformers' processors, in its order, without sorting a vocabulary.
 
 Repetition penalty, temperature, top-k, top-p, min-p; property-tested against transformers' own. Tokens are
 drawn in the order of their ids, so that a rounding error that swaps two neighbours in probability (a row in
@@ -18,8 +18,8 @@ from ptbr_slm.runtime.types import Floats, SamplingParams
 Ids = npt.NDArray[np.int64]
 
 _FLOORS = (1e-3, 1e-6)
-"""Weights relative to the largest below which tokens are set aside first: top-p then sorts tens or hundreds of
-tokens where it would sort 32,000."""
+"""Weights, relative to the largest, below which tokens are set aside at first: top-p then sorts tens or
+hundreds of tokens instead of 32,000."""
 
 
 class Sampler:
@@ -34,7 +34,7 @@ class Sampler:
             self._seen[list(prompt)] = True
 
     def choose(self, logits: Floats) -> int:
-        """The next token from logits (V,), which are overwritten. Raises E_MODEL_INVALID for NaN or infinity."""
+        """The next token from logits (V,), which are overwritten. Raises E_MODEL_INVALID for NaN."""
         if self._penalised:
             penalise(logits, np.flatnonzero(self._seen), self._params.repetition_penalty)
         if self._params.temperature == 0:

@@ -33,8 +33,8 @@ def check_capacity(config: ModelConfig, capacity: int) -> None:
         )
 
 
-def check_tokens(config: ModelConfig, tokens: Sequence[int], length: int, limit: int) -> None:
-    """Refuse no tokens, ids outside the vocabulary, or more than fits after `length` tokens."""
+def check_ids(config: ModelConfig, tokens: Sequence[int]) -> None:
+    """Refuse no tokens, or ids outside the vocabulary."""
     if not len(tokens):
         raise SlmError(
             "E_PROMPT", "é preciso pelo menos um token.", where="tokens", hint="Passe uma lista de ids."
@@ -46,10 +46,14 @@ def check_tokens(config: ModelConfig, tokens: Sequence[int], length: int, limit:
             where="tokens",
             hint="Use ids do tokenizador deste mesmo modelo.",
         )
-    if length + len(tokens) > limit:
+
+
+def check_room(total: int, limit: int) -> None:
+    """Refuse a text of `total` tokens where `limit` fit."""
+    if total > limit:
         raise SlmError(
             "E_PROMPT_TOO_LONG",
-            f"o texto chega a {length + len(tokens)} tokens; cabem {limit}.",
+            f"o texto chega a {total} tokens; cabem {limit}.",
             where="tokens",
             hint="Use um texto mais curto.",
         )

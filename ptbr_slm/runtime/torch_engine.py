@@ -1,4 +1,4 @@
-"""The reference engine: a model folder in PyTorch, one KV cache per slot. The only file here that imports torch."""
+"""The reference engine: a model folder in PyTorch, one KV cache a slot. Only this file here imports torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.model import KVCache, Llama
-from ptbr_slm.runtime.slots import PREFILL_CHUNK, bucket, check_capacity, check_tokens, closed_error
+from ptbr_slm.runtime.slots import PREFILL_CHUNK, bucket, check_capacity, check_ids, check_room, closed_error
 from ptbr_slm.runtime.types import Floats
 from ptbr_slm.storage.model_folder import check_model_folder
 from ptbr_slm.tokenizer import Tokenizer
@@ -24,7 +24,7 @@ class TorchEngine:
     precision = "fp32"
 
     def __init__(self, folder: Path, device: str = "auto") -> None:
-        """Open a model folder. device: `auto`, `cpu`, `cuda`. Raises E_PROVIDER, E_MODEL_INVALID and its kin."""
+        """Open a model folder. device: `auto`, `cpu`, `cuda`. Raises E_PROVIDER, E_MODEL_INVALID..."""
         check_model_folder(folder)
         self.device = _choose_device(device)
         self.tokenizer = Tokenizer.load(folder)
@@ -58,7 +58,8 @@ class TorchEngine:
     @torch.inference_mode()
     def prefill(self, row: int, tokens: Sequence[int]) -> Floats:
         """See `Engine.prefill`."""
-        check_tokens(self.config, tokens, self._slots[row].length, self._limit)
+        check_ids(self.config, tokens)
+        check_room(self._slots[row].length + len(tokens), self._limit)
         for start in range(0, len(tokens), PREFILL_CHUNK):
             states = self._hidden(row, tokens[start : start + PREFILL_CHUNK])
         return self._head(states[:, -1])[0]
@@ -66,15 +67,16 @@ class TorchEngine:
     @torch.inference_mode()
     def decode(self, rows: Sequence[int], tokens: Sequence[int]) -> Floats:
         """See `Engine.decode`. Row by row: the rows' caches differ in length."""
-        for row, token in zip(rows, tokens, strict=True):
-            check_tokens(self.config, [token], self._slots[row].length, self._limit)
+        check_ids(self.config, tokens)
+        check_room(max(self._slots[row].length for row in rows) + 1, self._limit)
         states = [self._hidden(row, [token]) for row, token in zip(rows, tokens, strict=True)]
         return self._head(torch.cat(states)[:, -1])
 
     @torch.inference_mode()
     def logits(self, tokens: Sequence[int]) -> Floats:
         """See `Engine.logits`."""
-        check_tokens(self.config, tokens, 0, self.config.max_seq_len)
+        check_ids(self.config, tokens)
+        check_room(len(tokens), self.config.max_seq_len)
         ids = torch.tensor([list(tokens)], device=self.device)  # (1, T)
         return self._head(self._llama().hidden(ids)[0])
 
@@ -109,8 +111,8 @@ class TorchEngine:
         return KVCache(self.config, 1, capacity, self._llama().embed.weight)
 
     def _head(self, states: torch.Tensor) -> Floats:
-        logits: Floats = self._llama().head(states).float().cpu().numpy().astype(np.float32, copy=True)
-        return logits
+        logits: torch.Tensor = self._llama().head(states)
+        return np.array(logits.cpu().numpy(), dtype=np.float32)
 
 
 def _choose_device(asked: str) -> str:

@@ -111,7 +111,7 @@ class GenerationResult:
 class Engine(Protocol):
     """Runs the model's step on independent slots ("rows"). Both engines give the same logits within 1e-4.
 
-    Every method returns arrays of the caller's own. Not thread-safe, except `close_slot`: `Model` holds a lock.
+    Every method returns arrays of the caller's own. Not thread-safe, `close_slot` excepted: `Model` has a lock.
     """
 
     name: str
@@ -137,7 +137,8 @@ class Engine(Protocol):
 
     def prefill(self, row: int, tokens: Sequence[int]) -> Floats:
         """Append `tokens` (at least one) to a slot; (V,) logits after the last. May be called again on a slot
-        that already holds tokens: that is a chunked prefill."""
+        that already holds tokens: that is a chunked prefill.
+        """
 
     def decode(self, rows: Sequence[int], tokens: Sequence[int]) -> Floats:
         """Append one token to each of these slots, all different; (len(rows), V) logits."""

@@ -1,0 +1,138 @@
+"""Keys and values of all slots: one array per layer and side, grown by copying as texts get longer.
+
+A slot is a caller's name for a row; a place is its index in the arrays. Rows that are decoded together must
+lie side by side, since a binding covers one range of places: `gather` moves them there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+
+from ptbr_slm.config import ModelConfig
+from ptbr_slm.runtime.slots import bucket
+from ptbr_slm.runtime.types import Floats
+
+KEEP_BYTES = 64 << 20
+"""Buffers up to this size are kept between texts; larger ones are freed when no slot is open."""
+
+
+class KVCaches:
+    """Slots and their memory. `version` changes with every move or reallocation: bindings are stale then."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        self._config = config
+        self._freed: deque[int] = (
+            deque()
+        )  # `close` may come from any thread at any time: it only appends here
+        self.version = 0
+        self.limit = config.max_seq_len
+        self._places: dict[int, int] = {}
+        self.arrays: list[Floats]
+        self._allocate(1, bucket(1, config.max_seq_len))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all keys and values."""
+        return sum(array.nbytes for array in self.arrays)
+
+    def reset(self, rows: int, limit: int) -> None:
+        """Forget everything; open the slots 0 to rows - 1."""
+        self.limit = limit
+        self._freed.clear()
+        self._places = {}
+        if rows > len(self.lengths) or self.nbytes > KEEP_BYTES:
+            self._allocate(rows, bucket(1, self._config.max_seq_len))
+        for row in range(rows):
+            self._place(row)
+
+    def open(self) -> int:
+        """A new empty slot."""
+        self._collect()
+        self.limit = self._config.max_seq_len
+        if not self._places and self.nbytes > KEEP_BYTES:
+            self._allocate(1, bucket(1, self._config.max_seq_len))
+        row = next(row for row in range(len(self._places) + 1) if row not in self._places)
+        if len(self._places) == len(self.lengths):
+            self._reallocate(2 * len(self.lengths), self.capacity)
+        self._place(row)
+        return row
+
+    def close(self, row: int) -> None:
+        """Give a slot back (at the next `open`)."""
+        self._freed.append(row)
+
+    def release(self) -> None:
+        """Free the memory; nothing can be opened afterwards."""
+        self._places = {}
+        self.arrays = []
+
+    def place(self, row: int) -> int:
+        """Index of a slot in the arrays."""
+        return self._places[row]
+
+    def gather(self, rows: Sequence[int]) -> tuple[int, list[int]]:
+        """Make the slots `rows` neighbours: the first place, and each row's offset from it.
+
+        Rows that already are stay where they are; others change places with whatever lies in the first
+        ones. Copies one row's tokens each, about 5 MB for 256 tokens of an 85m.
+        """
+        places = [self._places[row] for row in rows]
+        if max(places) - min(places) + 1 != len(rows):
+            self._collect()
+            wanted, used = set(range(len(rows))), set(places)
+            for source, target in zip(sorted(used - wanted), sorted(wanted - used), strict=True):
+                self._swap(source, target)
+            places = [self._places[row] for row in rows]
+        first = min(places)
+        return first, [place - first for place in places]
+
+    def ensure(self, tokens: int) -> None:
+        """Grow so that every slot can hold `tokens`."""
+        if tokens > self.capacity:
+            self._reallocate(len(self.lengths), bucket(tokens, self._config.max_seq_len))
+
+    def _collect(self) -> None:
+        while self._freed:
+            self._places.pop(self._freed.popleft(), None)
+
+    def _place(self, row: int) -> None:
+        taken = set(self._places.values())
+        place = next(place for place in range(len(self.lengths)) if place not in taken)
+        self._places[row] = place
+        self.lengths[place] = 0
+
+    def _allocate(self, slots: int, capacity: int) -> None:
+        config = self._config
+        shape = (slots, config.num_kv_heads, capacity, config.head_dim)
+        self.capacity = capacity
+        self.arrays = []  # the old ones go before the new ones come
+        self.arrays = [np.zeros(shape, dtype=np.float32) for _ in range(2 * config.num_layers)]
+        self.lengths = np.zeros(slots, dtype=np.int32)  # tokens in each place
+        self.version += 1
+
+    def _reallocate(self, slots: int, capacity: int) -> None:
+        """Larger arrays with the same content, one at a time: at most one array is there twice."""
+        config, used = self._config, int(self.lengths.max())
+        for index, old in enumerate(self.arrays):
+            new = np.zeros((slots, config.num_kv_heads, capacity, config.head_dim), dtype=np.float32)
+            new[: len(old), :, :used] = old[:, :, :used]
+            self.arrays[index] = new
+        lengths = np.zeros(slots, dtype=np.int32)
+        lengths[: len(self.lengths)] = self.lengths
+        self.lengths, self.capacity = lengths, capacity
+        self.version += 1
+
+    def _swap(self, source: int, target: int) -> None:
+        """Exchange the contents of two places, and the slots that own them."""
+        used = int(max(self.lengths[source], self.lengths[target]))
+        for array in self.arrays:
+            kept = array[target, :, :used].copy()
+            array[target, :, :used] = array[source, :, :used]
+            array[source, :, :used] = kept
+        self.lengths[[source, target]] = self.lengths[[target, source]]
+        moved = {source: target, target: source}
+        self._places = {row: moved.get(place, place) for row, place in self._places.items()}
+        self.version += 1

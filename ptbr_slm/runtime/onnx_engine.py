@@ -1,0 +1,182 @@
+"""The engine of exports: ONNX Runtime, shared KV buffers, ragged batches. No torch in the process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ptbr_slm.errors import SlmError
+from ptbr_slm.runtime.binding import DecodeBinding, PrefillBinding
+from ptbr_slm.runtime.export_folder import ExportFolder
+from ptbr_slm.runtime.kv_cache import KVCaches
+from ptbr_slm.runtime.session import choose_device, open_session
+from ptbr_slm.runtime.slots import PREFILL_CHUNK, check_capacity, check_ids, check_room, closed_error
+from ptbr_slm.runtime.types import Floats
+from ptbr_slm.storage.model_folder import read_config
+from ptbr_slm.tokenizer import Tokenizer
+
+
+class OnnxEngine:
+    """`Engine` over an export folder (see `ptbr_slm_export.graph` for the graph's inputs and outputs)."""
+
+    name = "onnx"
+
+    def __init__(
+        self, folder: Path, device: str = "auto", *, threads: int | None = None, spinning: bool | None = None
+    ) -> None:
+        """Open an export. device: `auto` or `cpu`; threads and spinning: see `open_session`.
+
+        Raises E_PROVIDER, E_MANIFEST, E_SCHEMA, E_MODEL_INVALID, E_TOKENIZER_INVALID.
+        """
+        export = ExportFolder(folder)
+        self.device = choose_device(device, str(export.facts.get("target", "cpu")))
+        self.precision = str(export.facts.get("precision", "fp32"))
+        self.config = read_config(folder)
+        self.tokenizer = Tokenizer.load(folder)
+        self._export = export
+        with export.weights_checked():
+            self._session: Any = open_session(export.graph, self.config, threads=threads, spinning=spinning)
+        self._caches = KVCaches(self.config)
+        self._forget_bindings()
+
+    def reset(self, rows: int, capacity: int) -> None:
+        """See `Engine.reset`."""
+        check_capacity(self.config, capacity)
+        self._refresh()
+        self._plans.clear()
+        self._caches.reset(rows, capacity)
+
+    def open_slot(self) -> int:
+        """See `Engine.open_slot`."""
+        self._refresh()
+        self._plans.clear()  # a name that was closed may come back at another place
+        return self._caches.open()
+
+    def close_slot(self, row: int) -> None:
+        """See `Engine.close_slot`."""
+        self._caches.close(row)
+
+    def length(self, row: int) -> int:
+        """See `Engine.length`."""
+        return int(self._caches.lengths[self._caches.place(row)])
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of the key and value buffers now."""
+        return self._caches.nbytes
+
+    def prefill(self, row: int, tokens: Sequence[int]) -> Floats:
+        """See `Engine.prefill`."""
+        self._refresh()
+        check_ids(self.config, tokens)
+        total = self.length(row) + len(tokens)
+        check_room(total, self._caches.limit)
+        self._caches.ensure(total)
+        logits = np.empty((1, self.config.vocab_size), dtype=np.float32)
+        for start in range(0, len(tokens), PREFILL_CHUNK):
+            chunk = tokens[start : start + PREFILL_CHUNK]
+            self._append(row, chunk, np.array([len(chunk) - 1]), logits)
+        return logits[0]
+
+    def decode(self, rows: Sequence[int], tokens: Sequence[int]) -> Floats:
+        """See `Engine.decode`."""
+        self._refresh()
+        binding, order = self._plan(tuple(rows))
+        check_ids(self.config, tokens)
+        total = int(binding.lengths.max()) + 1
+        if total > self._caches.capacity:
+            check_room(total, self._caches.limit)
+            self._caches.ensure(total)
+            self._refresh()
+            binding, order = self._plan(tuple(rows))
+        check_room(total, self._caches.limit)
+        binding.ids[order, 0] = tokens
+        with _run_errors():
+            logits: Floats = binding.run()[order]  # a copy, in the caller's order
+        return logits
+
+    def logits(self, tokens: Sequence[int]) -> Floats:
+        """See `Engine.logits`."""
+        check_ids(self.config, tokens)
+        check_room(len(tokens), self.config.max_seq_len)
+        result = np.empty((len(tokens), self.config.vocab_size), dtype=np.float32)
+        row = self.open_slot()
+        try:
+            self._caches.ensure(len(tokens))
+            for start in range(0, len(tokens), PREFILL_CHUNK):
+                chunk = tokens[start : start + PREFILL_CHUNK]
+                self._append(row, chunk, np.arange(len(chunk)), result[start : start + len(chunk)])
+        finally:
+            self.close_slot(row)
+        return result
+
+    def describe(self) -> dict[str, Any]:
+        """See `Engine.describe`."""
+        facts = self._export.facts
+        return {
+            "file_bytes": self._export.file_bytes,
+            "bits_per_byte": facts.get("bits_per_byte"),
+            "target": facts.get("target", "cpu"),
+        }
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._session = None
+        self._forget_bindings()
+        self._caches.release()
+
+    def _append(self, row: int, tokens: Sequence[int], wanted: npt.NDArray[np.int64], logits: Floats) -> None:
+        """Run one chunk on a slot with room for it; the logits at `wanted` (K,) go into logits (K, V)."""
+        self._refresh()
+        place = self._caches.place(row)
+        binding = self._prefills.get(place)
+        if binding is None:
+            binding = self._prefills[place] = PrefillBinding(self._session, self._caches, place)
+        with _run_errors():
+            binding.run(np.array(tokens, dtype=np.int64), wanted, logits)
+
+    def _plan(self, rows: tuple[int, ...]) -> tuple[DecodeBinding, npt.NDArray[np.intp]]:
+        """The binding that covers `rows`, and each row's offset in it; moves rows together if need be."""
+        plan = self._plans.get(rows)
+        if plan is None:
+            first, order = self._caches.gather(rows)
+            self._refresh()
+            binding = self._decodes.get((first, len(rows)))
+            if binding is None:
+                binding = DecodeBinding(self._session, self._caches, first, len(rows), self.config.vocab_size)
+                self._decodes[first, len(rows)] = binding
+            plan = self._plans[rows] = (binding, np.array(order))
+        return plan
+
+    def _refresh(self) -> None:
+        """Forget the bindings of buffers that were moved. Raises E_CLOSED after `close`."""
+        if self._session is None:
+            raise closed_error()
+        if self._caches.version != self._bound_version:
+            self._forget_bindings()
+
+    def _forget_bindings(self) -> None:
+        self._prefills: dict[int, PrefillBinding] = {}
+        self._decodes: dict[tuple[int, int], DecodeBinding] = {}
+        self._plans: dict[tuple[int, ...], tuple[DecodeBinding, npt.NDArray[np.intp]]] = {}
+        self._bound_version = self._caches.version
+
+
+@contextmanager
+def _run_errors() -> Iterator[None]:
+    """ORT's failure to allocate becomes E_MEMORY."""
+    try:
+        yield
+    except Exception as error:  # ORT's exceptions share no base class but Exception
+        if isinstance(error, MemoryError) or "llocat" in str(error) or "bad_alloc" in str(error):
+            raise SlmError(
+                "E_MEMORY",
+                "a memória não foi suficiente para gerar.",
+                hint="Use textos mais curtos ou menos textos de uma vez.",
+            ) from error
+        raise
