@@ -1,0 +1,199 @@
+"""Checkpoints that survive: written whole or not at all, read only where every sha256 agrees.
+
+    checkpoints/step-00000500/   a model folder
+      training/optimizer.safetensors   AdamW's moments, PyTorch's random state
+      training/state.json              step, cursor, scaler, settings, identities of data and tokenizer
+    checkpoints/latest           the name of the newest complete one
+
+No pickle anywhere: NumPy's random state cannot be read under `weights_only`, and pickles run code.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import random
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ptbr_slm.errors import SlmError
+from ptbr_slm.model import Llama
+from ptbr_slm.storage.atomic import atomic_folder, write_json, write_text
+from ptbr_slm.storage.manifest import read_manifest, write_manifest
+from ptbr_slm.storage.model_folder import WeightReader, write_model_files, write_safetensors
+from ptbr_slm.tokenizer import Tokenizer
+from ptbr_slm.train.optim import load_optimizer_arrays, optimizer_arrays
+from ptbr_slm.version import __version__
+
+_NAME = re.compile(r"step-(\d{8,})")
+BYTES_PER_PARAMETER = 12
+"""fp32 weight and AdamW's two fp32 moments."""
+
+
+@dataclass(kw_only=True)
+class TrainState:
+    """Where a run is; everything beside weights and moments that its next step depends on."""
+
+    step: int = 0
+    """Optimizer steps done."""
+    cursor: int = 0
+    """Training windows consumed (`train.order`)."""
+    tokens: int = 0
+    """Target tokens trained on."""
+    elapsed_s: float = 0.0
+    """Seconds of training, evaluation included, over all sessions."""
+    skipped_steps: int = 0
+    """Steps whose fp16 gradient overflowed: counted in `step`, without effect on the weights."""
+    scaler: dict[str, Any] | None = None
+    """GradScaler's state, where there is one."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """Settings as dotted key -> value."""
+    model: dict[str, Any] = field(default_factory=dict)
+    """The model's config.json."""
+    data_sha256: str = ""
+    tokenizer_sha256: str = ""
+
+
+def checkpoint_bytes(num_parameters: int) -> int:
+    """Disk that one checkpoint takes, about; 2 MiB for tokenizer and state."""
+    return BYTES_PER_PARAMETER * num_parameters + (2 << 20)
+
+
+def write_checkpoint(
+    folder: Path,
+    model: Llama,
+    optimizer: torch.optim.Optimizer,
+    tokenizer: Tokenizer,
+    state: TrainState,
+    *,
+    keep: int,
+) -> Path:
+    """Write folder/step-N, then `latest`, then remove all but the newest `keep`. Returns step-N.
+
+    Raises E_DISK_FULL (before writing, where that can be foreseen), leaving earlier checkpoints as they were.
+    """
+    target = folder / f"step-{state.step:08d}"
+    if not target.exists():  # it exists where a resumed run stops before its first step
+        _refuse_full_disk(folder, checkpoint_bytes(sum(p.numel() for p in model.parameters())))
+        with atomic_folder(target) as temporary:
+            write_model_files(temporary, model.config, model.to_hf_weights(), tokenizer)
+            (temporary / "training").mkdir()
+            arrays = dict(optimizer_arrays(model, optimizer)) | _random_arrays()
+            write_safetensors(temporary / "training" / "optimizer.safetensors", arrays)
+            body = asdict(state) | {"random": _random_json(), "versions": _versions()}
+            write_json(temporary / "training" / "state.json", body)
+            write_manifest(temporary, "checkpoint", step=state.step)
+    write_text(folder / "latest", target.name + "\n")
+    for old in list_checkpoints(folder)[keep:]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The step-N folders, newest first, complete or not."""
+    found = [path for path in folder.glob("step-*") if _NAME.fullmatch(path.name) and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+
+
+def read_state(checkpoint: Path) -> TrainState:
+    """Check every file of a checkpoint against its manifest and read its state.
+
+    Raises E_CHECKPOINT_CORRUPT, or E_SCHEMA where a newer version wrote it.
+    """
+    try:
+        manifest = read_manifest(checkpoint, code="E_CHECKPOINT_CORRUPT")
+        if manifest.kind != "checkpoint" or "training/state.json" not in manifest.files:
+            raise _corrupt(checkpoint, "não é um checkpoint de treino")
+        body = json.loads((checkpoint / "training" / "state.json").read_bytes())
+        return TrainState(**{name: body[name] for name in TrainState.__dataclass_fields__})
+    except (KeyError, ValueError, TypeError) as error:
+        raise _corrupt(checkpoint, f"state.json não confere ({error})") from error
+    except SlmError as error:
+        if error.code == "E_NOT_FOUND":
+            raise _corrupt(checkpoint, "falta o manifesto") from error
+        raise
+
+
+def restore(checkpoint: Path, model: Llama, optimizer: torch.optim.Optimizer) -> None:
+    """Put back weights, moments and random states from a checkpoint that `read_state` accepted.
+
+    Raises E_CHECKPOINT_CORRUPT where its moments belong to another model.
+    """
+    model.load_hf_weights(WeightReader(checkpoint).read)
+    try:
+        with safe_open(checkpoint / "training" / "optimizer.safetensors", framework="np") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        load_optimizer_arrays(
+            model, optimizer, {k: v for k, v in arrays.items() if not k.startswith("random.")}
+        )
+        body = json.loads((checkpoint / "training" / "state.json").read_bytes())
+        _restore_random(arrays, body["random"])
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise _corrupt(checkpoint, f"o estado do otimizador não confere ({error})") from error
+
+
+def _random_arrays() -> dict[str, npt.NDArray[Any]]:
+    states = {"random.torch": torch.get_rng_state().numpy()}
+    if torch.cuda.is_available():
+        states |= {f"random.cuda.{i}": s.numpy() for i, s in enumerate(torch.cuda.get_rng_state_all())}
+    return states
+
+
+def _random_json() -> dict[str, Any]:
+    version, words, gauss = random.getstate()
+    name, keys, *rest = np.random.get_state(legacy=True)
+    return {"python": [version, list(words), gauss], "numpy": [name, np.asarray(keys).tolist(), *rest]}
+
+
+def _restore_random(arrays: dict[str, npt.NDArray[Any]], body: dict[str, Any]) -> None:
+    version, words, gauss = body["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, keys, *rest = body["numpy"]
+    np.random.set_state((name, np.array(keys, np.uint32), *rest))
+    torch.set_rng_state(torch.from_numpy(arrays["random.torch"].copy()))
+    if torch.cuda.is_available():
+        for index, state in _cuda_states(arrays):
+            if index < torch.cuda.device_count():
+                torch.cuda.set_rng_state(torch.from_numpy(state.copy()), index)
+
+
+def _cuda_states(arrays: dict[str, npt.NDArray[Any]]) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    for name, state in arrays.items():
+        if name.startswith("random.cuda."):
+            yield int(name.rpartition(".")[2]), state
+
+
+def _versions() -> dict[str, str]:
+    return {"ptbr_slm": __version__, "torch": torch.__version__, "numpy": np.__version__,
+            "python": platform.python_version()}  # fmt: skip
+
+
+def _refuse_full_disk(folder: Path, needed: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise SlmError(
+            "E_DISK_FULL",
+            f"o checkpoint precisa de {needed / 1e6:.0f} MB e o disco só tem {free / 1e6:.0f} MB livres; "
+            "os checkpoints anteriores continuam intactos.",
+            where=folder,
+            hint="Libere espaço (veja com: df -h) e repita o mesmo comando: o treino continua do último checkpoint.",
+        )
+
+
+def _corrupt(checkpoint: Path, message: str) -> SlmError:
+    return SlmError(
+        "E_CHECKPOINT_CORRUPT",
+        f"checkpoint inutilizável: {message}.",
+        where=checkpoint,
+        hint="Repita com --resume auto, que usa o último checkpoint íntegro.",
+    )

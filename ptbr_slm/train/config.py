@@ -1,0 +1,309 @@
+"""The settings of a training run: frozen dataclasses, each field documented below it. No torch here.
+
+Read from TOML and the command line by `train.config_file`; written to RUN/config.resolved.toml with every
+derived value filled in.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ptbr_slm.config import ModelConfig, model_config
+from ptbr_slm.errors import SlmError
+
+DEFAULT_PROMPTS = ("O Brasil é", "Era uma vez", "A língua portuguesa")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelOverrides:
+    """What to change in the shape that `model_size` names; None keeps it."""
+
+    hidden_size: int | None = None
+    """Width of the residual stream."""
+    num_layers: int | None = None
+    """Decoder layers."""
+    num_heads: int | None = None
+    """Query heads."""
+    num_kv_heads: int | None = None
+    """Key/value heads; divides num_heads."""
+    intermediate_size: int | None = None
+    """Width of the SwiGLU feed-forward."""
+    head_dim: int | None = None
+    """Width of one head."""
+    max_seq_len: int | None = None
+    """Context in tokens; by default the seq_len of the training."""
+    rope_theta: float | None = None
+    """RoPE base."""
+    tie_embeddings: bool | None = None
+    """Whether the output head shares the embedding matrix."""
+
+    def given(self) -> dict[str, Any]:
+        """The fields that are not None."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimizerConfig:
+    """AdamW (Loshchilov and Hutter, 2019, arXiv:1711.05101)."""
+
+    name: str = "adamw"
+    """The optimizer; only adamw."""
+    learning_rate: float | None = None
+    """Peak learning rate. None: from the number of parameters (see `default_learning_rate`)."""
+    beta1: float = 0.9
+    """Decay of the mean of gradients."""
+    beta2: float = 0.95
+    """Decay of the mean of squares; shorter than torch's 0.999, as language models with few steps want."""
+    eps: float = 1e-8
+    """Added to the root of the mean of squares."""
+    weight_decay: float = 0.1
+    """Of matrices only, multiplied by the learning rate."""
+    gradient_clip: float = 1.0
+    """Largest norm of the whole gradient; 0 never clips."""
+
+    def __post_init__(self) -> None:
+        _require(self.name == "adamw", "optimizer.name", self.name, "adamw")
+        if self.learning_rate is not None:
+            _require(
+                0 < self.learning_rate <= 10,
+                "optimizer.learning_rate",
+                self.learning_rate,
+                "um número de 0 a 10",
+            )
+        _require(0 <= self.beta1 < 1, "optimizer.beta1", self.beta1, "um número de 0 a 1 (sem o 1)")
+        _require(0 <= self.beta2 < 1, "optimizer.beta2", self.beta2, "um número de 0 a 1 (sem o 1)")
+        _require(self.eps > 0, "optimizer.eps", self.eps, "um número positivo")
+        _require(
+            0 <= self.weight_decay <= 10, "optimizer.weight_decay", self.weight_decay, "um número de 0 a 10"
+        )
+        _require(
+            self.gradient_clip >= 0,
+            "optimizer.gradient_clip",
+            self.gradient_clip,
+            "zero ou um número positivo",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScheduleConfig:
+    """How the learning rate moves."""
+
+    kind: str = "cosine"
+    """`cosine`: warm-up, then half a cosine. `wsd`: warm-up, stable, then a linear cooldown."""
+    warmup_steps: int | None = None
+    """Steps of linear warm-up. None: 2 % of max_steps, from 10 to 1000 (50 when `minutes` is set)."""
+    min_lr_ratio: float = 0.1
+    """What is left of the learning rate at the end of the cosine; wsd goes to zero."""
+    cooldown_fraction: float = 0.2
+    """Last share of the run in which wsd cools down."""
+    minutes: float = 0.0
+    """When set, the run takes this many minutes of training and the schedule follows the clock instead of
+    max_steps: the model is cooled down when the time is over. Such a run resumes, but not bit for bit."""
+
+    def __post_init__(self) -> None:
+        _require(self.kind in ("cosine", "wsd"), "schedule.kind", self.kind, "cosine ou wsd")
+        if self.warmup_steps is not None:
+            _require(
+                self.warmup_steps >= 0,
+                "schedule.warmup_steps",
+                self.warmup_steps,
+                "zero ou um inteiro positivo",
+            )
+        _require(
+            0 <= self.min_lr_ratio <= 1, "schedule.min_lr_ratio", self.min_lr_ratio, "um número de 0 a 1"
+        )
+        _require(0 <= self.cooldown_fraction <= 1, "schedule.cooldown_fraction", self.cooldown_fraction,
+                 "um número de 0 a 1")  # fmt: skip
+        _require(0 <= self.minutes < math.inf, "schedule.minutes", self.minutes, "zero ou um número positivo")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationConfig:
+    """Looking at the model while it learns."""
+
+    every: int = 500
+    """Steps between evaluations on the held-out part; 0 only at the end."""
+    tokens: int = 65_536
+    """Held-out tokens to read, spread over the whole held-out part."""
+    sample_tokens: int = 64
+    """Tokens to write after each prompt at every evaluation; 0 writes none."""
+    prompts: tuple[str, ...] = DEFAULT_PROMPTS
+    """Beginnings of the samples."""
+
+    def __post_init__(self) -> None:
+        _require(self.every >= 0, "evaluation.every", self.every, "zero ou um inteiro positivo")
+        _require(self.tokens >= 1, "evaluation.tokens", self.tokens, "um inteiro positivo")
+        _require(
+            self.sample_tokens >= 0,
+            "evaluation.sample_tokens",
+            self.sample_tokens,
+            "zero ou um inteiro positivo",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointConfig:
+    """Saving the run. One checkpoint holds 12 bytes a parameter."""
+
+    every: int = 500
+    """Steps between checkpoints; 0 only when the run stops."""
+    keep: int = 2
+    """Checkpoints to keep; an older one goes only when the new one is complete."""
+
+    def __post_init__(self) -> None:
+        _require(self.every >= 0, "checkpoint.every", self.every, "zero ou um inteiro positivo")
+        _require(self.keep >= 1, "checkpoint.keep", self.keep, "um inteiro positivo")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """All of a run. Tokens of an optimizer step = batch_size * grad_accum * seq_len."""
+
+    data: Path
+    """Prepared data, or text, JSONL or Parquet to prepare on the way."""
+    output: Path
+    """The run's folder."""
+    tokenizer: Path | None = None
+    """tokenizer.json or its folder; None takes the one that the prepared data names."""
+    model_size: str | None = None
+    """A named size (`ptbr-slm info`). None: mini, or the shape of init_from."""
+    init_from: Path | None = None
+    """A model folder whose weights the run starts from."""
+    batch_size: int = 8
+    """Sequences of one micro-batch."""
+    grad_accum: int = 1
+    """Micro-batches of one optimizer step."""
+    seq_len: int = 256
+    """Tokens of a training sequence. Activations grow linearly with it."""
+    max_steps: int = 1000
+    """Optimizer steps of the whole run."""
+    max_time: str = ""
+    """Stop, save and exit 75 before the process is this old, such as 11h30m; empty: no limit."""
+    precision: str = "auto"
+    """auto, fp32, fp16 or bf16; auto goes by the compute capability."""
+    checkpointing: str = "auto"
+    """Recomputed activations: auto, none, full, or every:K for each K-th layer."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    seed: int = 0
+    """Of the weights and of the order of the data."""
+    resume: str = "auto"
+    """auto continues the run that output holds, never refuses one, a path continues from that checkpoint."""
+    allow_config_change: bool = False
+    """Whether a resumed run may change settings that alter its course."""
+    model: ModelOverrides = field(default_factory=ModelOverrides)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "grad_accum", "seq_len", "max_steps"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "um inteiro positivo")
+        _require(self.precision in ("auto", "fp32", "fp16", "bf16"), "precision", self.precision,
+                 "auto, fp32, fp16 ou bf16")  # fmt: skip
+        _require(self.device in ("auto", "cpu", "cuda"), "device", self.device, "auto, cpu ou cuda")
+        _require(0 <= self.seed < 2**63, "seed", self.seed, "um inteiro de 0 a 2^63 - 1")
+        _require(bool(_CHECKPOINTING.fullmatch(self.checkpointing)), "checkpointing", self.checkpointing,
+                 "auto, none, full ou every:K (K de 1 para cima)")  # fmt: skip
+        if self.max_time:
+            seconds_of(self.max_time)
+        self._check_model()
+
+    def _check_model(self) -> None:
+        if self.init_from is not None and (self.model_size is not None or self.model.given()):
+            raise SlmError(
+                "E_USAGE",
+                "--init-from já define o formato do modelo; não combine com --model-size nem com model.*.",
+                where="--init-from",
+                hint="Fique com um dos dois.",
+            )
+        if self.model_size is not None:
+            model_config(self.model_size)
+        context = self.model.max_seq_len
+        if context is not None and self.seq_len > context:
+            raise seq_len_too_long(self.seq_len, context, new_run=True)
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Target tokens of one optimizer step."""
+        return self.batch_size * self.grad_accum * self.seq_len
+
+    @property
+    def max_time_s(self) -> float | None:
+        """`max_time` in seconds, None without a limit."""
+        return seconds_of(self.max_time) if self.max_time else None
+
+    @property
+    def checkpoint_every(self) -> int | None:
+        """`Llama.checkpoint_every` of this setting: 0 none, 1 full, K; None for auto."""
+        if self.checkpointing.startswith("every:"):
+            return int(self.checkpointing.removeprefix("every:"))
+        return {"auto": None, "none": 0, "full": 1}[self.checkpointing]
+
+    def new_model(self, vocab_size: int, bos_id: int, eos_id: int, pad_id: int | None) -> ModelConfig:
+        """The shape of a new model with this vocabulary."""
+        context = self.model.max_seq_len or self.seq_len
+        named = model_config(self.model_size or "mini", vocab_size=vocab_size, max_seq_len=context)
+        return replace(
+            named, bos_token_id=bos_id, eos_token_ids=(eos_id,), pad_token_id=pad_id, **self.model.given()
+        )
+
+    def with_defaults(self, num_parameters: int) -> TrainConfig:
+        """The same with learning rate and warm-up filled in."""
+        rate, warmup = self.optimizer.learning_rate, self.schedule.warmup_steps
+        if rate is None:
+            rate = default_learning_rate(num_parameters)
+        if warmup is None:
+            warmup = 50 if self.schedule.minutes else min(1000, max(10, self.max_steps // 50), self.max_steps)
+        return replace(
+            self,
+            optimizer=replace(self.optimizer, learning_rate=rate),
+            schedule=replace(self.schedule, warmup_steps=warmup),
+        )
+
+
+_CHECKPOINTING = re.compile(r"auto|none|full|every:[1-9]\d*")
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+
+
+def seconds_of(duration: str) -> int:
+    """'11h30m' -> 41400. Raises E_CONFIG for anything but hours, minutes and seconds in that order."""
+    match = _DURATION.fullmatch(duration.strip())
+    hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
+    total = 3600 * hours + 60 * minutes + seconds
+    _require(total > 0, "max_time", duration, "uma duração como 11h30m, 90m ou 45s")
+    return total
+
+
+def default_learning_rate(num_parameters: int) -> float:
+    """Peak rate by size: 0.003239 - 0.0001395 ln N (Kaplan et al., 2020, arXiv:2001.08361, D.6), two digits."""
+    return float(f"{max(0.0001, 0.003239 - 0.0001395 * math.log(num_parameters)):.1e}")
+
+
+def seq_len_too_long(seq_len: int, context: int, *, new_run: bool) -> SlmError:
+    """E_SEQ_LEN that says what to change."""
+    hint = f"Use --seq-len {context}"
+    if new_run:
+        hint += f", ou --set model.max_seq_len={seq_len} num treino novo"
+    return SlmError(
+        "E_SEQ_LEN",
+        f"seq_len {seq_len} é maior que o contexto do modelo ({context}).",
+        where="--seq-len",
+        hint=hint + ".",
+    )
+
+
+def _require(good: bool, key: str, value: object, wanted: str) -> None:
+    if not good:
+        raise SlmError(
+            "E_CONFIG",
+            f"{key} deve ser {wanted}, e não {value!r}.",
+            where=key,
+            hint=f"Corrija no arquivo de configuração, na opção da linha de comando ou com --set {key}=VALOR.",
+        )

@@ -1,0 +1,193 @@
+"""TrainConfig from defaults < file < flags < --set, and back to TOML."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ptbr_slm.errors import SlmError, os_errors
+from ptbr_slm.train.config import TrainConfig
+
+_NOT_WRITTEN = ("resume", "allow_config_change")
+"""How a run is started, not what it is."""
+
+
+def load_config(
+    file: Path | None = None, flags: Mapping[str, Any] | None = None, sets: Sequence[str] = ()
+) -> TrainConfig:
+    """The settings from a TOML file, flags (dotted key -> value, None where not given) and `--set a.b=c`.
+
+    Raises E_CONFIG for an unknown key (naming the nearest) or a value of another type.
+    """
+    values: dict[str, Any] = {}
+    if file is not None:
+        values |= dict(_flatten(_read_toml(file)))
+    values |= {key: value for key, value in (flags or {}).items() if value is not None}
+    values |= dict(_parse_set(text) for text in sets)
+    return from_values(values)
+
+
+def from_values(values: Mapping[str, Any]) -> TrainConfig:
+    """TrainConfig from dotted keys. Raises E_CONFIG, or E_USAGE where data or output is missing."""
+    known = config_types()
+    for key in values:
+        if key not in known:
+            raise _unknown(key, known)
+    for key in ("data", "output"):
+        if key not in values:
+            raise SlmError(
+                "E_USAGE",
+                f"falta {key}.",
+                where=f"--{key}",
+                hint=f"Diga --{key} CAMINHO, ou {key} = ... no arquivo.",
+            )
+    converted = {key: _convert(key, value, known[key]) for key, value in values.items()}
+    return _build(TrainConfig, converted, "")
+
+
+def config_types() -> dict[str, Any]:
+    """Dotted key -> its type, for every setting."""
+    return dict(_types(TrainConfig, ""))
+
+
+def to_values(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> plain value (paths as text, tuples as lists), fields that are None left out."""
+    values: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            values |= to_values(value, f"{prefix}{item.name}.")
+        elif value is not None:
+            plain = (
+                str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+            )
+            values[prefix + item.name] = plain
+    return values
+
+
+def to_toml(config: TrainConfig) -> str:
+    """The settings as TOML, which `load_config` reads back to an equal TrainConfig."""
+    values = {key: value for key, value in to_values(config).items() if key not in _NOT_WRITTEN}
+    lines = [f"{key} = {_toml(value)}" for key, value in values.items() if "." not in key]
+    section = ""
+    for key, value in values.items():
+        head, dot, name = key.rpartition(".")
+        if dot and head != section:
+            section = head
+            lines += ["", f"[{section}]"]
+        if dot:
+            lines.append(f"{name} = {_toml(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    # A JSON string is a TOML basic string but for DEL, which TOML wants escaped.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    with os_errors(file):
+        raw = file.read_bytes()
+    try:
+        return tomllib.loads(raw.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SlmError(
+            "E_CONFIG",
+            f"o arquivo não é TOML válido ({error}).",
+            where=file,
+            hint="Exemplo de linha:  seq_len = 256",
+        ) from error
+
+
+def _flatten(body: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in body.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _parse_set(text: str) -> tuple[str, Any]:
+    key, equals, raw = text.partition("=")
+    if not equals or not key.strip():
+        raise SlmError(
+            "E_CONFIG",
+            f"--set espera chave=valor, e não {text!r}.",
+            where="--set",
+            hint="Exemplo: --set optimizer.beta2=0.99",
+        )
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = raw.strip()  # --set schedule.kind=wsd needs no quotes
+    return key.strip(), value
+
+
+def _types(cls: type, prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, kind in typing.get_type_hints(cls).items():
+        if dataclasses.is_dataclass(kind):
+            yield from _types(typing.cast(type, kind), f"{prefix}{name}.")
+        else:
+            yield prefix + name, kind
+
+
+def _build(cls: Any, values: Mapping[str, Any], prefix: str) -> Any:
+    arguments: dict[str, Any] = {}
+    for name, kind in typing.get_type_hints(cls).items():
+        if dataclasses.is_dataclass(kind):
+            arguments[name] = _build(kind, values, f"{prefix}{name}.")
+        elif prefix + name in values:
+            arguments[name] = values[prefix + name]
+    return cls(**arguments)
+
+
+_NAMES = {int: "um inteiro", float: "um número", bool: "true ou false", str: "um texto", Path: "um caminho"}
+
+
+def _convert(key: str, value: Any, kind: Any) -> Any:
+    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    wanted = next(option for option in options if option is not type(None))
+    if value is None and type(None) in options:
+        return None
+    if typing.get_origin(wanted) is tuple:
+        if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+        raise _wrong_type(key, value, 'uma lista de textos, como ["O Brasil é"]')
+    if wanted is Path and isinstance(value, str | Path) and str(value):
+        return Path(value)
+    if wanted is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if math.isfinite(value):
+            return float(value)
+    elif type(value) is wanted:
+        return value
+    raise _wrong_type(key, value, _NAMES[wanted])
+
+
+def _wrong_type(key: str, value: Any, wanted: str) -> SlmError:
+    return SlmError(
+        "E_CONFIG",
+        f"{key} deve ser {wanted}, e não {value!r}.",
+        where=key,
+        hint=f"Exemplo: --set {key}=VALOR",
+    )
+
+
+def _unknown(key: str, known: Mapping[str, Any]) -> SlmError:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+    same_name = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
+    return SlmError(
+        "E_CONFIG",
+        f"não existe a opção {key!r}.",
+        where=key,
+        hint=f"Você quis dizer {(same_name or [near])[0]!r}?",
+    )

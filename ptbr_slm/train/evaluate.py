@@ -1,0 +1,61 @@
+"""Bits per byte on held-out text: comparable between tokenizers, unlike perplexity."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ptbr_slm.data.prepared import Split
+from ptbr_slm.model import IGNORE, Llama
+from ptbr_slm.tokenizer import Tokenizer
+from ptbr_slm.train.precision import Precision
+from ptbr_slm.train.step import autocast
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Held-out windows chosen once, so that every evaluation of a run reads the same text."""
+
+    inputs: npt.NDArray[np.int64]
+    """(windows, T)"""
+    targets: npt.NDArray[np.int64]
+    """(windows, T); special tokens and padding are IGNORE."""
+    bytes: int
+    """UTF-8 bytes of the targets that count."""
+
+
+def held_out(split: Split, tokenizer: Tokenizer, seq_len: int, tokens: int) -> HeldOut | None:
+    """About `tokens` targets in windows spread evenly over the split; None where it has no text to predict."""
+    if split.tokens < 2:
+        return None
+    available = math.ceil((split.tokens - 1) / seq_len)
+    wanted = min(available, max(1, tokens // seq_len))
+    chosen = np.arange(wanted) * available // wanted
+    rows = np.full((wanted, seq_len + 1), IGNORE, np.int64)
+    for row, window in zip(rows, chosen, strict=True):
+        piece = split.read(int(window) * seq_len, min(split.tokens, (int(window) + 1) * seq_len + 1))
+        row[: len(piece)] = piece
+    inputs, targets = np.maximum(rows[:, :-1], 0), rows[:, 1:].copy()
+    targets[np.isin(targets, list(tokenizer.special_ids))] = IGNORE
+    size = int(tokenizer.byte_lengths[targets[targets != IGNORE]].sum())
+    return HeldOut(inputs, targets, size) if size else None
+
+
+@torch.no_grad()
+def bits_per_byte(model: Llama, text: HeldOut, batch_size: int, precision: Precision) -> float:
+    """Nats over the targets that count / ln 2 / their bytes."""
+    device = model.embed.weight.device
+    was_training = model.training
+    model.eval()
+    nats = torch.zeros((), dtype=torch.float64, device=device)
+    for start in range(0, len(text.inputs), batch_size):
+        inputs = torch.from_numpy(text.inputs[start : start + batch_size]).to(device)  # (B, T)
+        targets = torch.from_numpy(text.targets[start : start + batch_size]).to(device)
+        with autocast(device, precision):
+            nats += model.loss_sum(inputs, targets)
+    model.train(was_training)
+    return float(nats) / math.log(2) / text.bytes

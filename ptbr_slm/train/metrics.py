@@ -1,0 +1,76 @@
+"""metrics.jsonl: one record a line, flushed, that reads as one undisturbed run however often it was killed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ptbr_slm.errors import os_errors
+from ptbr_slm.storage.atomic import write_text
+
+
+class MetricsLog:
+    """Appends records that have a `step`. Opening it at a step drops what a killed session wrote beyond it."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        lines = _lines(path)
+        kept = [line for line in lines if line["step"] <= step]
+        self._seen = {(line["event"], line["step"]) for line in kept}
+        self._last = {line["event"]: line for line in kept}
+        if path.exists():
+            write_text(path, "".join(_dump(line) for line in kept))
+        with os_errors(path):
+            self._file = path.open("a", encoding="utf-8", newline="\n")
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append one record and flush it."""
+        self._seen.add((record["event"], record["step"]))
+        self._last[record["event"]] = dict(record)
+        with os_errors(self.path):
+            self._file.write(_dump(record))
+            self._file.flush()
+
+    def has(self, event: str, step: int) -> bool:
+        """Whether this event was recorded at this step."""
+        return (event, step) in self._seen
+
+    def last(self, event: str) -> dict[str, Any]:
+        """The newest record of this event; empty where there is none."""
+        return self._last.get(event, {})
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All records of a metrics.jsonl; a half-written last line is left out."""
+    return _lines(path)
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    with os_errors(path):
+        text = path.read_text(encoding="utf-8", errors="replace")
+    records = []
+    for line in text.splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue  # the line that a kill cut in half
+        if isinstance(record, dict) and isinstance(record.get("step"), int) and "event" in record:
+            records.append(record)
+    return records
+
+
+def _dump(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,0 +1,75 @@
+"""Which number format to train in, from the compute capability alone. No torch here.
+
+Never from `torch.cuda.is_bf16_supported()`: it says True on a T4, where bf16 is emulated and its matrix
+products run about 9 times slower than in fp16 (shared reference, training 0.3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ptbr_slm.errors import SlmError
+
+PrecisionName = Literal["fp32", "fp16", "bf16"]
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """A choice and why it was made. Weights and gradients are fp32 in all of them."""
+
+    name: PrecisionName
+    """Format of the matrix products (autocast); fp32 means no autocast."""
+    reason: str
+    """Why, in Portuguese."""
+
+    @property
+    def needs_scaler(self) -> bool:
+        """Whether gradients would underflow without loss scaling: only in fp16."""
+        return self.name == "fp16"
+
+
+def choose_precision(device_type: str, capability: tuple[int, int] | None, asked: str = "auto") -> Precision:
+    """The precision for a device of this type ("cpu" or "cuda") and compute capability, such as (7, 5).
+
+    What was asked is given or refused, never changed. Raises E_GPU for a card that PyTorch no longer runs on,
+    E_CONFIG for a precision that the device lacks.
+    """
+    if device_type != "cuda" or capability is None:
+        return _on_cpu(asked)
+    label = f"sm_{capability[0]}{capability[1]}"
+    if capability < (7, 0):
+        raise SlmError(
+            "E_GPU",
+            f"esta GPU ({label}, geração Pascal ou anterior, como a P100) não funciona com o PyTorch atual.",
+            where=label,
+            hint="No Kaggle escolha o acelerador «GPU T4 x2»; ou treine no processador com --set device=cpu.",
+        )
+    if asked == "fp32":
+        return Precision("fp32", "pedida com --precision fp32")
+    if asked == "fp16":
+        return Precision("fp16", "pedida com --precision fp16; com GradScaler")
+    if asked == "bf16":
+        if capability < (8, 0):
+            raise SlmError(
+                "E_CONFIG",
+                f"esta GPU ({label}) só emula bf16, cerca de 9 vezes mais devagar que fp16.",
+                where="--precision bf16",
+                hint="Use --precision fp16, ou --precision auto.",
+            )
+        return Precision("bf16", "pedida com --precision bf16")
+    if capability >= (8, 0):
+        return Precision("bf16", f"a GPU ({label}) multiplica em bf16, que dispensa GradScaler")
+    return Precision("fp16", f"a GPU ({label}) tem núcleos de tensor só em fp16; com GradScaler")
+
+
+def _on_cpu(asked: str) -> Precision:
+    if asked in ("fp16", "bf16"):
+        raise SlmError(
+            "E_CONFIG",
+            f"no processador só treinamos em fp32; {asked} ali é emulado (bf16 mediu 5 vezes mais lento).",
+            where=f"--precision {asked}",
+            hint="Use --precision fp32, ou --precision auto.",
+        )
+    reason = "pedida com --precision fp32" if asked == "fp32" else "no processador, fp32 é o mais rápido"
+    return Precision("fp32", reason)

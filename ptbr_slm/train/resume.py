@@ -1,0 +1,151 @@
+"""Which checkpoint a run continues from, and whether it may."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ptbr_slm.config import ModelConfig
+from ptbr_slm.errors import SlmError, os_errors
+from ptbr_slm.train.checkpoint import TrainState, list_checkpoints, read_state
+from ptbr_slm.train.config import TrainConfig
+from ptbr_slm.train.config_file import to_values
+from ptbr_slm.train.events import Listener
+
+_FREE = (
+    "data", "output", "tokenizer", "model_size", "init_from", "max_time", "checkpointing", "device", "resume",
+    "allow_config_change", "evaluation.", "checkpoint.", "model.",
+)  # fmt: skip
+"""Settings that may change between sessions: they do not alter the course of the weights, or are compared as
+what they stand for (the model's shape, the data's and the tokenizer's sha256)."""
+
+
+def find_checkpoint(config: TrainConfig, listener: Listener) -> tuple[Path, TrainState] | None:
+    """The checkpoint to continue from, checked; None for a new run.
+
+    A corrupt one is reported, renamed `.corrupt`, and the one before it used. Raises E_CHECKPOINT_CORRUPT where
+    all are, E_EXISTS where going on would lose another run.
+    """
+    folder = config.output / "checkpoints"
+    if config.resume == "never":
+        if list_checkpoints(folder):
+            raise SlmError(
+                "E_EXISTS",
+                "esta pasta já tem checkpoints de um treino.",
+                where=folder,
+                hint="Continue-o com --resume auto, ou escolha outra pasta em --output.",
+            )
+        return None
+    if config.resume != "auto":
+        return _asked_for(Path(config.resume), folder, listener)
+    return _newest_valid(folder, listener)
+
+
+def _newest_valid(folder: Path, listener: Listener) -> tuple[Path, TrainState] | None:
+    for checkpoint in list_checkpoints(folder):
+        try:
+            return checkpoint, read_state(checkpoint)
+        except SlmError as error:
+            if error.code != "E_CHECKPOINT_CORRUPT":
+                raise
+            aside = _rename(checkpoint, "corrupt")
+            message = f"{error.message} Renomeado para {aside.name}; tentando o anterior."
+            listener.event(
+                {"event": "warning", "code": error.code, "where": str(checkpoint), "message": message}
+            )
+    if any(folder.glob("step-*.corrupt*")):
+        raise SlmError(
+            "E_CHECKPOINT_CORRUPT",
+            "todos os checkpoints deste treino estão corrompidos.",
+            where=folder,
+            hint="Recomece com --resume never, ou escolha outra pasta em --output.",
+        )
+    return None
+
+
+def _asked_for(path: Path, folder: Path, listener: Listener) -> tuple[Path, TrainState]:
+    """The checkpoint at `path`, or the newest valid one of the run at `path`."""
+    run = path / "checkpoints"
+    if run.is_dir():
+        found = _newest_valid(run, listener)
+        if found is None:
+            raise SlmError("E_NOT_FOUND", "este treino não tem checkpoints.", where=run, hint=_RESUME_HINT)
+    elif path.is_dir():
+        found = path, read_state(path)
+    else:
+        raise SlmError("E_NOT_FOUND", "o checkpoint não existe.", where=path, hint=_RESUME_HINT)
+    own = list_checkpoints(folder)
+    if own and found[0].resolve().parent != folder.resolve():
+        raise SlmError(
+            "E_EXISTS",
+            "a pasta de saída já tem os checkpoints de outro treino.",
+            where=folder,
+            hint="Escolha outra pasta em --output, ou continue este com --resume auto.",
+        )
+    for later in own:  # a later automatic resume must not jump back on to the abandoned course
+        if int(later.name.removeprefix("step-")) > found[1].step:
+            aside = _rename(later, "replaced")
+            message = f"{later.name} é posterior ao checkpoint pedido: renomeado para {aside.name}."
+            listener.event({"event": "warning", "code": "", "where": str(later), "message": message})
+    return found
+
+
+_RESUME_HINT = "Use --resume RUN/checkpoints/step-NNNNNNNN, ou --resume auto."
+
+
+def check_unchanged(
+    state: TrainState, config: TrainConfig, model: ModelConfig, data_sha256: str, tokenizer_sha256: str
+) -> None:
+    """Refuse to continue another run. Raises E_TOKENIZER_MISMATCH, E_DATA_CORRUPT or E_CONFIG_CHANGED, each
+    listing old -> new."""
+    if state.tokenizer_sha256 != tokenizer_sha256:
+        raise SlmError(
+            "E_TOKENIZER_MISMATCH",
+            f"o tokenizador mudou desde o checkpoint ({state.tokenizer_sha256[:12]} -> {tokenizer_sha256[:12]}).",
+            where=config.output,
+            hint="Volte ao tokenizador com que o treino começou, ou comece outro em outra pasta de --output.",
+        )
+    if state.data_sha256 != data_sha256:
+        raise SlmError(
+            "E_DATA_CORRUPT",
+            f"os dados mudaram desde o checkpoint ({state.data_sha256[:12]} -> {data_sha256[:12]}).",
+            where=config.data,
+            hint="Volte aos dados com que o treino começou, ou comece outro em outra pasta de --output.",
+        )
+    shape = _differences(state.model, model.to_hf())
+    if shape:
+        raise SlmError(
+            "E_CONFIG_CHANGED",
+            f"o modelo não é o do checkpoint: {shape}.",
+            where=config.output,
+            hint="Repita com o modelo do checkpoint, ou comece outro treino em outra pasta de --output.",
+        )
+    changed = _differences(_course(state.config), _course(to_values(config)))
+    if changed and not config.allow_config_change:
+        raise SlmError(
+            "E_CONFIG_CHANGED",
+            f"a configuração difere da do checkpoint: {changed}.",
+            where=config.output,
+            hint="Repita com os valores de antes, ou aceite os novos com --allow-config-change.",
+        )
+
+
+def _course(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that alter the course of a run."""
+    return {key: value for key, value in values.items() if not key.startswith(_FREE)}
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return ", ".join(f"{key} {old.get(key)} -> {new.get(key)}" for key in keys)
+
+
+def _rename(checkpoint: Path, suffix: str) -> Path:
+    aside, number = checkpoint.with_name(f"{checkpoint.name}.{suffix}"), 1
+    while aside.exists():
+        number += 1
+        aside = checkpoint.with_name(f"{checkpoint.name}.{suffix}{number}")
+    with os_errors(checkpoint):
+        checkpoint.rename(aside)
+    return aside

@@ -1,0 +1,157 @@
+"""One call that trains: open the data, decide, resume or begin, run the loop, finish."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+from ptbr_slm.data.prepared import PreparedData
+
+from ptbr_slm.errors import Exit, SlmError, missing_extra
+from ptbr_slm.model import Llama
+from ptbr_slm.storage.atomic import atomic_folder, remove_leftovers, write_text
+from ptbr_slm.storage.lock import run_lock
+from ptbr_slm.storage.model_folder import WeightReader, seal_model_folder, write_model_files
+from ptbr_slm.tokenizer import Tokenizer
+from ptbr_slm.train.checkpoint import restore
+from ptbr_slm.train.config import TrainConfig
+from ptbr_slm.train.config_file import to_toml
+from ptbr_slm.train.events import Listener, Silent, TrainResult
+from ptbr_slm.train.loop import Trainer
+from ptbr_slm.train.metrics import MetricsLog
+from ptbr_slm.train.plan import Plan, check_enough_text, make_plan, smaller_batch
+from ptbr_slm.train.report import write_report
+from ptbr_slm.train.resume import check_unchanged, find_checkpoint
+from ptbr_slm.train.stop import EXIT_OF, Deadline, SignalGuard, StopReason, process_age
+
+
+def train(config: TrainConfig, listener: Listener | None = None) -> TrainResult:
+    """Train, or continue the run that `config.output` holds.
+
+    Returns for a finished and for a stopped run alike (see TrainResult.exit_code). Raises SlmError for
+    whatever else can go wrong; checkpoints written before stay as they are.
+    """
+    listener = listener or Silent()
+    age = process_age()
+    _check_before_writing(config)
+    with run_lock(config.output / "lock"):
+        remove_leftovers(config.output)
+        remove_leftovers(config.output / "checkpoints")
+        data = PreparedData.open(config.data)
+        tokenizer = data.load_tokenizer()
+        plan = make_plan(replace(config, data=data.folder.resolve()), tokenizer)
+        trainer = _prepare(plan, data, tokenizer, listener)
+        with MetricsLog(config.output / "metrics.jsonl", trainer.state.step) as metrics:
+            try:
+                with SignalGuard() as guard:
+                    reason = trainer.run(metrics, guard, Deadline(config.max_time_s, age))
+                    return _finish(trainer, metrics, reason)
+            except RuntimeError as error:
+                raise _out_of_memory(error, config) or error from error
+
+
+def _check_before_writing(config: TrainConfig) -> None:
+    """What would otherwise leave an empty run folder behind, or fail only at the end."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise missing_extra("matplotlib", "train")
+    if not config.data.exists():
+        raise SlmError(
+            "E_NOT_FOUND", "os dados não existem.", where=config.data, hint="Confira o caminho em --data."
+        )
+
+
+def _prepare(plan: Plan, data: PreparedData, tokenizer: Tokenizer, listener: Listener) -> Trainer:
+    """A trainer at the step where it should go on; config.resolved.toml is written."""
+    check_enough_text(plan.config, data)
+    found = find_checkpoint(plan.config, listener)
+    if found is not None:
+        check_unchanged(found[1], plan.config, plan.model, data.sha256, tokenizer.sha256)
+    _announce(plan, data, listener)
+    trainer = Trainer(plan, data, tokenizer, listener)
+    if found is not None:
+        checkpoint, state = found
+        restore(checkpoint, trainer.model, trainer.optimizer)
+        trainer.resume(state)
+        listener.event({"event": "resume", "step": state.step, "path": str(checkpoint)})
+    elif plan.config.init_from is not None:
+        trainer.model.load_hf_weights(WeightReader(plan.config.init_from).read)
+    else:
+        trainer.model.initialize(plan.config.seed)
+    write_text(plan.config.output / "config.resolved.toml", to_toml(plan.config))
+    return trainer
+
+
+def _announce(plan: Plan, data: PreparedData, listener: Listener) -> None:
+    listener.event(
+        {
+            "event": "start",
+            "parameters": plan.model.num_parameters,
+            "device": str(plan.device),
+            "precision": plan.precision.name,
+            "precision_reason": plan.precision.reason,
+            "checkpoint_every": plan.checkpoint_every,
+            "checkpointing_reason": plan.checkpointing_reason,
+            "tokens_per_step": plan.config.tokens_per_step,
+            "train_tokens": data.split("train").tokens,
+            "learning_rate": plan.config.optimizer.learning_rate,
+            "notes": list(plan.notes),
+        }
+    )
+    if data.split("valid").tokens < 2:
+        message = "os dados não têm parte de validação: o treino segue sem medir bits por byte."
+        listener.event({"event": "warning", "code": "no_validation", "message": message})
+
+
+def _finish(trainer: Trainer, metrics: MetricsLog, reason: StopReason | None) -> TrainResult:
+    """Save; for a finished run also the last evaluation, final/ and the report."""
+    output = trainer.config.output
+    if reason is None:
+        trainer.observe(metrics)
+    model = trainer.save()
+    bits = metrics.last("eval").get("bits_per_byte")
+    if reason is None:
+        model = _write_final(trainer, bits)
+    if reason in (None, "max_time"):
+        write_report(output, trainer.plan, trainer.state)
+    return TrainResult(
+        status="done" if reason is None else "stopped",
+        reason=reason or "complete",
+        exit_code=Exit.OK if reason is None else EXIT_OF[reason],
+        run=output,
+        model=model,
+        step=trainer.state.step,
+        tokens=trainer.state.tokens,
+        loss=metrics.last("step").get("loss"),
+        bits_per_byte=bits,
+        seconds=trainer.elapsed_s,
+        tokens_per_second=trainer.pace.tokens_per_second,
+        skipped_steps=trainer.state.skipped_steps,
+    )
+
+
+def _write_final(trainer: Trainer, bits: float | None) -> Path:
+    final = trainer.config.output / "final"
+    model: Llama = trainer.model
+    with atomic_folder(final) as folder:
+        write_model_files(folder, model.config, model.to_hf_weights(), trainer.tokenizer)
+        seal_model_folder(
+            folder,
+            steps=trainer.state.step,
+            tokens=trainer.state.tokens,
+            bits_per_byte=bits,
+            source_run=str(trainer.config.output.resolve()),
+        )
+    return final
+
+
+def _out_of_memory(error: RuntimeError, config: TrainConfig) -> SlmError | None:
+    text = str(error)
+    if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in text:
+        return None
+    return SlmError(
+        "E_MEMORY",
+        "a memória acabou durante o treino; o último checkpoint está intacto.",
+        where=text.splitlines()[0][:160],
+        hint=f"Repita com {smaller_batch(config)}, que dá o mesmo passo em pedaços menores.",
+    )

@@ -1,0 +1,36 @@
+"""The learning rate as a pure function of the step: nothing to save, nothing to restart on resume."""
+
+from __future__ import annotations
+
+import math
+
+from ptbr_slm.train.config import ScheduleConfig
+
+
+def lr_factor(schedule: ScheduleConfig, step: int, max_steps: int, elapsed_s: float = 0.0) -> float:
+    """Factor of the peak learning rate for the optimizer step number `step` (0-based) of `max_steps`.
+
+    elapsed_s: seconds trained so far; counts only where `schedule.minutes` is set.
+    """
+    warmup = schedule.warmup_steps or 0
+    if step < warmup:
+        return (step + 1) / warmup
+    if schedule.minutes:
+        progress = min(1.0, elapsed_s / (60 * schedule.minutes))
+    else:
+        progress = min(1.0, (step - warmup) / max(1, max_steps - warmup))
+    if schedule.kind == "wsd":
+        return cooldown(progress, schedule.cooldown_fraction)
+    return cosine(progress, schedule.min_lr_ratio)
+
+
+def cosine(progress: float, floor: float) -> float:
+    """Half a cosine from 1 at progress 0 to `floor` at progress 1 (Loshchilov and Hutter, 2017)."""
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def cooldown(progress: float, fraction: float) -> float:
+    """1 until the last `fraction`, then linearly to 0: warm-up, stable, decay (Hu et al., 2024, arXiv:2404.06395)."""
+    if fraction <= 0:
+        return 1.0
+    return min(1.0, (1 - progress) / fraction)

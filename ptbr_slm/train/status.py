@@ -1,0 +1,62 @@
+"""The pace of a run, and the short text beside its progress bar."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ptbr_slm.train.loop import Trainer
+
+
+class Pace:
+    """Time and tokens of the last 50 steps; evaluation and saving are not in it."""
+
+    def __init__(self) -> None:
+        self._steps: deque[tuple[int, float]] = deque(maxlen=50)
+
+    def add(self, tokens: int, seconds: float) -> None:
+        """One step took so long."""
+        self._steps.append((tokens, seconds))
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Over the last steps; 0 before the first."""
+        seconds = sum(s for _, s in self._steps)
+        return sum(t for t, _ in self._steps) / seconds if seconds else 0.0
+
+    @property
+    def step_s(self) -> float:
+        """Mean seconds of a step; 0 before the first."""
+        return sum(s for _, s in self._steps) / len(self._steps) if self._steps else 0.0
+
+    @property
+    def slowest_s(self) -> float:
+        """Seconds of the slowest of the last steps; 0 before the first."""
+        return max((s for _, s in self._steps), default=0.0)
+
+
+def status_line(trainer: Trainer, loss: float) -> str:
+    """'passo 120/1.000 · perda 3,21 · 2.345 tokens/s · faltam 2min': Brazilian numbers."""
+    minutes = trainer.config.schedule.minutes
+    if minutes:
+        left, steps = 60 * minutes - trainer.elapsed_s, f"passo {brazilian(trainer.state.step)}"
+    else:
+        left = (trainer.config.max_steps - trainer.state.step) * trainer.pace.step_s
+        steps = f"passo {brazilian(trainer.state.step)}/{brazilian(trainer.config.max_steps)}"
+    pace = f"{brazilian(trainer.pace.tokens_per_second)} tokens/s"
+    return f"{steps} · perda {brazilian(loss, 2)} · {pace} · faltam {duration(left)}"
+
+
+def duration(seconds: float) -> str:
+    """3725 -> '1h02min'; 125 -> '2min05s'; 9 -> '9s'."""
+    whole = max(0, round(seconds))
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    if hours:
+        return f"{hours}h{minutes:02d}min"
+    return f"{minutes}min{rest:02d}s" if minutes else f"{rest}s"
+
+
+def brazilian(value: float, decimals: int = 0) -> str:
+    """12345.6 -> "12.345,6"."""
+    return f"{value:,.{decimals}f}".translate(str.maketrans(",.", ".,"))

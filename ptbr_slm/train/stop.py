@@ -1,0 +1,67 @@
+"""Reasons to stop before the last step: a signal, or the session's time."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Literal
+
+from ptbr_slm.errors import Exit
+
+StopReason = Literal["sigterm", "interrupt", "max_time"]
+
+EXIT_OF: dict[StopReason, Exit] = {
+    "sigterm": Exit.STOPPED,
+    "interrupt": Exit.INTERRUPTED,
+    "max_time": Exit.STOPPED,
+}
+
+
+class SignalGuard:
+    """While the block runs, SIGTERM and Ctrl-C ask to stop after the step; a second Ctrl-C stops at once.
+
+    Outside the main thread (a notebook's worker) signals cannot be caught, and `reason` stays None.
+    """
+
+    def __init__(self) -> None:
+        self.reason: StopReason | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> SignalGuard:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._caught)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _caught(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.reason is not None:
+            raise KeyboardInterrupt
+        self.reason = "interrupt" if number == signal.SIGINT else "sigterm"
+
+
+class Deadline:
+    """Whether another step still fits into the session, with room to save after it."""
+
+    def __init__(self, limit_s: float | None, age: Callable[[], float]) -> None:
+        """limit_s: allowed age of the process in seconds (None: no limit); age: its age now."""
+        self.limit_s = limit_s
+        self._age = age
+
+    def reached(self, step_s: float, save_s: float) -> bool:
+        """step_s: of the slowest recent step; save_s: of the last save, counted twice for safety."""
+        return self.limit_s is not None and self._age() + step_s + 2 * save_s > self.limit_s
+
+
+def process_age() -> Callable[[], float]:
+    """A clock of the seconds since this process began, imports included."""
+    import psutil
+
+    born = time.monotonic() - max(0.0, time.time() - psutil.Process().create_time())
+    return lambda: time.monotonic() - born
