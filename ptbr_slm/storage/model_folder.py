@@ -133,7 +133,7 @@ class WeightReader:
             raise SlmError("E_MODEL_INVALID", f"falta o tensor {name}.", where=self.folder, hint=_NOT_A_MODEL)
         path = self._files[name]
         with os_errors(path):
-            array = np.asarray(_open(path).get_tensor(name)).astype(np.float32, copy=False)
+            array = _as_float32(path, name)
         if array.shape != shape:
             raise SlmError(
                 "E_MODEL_INVALID",
@@ -157,6 +157,32 @@ class WeightReader:
                 hint="Baixe a versão safetensors do modelo.",
             )
         raise SlmError("E_MODEL_INVALID", "falta model.safetensors.", where=self.folder, hint=_NOT_A_MODEL)
+
+
+def _as_float32(path: Path, name: str) -> npt.NDArray[np.float32]:
+    file = _open(path)
+    kind = file.get_slice(name).get_dtype()
+    if kind == "BF16":
+        return _read_bfloat16(path, name)
+    if kind not in ("F16", "F32", "F64"):
+        raise SlmError(
+            "E_MODEL_INVALID",
+            f"o tensor {name} está em {kind}; lemos F32, F16 e BF16.",
+            where=path,
+            hint="Use a versão não quantizada do modelo.",
+        )
+    return np.asarray(file.get_tensor(name)).astype(np.float32, copy=False)
+
+
+def _read_bfloat16(path: Path, name: str) -> npt.NDArray[np.float32]:
+    """NumPy has no bfloat16, but it is the upper half of a float32. `_open` has checked the header."""
+    with path.open("rb") as raw:
+        header_size = int.from_bytes(raw.read(8), "little")
+        entry = json.loads(raw.read(header_size))[name]
+        start, end = entry["data_offsets"]
+        raw.seek(8 + header_size + start)
+        halves = np.frombuffer(raw.read(end - start), dtype="<u2").reshape(entry["shape"])
+    return (halves.astype(np.uint32) << 16).view(np.float32)
 
 
 def _open(path: Path) -> Any:
