@@ -121,8 +121,8 @@ def sampling_params(options: dict[str, Any]) -> SamplingParams:
     return SamplingParams(**options)
 
 
-def _encode(engine: Engine, text: Any) -> list[int]:
-    """Ids of a prompt. Raises E_PROMPT or E_PROMPT_TOO_LONG; never cuts."""
+def check_prompt(text: Any) -> str:
+    """A prompt that is text and not empty. Raises E_PROMPT."""
     if not isinstance(text, str):
         raise SlmError(
             "E_PROMPT",
@@ -135,8 +135,14 @@ def _encode(engine: Engine, text: Any) -> list[int]:
             "E_PROMPT",
             "o texto inicial está vazio.",
             where="prompt",
-            hint='Escreva como o texto começa, por exemplo "O Brasil é".',
+            hint='Escreva como o texto começa, por exemplo:  "O Brasil é"',
         )
+    return text
+
+
+def _encode(engine: Engine, text: Any) -> list[int]:
+    """Ids of a prompt. Raises E_PROMPT or E_PROMPT_TOO_LONG; never cuts."""
+    text = check_prompt(text)
     ids = engine.tokenizer.encode(text)
     context = engine.config.max_seq_len
     if len(ids) >= context:

@@ -81,7 +81,8 @@ class OnnxEngine:
         for start in range(0, len(tokens), PREFILL_CHUNK):
             chunk = tokens[start : start + PREFILL_CHUNK]
             self._append(row, chunk, np.array([len(chunk) - 1]), logits)
-        return logits[0]
+        last: Floats = logits[0]
+        return last
 
     def decode(self, rows: Sequence[int], tokens: Sequence[int]) -> Floats:
         """See `Engine.decode`."""

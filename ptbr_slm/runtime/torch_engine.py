@@ -62,7 +62,8 @@ class TorchEngine:
         check_room(self._slots[row].length + len(tokens), self._limit)
         for start in range(0, len(tokens), PREFILL_CHUNK):
             states = self._hidden(row, tokens[start : start + PREFILL_CHUNK])
-        return self._head(states[:, -1])[0]
+        logits: Floats = self._head(states[:, -1])[0]
+        return logits
 
     @torch.inference_mode()
     def decode(self, rows: Sequence[int], tokens: Sequence[int]) -> Floats:

@@ -111,7 +111,7 @@ class GenerationResult:
 class Engine(Protocol):
     """Runs the model's step on independent slots ("rows"). Both engines give the same logits within 1e-4.
 
-    Every method returns arrays of the caller's own. Not thread-safe, `close_slot` excepted: `Model` has a lock.
+    Every method returns arrays of the caller's own. `Model` adds the lock; only `close_slot` needs none.
     """
 
     name: str
