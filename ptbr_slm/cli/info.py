@@ -12,8 +12,6 @@ from ptbr_slm.cli.output import Output, Report, number, table
 from ptbr_slm.config import DEFAULT_VOCAB_SIZE, SIZES, model_config
 from ptbr_slm.errors import SlmError
 
-_TRAINING = "Conta da memória"
-
 
 def register(app: typer.Typer) -> None:
     """Add `info` to the application."""
@@ -30,17 +28,13 @@ def info(
         str | None, typer.Option("--model-size", help=f"Tamanho com nome: {', '.join(SIZES)}.")
     ] = None,
     vocab_size: Annotated[
-        int, typer.Option("--vocab-size", help="Tokens do vocabulário.", rich_help_panel=_TRAINING)
+        int, typer.Option("--vocab-size", help="Tokens do vocabulário.")
     ] = DEFAULT_VOCAB_SIZE,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", help="Sequências por micro-lote.", rich_help_panel=_TRAINING)
-    ] = 2,
-    seq_len: Annotated[
-        int, typer.Option("--seq-len", help="Tokens por sequência.", rich_help_panel=_TRAINING)
-    ] = 256,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Sequências por micro-lote.")] = 2,
+    seq_len: Annotated[int, typer.Option("--seq-len", help="Tokens por sequência.")] = 256,
     precision: Annotated[
         str,
-        typer.Option("--precision", help="fp16 (é o que a T4 usa), bf16 ou fp32.", rich_help_panel=_TRAINING),
+        typer.Option("--precision", help="fp16 (é o que a T4 usa), bf16 ou fp32."),
     ] = "fp16",
 ) -> Report:
     """Mostra formato, parâmetros e a memória que o treino pede; ou o que há numa pasta de modelo."""

@@ -100,7 +100,8 @@ def plan_text(config: ModelConfig, plan: Plan) -> str:
         for every in POLICIES.values()
     )
     checkpoint = CHECKPOINT_BYTES_PER_PARAMETER * config.num_parameters
-    header = "lote seq checkpointing pesos cópias grad. otim. ativ. logits outros total T4".split()
+    header = ["lote", "seq", "checkpointing", "pesos", "cópias", "grad.", "otim.", "ativ.", "logits"]
+    header += ["outros", "total", "T4"]
     return "\n".join(
         [
             f"Treinar um token custa {none} GFLOP ({full} com --checkpointing full).",

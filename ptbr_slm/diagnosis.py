@@ -1,0 +1,320 @@
+"""What the facts of a machine mean for a user: findings, each with what to type to put it right.
+
+Pure: `diagnose(facts)` can be asked about a T4 on a machine that has none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from ptbr_slm.errors import SlmError
+from ptbr_slm.system import Gpu, SystemFacts, TorchBuild
+from ptbr_slm.train.precision import choose_precision
+
+Status = Literal["ok", "warning", "problem"]
+
+GIB = 1 << 30
+LITTLE_MEMORY = 4 * GIB
+"""Below it only nano, mini and 85m train on the CPU (`ptbr-slm info --model-size 85m`)."""
+LITTLE_DISK = 10 * 10**9
+"""Two checkpoints of the 400m, 4.7 GB each, are what a run keeps."""
+NO_DISK = 10**9
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    topic: str
+    """English key, the same on every machine: python, cpu, gpu, precision, ..."""
+    status: Status
+    message: str
+    fix: str = ""
+    """What to type or click, in Portuguese; empty where nothing is wrong."""
+    blocking: bool = False
+    """Whether even use on the CPU is impossible until it is put right."""
+
+
+def diagnose(facts: SystemFacts) -> list[Finding]:
+    """All findings, in the order in which a person reads them."""
+    return [
+        *_python(facts),
+        *_computer(facts),
+        *_gpus(facts),
+        *_precision(facts),
+        *_onnxruntime(facts),
+        *_packages(facts),
+        *_disk(facts),
+        *_kaggle(facts),
+    ]
+
+
+def training_device(facts: SystemFacts) -> str:
+    """Where `train` runs with device auto: `cuda` or `cpu`."""
+    return "cuda" if facts.gpus and facts.torch is not None and facts.torch.sees_gpu else "cpu"
+
+
+def runs_on(build: TorchBuild, capability: tuple[int, int]) -> bool:
+    """Whether this PyTorch has kernels for the card.
+
+    Kernels sm_XY run on every later minor version of the same major; PTX compute_XY on anything later.
+    """
+    for name in build.archs:
+        match = re.fullmatch(r"(sm|compute)_(\d+)(\d)[af]?", name)
+        if match is None:
+            continue
+        arch = (int(match[2]), int(match[3]))
+        if arch <= capability and (match[1] == "compute" or arch[0] == capability[0]):
+            return True
+    return False
+
+
+def _python(facts: SystemFacts) -> Iterator[Finding]:
+    version = ".".join(map(str, facts.python))
+    if facts.python < (3, 11, 0):
+        yield Finding(
+            topic="python",
+            status="problem",
+            message=f"Python {version} é antigo demais; o ptbr-slm precisa do 3.11 ou mais novo",
+            fix="instale o Python 3.11+ (https://www.python.org/downloads) e crie um ambiente com ele",
+            blocking=True,
+        )
+    else:
+        yield Finding(topic="python", status="ok", message=f"Python {version} em {facts.platform}")
+
+
+def _computer(facts: SystemFacts) -> Iterator[Finding]:
+    cores = f"{facts.cpu_cores} núcleo{'s' if facts.cpu_cores > 1 else ''}"
+    memory = "memória desconhecida"
+    if facts.memory_bytes is not None:
+        memory = f"{_decimal(facts.memory_bytes / GIB)} GiB de memória"
+    if facts.memory_bytes is not None and facts.memory_bytes < LITTLE_MEMORY:
+        yield Finding(
+            topic="cpu",
+            status="warning",
+            message=f"{cores} de processador, só {memory}",
+            fix="use um tamanho pequeno, como --model-size mini; a conta: ptbr-slm info --model-size 85m",
+        )
+    else:
+        yield Finding(topic="cpu", status="ok", message=f"{cores} de processador, {memory}")
+
+
+def _gpus(facts: SystemFacts) -> Iterator[Finding]:
+    if not facts.gpus and facts.kaggle is not None:
+        yield Finding(
+            topic="gpu",
+            status="warning",
+            message="este notebook está sem GPU: o treino seria no processador",
+            fix="no painel do Kaggle: Settings → Accelerator → GPU T4 x2",
+        )
+    elif not facts.gpus:
+        yield Finding(
+            topic="gpu", status="ok", message="nenhuma GPU NVIDIA: treino e geração usam o processador"
+        )
+    for index, gpu in enumerate(facts.gpus):
+        sm = f", {_sm(gpu.capability)}" if gpu.capability else ""
+        message = f"GPU {index}: {gpu.name}{sm}, {_decimal(gpu.memory_bytes / GIB)} GiB, driver {gpu.driver}"
+        yield Finding(topic="gpu", status="ok", message=message)
+    if len(facts.gpus) > 1:
+        yield Finding(
+            topic="gpu_count",
+            status="ok",
+            message=f"{len(facts.gpus)} GPUs: esta versão treina numa só, a primeira",
+        )
+
+
+def _precision(facts: SystemFacts) -> Iterator[Finding]:
+    """Device and precision of the training to come, and what keeps a card from being used."""
+    if not facts.gpus:
+        yield _chosen("cpu", None)
+        return
+    gpu, build = facts.gpus[0], facts.torch
+    if build is None or gpu.capability is None or not build.sees_gpu:
+        if facts.packages.get("torch") is not None:  # an absent torch is a finding of its own
+            yield _unused_gpu(facts, gpu, build)
+        yield _chosen("cpu", None)
+    elif not runs_on(build, gpu.capability):
+        yield Finding(
+            topic="torch_gpu",
+            status="problem",
+            message=f"este PyTorch não tem kernels para a {gpu.name} ({_sm(gpu.capability)}); "
+            f"tem para {', '.join(build.archs)}",
+            fix=f"{_T4}; ou treine no processador com --set device=cpu",
+        )
+    else:
+        yield _chosen("cuda", gpu.capability)
+
+
+_T4 = "no Kaggle escolha o acelerador GPU T4 x2 (a P100 já não é atendida pelo PyTorch atual)"
+
+
+def _chosen(device: str, capability: tuple[int, int] | None) -> Finding:
+    try:
+        precision = choose_precision(device, capability, "auto")
+    except SlmError as error:
+        return Finding(topic="torch_gpu", status="problem", message=error.message.rstrip("."), fix=error.hint)
+    where = "na GPU" if device == "cuda" else "no processador"
+    return Finding(
+        topic="precision",
+        status="ok",
+        message=f"o treino será {where}, em {precision.name}: {precision.reason}",
+    )
+
+
+def _unused_gpu(facts: SystemFacts, gpu: Gpu, build: TorchBuild | None) -> Finding:
+    """A card that training cannot use, and why."""
+    if "torch" in facts.failures:
+        return Finding(
+            topic="torch_gpu",
+            status="problem",
+            message=f"o PyTorch está instalado mas não abre ({facts.failures['torch']})",
+            fix="pip install --force-reinstall torch",
+        )
+    if build is not None and build.cuda is None:
+        return Finding(
+            topic="torch_gpu",
+            status="warning",
+            message=f"há uma {gpu.name}, mas o PyTorch instalado é só para processador",
+            fix="pip install --force-reinstall torch   (no Windows, veja https://pytorch.org/get-started/locally)",
+        )
+    cuda = f" (feito para CUDA {build.cuda})" if build is not None else ""
+    return Finding(
+        topic="torch_gpu",
+        status="problem",
+        message=f"o PyTorch não consegue usar a {gpu.name} com o driver {gpu.driver}{cuda}",
+        fix="atualize o driver da NVIDIA, ou instale um PyTorch de CUDA mais antiga; confira com: nvidia-smi",
+    )
+
+
+def _onnxruntime(facts: SystemFacts) -> Iterator[Finding]:
+    cpu, gpu = facts.packages.get("onnxruntime"), facts.packages.get("onnxruntime-gpu")
+    only_engine = facts.packages.get("torch") is None
+    if cpu and gpu:
+        yield Finding(
+            topic="onnxruntime",
+            status="problem",
+            message="onnxruntime e onnxruntime-gpu estão instalados juntos e um estraga o outro",
+            fix='pip uninstall -y onnxruntime onnxruntime-gpu && pip install "ptbr-slm[cpu]"   (ou [gpu])',
+        )
+    elif "onnxruntime" in facts.failures:
+        yield Finding(
+            topic="onnxruntime",
+            status="problem",
+            message=f"o ONNX Runtime está instalado mas não abre ({facts.failures['onnxruntime']})",
+            fix='pip install --force-reinstall "ptbr-slm[cpu]"',
+            blocking=only_engine,
+        )
+    elif not (cpu or gpu):
+        yield Finding(
+            topic="onnxruntime",
+            status="problem" if only_engine else "warning",
+            message="falta o ONNX Runtime, que executa os modelos exportados",
+            fix='pip install "ptbr-slm[cpu]"',
+            blocking=only_engine,
+        )
+    else:
+        local = [
+            name for name in facts.providers if not name.startswith("Azure")
+        ]  # Azure calls a remote server
+        shown = ", ".join(name.removesuffix("ExecutionProvider") for name in local)
+        yield Finding(topic="onnxruntime", status="ok", message=f"ONNX Runtime {cpu or gpu}: {shown}")
+
+
+_PURPOSE = {"train": "treinar", "export": "exportar para ONNX", "app": "abrir a página"}
+
+
+def _packages(facts: SystemFacts) -> Iterator[Finding]:
+    for extra in ("", *_PURPOSE):
+        names = [n for n in facts.packages if n in facts.floors and facts.floors[n][0] == extra]
+        yield from _extra(extra, [n for n in names if facts.packages[n] is None])
+    for name, version in facts.packages.items():
+        if version is not None and name in facts.floors and _number(version) < _number(facts.floors[name][1]):
+            kept = " (no Kaggle, mantenha o que veio e siga)" if facts.kaggle and name == "torch" else ""
+            yield Finding(
+                topic="version",
+                status="warning",
+                message=f"{name} {version} é mais antigo que o {facts.floors[name][1]} que testamos",
+                fix=f'pip install -U "{name}>={facts.floors[name][1]}"{kept}',
+            )
+    shown = ", ".join(f"{name} {version}" for name, version in facts.packages.items() if version)
+    yield Finding(topic="packages", status="ok", message=f"pacotes: {shown}")
+
+
+def _extra(extra: str, missing: list[str]) -> Iterator[Finding]:
+    if not missing:
+        return
+    wanted = f"ptbr-slm[{extra}]" if extra else "ptbr-slm"
+    purpose = f"para {_PURPOSE[extra]} " if extra else ""
+    yield Finding(
+        topic=f"extra_{extra or 'core'}",
+        status="warning" if extra else "problem",
+        message=f"{purpose}falta{'m' if len(missing) > 1 else ''}: {', '.join(missing)}",
+        fix=f'pip install "{wanted}"',
+        blocking=not extra,
+    )
+
+
+def _disk(facts: SystemFacts) -> Iterator[Finding]:
+    free = f"{_decimal(facts.disk_free_bytes / 1e9)} GB livres em {facts.folder}"
+    if facts.disk_free_bytes < LITTLE_DISK:
+        yield Finding(
+            topic="disk",
+            status="problem" if facts.disk_free_bytes < NO_DISK else "warning",
+            message=f"só {free}; um checkpoint do 400m ocupa 4,7 GB",
+            fix="libere espaço, ou use outra pasta em --output",
+        )
+    else:
+        yield Finding(topic="disk", status="ok", message=free)
+    if not facts.folder_writable:
+        folder = "/kaggle/working" if facts.kaggle is not None else "~"
+        yield Finding(
+            topic="folder",
+            status="warning",
+            message=f"{facts.folder} é só de leitura: nada poderá ser gravado aqui",
+            fix=f"cd {folder}",
+        )
+
+
+def _kaggle(facts: SystemFacts) -> Iterator[Finding]:
+    session = facts.kaggle
+    if session is None:
+        return
+    kind = "uma versão (Save & Run All)" if session.run_type == "Batch" else "uma sessão interativa"
+    yield Finding(
+        topic="kaggle",
+        status="ok",
+        message=f"Kaggle, {kind}: treine com --max-time 11h30m, pois a sessão acaba em 12 horas",
+    )
+    free = session.working_free_bytes
+    if free is None:
+        yield Finding(
+            topic="kaggle_working",
+            status="problem",
+            message="não achei /kaggle/working, o único lugar que o Kaggle guarda",
+            fix="recomece o notebook; confira com: ls /kaggle",
+        )
+    else:
+        little = free < LITTLE_DISK
+        yield Finding(
+            topic="kaggle_working",
+            status="warning" if little else "ok",
+            message=f"/kaggle/working tem {_decimal(free / 1e9)} GB livres",
+            fix="apague o que não usa, ou grave com --set checkpoint.keep=1" if little else "",
+        )
+
+
+def _sm(capability: tuple[int, int]) -> str:
+    return f"sm_{capability[0]}{capability[1]}"
+
+
+def _number(version: str) -> tuple[int, ...]:
+    """'2.13.0+cpu' -> (2, 13, 0): enough to compare with our floors."""
+    numbers = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(int(part) for part in numbers[0].split(".")) if numbers else ()
+
+
+def _decimal(value: float) -> str:
+    return f"{value:.1f}".replace(".", ",")

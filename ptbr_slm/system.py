@@ -1,0 +1,228 @@
+"""Facts of the machine, gathered without judging them: `ptbr_slm.diagnosis` does that.
+
+Nothing heavy is imported unless it is needed: torch only where an NVIDIA card is present (about 2 s).
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "numpy", "tokenizers", "safetensors", "torch", "pyarrow", "zstandard", "ftfy", "matplotlib", "psutil",
+    "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu", "gradio",
+)  # fmt: skip
+"""Distributions whose version a report of a problem needs."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gpu:
+    """One NVIDIA card, as its driver tells."""
+
+    name: str
+    capability: tuple[int, int] | None
+    """Compute capability, such as (7, 5); None where the driver is too old to say."""
+    memory_bytes: int
+    driver: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TorchBuild:
+    """What the installed PyTorch can run on."""
+
+    cuda: str | None
+    """CUDA version it was built for; None in a CPU build."""
+    sees_gpu: bool
+    """`torch.cuda.is_available()`: True on a P100, whose kernels it may lack all the same."""
+    archs: tuple[str, ...]
+    """`torch.cuda.get_arch_list()`: sm_XY are kernels, compute_XY is PTX for later cards."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kaggle:
+    """The notebook that we run in."""
+
+    run_type: str
+    """`Interactive`, or `Batch` for Save & Run All."""
+    working_free_bytes: int | None
+    """Free space of /kaggle/working, all that a version keeps; None where the folder is missing."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SystemFacts:
+    """The machine, at one moment."""
+
+    python: tuple[int, int, int]
+    platform: str
+    cpu_cores: int
+    """Cores this process may use."""
+    memory_bytes: int | None
+    """RAM, or the container's limit where that is less; None where unknown."""
+    folder: Path
+    """Working directory."""
+    folder_writable: bool
+    disk_free_bytes: int
+    packages: Mapping[str, str | None]
+    """Distribution -> installed version, None where absent."""
+    floors: Mapping[str, tuple[str, str]]
+    """Distribution -> (pip extra, smallest version), from our own metadata; extra "" is the core."""
+    gpus: tuple[Gpu, ...] = ()
+    torch: TorchBuild | None = None
+    """None where torch is absent, broken, or no card makes it worth importing."""
+    providers: tuple[str, ...] = ()
+    """ONNX Runtime's execution providers."""
+    failures: Mapping[str, str] = field(default_factory=dict)
+    """Module that is installed but does not import -> the first line of why."""
+    kaggle: Kaggle | None = None
+
+
+def gather(environment: Mapping[str, str] | None = None, kaggle_root: Path = Path("/kaggle")) -> SystemFacts:
+    """Look at this machine. Never raises for what is missing; takes below a second without a GPU."""
+    environment = os.environ if environment is None else environment
+    failures: dict[str, str] = {}
+    gpus = find_gpus()
+    folder = Path.cwd()
+    return SystemFacts(
+        python=sys.version_info[:3],
+        platform=f"{platform.system()} {platform.machine()}",
+        cpu_cores=cpu_cores(),
+        memory_bytes=memory_bytes(),
+        folder=folder,
+        folder_writable=os.access(folder, os.W_OK),
+        disk_free_bytes=shutil.disk_usage(folder).free,
+        packages={name: installed_version(name) for name in PACKAGES},
+        floors=required_versions(),
+        gpus=gpus,
+        torch=torch_build(failures) if gpus else None,
+        providers=onnx_providers(failures),
+        failures=failures,
+        kaggle=kaggle_session(environment, kaggle_root),
+    )
+
+
+def find_gpus() -> tuple[Gpu, ...]:
+    """Cards that nvidia-smi lists: needs no torch, and costs nothing where there is no driver."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ()
+    query = [
+        program,
+        "--query-gpu=name,compute_cap,memory.total,driver_version",
+        "--format=csv,noheader,nounits",
+    ]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return tuple(gpu for line in done.stdout.splitlines() if (gpu := parse_gpu(line)) is not None)
+
+
+def parse_gpu(line: str) -> Gpu | None:
+    """`Tesla T4, 7.5, 15360, 580.82` -> Gpu; None for a line that is not a card."""
+    cells = [cell.strip() for cell in line.split(",")]
+    if len(cells) != 4 or not cells[2].isdigit():
+        return None
+    version = re.fullmatch(r"(\d+)\.(\d+)", cells[1])
+    capability = (int(version[1]), int(version[2])) if version else None
+    return Gpu(name=cells[0], capability=capability, memory_bytes=int(cells[2]) << 20, driver=cells[3])
+
+
+def torch_build(failures: dict[str, str]) -> TorchBuild | None:
+    """Import torch and ask it; None where it is not installed, its failure noted where it does not import."""
+    torch = _try_import("torch", failures)
+    if torch is None:
+        return None
+    sees = bool(torch.cuda.is_available())
+    archs = tuple(torch.cuda.get_arch_list()) if sees else ()
+    return TorchBuild(cuda=torch.version.cuda, sees_gpu=sees, archs=archs)
+
+
+def onnx_providers(failures: dict[str, str]) -> tuple[str, ...]:
+    """Execution providers of the installed ONNX Runtime, none where it is absent or broken."""
+    runtime = _try_import("onnxruntime", failures)
+    return () if runtime is None else tuple(runtime.get_available_providers())
+
+
+def _try_import(module: str, failures: dict[str, str]) -> Any:
+    if importlib.util.find_spec(module) is None:
+        return None
+    try:
+        return importlib.import_module(module)
+    except Exception as error:  # a missing shared library raises OSError, ImportError, AttributeError, ...
+        failures[module] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+        return None
+
+
+def installed_version(distribution: str) -> str | None:
+    """Version of an installed distribution, read from its metadata without importing it."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def required_versions() -> dict[str, tuple[str, str]]:
+    """Distribution -> (extra, smallest version), from our metadata; empty where we are not installed."""
+    try:
+        lines = importlib.metadata.requires("ptbr-slm") or []
+    except importlib.metadata.PackageNotFoundError:
+        return {}
+    found = {}
+    for line in lines:
+        match = re.match(
+            r"([A-Za-z0-9._-]+)(?:\[[^]]*\])?\s*>=\s*([0-9.]+)(?:.*extra\s*==\s*['\"](\w+)['\"])?", line
+        )
+        if match:
+            found[match[1].lower()] = (match[3] or "", match[2])
+    return found
+
+
+def cpu_cores() -> int:
+    """Cores that this process may use: a container often has fewer than the machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def memory_bytes() -> int | None:
+    """RAM, or the container's limit where that is less."""
+    total = _physical_memory()
+    try:
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
+    except (OSError, ValueError):  # no cgroup v2, or "max"
+        return total
+    return limit if total is None else min(total, limit)
+
+
+def _physical_memory() -> int | None:
+    if hasattr(os, "sysconf"):
+        try:
+            return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (OSError, ValueError):
+            return None
+    if importlib.util.find_spec("psutil") is None:  # Windows
+        return None
+    import psutil
+
+    return int(psutil.virtual_memory().total)
+
+
+def kaggle_session(environment: Mapping[str, str], root: Path = Path("/kaggle")) -> Kaggle | None:
+    """The Kaggle notebook around us, None elsewhere."""
+    run_type = environment.get("KAGGLE_KERNEL_RUN_TYPE")
+    if not run_type:
+        return None
+    working = root / "working"
+    free = shutil.disk_usage(working).free if working.is_dir() else None
+    return Kaggle(run_type=run_type, working_free_bytes=free)
