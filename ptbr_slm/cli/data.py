@@ -1,7 +1,144 @@
-"""Not written yet."""
+"""`ptbr-slm data fetch | prepare | stats`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
+from ptbr_slm.cli.command import command
+from ptbr_slm.cli.output import Output, Report, human_bytes, number, table
+
+_group = typer.Typer(help="Baixa, prepara e resume dados de treino.", no_args_is_help=True)
+
 
 def register(app: typer.Typer) -> None:
-    """Nothing yet."""
+    """Add `data` to the application."""
+    app.add_typer(_group, name="data")
+
+
+@command(_group, "fetch")
+def fetch(
+    out: Output,
+    name: Annotated[str, typer.Argument(metavar="NOME", help="Conjunto de dados: dante (notícias e teses).")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="PASTA", help="Onde gravar (padrão: dados/NOME).")
+    ] = None,
+) -> Report:
+    """Baixa textos em português com licença aberta."""
+    from ptbr_slm.data.fetch import fetch
+
+    folder = output or Path("dados") / name
+    with out.progress(f"baixando {name}"):
+        file = fetch(name, folder)
+    size = file.stat().st_size
+    text = (
+        f"Textos em {file} ({human_bytes(size)}); licenças em {file.parent / 'LICENCA.md'}\n\n"
+        f"Próximo passo:\n  ptbr-slm tokenizer train {file} -o tokenizer.json"
+    )
+    return Report({"file": str(file), "bytes": size}, text, brief=str(file))
+
+
+@command(_group, "prepare")
+def prepare(
+    out: Output,
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="ENTRADA...", help="Arquivos .txt, .jsonl(.gz/.zst), .parquet, ou pastas com eles."
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="PASTA", help="Onde gravar os dados preparados.")
+    ],
+    tokenizer: Annotated[
+        Path, typer.Option("--tokenizer", metavar="T", help="tokenizer.json ou a pasta dele.")
+    ],
+    valid_fraction: Annotated[
+        float, typer.Option("--valid-fraction", help="Parte dos documentos para validação, de 0 a 0.5.")
+    ] = 0.01,
+    paragraph_documents: Annotated[
+        bool,
+        typer.Option(
+            "--paragraph-documents", help="Nos .txt, cada bloco entre linhas em branco é um documento."
+        ),
+    ] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Muda quais documentos ficam para validação.")] = 0,
+) -> Report:
+    """Limpa, tira cópias, separa treino e validação e grava tokens prontos para treinar."""
+    from ptbr_slm.data.drops import DropCounts
+    from ptbr_slm.data.files import list_files
+    from ptbr_slm.data.prepare import prepare
+    from ptbr_slm.data.stats import summarize
+    from ptbr_slm.tokenizer import Tokenizer
+
+    opened = Tokenizer.load(tokenizer)
+    drops = DropCounts()
+    total = sum(path.stat().st_size for path, _ in list_files(inputs))
+    with out.progress("preparando", total) as progress:
+        data = prepare(
+            inputs,
+            output,
+            opened,
+            valid_fraction=valid_fraction,
+            paragraph_documents=paragraph_documents,
+            seed=seed,
+            drops=drops,
+            progress=progress.update,
+        )
+    summary = summarize(data)
+    text = (
+        f"Dados preparados em {output}\n\n{_describe(summary, drops.examples)}\n\n"
+        f"Próximo passo:\n  ptbr-slm train --data {output} --output runs/meu-modelo --model-size mini"
+    )
+    return Report({**summary, "examples": drops.examples}, text, brief=str(output))
+
+
+@command(_group, "stats")
+def stats(
+    out: Output,
+    folder: Annotated[Path, typer.Argument(metavar="PASTA", help="Pasta feita por data prepare.")],
+) -> Report:
+    """Confere os dados preparados e conta documentos, bytes, tokens e descartes."""
+    from ptbr_slm.data.prepared import PreparedData
+    from ptbr_slm.data.stats import summarize
+
+    with out.progress("conferindo"):
+        data = PreparedData.open(folder)
+    summary = summarize(data)
+    text = f"Dados íntegros em {data.folder}\n\n{_describe(summary, {})}"
+    return Report(summary, text, brief=f"{summary['tokens']} tokens")
+
+
+def _describe(summary: Mapping[str, Any], examples: Mapping[str, Sequence[str]]) -> str:
+    """The table of both parts, then what was dropped and repaired."""
+    from ptbr_slm.data.drops import REASONS, REPAIRS
+
+    parts = {"treino": summary["splits"]["train"], "validação": summary["splits"]["valid"], "total": summary}
+    rows = [
+        (name, *(number(part[key]) for key in ("documents", "words", "tokens")), human_bytes(part["bytes"]))
+        for name, part in parts.items()
+    ]
+    lines = [
+        table(rows, header=("", "documentos", "palavras", "tokens", "texto")),
+        "",
+        f"{number(summary['tokens_per_word'], 2)} tokens por palavra, "
+        f"{number(summary['bytes_per_token'], 2)} bytes por token, vocabulário de {number(summary['vocab_size'])}",
+    ]
+    for title, counts, names in (
+        ("Ficou de fora", summary["dropped"], REASONS),
+        ("Foi consertado", summary["repaired"], REPAIRS),
+    ):
+        if counts:
+            lines += ["", f"{title}:"]
+        for key, count in sorted(counts.items(), key=lambda item: -item[1]):
+            places = f"  (por exemplo {examples[key][0]})" if examples.get(key) else ""
+            lines.append(f"  {number(count)} × {names.get(key, key)}{places}")
+    if not summary["splits"]["valid"]["documents"]:
+        lines += [
+            "",
+            "Não há validação: um documento só não se divide (veja --paragraph-documents).",
+        ]
+    return "\n".join(lines)

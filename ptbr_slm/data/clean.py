@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from ptbr_slm.data import mojibake
 from ptbr_slm.data.drops import DropCounts
 from ptbr_slm.data.unwrap import unwrap
 
@@ -22,6 +23,10 @@ BINARY_SHARE = 0.02
 
 def normalize(text: str, drops: DropCounts, source: str) -> str | None:
     """The normalised text, or None where it is not text or says nothing (counted in `drops`)."""
+    repaired = mojibake.repair(text)  # first: half of a broken character is a control character
+    if repaired != text:
+        drops.repair("mojibake", source)
+    text = repaired
     controls = len(_CONTROL.findall(text)) if _CONTROL.search(text) else 0
     if "\x00" in text or controls > BINARY_SHARE * len(text) + 1:
         drops.drop("binary", source)

@@ -1,4 +1,4 @@
-"""Which files an input names: a file, or every text, JSONL and Parquet file below a folder, in sorted order."""
+"""Which files an input names: itself, or every text, JSONL and Parquet file below a folder, sorted."""
 
 from __future__ import annotations
 

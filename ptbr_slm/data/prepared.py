@@ -142,7 +142,7 @@ class PreparedData:
         return self._splits[name]
 
     def load_tokenizer(self) -> Tokenizer:
-        """The copy of the tokenizer that lies in the folder. Raises E_TOKENIZER_MISMATCH if it was swapped."""
+        """The folder's copy of the tokenizer. Raises E_TOKENIZER_MISMATCH if it was swapped."""
         tokenizer = Tokenizer.load(self.folder / "tokenizer.json")
         self.check_tokenizer(tokenizer, self.folder / "tokenizer.json")
         return tokenizer
@@ -155,5 +155,5 @@ class PreparedData:
                 f"este tokenizador não é o dos dados ({tokenizer.vocab_size} tokens; os dados usam um de "
                 f"{self.vocab_size}, sha256 {self.tokenizer_sha256[:12]}).",
                 where=where,
-                hint=f"Use --tokenizer {self.folder / 'tokenizer.json'}, ou prepare os dados de novo com o seu.",
+                hint=f"Use --tokenizer {self.folder / 'tokenizer.json'}, ou prepare os dados com o seu.",
             )

@@ -15,7 +15,7 @@ begins one. A property test compares the tokens.
 
 
 def segments(text: str, characters: int = SEGMENT_CHARACTERS) -> list[str]:
-    """`text` in pieces of about `characters`, which joined give it back; one piece where no border is found."""
+    """`text` in pieces of about `characters`, which joined give it back; longer where no border is found."""
     pieces, start = [], 0
     while len(text) - start > characters:
         border = _BORDER.search(text, start + characters)

@@ -30,7 +30,7 @@ class HashedFile:
 
     def write(self, array: npt.NDArray[Any]) -> None:
         """Append an array's bytes. (`ndarray.tofile` would hide the errno of a full disk.)"""
-        data = memoryview(np.ascontiguousarray(array)).cast("B")
+        data = array.tobytes()
         self._file.write(data)
         self._digest.update(data)
         self._size += len(data)
@@ -42,7 +42,7 @@ class HashedFile:
 
 
 class SplitWriter:
-    """`NAME-00000.bin`, `NAME-00001.bin`, ... and `NAME.offsets` (int64, one start a document, then the end)."""
+    """`NAME-00000.bin`, `NAME-00001.bin`, ...; `NAME.offsets` (int64: where each document begins, then the end)."""
 
     def __init__(self, folder: Path, name: str, dtype: np.dtype[Any], shard_tokens: int) -> None:
         self.folder, self.name, self.dtype, self.shard_tokens = folder, name, dtype, shard_tokens

@@ -1,0 +1,86 @@
+"""The documents in the wheel of dante-corpora: news (Porttinari) and theses (PetroGold), never the tweets.
+
+The tweets (danteshots, dantestocks) name private people and are under the network's terms: they are not read.
+The wheel is opened as a zip and nothing in it is run (shared reference, data.md, section 1).
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ptbr_slm.data.repair import Word, join, restore
+
+SOURCES: dict[str, str] = {"porttinari": "CC BY 4.0", "petrogold": "CC BY-SA 4.0"}
+"""Corpus inside the wheel -> licence of its texts."""
+
+_SENTENCE_ID = re.compile(r"^(?P<document>.+?)(?:_SENT|-)(?P<number>\d+)$")
+_ENDS_SENTENCE = re.compile(r"[.!?:;…][\"'”’)\]]*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A CoNLL-U sentence: where it stands, its text as stored, its surface tokens with their tags."""
+
+    document: str
+    number: int
+    text: str
+    words: list[Word]
+    contracted: bool
+    """Whether contractions were marked (`9-10 na`): then the surface forms are already right."""
+
+
+def documents(wheel: Path, corpus: str) -> Iterator[tuple[str, str]]:
+    """(document id, text) of one corpus of the wheel, sentences grouped by document and in order."""
+    with zipfile.ZipFile(wheel) as archive:
+        content = archive.read(f"dante/data/{corpus}/annotated.conllu").decode("utf-8")
+    grouped: dict[str, dict[int, str]] = {}
+    for sentence in parse(content):
+        text = repaired(sentence) if corpus == "porttinari" else sentence.text
+        grouped.setdefault(sentence.document, {})[sentence.number] = text
+    for document, sentences in grouped.items():
+        yield document, flow([sentences[number] for number in sorted(sentences)])
+
+
+def parse(content: str) -> Iterator[Sentence]:
+    """The sentences of a CoNLL-U file."""
+    for block in re.split(r"\n\s*\n", content):
+        comments = dict(re.findall(r"^# (sent_id|text) = (.*)$", block, re.MULTILINE))
+        found = _SENTENCE_ID.match(comments.get("sent_id", ""))
+        if found is None or "text" not in comments:
+            continue
+        rows = [line.split("\t") for line in block.splitlines() if line and not line.startswith("#")]
+        words, contracted = _surface(rows)
+        yield Sentence(found["document"], int(found["number"]), comments["text"].strip(), words, contracted)
+
+
+def repaired(sentence: Sentence) -> str:
+    """The sentence as it was printed: contractions, enclitic hyphens, spaces around punctuation."""
+    return join(restore(sentence.words, contracted=sentence.contracted))
+
+
+def flow(sentences: list[str]) -> str:
+    """Sentences as a running text: a space between two, a line of its own for a heading."""
+    text = ""
+    for sentence in sentences:
+        if text:
+            text += " " if _ENDS_SENTENCE.search(text) and _ENDS_SENTENCE.search(sentence) else "\n"
+        text += sentence
+    return text
+
+
+def _surface(rows: list[list[str]]) -> tuple[list[Word], bool]:
+    """The tokens as written: a range such as `9-10 na` stands for the words in it."""
+    words: list[Word] = []
+    inside, contracted = 0, False
+    for row in rows:
+        first, _, last = row[0].partition("-")
+        if last:
+            words.append(Word(row[1]))
+            inside, contracted = int(last), True
+        elif first.isdigit() and int(first) > inside:
+            words.append(Word(row[1], row[3], row[5]))
+    return words, contracted
