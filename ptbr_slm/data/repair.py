@@ -31,7 +31,7 @@ CONTRACTIONS: dict[tuple[str, str], str] = {
     ("a", "o"): "ao",
     ("a", "os"): "aos",
 }
-"""(preposition, next word) -> what is written. `em um` and `de um` stay: print uses them more than `num`, `dum`."""
+"""(preposition, next word) -> what is written. `em um` and `de um` stay: both are good print."""
 
 _ENCLITICS = ("me", "te", "se", "nos", "vos", "lhe", "lhes")
 _AFTER_R = ("lo", "la", "los", "las")

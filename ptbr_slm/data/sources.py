@@ -31,7 +31,7 @@ def raw_texts(path: Path, kind: str, drops: DropCounts) -> Iterator[tuple[str, s
 
 
 def _text_file(path: Path, drops: DropCounts) -> Iterator[tuple[str, str]]:
-    """A .txt file is one document; above `MAX_DOCUMENT_BYTES` it is cut between paragraphs, lines or words."""
+    """A .txt file is one document; above `MAX_DOCUMENT_BYTES` it is cut by paragraph, line or word."""
     with os_errors(path), path.open("rb") as file:
         rest, pieces = b"", 0
         while block := file.read(MAX_DOCUMENT_BYTES + 1 - len(rest)):

@@ -3,7 +3,7 @@
 A line that begins in lower case continues the one before. Where wrapping made it so, nearly every continued
 line is full: the next word would hardly have fitted. Those lines give the text a width, and only breaks that
 agree with it are joined, so the short last line of a paragraph, a heading or a verse keeps its break. There is
-some slack: much text was wrapped by a word processor, whose lines differ by 10 % in characters.
+slack, as much text was wrapped by a word processor, whose lines differ by 10 % in characters.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ def unwrap(text: str) -> str:
     if width is None:
         return text
     joined = [_continues(a, b, width) for a, b in pairwise(lines)]
-    hyphens = sum(bool(_HYPHEN.search(line)) for line, join in zip(lines, joined, strict=False) if join)
+    hyphens = sum(bool(_HYPHEN.search(line[-2:])) for line, join in zip(lines, joined, strict=False) if join)
     syllables = hyphens > MIN_HYPHENS * sum(joined)
     parts = [lines[0]]
     for previous, line, join in zip(lines, lines[1:], joined, strict=False):
-        hyphen = join and _HYPHEN.search(previous)
+        hyphen = join and _HYPHEN.search(previous[-2:])
         if hyphen and syllables and not _CLITIC.match(line):
             parts[-1] = previous[:-1]
         parts += ["" if hyphen else " " if join else "\n", line]
@@ -68,7 +68,9 @@ def wrap_width(lines: list[str]) -> int | None:
 def _continues(line: str, following: str, width: int) -> bool:
     if not line or not following or _KEPT_START.match(following) or following.isupper():
         return False
-    part = FULL_LOWER if following[0].islower() else FULL_SENTENCE if _SENTENCE_END.search(line) else FULL
+    part = (
+        FULL_LOWER if following[0].islower() else FULL_SENTENCE if _SENTENCE_END.search(line[-4:]) else FULL
+    )
     return _reach(line, following) > part * width
 
 
