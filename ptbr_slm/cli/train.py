@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from ptbr_slm.cli.command import command
-from ptbr_slm.cli.output import Mode, Output, Progress, Report, human_bytes, number, table
-
-if TYPE_CHECKING:
-    from ptbr_slm.train.dry_run import DryRun
-    from ptbr_slm.train.events import TrainResult
+from ptbr_slm.cli.output import Output, Report
+from ptbr_slm.cli.train_text import Printer, dry_run_report, train_report
 
 _RUN, _MODEL, _STEP, _WATCH = "Execução", "Modelo", "Otimização", "Acompanhamento"
 
@@ -159,128 +155,9 @@ def train(
     if dry_run:
         from ptbr_slm.train.dry_run import dry_run as calculate
 
-        return _dry_run_report(calculate(settings))
+        return dry_run_report(calculate(settings))
     from ptbr_slm.train.run import train as run
 
     with out.progress("treinando", total=1.0) as bar:
         result = run(settings, Printer(out, bar))
-    return _report(result)
-
-
-class Printer:
-    """Shows a run: JSON lines, or notes and a bar for a person."""
-
-    def __init__(self, out: Output, bar: Progress) -> None:
-        self.out, self.bar = out, bar
-
-    def event(self, record: Mapping[str, Any]) -> None:
-        """Print what a person should read; every record in `--json` mode."""
-        if self.out.mode is Mode.JSON:
-            self.out.event(record)
-        elif text := _sentence(record):
-            self.out.note(text)
-
-    def progress(self, done: float, status: str) -> None:
-        """Move the bar."""
-        self.bar.update(done, status)
-
-
-def _sentence(record: Mapping[str, Any]) -> str:
-    match record["event"]:
-        case "start":
-            lines = [
-                f"Modelo de {number(record['parameters'])} parâmetros em {record['device']}, "
-                f"{number(record['tokens_per_step'])} tokens por passo, taxa {record['learning_rate']:.1e}",
-                f"  precisão {record['precision']}: {record['precision_reason']}",
-                f"  ativações: {record['checkpointing_reason']}",
-                *(f"  atenção: {note}" for note in record["notes"]),
-            ]
-            return "\n".join(lines)
-        case "resume":
-            return f"Continuando do passo {number(record['step'])} ({record['path']})"
-        case "warning":
-            return f"Atenção: {record['message']}"
-        case "eval":
-            return f"passo {number(record['step'])}: {number(record['bits_per_byte'], 4)} bits por byte na validação"
-        case "sample":
-            return f"  «{record['prompt']}»{' '.join(record['text'].splitlines())}"
-        case _:
-            return ""
-
-
-def _report(result: TrainResult) -> Report:
-    data = {
-        "event": "done",
-        "status": result.status,
-        "reason": result.reason,
-        "run": str(result.run),
-        "model": str(result.model),
-        "step": result.step,
-        "tokens": result.tokens,
-        "loss": result.loss,
-        "bits_per_byte": result.bits_per_byte,
-        "seconds": round(result.seconds, 3),
-        "tokens_per_second": round(result.tokens_per_second, 1),
-        "skipped_steps": result.skipped_steps,
-    }
-    bits = (
-        ""
-        if result.bits_per_byte is None
-        else f", {number(result.bits_per_byte, 4)} bits por byte na validação"
-    )
-    if result.status == "done":
-        head = f"Treino completo: {number(result.step)} passos, {number(result.tokens)} tokens{bits}."
-        following = (
-            f"  modelo     {result.model}\n  relatório  {result.run / 'report' / 'report.html'}\n\n"
-            f"Próximo passo:\n  ptbr-slm export {result.model} -o {result.run / 'export'}"
-        )
-    else:
-        why = {"max_time": "o tempo acabou", "sigterm": "SIGTERM", "interrupt": "Ctrl-C"}[result.reason]
-        head = f"Treino parado no passo {number(result.step)} ({why}) e salvo{bits}."
-        following = f"  checkpoint  {result.model}\n\nPara continuar, repita o mesmo comando."
-    return Report(data, f"{head}\n{following}", brief=str(result.model), exit_code=result.exit_code)
-
-
-def _dry_run_report(found: DryRun) -> Report:
-    plan, memory = found.plan, found.plan.memory
-    config = plan.config
-    epochs = "só depois de preparar os dados" if found.epochs is None else number(found.epochs, 2)
-    parts = [
-        ("pesos", memory.weights),
-        ("cópias de meia precisão", memory.autocast_cache),
-        ("gradientes", memory.gradients),
-        ("otimizador", memory.optimizer),
-        ("ativações", memory.activations),
-        ("logits", memory.logits),
-        ("trabalho", memory.workspace),
-        ("contexto da GPU", memory.context),
-        ("total", memory.total),
-    ]
-    rows = [
-        ("parâmetros", number(plan.model.num_parameters)),
-        ("tokens por passo", number(config.tokens_per_step)),
-        ("passos", number(config.max_steps)),
-        ("tokens do treino", number(config.tokens_per_step * config.max_steps)),
-        ("épocas", epochs),
-        *((f"memória: {name}", human_bytes(size)) for name, size in parts if size),
-    ]
-    notes = [
-        f"precisão {plan.precision.name}: {plan.precision.reason}",
-        f"ativações: {plan.checkpointing_reason}",
-    ]
-    text = table(rows) + "\n\n" + "\n".join([*notes, *plan.notes, "Nada foi gravado (--dry-run)."])
-    data = {
-        "event": "plan",
-        "parameters": plan.model.num_parameters,
-        "tokens_per_step": config.tokens_per_step,
-        "max_steps": config.max_steps,
-        "epochs": found.epochs,
-        "train_tokens": found.train_tokens,
-        "precision": plan.precision.name,
-        "checkpoint_every": plan.checkpoint_every,
-        "learning_rate": config.optimizer.learning_rate,
-        "memory_bytes": {"weights": memory.weights, "gradients": memory.gradients, "optimizer": memory.optimizer,
-                         "activations": memory.activations, "logits": memory.logits, "total": memory.total},
-        "notes": list(plan.notes),
-    }  # fmt: skip
-    return Report(data, text, brief=number(plan.model.num_parameters))
+    return train_report(result)

@@ -186,7 +186,7 @@ def _refuse_full_disk(folder: Path, needed: int) -> None:
             f"o checkpoint precisa de {needed / 1e6:.0f} MB e o disco só tem {free / 1e6:.0f} MB livres; "
             "os checkpoints anteriores continuam intactos.",
             where=folder,
-            hint="Libere espaço (veja com: df -h) e repita o mesmo comando: o treino continua do último checkpoint.",
+            hint="Libere espaço (veja com: df -h) e repita o mesmo comando: ele continua daqui.",
         )
 
 

@@ -282,7 +282,7 @@ def seconds_of(duration: str) -> int:
 
 
 def default_learning_rate(num_parameters: int) -> float:
-    """Peak rate by size: 0.003239 - 0.0001395 ln N (Kaplan et al., 2020, arXiv:2001.08361, D.6), two digits."""
+    """Peak rate by size: 0.003239 - 0.0001395 ln N (Kaplan et al., 2020, arXiv:2001.08361, D.6)."""
     return float(f"{max(0.0001, 0.003239 - 0.0001395 * math.log(num_parameters)):.1e}")
 
 
@@ -305,5 +305,5 @@ def _require(good: bool, key: str, value: object, wanted: str) -> None:
             "E_CONFIG",
             f"{key} deve ser {wanted}, e não {value!r}.",
             where=key,
-            hint=f"Corrija no arquivo de configuração, na opção da linha de comando ou com --set {key}=VALOR.",
+            hint=f"Corrija no arquivo de configuração, na linha de comando ou com --set {key}=VALOR.",
         )

@@ -50,7 +50,8 @@ def from_values(values: Mapping[str, Any]) -> TrainConfig:
                 hint=f"Diga --{key} CAMINHO, ou {key} = ... no arquivo.",
             )
     converted = {key: _convert(key, value, known[key]) for key, value in values.items()}
-    return _build(TrainConfig, converted, "")
+    config: TrainConfig = _build(TrainConfig, converted, "")
+    return config
 
 
 def config_types() -> dict[str, Any]:

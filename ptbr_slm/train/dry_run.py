@@ -26,9 +26,8 @@ class DryRun:
 
 def dry_run(config: TrainConfig) -> DryRun:
     """Decide all that `train` would decide. Raises what it would raise before its first step."""
-    folder = config.data if config.data.is_dir() else config.data.parent
-    prepared = config.data.name == index.NAME or config.data.suffix == ".bin" or config.data.is_dir()
-    if not prepared or not (folder / index.NAME).is_file():
+    path = config.data
+    if not (path.suffix == ".bin" or path.name == index.NAME or (path / index.NAME).is_file()):
         return _not_prepared(config)
     data = PreparedData.open(config.data, verify=False)
     tokenizer = data.load_tokenizer()
@@ -51,6 +50,6 @@ def _not_prepared(config: TrainConfig) -> DryRun:
             "E_TOKENIZER_MISSING",
             "estes dados ainda não foram preparados e falta dizer o tokenizador.",
             where=config.data,
-            hint="Diga --tokenizer tokenizer.json, ou treine um com:  ptbr-slm tokenizer train TEXTOS -o tokenizer.json",
+            hint="Diga --tokenizer T, ou treine um com:  ptbr-slm tokenizer train TEXTOS -o tokenizer.json",
         )
     return DryRun(make_plan(config, Tokenizer.load(config.tokenizer)), None, None)

@@ -29,7 +29,7 @@ class HeldOut:
 
 
 def held_out(split: Split, tokenizer: Tokenizer, seq_len: int, tokens: int) -> HeldOut | None:
-    """About `tokens` targets in windows spread evenly over the split; None where it has no text to predict."""
+    """About `tokens` targets in windows spread evenly over the split; None where it has no text."""
     if split.tokens < 2:
         return None
     available = math.ceil((split.tokens - 1) / seq_len)

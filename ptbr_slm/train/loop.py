@@ -134,12 +134,14 @@ class Trainer:
             self._skips_in_a_row += 1
             if self._skips_in_a_row < MAX_SKIPS:
                 return
+        half = (self.config.optimizer.learning_rate or rate) / 2
         raise SlmError(
             "E_TRAINING_DIVERGED",
-            f"a perda deixou de ser um número no passo {self.state.step + 1} (perda {result.loss}, norma do gradiente "
-            f"{result.grad_norm}, taxa {rate:.2e}, janela {self.state.cursor}); o último checkpoint está intacto.",
+            f"a perda deixou de ser um número no passo {self.state.step + 1} (perda {result.loss}, norma do "
+            f"gradiente {result.grad_norm}, taxa {rate:.2e}, janela {self.state.cursor}); "
+            "o último checkpoint está intacto.",
             where=self.config.output,
-            hint=f"Repita com --learning-rate {rate / 2:.1e} --allow-config-change, que continua do último checkpoint.",
+            hint=f"Continue do último checkpoint com --learning-rate {half:.1e} --allow-config-change.",
         )
 
     def _record(self, metrics: MetricsLog, result: StepResult, rate: float) -> None:
@@ -164,10 +166,10 @@ class Trainer:
             self._check_first_loss(result.loss)
 
     def _check_first_loss(self, loss: float) -> None:
-        """A fresh model knows nothing: its loss is ln V. Otherwise shapes, data or initialisation are wrong."""
+        """A fresh model knows nothing: its loss is ln V, or shapes, data or initialisation are wrong."""
         expected = math.log(self.plan.model.vocab_size)
         if abs(loss - expected) > 0.1 * expected:
-            message = f"a primeira perda ({loss:.2f}) está longe da esperada, ln V = {expected:.2f}: confira os dados."
+            message = f"a primeira perda, {loss:.2f}, está longe de ln V = {expected:.2f}: confira os dados."
             self.listener.event({"event": "warning", "code": "first_loss", "message": message})
 
     def observe(self, metrics: MetricsLog) -> None:

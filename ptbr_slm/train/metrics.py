@@ -1,4 +1,4 @@
-"""metrics.jsonl: one record a line, flushed, that reads as one undisturbed run however often it was killed."""
+"""metrics.jsonl: a record a line, flushed, that reads as one undisturbed run however often it was killed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ptbr_slm.storage.atomic import write_text
 
 
 class MetricsLog:
-    """Appends records that have a `step`. Opening it at a step drops what a killed session wrote beyond it."""
+    """Appends records that have a `step`; opened at a step, drops what a killed session wrote beyond it."""
 
     def __init__(self, path: Path, step: int) -> None:
         self.path = path

@@ -16,9 +16,10 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Ad
     """AdamW over the model's parameters, `fused`: one pass over memory instead of about ten.
 
     Decay on the matrices of the layers and on an untied head; not on norms, whose natural value is 1, and not
-    on the embedding, where it shrinks the rows of rare tokens that get no gradient (OLMo 2, arXiv:2501.00656).
+    on the embedding, where it shrinks the rows of rare tokens, which get no gradient (OLMo 2, 2501.00656).
     """
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         (decayed if parameter.dim() >= 2 and name != "embed.weight" else plain).append(parameter)
     assert config.learning_rate is not None

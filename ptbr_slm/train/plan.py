@@ -15,6 +15,7 @@ from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.config import TrainConfig, seq_len_too_long
 from ptbr_slm.train.memory import MemoryEstimate, estimate
 from ptbr_slm.train.precision import Precision, choose_precision
+from ptbr_slm.train.status import brazilian
 
 HEADROOM = 0.95
 """Share of the device's memory to plan with; the rest is fragmentation."""
@@ -52,7 +53,7 @@ def make_plan(config: TrainConfig, tokenizer: Tokenizer) -> Plan:
     every, reason, memory = _checkpointing(config, model, device, precision, device_bytes)
     if device_bytes is not None and memory.total > device_bytes:
         notes.append(
-            f"o cálculo pede {memory.total / 2**30:.1f} GiB e a GPU tem {device_bytes / 2**30:.1f}: "
+            f"o cálculo pede {_gib(memory.total)} GiB e a GPU tem {_gib(device_bytes)}: "
             "se a memória acabar, use --checkpointing full ou um --batch-size menor."
         )
     return Plan(
@@ -74,7 +75,7 @@ def check_enough_text(config: TrainConfig, data: PreparedData) -> None:
     if tokens <= config.seq_len:
         raise SlmError(
             "E_DATA_TOO_SMALL",
-            f"os dados de treino têm {tokens} tokens: menos que uma sequência de {config.seq_len} e seu alvo.",
+            f"os dados de treino têm {tokens} tokens: menos que uma sequência de {config.seq_len}.",
             where=data.folder,
             hint=f"Use --seq-len {max(1, tokens // 2)} ou menor, ou junte mais textos.",
         )
@@ -152,7 +153,7 @@ def _checkpointing(
         memory = memory_with(every)
         if memory.total <= room:
             what = {0: "cabe sem recalcular nada", 1: "só cabe recalculando todas as camadas"}
-            share = f"{memory.total / 2**30:.1f} de {device_bytes / 2**30:.1f} GiB"
+            share = f"{_gib(memory.total)} de {_gib(device_bytes)} GiB"
             return (
                 every,
                 f"{what.get(every, f'cabe recalculando uma camada a cada {every}')} ({share})",
@@ -164,8 +165,8 @@ def _checkpointing(
 def _does_not_fit(config: TrainConfig, memory: MemoryEstimate, device_bytes: int) -> SlmError:
     return SlmError(
         "E_MEMORY",
-        f"este treino precisa de {memory.total / 2**30:.1f} GiB mesmo recalculando todas as ativações; "
-        f"a GPU tem {device_bytes / 2**30:.1f} GiB.",
+        f"este treino precisa de {_gib(memory.total)} GiB mesmo recalculando todas as ativações; "
+        f"a GPU tem {_gib(device_bytes)} GiB.",
         where=f"--batch-size {config.batch_size} --seq-len {config.seq_len}",
         hint=f"Use {smaller_batch(config)}, um --seq-len menor ou um --model-size menor.",
     )
@@ -177,3 +178,7 @@ def smaller_batch(config: TrainConfig) -> str:
         return "--checkpointing full"
     half = config.batch_size // 2
     return f"--batch-size {half} --grad-accum {-(-config.batch_size * config.grad_accum // half)}"
+
+
+def _gib(size: int) -> str:
+    return brazilian(size / 2**30, 1)

@@ -55,8 +55,8 @@ def loss_plot(steps: Records, evals: Records) -> str:
     handles, labels = axes.get_legend_handles_labels()
     if evals:
         right = axes.twinx()
-        right.plot([r["step"] for r in evals], [r["bits_per_byte"] for r in evals], color="#c45a11", marker="o",
-                   markersize=3, label="bits por byte (validação)")  # fmt: skip
+        x, y = [r["step"] for r in evals], [r["bits_per_byte"] for r in evals]
+        right.plot(x, y, color="#c45a11", marker="o", markersize=3, label="bits por byte (validação)")
         right.set_ylabel("bits por byte")
         handles += right.get_legend_handles_labels()[0]
         labels += right.get_legend_handles_labels()[1]
@@ -80,7 +80,8 @@ def _facts(run: Path, plan: Plan, state: TrainState, by_event: dict[str, Records
     model, config = plan.model, plan.config
     facts = [
         ("parâmetros", brazilian(model.num_parameters)),
-        ("formato", f"{model.num_layers} camadas x {model.hidden_size}, {model.num_heads}/{model.num_kv_heads} cabeças, "
+        ("formato", f"{model.num_layers} camadas x {model.hidden_size}, "
+                    f"{model.num_heads}/{model.num_kv_heads} cabeças, "
                     f"vocabulário {brazilian(model.vocab_size)}, contexto {brazilian(model.max_seq_len)}"),
         ("passos", f"{brazilian(state.step)} de {brazilian(config.max_steps)}"),
         ("tokens treinados", f"{brazilian(state.tokens)} ({brazilian(config.tokens_per_step)} por passo)"),
@@ -149,5 +150,6 @@ def _html(run: Path, facts: list[tuple[str, str]], samples: Records, toml: str, 
         '<!doctype html>\n<html lang="pt-BR">\n<head><meta charset="utf-8">\n'
         f"<title>Treino {html.escape(run.name)}</title>\n<style>{_STYLE}</style></head>\n<body>\n"
         f"<h1>Treino {html.escape(run.name)}</h1>\n<table>{rows}</table>\n{drawing}\n"
-        f"<h2>O que o modelo escreve</h2>\n{quotes}\n<h2>Configuração</h2>\n<pre>{html.escape(toml)}</pre>\n</body></html>\n"
+        f"<h2>O que o modelo escreve</h2>\n{quotes}\n"
+        f"<h2>Configuração</h2>\n<pre>{html.escape(toml)}</pre>\n</body></html>\n"
     )

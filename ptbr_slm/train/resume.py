@@ -24,8 +24,8 @@ what they stand for (the model's shape, the data's and the tokenizer's sha256)."
 def find_checkpoint(config: TrainConfig, listener: Listener) -> tuple[Path, TrainState] | None:
     """The checkpoint to continue from, checked; None for a new run.
 
-    A corrupt one is reported, renamed `.corrupt`, and the one before it used. Raises E_CHECKPOINT_CORRUPT where
-    all are, E_EXISTS where going on would lose another run.
+    A corrupt one is reported, renamed `.corrupt`, and the one before it used. Raises E_CHECKPOINT_CORRUPT
+    where all are, E_EXISTS where going on would lose another run.
     """
     folder = config.output / "checkpoints"
     if config.resume == "never":
@@ -97,12 +97,15 @@ _RESUME_HINT = "Use --resume RUN/checkpoints/step-NNNNNNNN, ou --resume auto."
 def check_unchanged(
     state: TrainState, config: TrainConfig, model: ModelConfig, data_sha256: str, tokenizer_sha256: str
 ) -> None:
-    """Refuse to continue another run. Raises E_TOKENIZER_MISMATCH, E_DATA_CORRUPT or E_CONFIG_CHANGED, each
-    listing old -> new."""
+    """Refuse to continue another run.
+
+    Raises E_TOKENIZER_MISMATCH, E_DATA_CORRUPT or E_CONFIG_CHANGED, each listing old -> new.
+    """
     if state.tokenizer_sha256 != tokenizer_sha256:
         raise SlmError(
             "E_TOKENIZER_MISMATCH",
-            f"o tokenizador mudou desde o checkpoint ({state.tokenizer_sha256[:12]} -> {tokenizer_sha256[:12]}).",
+            "o tokenizador mudou desde o checkpoint "
+            f"({state.tokenizer_sha256[:12]} -> {tokenizer_sha256[:12]}).",
             where=config.output,
             hint="Volte ao tokenizador com que o treino começou, ou comece outro em outra pasta de --output.",
         )

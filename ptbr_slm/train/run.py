@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ptbr_slm.data.prepared import PreparedData
-
+from ptbr_slm.data.resolve import resolve
 from ptbr_slm.errors import Exit, SlmError, missing_extra
 from ptbr_slm.model import Llama
 from ptbr_slm.storage.atomic import atomic_folder, remove_leftovers, write_text
@@ -38,7 +38,12 @@ def train(config: TrainConfig, listener: Listener | None = None) -> TrainResult:
     with run_lock(config.output / "lock"):
         remove_leftovers(config.output)
         remove_leftovers(config.output / "checkpoints")
-        data = PreparedData.open(config.data)
+        data = resolve(
+            config.data,
+            config.tokenizer,
+            config.output / "data",
+            progress=lambda _, status: listener.progress(0.0, f"preparando os dados: {status}"),
+        )
         tokenizer = data.load_tokenizer()
         plan = make_plan(replace(config, data=data.folder.resolve()), tokenizer)
         trainer = _prepare(plan, data, tokenizer, listener)
@@ -54,7 +59,7 @@ def train(config: TrainConfig, listener: Listener | None = None) -> TrainResult:
 def _check_before_writing(config: TrainConfig) -> None:
     """What would otherwise leave an empty run folder behind, or fail only at the end."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise missing_extra("matplotlib", "train")
+        raise missing_extra("matplotlib")
     if not config.data.exists():
         raise SlmError(
             "E_NOT_FOUND", "os dados não existem.", where=config.data, hint="Confira o caminho em --data."

@@ -30,7 +30,7 @@ def cosine(progress: float, floor: float) -> float:
 
 
 def cooldown(progress: float, fraction: float) -> float:
-    """1 until the last `fraction`, then linearly to 0: warm-up, stable, decay (Hu et al., 2024, arXiv:2404.06395)."""
+    """1 until the last `fraction`, then linearly to 0 (WSD: Hu et al., 2024, arXiv:2404.06395)."""
     if fraction <= 0:
         return 1.0
     return min(1.0, (1 - progress) / fraction)

@@ -1,0 +1,126 @@
+"""A tiny corpus, prepared once, and the settings of a tiny run."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ptbr_slm.data.prepare import prepare
+from ptbr_slm.data.prepared import PreparedData
+from ptbr_slm.storage.manifest import sha256_file
+from ptbr_slm.tokenizer import Tokenizer
+from ptbr_slm.train.config import TrainConfig
+from ptbr_slm.train.config_file import from_values
+
+TINY = {
+    "model_size": "nano",
+    "model.num_layers": 2,
+    "model.intermediate_size": 64,
+    "seq_len": 16,
+    "batch_size": 2,
+    "grad_accum": 2,
+    "max_steps": 8,
+    "optimizer.learning_rate": 0.01,
+    "evaluation.every": 0,
+    "evaluation.tokens": 512,
+    "evaluation.sample_tokens": 0,
+    "checkpoint.every": 4,
+}
+"""The shape and course of a run that takes a fraction of a second."""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def write_texts(folder: Path, sentences: list[str], documents: int = 24, seed: int = 0) -> Path:
+    """A folder of small text files whose words come from `sentences`."""
+    words = " ".join(sentences).split()
+    draw = random.Random(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(documents):
+        (folder / f"{index}.txt").write_text(" ".join(draw.choices(words, k=120)) + ".\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> Path:
+    """Portuguese .txt files."""
+    return write_texts(tmp_path_factory.mktemp("corpus"), texts)
+
+
+@pytest.fixture(scope="session")
+def tokenizer_file(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> Path:
+    """A tokenizer of 300 tokens."""
+    file = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    Tokenizer.train(texts, 300).save(file)
+    return file
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory, corpus: Path, tokenizer_file: Path) -> PreparedData:
+    """The corpus, prepared; do not write into it."""
+    folder = tmp_path_factory.mktemp("prepared") / "data"
+    return prepare([corpus], folder, Tokenizer.load(tokenizer_file), valid_fraction=0.2)
+
+
+@pytest.fixture
+def settings(prepared: PreparedData, tmp_path: Path) -> Callable[..., TrainConfig]:
+    """TrainConfig of a tiny run in tmp_path/run; give dotted keys to change it."""
+
+    def make(values: Mapping[str, Any] | None = None) -> TrainConfig:
+        return from_values({"data": prepared.folder, "output": tmp_path / "run", **TINY, **(values or {})})
+
+    return make
+
+
+@pytest.fixture
+def train_arguments(prepared: PreparedData) -> Callable[..., list[str]]:
+    """The command line of a tiny run, for a real process."""
+
+    def make(output: Path, **values: Any) -> list[str]:
+        known = {"data": str(prepared.folder), "output": str(output), **TINY, **values}
+        return [
+            "train",
+            *(part for key, value in known.items() for part in ("--set", f"{key}={json.dumps(value)}")),
+        ]
+
+    return make
+
+
+@pytest.fixture
+def weights() -> Callable[[Path], str]:
+    """sha256 of a model folder's weights."""
+    return lambda model: sha256_file(model / "model.safetensors")
+
+
+@dataclass
+class Recorder:
+    """A listener that keeps all it hears."""
+
+    events: list[dict[str, Any]] = field(default_factory=list)
+    statuses: list[str] = field(default_factory=list)
+
+    def event(self, record: Mapping[str, Any]) -> None:
+        self.events.append(dict(record))
+
+    def progress(self, done: float, status: str) -> None:
+        assert 0 <= done <= 1
+        self.statuses.append(status)
+
+    def named(self, event: str) -> list[dict[str, Any]]:
+        return [record for record in self.events if record["event"] == event]
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    """A fresh listener."""
+    return Recorder()

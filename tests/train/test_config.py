@@ -1,0 +1,133 @@
+"""Settings: defaults < file < flags < --set, and errors that say what to change."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ptbr_slm.errors import SlmError
+from ptbr_slm.train.config import default_learning_rate, seconds_of
+from ptbr_slm.train.config_file import config_types, load_config, to_toml
+
+BASE = {"data": Path("d"), "output": Path("o")}
+
+
+def fails(
+    code: str, file: Path | None = None, flags: dict | None = None, sets: tuple[str, ...] = ()
+) -> SlmError:
+    with pytest.raises(SlmError) as caught:
+        load_config(file, {**BASE, **(flags or {})}, sets)
+    assert caught.value.code == code, caught.value
+    return caught.value
+
+
+def test_later_sources_win_over_earlier_ones(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text("seq_len = 64\nbatch_size = 3\ngrad_accum = 5\n[optimizer]\nbeta2 = 0.98\n")
+    config = load_config(file, {**BASE, "batch_size": 4, "grad_accum": 6, "seed": None}, ["grad_accum=7"])
+    assert (config.seq_len, config.batch_size, config.grad_accum, config.seed) == (64, 4, 7, 0)
+    assert config.optimizer.beta2 == 0.98 and config.optimizer.beta1 == 0.9
+
+
+def test_set_reads_toml_values_and_bare_words():
+    sets = ["schedule.kind=wsd", "optimizer.learning_rate=3e-4", 'evaluation.prompts=["Olá"]',
+            "model.tie_embeddings=false", "max_time=1h30m", "model.rope_theta=50000"]  # fmt: skip
+    config = load_config(None, BASE, sets)
+    assert config.schedule.kind == "wsd" and config.optimizer.learning_rate == 3e-4
+    assert config.evaluation.prompts == ("Olá",) and config.model.tie_embeddings is False
+    assert config.max_time_s == 5400 and config.model.rope_theta == 50_000.0
+
+
+def test_resolved_toml_reads_back_to_the_same_settings(tmp_path):
+    sets = ['evaluation.prompts=["aspas \\" e\\nlinha", "ação"]', "model.num_layers=3", "schedule.minutes=3"]
+    config = load_config(None, {**BASE, "model_size": "85m"}, sets).with_defaults(85_000_000)
+    file = tmp_path / "config.resolved.toml"
+    file.write_text(to_toml(config), encoding="utf-8")
+    assert load_config(file) == config
+    assert "resume" not in tomllib.loads(to_toml(replace(config, resume="never")))
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("seqlen", "seq_len"),
+        ("optimizer.lerning_rate", "optimizer.learning_rate"),
+        ("warmup_steps", "schedule.warmup_steps"),
+    ],
+)
+def test_unknown_key_names_the_nearest(key, near):
+    assert repr(near) in fails("E_CONFIG", sets=(f"{key}=1",)).hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["seq_len=0", "seq_len=1.5", "seq_len=true", "batch_size=-1", "schedule.kind=linear", "precision=int8", "seed=-1",
+     "optimizer.learning_rate=0", "optimizer.learning_rate=nan", "optimizer.beta1=1", "optimizer.name=muon",
+     "checkpointing=every:0", "checkpoint.keep=0", "evaluation.prompts=Olá", "max_time=11", "max_time=0s", "seq_len",
+     "schedule.cooldown_fraction=1.5", "optimizer.weight_decay=-0.1", "=3", "model=3"],
+)  # fmt: skip
+def test_bad_values_are_refused_with_their_key(text):
+    error = fails("E_CONFIG", sets=(text,))
+    assert error.where and error.hint
+
+
+def test_broken_or_absent_file_is_an_answer(tmp_path):
+    (tmp_path / "a.toml").write_text("seq_len = = 3")
+    (tmp_path / "b.toml").write_bytes(b"\xff\xfe")
+    assert "a.toml" in fails("E_CONFIG", tmp_path / "a.toml").where
+    fails("E_CONFIG", tmp_path / "b.toml")
+    fails("E_NOT_FOUND", tmp_path / "c.toml")
+
+
+def test_missing_data_or_output_is_a_usage_error():
+    with pytest.raises(SlmError, match="data") as caught:
+        load_config(None, {"output": Path("o")})
+    assert caught.value.code == "E_USAGE"
+
+
+def test_sequence_longer_than_the_context_says_what_to_change():
+    error = fails("E_SEQ_LEN", sets=("seq_len=512", "model.max_seq_len=256"))
+    assert "--seq-len 256" in error.hint and "model.max_seq_len=512" in error.hint
+
+
+def test_context_of_a_new_model_is_its_training_length_unless_said_otherwise():
+    config = load_config(None, {**BASE, "model_size": "nano", "seq_len": 77})
+    assert config.new_model(300, 0, 1, 2).max_seq_len == 77
+    config = load_config(None, BASE, ["seq_len=77", "model.max_seq_len=128"])
+    assert config.new_model(300, 0, 1, 2).max_seq_len == 128
+
+
+def test_init_from_does_not_mix_with_a_shape():
+    fails("E_USAGE", flags={"init_from": Path("m"), "model_size": "mini"})
+    fails("E_MODEL_SIZE", flags={"model_size": "3b"})
+
+
+def test_derived_values():
+    assert [seconds_of(t) for t in ("11h30m", "90m", "45s", "1h0m5s")] == [41_400, 5_400, 45, 3_605]
+    rates = [default_learning_rate(n) for n in (2_600_000, 87_500_000, 395_000_000, 792_000_000)]
+    assert rates == [1.2e-3, 6.9e-4, 4.8e-4, 3.8e-4]
+    assert load_config(None, {**BASE, "max_steps": 50_000}).with_defaults(10**8).schedule.warmup_steps == 1000
+    assert load_config(None, {**BASE, "max_steps": 5}).with_defaults(10**8).schedule.warmup_steps == 5
+
+
+def test_every_setting_is_documented_below_its_field():
+    import ast
+    import inspect
+
+    from ptbr_slm.train import config
+
+    undocumented = []
+    for node in ast.walk(ast.parse(inspect.getsource(config))):
+        if isinstance(node, ast.ClassDef):
+            body = node.body
+            for here, after in zip(body, [*body[1:], None], strict=True):
+                is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+                if isinstance(here, ast.AnnAssign) and not is_text:
+                    undocumented.append(f"{node.name}.{ast.unparse(here.target)}")
+    assert set(undocumented) <= {
+        f"TrainConfig.{name}" for name in ("model", "optimizer", "schedule", "evaluation", "checkpoint")
+    }
+    assert len(config_types()) > 30

@@ -1,0 +1,50 @@
+"""The learning rate is a pure function of the step."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from ptbr_slm.train.config import ScheduleConfig
+from ptbr_slm.train.schedule import lr_factor
+
+COSINE = ScheduleConfig(kind="cosine", warmup_steps=10, min_lr_ratio=0.1)
+WSD = ScheduleConfig(kind="wsd", warmup_steps=10, cooldown_fraction=0.5)
+
+
+@pytest.mark.parametrize("schedule", [COSINE, WSD])
+def test_warmup_rises_linearly_and_never_starts_at_zero(schedule):
+    factors = [lr_factor(schedule, step, 100) for step in range(10)]
+    assert factors == pytest.approx([(i + 1) / 10 for i in range(10)])
+
+
+def test_cosine_falls_from_one_to_its_floor():
+    factors = [lr_factor(COSINE, step, 110) for step in range(10, 111)]
+    assert factors[0] == 1.0 and factors[-1] == pytest.approx(0.1)
+    assert factors[50] == pytest.approx(0.55)
+    assert all(a > b for a, b in zip(factors, factors[1:], strict=False))
+
+
+def test_wsd_is_flat_and_then_cools_down_to_zero():
+    factors = [lr_factor(WSD, step, 110) for step in range(10, 111)]
+    assert set(factors[:51]) == {1.0}
+    assert factors[75] == pytest.approx(0.5) and factors[100] == 0.0
+
+
+def test_without_cooldown_wsd_stays():
+    schedule = ScheduleConfig(kind="wsd", warmup_steps=0, cooldown_fraction=0.0)
+    assert {lr_factor(schedule, step, 50) for step in range(51)} == {1.0}
+
+
+def test_steps_beyond_the_end_keep_the_last_rate():
+    assert lr_factor(COSINE, 10_000, 100) == pytest.approx(0.1)
+    assert lr_factor(ScheduleConfig(warmup_steps=5), 0, 5) == 0.2
+
+
+def test_a_schedule_in_minutes_follows_the_clock_not_the_steps():
+    timed = ScheduleConfig(kind="wsd", warmup_steps=2, cooldown_fraction=0.5, minutes=2)
+    assert lr_factor(timed, 500, 1_000_000, elapsed_s=59) == 1.0
+    assert lr_factor(timed, 500, 1_000_000, elapsed_s=90) == pytest.approx(0.5)
+    assert lr_factor(timed, 3, 1_000_000, elapsed_s=120) == 0.0
+    assert math.isclose(lr_factor(timed, 0, 1_000_000, elapsed_s=119), 0.5)
