@@ -51,7 +51,6 @@ class KVCaches:
     def open(self) -> int:
         """A new empty slot."""
         self._collect()
-        self.limit = self._config.max_seq_len
         if not self._places and self.nbytes > KEEP_BYTES:
             self._allocate(1, bucket(1, self._config.max_seq_len))
         row = next(row for row in range(len(self._places) + 1) if row not in self._places)

@@ -92,8 +92,6 @@ def run(
     prompts: Sequence[Sequence[int]],
     params: SamplingParams,
     seeds: Sequence[int],
-    *,
-    max_batch: int = MAX_BATCH,
 ) -> Iterator[GenerationChunk]:
     """Continue every prompt (token ids, shorter than the context); chunks of all rows as they come.
 
@@ -108,7 +106,7 @@ def run(
     taken: set[int] = set()
     try:
         while waiting or active:
-            while waiting and len(active) < max_batch:
+            while waiting and len(active) < MAX_BATCH:
                 row = waiting.popleft()
                 chunk = row.advance(_prefill(engine, lock, row, taken))
                 if chunk.finish_reason is None:

@@ -65,7 +65,8 @@ class Model:
         """
         engine = self.engine
         params = sampling_params(sampling)
-        prompts = [prompt] if isinstance(prompt, str) or not isinstance(prompt, Sequence) else list(prompt)
+        many = isinstance(prompt, Sequence) and not isinstance(prompt, str | bytes | bytearray)
+        prompts = list(prompt) if many else [prompt]
         ids = [_encode(engine, text) for text in prompts]
         seeds = [secrets.randbits(32) if params.seed is None else params.seed for _ in ids]
         return loop.run(engine, self._lock, ids, params, seeds)

@@ -116,8 +116,8 @@ def _foreign(detail: str, graph: Path) -> SlmError:
 
 
 def _load_error(error: Exception, graph: Path) -> SlmError:
-    first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-    if isinstance(error, MemoryError) or "allocate" in first or "bad_alloc" in first:
+    detail = str(error).partition("failed:")[2] or str(error)  # "Load model from PATH failed:..."
+    if isinstance(error, MemoryError) or "llocat" in detail or "bad_alloc" in detail:
         return SlmError(
             "E_MEMORY",
             "a memória não foi suficiente para abrir o modelo.",
@@ -126,7 +126,7 @@ def _load_error(error: Exception, graph: Path) -> SlmError:
         )
     return SlmError(
         "E_MODEL_INVALID",
-        f"o ONNX Runtime não abriu o modelo ({first}).",
+        f"o ONNX Runtime não abriu o modelo ({' '.join(detail.split())[:240]}).",
         where=graph,
         hint="Use uma cópia íntegra do export, ou exporte de novo:  ptbr-slm export MODELO -o PASTA",
     )

@@ -42,7 +42,6 @@ class TorchEngine:
 
     def open_slot(self) -> int:
         """See `Engine.open_slot`."""
-        self._limit = self.config.max_seq_len
         row = next(row for row in range(len(self._slots) + 1) if row not in self._slots)
         self._slots[row] = self._new_cache(0)
         return row

@@ -124,10 +124,13 @@ class Engine(Protocol):
     tokenizer: Tokenizer
 
     def reset(self, rows: int, capacity: int) -> None:
-        """Start over with the empty slots 0 to `rows` - 1, which may grow to `capacity` tokens each."""
+        """Start over with the empty slots 0 to `rows` - 1; all slots may grow to `capacity` tokens from now on.
+
+        Before the first call the limit is the model's context.
+        """
 
     def open_slot(self) -> int:
-        """One more empty slot, a freed one where there is one; it may grow to the model's whole context."""
+        """One more empty slot, a freed one where there is one."""
 
     def close_slot(self, row: int) -> None:
         """Give a slot back. May be called from any thread, and between the steps of other rows."""
