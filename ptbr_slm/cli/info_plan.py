@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from ptbr_slm.cli.output import Report, number, table
 from ptbr_slm.config import ModelConfig
+from ptbr_slm.errors import SlmError
 from ptbr_slm.train.flops import flops_per_token
-from ptbr_slm.train.memory import GIB, T4_BYTES, MemoryEstimate, estimate
+from ptbr_slm.train.memory import CUDA_CONTEXT_BYTES, GIB, T4_BYTES, MemoryEstimate, estimate
 
 POLICIES = {"none": 0, "full": 1}
 """`--checkpointing` -> `checkpoint_every`: the two ends of what the table shows."""
@@ -28,6 +29,8 @@ class Plan:
     batch_size: int
     seq_len: int
     precision: str
+    card_bytes: int = T4_BYTES
+    """Memory of the card to fit, the CUDA context included."""
 
     def around(self) -> list[tuple[int, int]]:
         """(batch_size, seq_len): the one asked for and its neighbours, in growing order of tokens."""
@@ -37,11 +40,25 @@ class Plan:
         return sorted(found, key=lambda pair: (pair[0] * pair[1], pair[1]))
 
 
-def fit(e: MemoryEstimate) -> Literal["yes", "tight", "no"]:
-    """Whether a T4 holds it: yes, tight (less than 5 % of the card left), or no."""
-    if e.total > T4_BYTES:
+def card(gpu_memory: float | None) -> int:
+    """`--gpu-memory` in bytes, a T4's where it is not given. Raises E_CONFIG for what is no amount."""
+    if gpu_memory is None:
+        return T4_BYTES
+    if not 0 < gpu_memory < 10_000:
+        raise SlmError(
+            "E_CONFIG",
+            f"a memória da placa deve ser um número de GiB, e não {gpu_memory}.",
+            where="--gpu-memory",
+            hint="Exemplo: --gpu-memory 14.56, o que o PyTorch enxerga de uma T4.",
+        )
+    return int(gpu_memory * GIB)
+
+
+def fit(e: MemoryEstimate, card_bytes: int = T4_BYTES) -> Literal["yes", "tight", "no"]:
+    """Whether the card holds it: yes, tight (less than 5 % of it left), or no."""
+    if e.total > card_bytes:
         return "no"
-    return "tight" if e.total > (1 - TIGHT) * T4_BYTES else "yes"
+    return "tight" if e.total > (1 - TIGHT) * card_bytes else "yes"
 
 
 def size_report(name: str, config: ModelConfig, plan: Plan) -> Report:
@@ -67,9 +84,9 @@ def plan_data(config: ModelConfig, plan: Plan) -> dict[str, Any]:
         "weights_bytes": 4 * config.num_parameters,
         "checkpoint_bytes": CHECKPOINT_BYTES_PER_PARAMETER * config.num_parameters,
         "memory_basis": "computed",
-        "t4_bytes": T4_BYTES,
+        "card_bytes": plan.card_bytes,
         "precision": plan.precision,
-        "memory": [_row_data(row) for row in _rows(config, plan)],
+        "memory": [_row_data(row, plan) for row in _rows(config, plan)],
         "cpu_fp32_bytes": _on_cpu(config, plan).total,
     }
 
@@ -100,8 +117,9 @@ def plan_text(config: ModelConfig, plan: Plan) -> str:
         for every in POLICIES.values()
     )
     checkpoint = CHECKPOINT_BYTES_PER_PARAMETER * config.num_parameters
+    name = "T4" if plan.card_bytes == T4_BYTES else "GPU"
     header = ["lote", "seq", "checkpointing", "pesos", "cópias", "grad.", "otim.", "ativ.", "logits"]
-    header += ["outros", "total", "T4"]
+    header += ["outros", "total", name]
     return "\n".join(
         [
             f"Treinar um token custa {none} GFLOP ({full} com --checkpointing full).",
@@ -110,9 +128,10 @@ def plan_text(config: ModelConfig, plan: Plan) -> str:
             "",
             f"Memória do treino numa GPU, em GiB ({plan.precision}, AdamW) — tudo calculado, não medido:",
             "",
-            table([_row_text(row) for row in _rows(config, plan)], header=header),
+            table([_row_text(row, plan) for row in _rows(config, plan)], header=header),
             "",
-            f"T4: {number(T4_BYTES / GIB, 2)} GiB visíveis, {number(14.0, 1)} livres para o treino. "
+            f"{name}: {_gib(plan.card_bytes)} GiB visíveis ao PyTorch, "
+            f"{_gib(plan.card_bytes - CUDA_CONTEXT_BYTES)} fora o contexto CUDA. "
             f"«no limite»: sobra menos de {number(100 * TIGHT)} %.",
             "cópias: pesos em meia precisão. outros: gradientes em trânsito e o contexto CUDA.",
             "Cada linha é o instante do pico; onde ele vem depois da perda, os logits já foram liberados.",
@@ -151,7 +170,7 @@ def _on_cpu(config: ModelConfig, plan: Plan) -> MemoryEstimate:
     )
 
 
-def _row_data(row: _Row) -> dict[str, Any]:
+def _row_data(row: _Row, plan: Plan) -> dict[str, Any]:
     batch, length, policy, e = row
     parts = (
         "weights",
@@ -169,11 +188,11 @@ def _row_data(row: _Row) -> dict[str, Any]:
         "checkpointing": policy,
         **{part: getattr(e, part) for part in parts},
         "total": e.total,
-        "fits_t4": fit(e),
+        "fits": fit(e, plan.card_bytes),
     }
 
 
-def _row_text(row: _Row) -> list[str]:
+def _row_text(row: _Row, plan: Plan) -> list[str]:
     batch, length, policy, e = row
     parts = (
         e.weights,
@@ -184,7 +203,7 @@ def _row_text(row: _Row) -> list[str]:
         e.logits,
         e.workspace + e.context,
     )
-    return [str(batch), str(length), policy, *map(_gib, parts), _gib(e.total), FITS[fit(e)]]
+    return [str(batch), str(length), policy, *map(_gib, parts), _gib(e.total), FITS[fit(e, plan.card_bytes)]]
 
 
 def _gib(count: int) -> str:

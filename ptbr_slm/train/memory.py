@@ -41,7 +41,7 @@ class MemoryEstimate:
     weights: int
     """fp32 master weights; a tied embedding counts once."""
     autocast_cache: int
-    """Half-precision copies of the matrices that are alive at that instant; 0 in fp32."""
+    """Half-precision copies of matrices alive at that instant, those of recomputed layers not; 0 in fp32."""
     gradients: int
     """fp32, as large as the weights; kept between the micro-batches of a step."""
     optimizer: int
@@ -198,12 +198,11 @@ class _Step:
         """The candidates for the peak."""
         count, everything = self.model.num_layers, sum(self.held()) + self.ends()
         kept = sum(not self._recomputed(index) for index in range(count))
-        logit, cast = self.tokens * self.model.vocab_size, self.half if self.half < FP32 else 0
-        forward = (cast + 2 * FP32) * logit  # logits (half and fp32 copies), log-probabilities
+        logit = self.tokens * self.model.vocab_size
         backward = 3 * FP32 * logit  # log-probabilities, their gradient, the logits' gradient
         gradient = self.half * self.head  # of the head's weight, cast to fp32 next
+        cast = FP32 * self.head if self.half < FP32 else 0
         return [
-            _Instant("loss", self.copies(count, head=True), everything, forward, 0),
             _Instant("loss", self.copies(kept, head=True), everything, backward, 0),
             _Instant("loss", self.copies(kept, head=True), everything, self.half * logit, gradient),
             _Instant(
@@ -211,7 +210,7 @@ class _Step:
                 self.copies(kept, head=False),
                 everything,
                 0,
-                gradient + (FP32 * self.head if cast else 0),
+                gradient + cast,
             ),
             *(self._layer_instant(index) for index in range(count)),
             _Instant("embedding", 0, 0, 0, self._embedding_gradients()),

@@ -43,13 +43,20 @@ def test_the_table_shows_what_was_asked_with_and_without_checkpointing(cli):
     assert asked["full"]["activations"] < asked["none"]["activations"]
 
 
-def test_the_800m_on_a_t4_is_marked_tight_and_larger_batches_do_not_fit(cli):
+def test_the_800m_fits_a_t4_only_with_checkpointing_and_a_small_batch(cli):
     data = json.loads(
         cli("info", "--model-size", "800m", "--batch-size", "1", "--seq-len", "1024", "--json").stdout
     )
-    marks = {(r["batch_size"], r["seq_len"], r["checkpointing"]): r["fits_t4"] for r in data["memory"]}
-    assert marks[1, 1024, "full"] == "tight"
+    marks = {(r["batch_size"], r["seq_len"], r["checkpointing"]): r["fits"] for r in data["memory"]}
+    assert marks[1, 1024, "full"] == "yes"
     assert marks[1, 1024, "none"] == "no" and marks[4, 1024, "full"] == "no"
+
+
+def test_a_larger_card_holds_more(cli):
+    arguments = ["info", "--model-size", "800m", "--batch-size", "1", "--seq-len", "1024", "--json"]
+    for gib, expected in (("24", "yes"), ("8", "no")):
+        rows = json.loads(cli(*arguments, "--gpu-memory", gib).stdout)["memory"]
+        assert {r["fits"] for r in rows if (r["batch_size"], r["seq_len"]) == (1, 1024)} == {expected}
 
 
 def test_tight_means_less_than_five_percent_of_the_card_left():
@@ -86,6 +93,7 @@ def test_flops_are_six_a_weight_plus_attention_and_checkpointing_adds_a_forward(
         (["--model-size", "nano", "--precision", "fp8"], "E_CONFIG"),
         (["--model-size", "nano", "--batch-size", "0"], "E_CONFIG"),
         (["--model-size", "nano", "--vocab-size", "-1"], "E_CONFIG"),
+        (["--model-size", "nano", "--gpu-memory", "nan"], "E_CONFIG"),
         (["nada", "--model-size", "nano"], "E_USAGE"),
     ],
 )
