@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from ptbr_slm.cli.verbs import register
 from ptbr_slm.config import model_config
 from ptbr_slm.storage.atomic import atomic_folder
 from ptbr_slm.storage.model_folder import seal_model_folder, write_model_files
@@ -52,3 +55,27 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> 
         write_model_files(temporary, config, Llama(config).initialize(0).to_hf_weights(), tokenizer)
         seal_model_folder(temporary)
     return folder
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left behind."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Done]:
+    """Run `ptbr-slm ARGS` inside this process: as `cli`, without paying for a new Python each time."""
+    monkeypatch.chdir(tmp_path)
+    app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+    register(app)
+
+    def invoke(*arguments: str | Path, check: bool = False) -> Done:
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        assert not check or result.exit_code == 0, result.stderr
+        return Done(result.exit_code, result.stdout, result.stderr)
+
+    return invoke

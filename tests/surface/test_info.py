@@ -16,18 +16,18 @@ from ptbr_slm.train.flops import flops_per_token
 from ptbr_slm.train.memory import GIB, T4_BYTES, estimate
 
 
-def test_every_named_size_is_listed(cli):
-    done = cli("info", check=True)
+def test_every_named_size_is_listed(run):
+    done = run("info", check=True)
     for size in SIZES:
         assert f"\n{size} " in done.stdout
-    assert cli("info", "--quiet", check=True).stdout.split() == list(SIZES)
+    assert run("info", "--quiet", check=True).stdout.split() == list(SIZES)
 
 
-def test_the_table_shows_what_was_asked_with_and_without_checkpointing(cli):
+def test_the_table_shows_what_was_asked_with_and_without_checkpointing(run):
     arguments = ["info", "--model-size", "400m", "--batch-size", "2", "--seq-len", "256"]
-    text = cli(*arguments, check=True).stdout
+    text = run(*arguments, check=True).stdout
     assert "394.906.880" in text and "calculado" in text and "cabe" in text
-    rows = json.loads(cli(*arguments, "--json", check=True).stdout)["memory"]
+    rows = json.loads(run(*arguments, "--json", check=True).stdout)["memory"]
     asked = {r["checkpointing"]: r for r in rows if (r["batch_size"], r["seq_len"]) == (2, 256)}
     for policy, every in (("none", 0), ("full", 1)):
         e = estimate(
@@ -43,19 +43,19 @@ def test_the_table_shows_what_was_asked_with_and_without_checkpointing(cli):
     assert asked["full"]["activations"] < asked["none"]["activations"]
 
 
-def test_the_800m_fits_a_t4_only_with_checkpointing_and_a_small_batch(cli):
+def test_the_800m_fits_a_t4_only_with_checkpointing_and_a_small_batch(run):
     data = json.loads(
-        cli("info", "--model-size", "800m", "--batch-size", "1", "--seq-len", "1024", "--json").stdout
+        run("info", "--model-size", "800m", "--batch-size", "1", "--seq-len", "1024", "--json").stdout
     )
     marks = {(r["batch_size"], r["seq_len"], r["checkpointing"]): r["fits"] for r in data["memory"]}
     assert marks[1, 1024, "full"] == "yes"
     assert marks[1, 1024, "none"] == "no" and marks[4, 1024, "full"] == "no"
 
 
-def test_a_larger_card_holds_more(cli):
+def test_a_larger_card_holds_more(run):
     arguments = ["info", "--model-size", "800m", "--batch-size", "1", "--seq-len", "1024", "--json"]
     for gib, expected in (("24", "yes"), ("8", "no")):
-        rows = json.loads(cli(*arguments, "--gpu-memory", gib).stdout)["memory"]
+        rows = json.loads(run(*arguments, "--gpu-memory", gib).stdout)["memory"]
         assert {r["fits"] for r in rows if (r["batch_size"], r["seq_len"]) == (1, 1024)} == {expected}
 
 
@@ -97,52 +97,52 @@ def test_flops_are_six_a_weight_plus_attention_and_checkpointing_adds_a_forward(
         (["nada", "--model-size", "nano"], "E_USAGE"),
     ],
 )
-def test_nonsense_is_answered_as_usage(cli, arguments, code):
-    done = cli("info", *arguments)
+def test_nonsense_is_answered_as_usage(run, arguments, code):
+    done = run("info", *arguments)
     assert done.returncode == Exit.USAGE and f"Erro [{code}]" in done.stderr and not done.stdout
 
 
-def test_a_model_folder_shows_config_files_tokenizer_and_memory(cli, model_folder):
-    text = cli("info", model_folder, check=True).stdout
+def test_a_model_folder_shows_config_files_tokenizer_and_memory(run, model_folder):
+    text = run("info", model_folder, check=True).stdout
     assert "Modelo em" in text and "model.safetensors" in text and "300 tokens, BPE de bytes" in text
     assert "Memória do treino" in text
-    data = json.loads(cli("info", model_folder, "--json", check=True).stdout)
+    data = json.loads(run("info", model_folder, "--json", check=True).stdout)
     assert data["kind"] == "model" and data["config"]["vocab_size"] == 300
     assert data["tokenizer"]["vocab_size"] == 300 and data["files"]["config.json"] > 0
 
 
-def test_an_export_shows_what_was_measured_and_no_training_memory(cli, model_folder, tmp_path):
+def test_an_export_shows_what_was_measured_and_no_training_memory(run, model_folder, tmp_path):
     export = tmp_path / "export"
     shutil.copytree(model_folder, export)
     (export / "manifest.json").unlink()
     write_manifest(export, "export", target="cpu", precision="int8", parity={"max_logit_error": 0.0123},
                    bits_per_byte=1.914)  # fmt: skip
-    text = cli("info", export, check=True).stdout
+    text = run("info", export, check=True).stdout
     assert "exportado" in text and "precisão: int8" in text and "1,914" in text and "0,0123" in text
     assert "Memória do treino" not in text
-    assert json.loads(cli("info", export, "--json").stdout)["manifest"]["precision"] == "int8"
+    assert json.loads(run("info", export, "--json").stdout)["manifest"]["precision"] == "int8"
 
 
-def test_a_runs_folder_shows_its_final_model_or_newest_checkpoint(cli, model_folder, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(model_folder, run / "checkpoints" / "step-00000005")
-    (run / "checkpoints" / "latest").write_text("step-00000005")
-    assert "step-00000005" in json.loads(cli("info", run, "--json").stdout)["path"]
-    shutil.copytree(model_folder, run / "final")
-    assert json.loads(cli("info", run, "--json").stdout)["path"].endswith("final")
+def test_a_runs_folder_shows_its_final_model_or_newest_checkpoint(run, model_folder, tmp_path):
+    folder = tmp_path / "treino"
+    shutil.copytree(model_folder, folder / "checkpoints" / "step-00000005")
+    (folder / "checkpoints" / "latest").write_text("step-00000005")
+    assert "step-00000005" in json.loads(run("info", folder, "--json").stdout)["path"]
+    shutil.copytree(model_folder, folder / "final")
+    assert json.loads(run("info", folder, "--json").stdout)["path"].endswith("final")
 
 
-def test_a_llama_folder_from_elsewhere_opens_without_a_manifest(cli, model_folder, tmp_path):
+def test_a_llama_folder_from_elsewhere_opens_without_a_manifest(run, model_folder, tmp_path):
     foreign = tmp_path / "tucano"
     shutil.copytree(model_folder, foreign)
     (foreign / "manifest.json").unlink()
     (foreign / "tokenizer.json").unlink()
-    done = cli("info", foreign, check=True)
+    done = run("info", foreign, check=True)
     assert "sem manifesto" in done.stdout and "não há tokenizer.json" in done.stdout
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing", "not json"])
-def test_a_damaged_folder_is_refused_as_corrupt(cli, model_folder, tmp_path, damage):
+def test_a_damaged_folder_is_refused_as_corrupt(run, model_folder, tmp_path, damage):
     broken = tmp_path / "m"
     shutil.copytree(model_folder, broken)
     weights = broken / "model.safetensors"
@@ -152,16 +152,16 @@ def test_a_damaged_folder_is_refused_as_corrupt(cli, model_folder, tmp_path, dam
         weights.unlink()
     else:
         (broken / "config.json").write_text("x" * (broken / "config.json").stat().st_size)
-    done = cli("info", broken)
+    done = run("info", broken)
     assert done.returncode == Exit.CORRUPT and done.stderr.startswith("Erro [E_"), done.stderr
 
 
-def test_what_is_no_model_gets_the_command_that_fits(cli, tmp_path):
-    assert "E_NOT_FOUND" in cli("info", tmp_path / "nada").stderr
-    assert "E_MODEL_INVALID" in cli("info", tmp_path).stderr
+def test_what_is_no_model_gets_the_command_that_fits(run, tmp_path):
+    assert "E_NOT_FOUND" in run("info", tmp_path / "nada").stderr
+    assert "E_MODEL_INVALID" in run("info", tmp_path).stderr
     (tmp_path / "m.pt").write_bytes(b"\x80\x02")
-    assert "E_PICKLE" in cli("info", tmp_path / "m.pt").stderr
+    assert "E_PICKLE" in run("info", tmp_path / "m.pt").stderr
     data = tmp_path / "dados"
     data.mkdir()
     (data / "index.json").write_text("{}")
-    assert f"ptbr-slm data stats {data}" in cli("info", data).stderr
+    assert f"ptbr-slm data stats {data}" in run("info", data).stderr

@@ -26,7 +26,7 @@ SHAPES = {
     ),
     "all key heads, untied": replace(GROUPED, num_kv_heads=4, tie_embeddings=False, num_layers=2),
 }
-LENGTHS = [(1, 64), (2, 256)]
+LENGTHS = [(1, 32), (2, 128)]
 POLICIES = [0, 1, 2]
 PRECISIONS = {"fp32": Precision("fp32", ""), "bf16": Precision("bf16", "")}
 """bf16 stands for fp16, which costs the same bytes: on the CPU it needs no loss scaling."""
