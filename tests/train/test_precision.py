@@ -53,5 +53,8 @@ def test_what_was_asked_is_what_is_given(asked):
 
 
 def test_choosing_imports_no_torch():
-    code = "import sys, ptbr_slm.train.precision, ptbr_slm.train.config, ptbr_slm.train.config_file; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, ptbr_slm.train.precision, ptbr_slm.train.config, ptbr_slm.train.config_file\n"
+        "sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""Going on: bit for bit after any stop, from the newest valid checkpoint, and never on another run's course."""
+"""Going on: bit for bit after any stop, from the newest valid checkpoint, never on another run's course."""
 
 from __future__ import annotations
 
@@ -158,9 +158,13 @@ def test_a_checkpoint_of_a_newer_version_is_named_and_kept(settings):
 
 @pytest.mark.parametrize(
     ("change", "told"),
-    [({"batch_size": 4}, "batch_size 2 -> 4"), ({"optimizer.weight_decay": 0.2}, "optimizer.weight_decay 0.1 -> 0.2"),
-     ({"seed": 5}, "seed 0 -> 5"), ({"max_steps": 20}, "max_steps 8 -> 20")],
-)  # fmt: skip
+    [
+        ({"batch_size": 4}, "batch_size 2 -> 4"),
+        ({"optimizer.weight_decay": 0.2}, "optimizer.weight_decay 0.1 -> 0.2"),
+        ({"seed": 5}, "seed 0 -> 5"),
+        ({"max_steps": 20}, "max_steps 8 -> 20"),
+    ],
+)
 def test_changed_settings_are_listed_and_refused_unless_accepted(settings, change, told):
     train(settings())
     error = fails("E_CONFIG_CHANGED", settings(change))

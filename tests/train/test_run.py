@@ -8,7 +8,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+import typer
+from typer.testing import CliRunner
 
+from ptbr_slm.cli import train as verb
+from ptbr_slm.config import model_config
 from ptbr_slm.errors import SlmError
 from ptbr_slm.model import Llama
 from ptbr_slm.storage.manifest import read_manifest
@@ -16,6 +20,7 @@ from ptbr_slm.storage.model_folder import check_model_folder
 from ptbr_slm.train import run as run_module
 from ptbr_slm.train.checkpoint import list_checkpoints
 from ptbr_slm.train.config_file import load_config
+from ptbr_slm.train.dry_run import dry_run
 from ptbr_slm.train.metrics import read_metrics
 from ptbr_slm.train.run import train
 
@@ -169,8 +174,8 @@ def test_out_of_memory_suggests_the_same_step_in_smaller_pieces(settings, monkey
 
 
 def test_a_run_in_minutes_ends_on_time_and_cooled_down(settings):
-    config = settings({"schedule.minutes": 0.03, "schedule.kind": "wsd", "schedule.cooldown_fraction": 0.5,
-                       "schedule.warmup_steps": 2, "max_steps": 1_000_000, "checkpoint.every": 0})  # fmt: skip
+    timed = {"schedule.minutes": 0.03, "schedule.kind": "wsd", "schedule.cooldown_fraction": 0.5}
+    config = settings({**timed, "schedule.warmup_steps": 2, "max_steps": 1_000_000, "checkpoint.every": 0})
     result = train(config)
     assert result.status == "done" and result.seconds >= 1.8 and 5 < result.step < 1_000_000
     rates = [
@@ -189,8 +194,49 @@ def test_raw_text_is_prepared_on_the_way_and_reused(settings, corpus, tokenizer_
     assert (folder / "index.json").stat().st_mtime_ns == before
 
 
-def test_json_lines_end_with_done(cli, train_arguments, tmp_path):
-    done = cli(*train_arguments(tmp_path / "run", max_steps=2), "--json", check=True)
+def test_json_lines_end_with_done(train_arguments, tmp_path):
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    verb.register(app)
+    done = CliRunner().invoke(app, [*train_arguments(tmp_path / "run", max_steps=2), "--json"])
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert lines[0]["event"] == "start" and lines[-1]["event"] == "done" and lines[-1]["step"] == 2
     assert lines[-1]["model"] == str(tmp_path / "run" / "final")
+
+
+SEED_OPTIONS = (
+    "--model-size 400m --batch-size 2 --grad-accum 16 --seq-len 256 --max-steps 50000".split()  # noqa: SIM905
+)
+
+
+def test_the_command_line_of_the_seed_documents_is_understood(prepared, tokenizer_file, tmp_path):
+    """As it stands there, with --dry-run: 400m needs 5 GB for each of its checkpoints."""
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    verb.register(app)
+    # The tiny corpus is shorter than a sequence of 256 only in its held-out part.
+    arguments = [
+        "--data",
+        prepared.folder,
+        "--tokenizer",
+        tokenizer_file,
+        "--output",
+        tmp_path / "o",
+        *SEED_OPTIONS,
+    ]
+    done = CliRunner().invoke(app, ["train", *map(str, arguments), "--dry-run", "--json"])
+    plan = json.loads(done.stdout)
+    assert plan["tokens_per_step"] == 8192 and plan["max_steps"] == 50_000 and plan["precision"] == "fp32"
+    assert plan["parameters"] == model_config("400m", vocab_size=300, max_seq_len=256).num_parameters
+    assert plan["epochs"] > 1 and plan["memory_bytes"]["total"] > 16 * plan["parameters"]
+    assert not (tmp_path / "o").exists()
+
+
+def test_dry_run_of_raw_text_needs_a_tokenizer_and_prepares_nothing(
+    settings, corpus, tokenizer_file, tmp_path
+):
+    found = dry_run(settings({"data": corpus, "tokenizer": tokenizer_file}))
+    assert found.epochs is None and found.plan.model.vocab_size == 300
+    with pytest.raises(SlmError, match="tokenizador"):
+        dry_run(settings({"data": corpus}))
+    assert not (tmp_path / "run").exists()

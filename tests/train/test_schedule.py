@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -23,7 +24,7 @@ def test_cosine_falls_from_one_to_its_floor():
     factors = [lr_factor(COSINE, step, 110) for step in range(10, 111)]
     assert factors[0] == 1.0 and factors[-1] == pytest.approx(0.1)
     assert factors[50] == pytest.approx(0.55)
-    assert all(a > b for a, b in zip(factors, factors[1:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(factors))
 
 
 def test_wsd_is_flat_and_then_cools_down_to_zero():
