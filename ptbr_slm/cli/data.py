@@ -125,7 +125,8 @@ def _describe(summary: Mapping[str, Any], examples: Mapping[str, Sequence[str]])
         table(rows, header=("", "documentos", "palavras", "tokens", "texto")),
         "",
         f"{number(summary['tokens_per_word'], 2)} tokens por palavra, "
-        f"{number(summary['bytes_per_token'], 2)} bytes por token, vocabulário de {number(summary['vocab_size'])}",
+        f"{number(summary['bytes_per_token'], 2)} bytes por token, "
+        f"vocabulário de {number(summary['vocab_size'])}",
     ]
     for title, counts, names in (
         ("Ficou de fora", summary["dropped"], REASONS),

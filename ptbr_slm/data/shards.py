@@ -10,6 +10,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from ptbr_slm.errors import SlmError
+
 SHARD_TOKENS = 50_000_000
 """Tokens in a shard: 100 MB in uint16. A shard ends at the first document boundary after it."""
 
@@ -44,8 +46,9 @@ class HashedFile:
 class SplitWriter:
     """`NAME-00000.bin`, `NAME-00001.bin`, ...; `NAME.offsets` (int64: document starts, then the end)."""
 
-    def __init__(self, folder: Path, name: str, dtype: np.dtype[Any], shard_tokens: int) -> None:
-        self.folder, self.name, self.dtype, self.shard_tokens = folder, name, dtype, shard_tokens
+    def __init__(self, folder: Path, name: str, vocab_size: int, shard_tokens: int) -> None:
+        self.folder, self.name, self.vocab_size, self.shard_tokens = folder, name, vocab_size, shard_tokens
+        self.dtype = token_dtype(vocab_size)
         self.tokens = self.documents = self.bytes = self.words = 0
         self._shards: list[dict[str, Any]] = []
         self._shard: HashedFile | None = None
@@ -53,7 +56,13 @@ class SplitWriter:
         self._offsets = HashedFile(folder / f"{name}.offsets")
 
     def write(self, tokens: npt.NDArray[Any], *, text_bytes: int, words: int) -> None:
-        """Append one document, its bos and eos included."""
+        """Append one document, its bos and eos included. Raises E_TOKENIZER_INVALID for a wrong id."""
+        if int(tokens.max()) >= self.vocab_size:
+            raise SlmError(
+                "E_TOKENIZER_INVALID",
+                f"o tokenizador deu o token {int(tokens.max())}, e diz ter {self.vocab_size}.",
+                hint="Use um tokenizador cujos ids não tenham buracos.",
+            )
         if self._shard is None:
             self._shard = HashedFile(self.folder / f"{self.name}-{len(self._shards):05d}.bin")
             self._shard_start = self.tokens

@@ -2,8 +2,8 @@
 
 A line that begins in lower case continues the one before. Where wrapping made it so, nearly every continued
 line is full: the next word would hardly have fitted. Those lines give the text a width, and only breaks that
-agree with it are joined, so the short last line of a paragraph, a heading or a verse keeps its break. There is
-slack, as much text was wrapped by a word processor, whose lines differ by 10 % in characters.
+agree with it are joined, so the short last line of a paragraph, a heading or a verse keeps its break. There
+is slack, as word processors wrap lines that differ by 10 % in characters.
 """
 
 from __future__ import annotations
