@@ -54,7 +54,7 @@ card=()
 if command -v nvidia-smi >/dev/null && line="$(nvidia-smi --query-gpu=name,memory.total --format=csv,noheader,nounits 2>/dev/null | head -n 1)" && [[ "$line" == *,* ]]; then
   # PyTorch sees about 97 % of what the driver announces: 14.56 of a T4's 15.0 GiB.
   gib="$(LC_ALL=C awk -F', *' '{printf "%.2f", $2 * 0.97 / 1024}' <<<"$line")"
-  echo "Placa desta máquina: ${line%%,*}, $gib GiB visíveis ao PyTorch"
+  echo "Placa desta máquina: ${line%%,*}, ${gib/./,} GiB visíveis ao PyTorch"
   card=(--gpu-memory "$gib")
 else
   echo "Sem placa NVIDIA aqui: a conta é contra uma T4 do Kaggle"

@@ -1,0 +1,92 @@
+"""Every figure and every command of the Kaggle pages and the scripts is true."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ptbr_slm.cli.info_plan import CHECKPOINT_BYTES_PER_PARAMETER, FITS, POLICIES, fit
+from ptbr_slm.cli.output import number
+from ptbr_slm.config import SIZES
+from ptbr_slm.train.flops import flops_per_token
+from ptbr_slm.train.memory import GIB, estimate
+
+ROOT = Path(__file__).resolve().parents[2]
+GUIDE, CHECKLIST = ROOT / "docs" / "KAGGLE_QUICK_START.md", ROOT / "docs" / "KAGGLE_CHECKLIST.md"
+ROW = re.compile(r"^\| (\d+m) \| (\d+) \| (\d+) \| (\d+) \| (\w+) \| ([\d,]+) \| ([\w ]+) \| (\w+) \|$", re.M)
+
+
+@pytest.fixture(scope="module")
+def cli_docs() -> dict[str, Any]:
+    """The names of scripts/generate_cli_docs.py."""
+    return runpy.run_path(str(ROOT / "scripts" / "generate_cli_docs.py"))
+
+
+@pytest.mark.parametrize("page", [GUIDE, CHECKLIST], ids=lambda page: page.stem)
+def test_every_memory_figure_of_the_kaggle_pages_is_what_info_computes(page):
+    rows = ROW.findall(page.read_text(encoding="utf-8"))
+    assert {row[0] for row in rows} == {"85m", "400m", "800m"}
+    for size, batch, _, seq_len, policy, gib, fits, status in rows:
+        e = estimate(
+            SIZES[size],
+            batch_size=int(batch),
+            seq_len=int(seq_len),
+            checkpoint_every=POLICIES[policy],
+            precision="fp16",
+        )
+        assert gib == number(e.total / GIB, 2), (size, batch, seq_len, policy)
+        assert fits == FITS[fit(e)] and status == "calculado"
+
+
+def test_the_other_figures_of_the_guide_are_computed_too():
+    text = GUIDE.read_text(encoding="utf-8")
+    for size in ("85m", "400m", "800m"):
+        assert f"{number(CHECKPOINT_BYTES_PER_PARAMETER * SIZES[size].num_parameters / 1e9, 2)} GB" in text
+    assert f"{number(16 * SIZES['800m'].num_parameters / GIB, 2)} GiB" in text  # weights, gradients, AdamW
+    gflop = flops_per_token(SIZES["400m"], 256, checkpoint_every=1) / 1e9
+    assert f"{number(gflop, 2)} GFLOP" in text
+    assert f"de {number(11 / gflop, 1)} a {number(17 / gflop, 1)} mil tokens por segundo" in text
+    for size, keep in (("400m", 2), ("800m", 1)):  # the new checkpoint is written before the oldest goes
+        peak = (keep + 1) * CHECKPOINT_BYTES_PER_PARAMETER * SIZES[size].num_parameters / 1e9
+        assert f"{number(peak, 1)} GB" in text
+
+
+def test_docs_cli_md_is_the_help_of_every_verb(cli_docs, monkeypatch):
+    for columns in ("40", "200"):
+        monkeypatch.setenv("COLUMNS", columns)
+        rendered = cli_docs["render"]()
+        assert cli_docs["PAGE"].read_text(encoding="utf-8") == rendered, "python scripts/generate_cli_docs.py"
+
+
+def used_commands() -> list[tuple[str, list[str]]]:
+    """(command words, its flags) of every call of ours in the pages and the scripts."""
+    found = []
+    script = r"(?:-m ptbr_slm|\bslm|Invoke-Slm|\bmeasured|Invoke-Measured) ([a-z][^`\n|]*)"
+    page = r"(?:^!?|[`!])ptbr-slm ([a-z][^`\n|]*)"  # prose names us without a command
+    for file in [
+        GUIDE,
+        CHECKLIST,
+        *sorted((ROOT / "scripts").glob("*.sh")),
+        *(ROOT / "scripts").glob("*.ps1"),
+    ]:
+        text = re.sub(r"\\\n", " ", file.read_text(encoding="utf-8"))
+        calls = re.findall(page if file.suffix == ".md" else script, text, re.M)
+        for call in calls:
+            words = re.match(r"(?:(?:data|tokenizer) )?[a-z]+", call)
+            assert words is not None
+            found.append((words[0], re.findall(r"(?<=\s)(--?[a-z][a-z-]*)", call)))
+    return found
+
+
+def test_every_command_of_the_pages_and_scripts_exists_with_its_flags(cli_docs):
+    known = {" ".join(words): cli_docs["help_of"](words) for words in cli_docs["commands"]()}
+    used = used_commands()
+    assert {"train", "data prepare", "export", "verify", "generate", "info", "doctor"} <= {u[0] for u in used}
+    for words, flags in used:
+        assert words in known, words
+        for flag in flags:
+            assert re.search(rf"(?<![\w-]){flag}(?![\w-])", known[words]), f"{words} {flag}"
