@@ -65,7 +65,7 @@ def test_docs_cli_md_is_the_help_of_every_verb(cli_docs, monkeypatch):
 def used_commands() -> list[tuple[str, list[str]]]:
     """(command words, its flags) of every call of ours in the pages and the scripts."""
     found = []
-    script = r"(?:-m ptbr_slm|\bslm|Invoke-Slm|\bmeasured|Invoke-Measured) ([a-z][^`\n|]*)"
+    script = r"(?:-m ptbr_slm|(?<![-\w])slm|Invoke-Slm|\bmeasured|Invoke-Measured) ([a-z][^`\n|]*)"
     page = r"(?:^!?|[`!])ptbr-slm ([a-z][^`\n|]*)"  # prose names us without a command
     for file in [
         GUIDE,
