@@ -15,6 +15,9 @@ from ptbr_slm.runtime.load import open_engine
 from ptbr_slm.runtime.slots import closed_error
 from ptbr_slm.runtime.types import Engine, Floats, GenerationChunk, GenerationResult, SamplingParams
 
+_CHARACTERS_A_TOKEN = 32
+"""Far more than any text has (Portuguese: 4 to 5); what is longer is not encoded whole to be refused."""
+
 
 class Model:
     """Generates text from prompts. Safe to share between threads: their steps take turns.
@@ -144,17 +147,26 @@ def check_prompt(text: Any) -> str:
 def _encode(engine: Engine, text: Any) -> list[int]:
     """Ids of a prompt. Raises E_PROMPT or E_PROMPT_TOO_LONG; never cuts."""
     text = check_prompt(text)
-    ids = engine.tokenizer.encode(text)
     context = engine.config.max_seq_len
+    beginning = text[: _CHARACTERS_A_TOKEN * context]
+    ids = engine.tokenizer.encode(beginning)
+    if len(beginning) < len(text):
+        if len(ids) >= 2 * context:  # seconds for 2 MB otherwise, only to count them
+            raise _too_long(f"cerca de {len(ids) * len(text) // len(beginning)}", context)
+        ids = engine.tokenizer.encode(text)
     if len(ids) >= context:
-        raise SlmError(
-            "E_PROMPT_TOO_LONG",
-            f"o texto inicial tem {len(ids)} tokens; o contexto do modelo é de {context}, "
-            "e a continuação precisa de pelo menos 1.",
-            where="prompt",
-            hint=f"Use no máximo {context - 1} tokens, por volta de {int((context - 1) / 1.5)} palavras.",
-        )
+        raise _too_long(str(len(ids)), context)
     return ids
+
+
+def _too_long(count: str, context: int) -> SlmError:
+    return SlmError(
+        "E_PROMPT_TOO_LONG",
+        f"o texto inicial tem {count} tokens; o contexto do modelo é de {context}, "
+        "e a continuação precisa de pelo menos 1.",
+        where="prompt",
+        hint=f"Use no máximo {context - 1} tokens, por volta de {int((context - 1) / 1.5)} palavras.",
+    )
 
 
 def _check_vocabulary(engine: Engine, path: Path) -> None:

@@ -17,9 +17,11 @@ from ptbr_slm.runtime.types import Floats, SamplingParams
 
 Ids = npt.NDArray[np.int64]
 
-_FLOORS = (1e-3, 1e-6)
-"""Weights, relative to the largest, below which tokens are set aside at first: top-p then sorts tens or
-hundreds of tokens instead of 32,000."""
+_FLOOR = 1e-3
+"""Weight, relative to the largest, below which tokens are set aside at first: of 32,000 few remain."""
+
+_BINS, _RANGE = 4096, 32.0
+"""Top-p sums weights in bins of their logarithm, down to exp(-32) of the largest, and sorts one bin only."""
 
 
 class Sampler:
@@ -71,35 +73,43 @@ def distribution(logits: Floats, params: SamplingParams) -> tuple[Ids | None, Fl
     if 0 < params.top_k < len(logits):
         ids = _top_k(logits, weights, params.top_k)
     if params.top_p < 1.0:
-        ids = _top_p(weights, ids, params.top_p)
+        ids = _top_p(logits, weights, ids, params.top_p)
     if params.min_p > 0.0:
         ids = np.flatnonzero(weights >= params.min_p) if ids is None else ids[weights[ids] >= params.min_p]
-    return (None, weights) if ids is None else (np.sort(ids), weights[np.sort(ids)])
+    return ids, weights if ids is None else weights[ids]
 
 
 def _top_k(logits: Floats, weights: Floats, k: int) -> Ids:
-    """Ids of the k largest logits, and of any that tie with the k-th."""
-    for floor in (*_FLOORS, -1.0):
-        near = np.flatnonzero(weights > floor)
-        if len(near) >= k:
-            break
+    """Ids of the k largest logits, and of any that tie with the k-th, ascending."""
+    near = np.flatnonzero(weights > _FLOOR)
+    if len(near) < k:
+        near = np.arange(len(logits))
     scores = logits[near]
     kept: Ids = near[scores >= np.partition(scores, len(scores) - k)[len(scores) - k]]
     return kept
 
 
-def _top_p(weights: Floats, ids: Ids | None, p: float) -> Ids:
-    """The most probable of `ids` (None: all), until their share reaches p."""
+def _top_p(logits: Floats, weights: Floats, ids: Ids | None, p: float) -> Ids:
+    """The most probable of `ids` (None: all) until their share reaches p, ascending.
+
+    logits: less the largest, so at most 0. A sort of 32,000 flat logits takes 6 ms, this 0.5 ms.
+    """
     considered = weights if ids is None else weights[ids]
     wanted = p * float(considered.sum(dtype=np.float64))
-    for floor in (*_FLOORS, -1.0):
-        near = np.flatnonzero(considered > floor)
-        if considered[near].sum(dtype=np.float64) >= wanted:
-            break
-    order = near[np.argsort(-considered[near], kind="stable")]
-    before = np.cumsum(considered[order], dtype=np.float64) - considered[order]
-    kept = order[: max(1, int(np.searchsorted(before, wanted, side="left")))]
-    return kept if ids is None else ids[kept]
+    near = np.flatnonzero(weights > _FLOOR) if ids is None else ids[considered > _FLOOR]
+    if weights[near].sum(dtype=np.float64) < wanted:
+        near = np.arange(len(weights)) if ids is None else ids
+    bins = (np.minimum(-logits[near], _RANGE) * (_BINS / _RANGE)).astype(np.intp)
+    mass = np.cumsum(np.bincount(bins, weights=weights[near]))
+    border = int(np.searchsorted(mass, wanted))  # the bin in which the share is reached
+    keep = bins < border
+    edge = np.flatnonzero(bins == border)
+    edge = edge[np.argsort(-weights[near[edge]], kind="stable")]
+    before = np.cumsum(weights[near[edge]], dtype=np.float64) - weights[near[edge]]
+    before += mass[border - 1] if border else 0.0
+    keep[edge[before < wanted]] = True
+    kept: Ids = near[keep]
+    return kept
 
 
 def _check_finite(score: np.float32) -> None:

@@ -124,9 +124,9 @@ class Engine(Protocol):
     tokenizer: Tokenizer
 
     def reset(self, rows: int, capacity: int) -> None:
-        """Start over with the empty slots 0 to `rows` - 1; all slots may grow to `capacity` tokens from now on.
+        """Start over with the empty slots 0 to `rows` - 1.
 
-        Before the first call the limit is the model's context.
+        From now on every slot may grow to `capacity` tokens; before the first call, to the model's context.
         """
 
     def open_slot(self) -> int:

@@ -202,6 +202,7 @@ def test_describe_has_the_facts_that_a_page_shows(model):
         ("palavra " * 1000, "E_PROMPT_TOO_LONG", "640"),
         ("ação e reação, " * 140_000, "E_PROMPT_TOO_LONG", "640"),
         ("a" * 2_000_000, "E_PROMPT_TOO_LONG", "640"),
+        (" " * 2_000_000, "E_PROMPT_TOO_LONG", "640"),
     ],
     ids=[
         "empty",
@@ -214,6 +215,7 @@ def test_describe_has_the_facts_that_a_page_shows(model):
         "long",
         "2MB",
         "2MB-word",
+        "2MB-spaces",
     ],
 )
 def test_a_prompt_that_cannot_be_continued_is_refused_before_anything_runs(onnx_model, prompt, code, words):
