@@ -21,7 +21,7 @@ import onnx_ir as ir
 from ptbr_slm.config import ModelConfig
 from ptbr_slm_export.nodes import MICROSOFT, GraphWriter
 from ptbr_slm_export.projections import Projections
-from ptbr_slm_export.weights import LlamaWeights
+from ptbr_slm_export.weights import Floats, LlamaWeights
 
 FLOAT, INT32, INT64 = ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64
 
@@ -85,7 +85,9 @@ class _LlamaGraph:
             writer, x, prefix + "qkv", width, config.hidden_size, lambda: self.weights.qkv(layer)
         )
         cache_shape = ("batch", config.num_kv_heads, "capacity", config.head_dim)
-        past = [writer.input(f"past_key_values.{layer}.{part}", FLOAT, cache_shape) for part in ("key", "value")]
+        past = [
+            writer.input(f"past_key_values.{layer}.{part}", FLOAT, cache_shape) for part in ("key", "value")
+        ]
         mixed, *present = writer.nodes_outputs(
             "GroupQueryAttention",
             [qkv, None, None, *past, self.seqlens_k, self.total_length, self.cos, self.sin],
@@ -110,14 +112,20 @@ class _LlamaGraph:
         return dense(writer, product, prefix + "down", hidden, wide, lambda: self.weights.down(layer))
 
     def _add_norm(
-        self, stream: ir.Value, branch: ir.Value | None, gain: np.ndarray[tuple[int, ...], np.dtype[np.float32]], name: str
+        self,
+        stream: ir.Value,
+        branch: ir.Value | None,
+        gain: Floats,
+        name: str,
     ) -> tuple[ir.Value, ir.Value]:
         """(stream + branch, its RMSNorm times gain), both as wide as the stream; no branch before layer 0."""
         writer, epsilon = self.writer, self.config.norm_eps
         scale = writer.constant(name + ".gain", gain)
         if branch is None:
             attributes = {"epsilon": epsilon, "axis": -1, "stash_type": 1}
-            return stream, writer.node("SimplifiedLayerNormalization", [stream, scale], name, attributes=attributes)
+            return stream, writer.node(
+                "SimplifiedLayerNormalization", [stream, scale], name, attributes=attributes
+            )
         normed, _, _, total = writer.nodes_outputs(
             "SkipSimplifiedLayerNormalization",
             [stream, branch, scale],
@@ -132,7 +140,7 @@ class _LlamaGraph:
         return self.writer.node("GatherND", [x, self.rows], name, attributes={"batch_dims": 1})
 
 
-def rope_tables(config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def rope_tables(config: ModelConfig) -> tuple[Floats, Floats]:
     """cos, sin: (max_seq_len, D/2) in fp32, angle = position * theta^(-2i/D) (Su et al., 2021)."""
     frequencies = config.rope_theta ** (-np.arange(0, config.head_dim, 2, dtype=np.float64) / config.head_dim)
     angles = np.outer(np.arange(config.max_seq_len, dtype=np.float64), frequencies)

@@ -42,7 +42,7 @@ class GraphWriter:
         return self._initializer(ir.Tensor(np.ascontiguousarray(array), name=name))
 
     def weight(self, name: str, shape: tuple[int, ...], make: Callable[[], Array]) -> ir.Value:
-        """A float32 initializer made only when it is written to disk, so that one matrix at a time is in memory."""
+        """A float32 initializer, made when it is written to disk: one matrix at a time is in memory."""
 
         def evaluate() -> ir.Tensor:
             array = np.ascontiguousarray(make(), dtype=np.float32)
@@ -75,7 +75,9 @@ class GraphWriter:
         """Append a node with an output for each of `names` ("" leaves an optional output out)."""
         outputs = [ir.Value(name=name) for name in names]
         self.nodes.append(
-            ir.node(op, inputs=inputs, attributes=attributes or {}, domain=domain, outputs=outputs, name=names[0])
+            ir.node(
+                op, inputs=inputs, attributes=attributes or {}, domain=domain, outputs=outputs, name=names[0]
+            )
         )
         return outputs
 
@@ -93,7 +95,10 @@ class GraphWriter:
 
     def _initializer(self, tensor: ir.TensorProtocol) -> ir.Value:
         value = ir.Value(
-            name=tensor.name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape), const_value=tensor
+            name=tensor.name,
+            type=ir.TensorType(tensor.dtype),
+            shape=ir.Shape(tensor.shape),
+            const_value=tensor,
         )
         self.initializers.append(value)
         return value

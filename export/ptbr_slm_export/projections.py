@@ -53,9 +53,11 @@ class Float32Projections:
         config = self.weights.config
         if not config.tie_embeddings:
             return self.dense(writer, x, "head", config.vocab_size, config.hidden_size, self.weights.head)
-        # transB reads the embedding as it lies: 25M weights are stored, and mapped, once. Measured at 85m against
-        # Gemm, a transposed copy, and a Gather along axis 1: same decode time and memory, fewest nodes.
-        return writer.node("FusedMatMul", [x, self._table], "head", domain=MICROSOFT, attributes={"transB": 1})
+        # transB reads the embedding as it lies: 25M weights are stored, and mapped, once. Measured at 85m
+        # against Gemm, a transposed copy, and a Gather along axis 1: same time and memory, fewest nodes.
+        return writer.node(
+            "FusedMatMul", [x, self._table], "head", domain=MICROSOFT, attributes={"transB": 1}
+        )
 
 
 class QuantizedProjections:
@@ -72,7 +74,7 @@ class QuantizedProjections:
         self._table = quantize(self.weights.embedding(), 8)
         self._codes = writer.constant("embedding.codes", self._table.codes)
         # The codes keep MatMulNBits' three dimensions, so that a tied head reads the very same initializer;
-        # GatherBlockQuantized takes them with the block as its last axis, and a free Reshape joins the blocks.
+        # GatherBlockQuantized takes the block as its last axis, and a free Reshape joins the blocks.
         scales = writer.constant("embedding.scales", self._table.scales[:, :, None])
         blocks = writer.node(
             "GatherBlockQuantized",

@@ -37,12 +37,12 @@ class QuantizedMatrix:
     @property
     def rows(self) -> int:
         """Outputs of the product."""
-        return self.codes.shape[0]
+        return int(self.codes.shape[0])
 
     @property
     def columns(self) -> int:
         """Inputs of the product."""
-        return self.codes.shape[1] * BLOCK
+        return int(self.codes.shape[1]) * BLOCK
 
 
 def quantize(matrix: Floats, bits: int) -> QuantizedMatrix:
@@ -108,15 +108,16 @@ def _int4(blocks: Floats) -> tuple[Bytes, Floats, Bytes]:
 
 def _inverse(scale: Floats) -> Floats:
     """1 / scale, and 0 for the scale 0 of a block of zeros."""
-    return np.divide(1.0, scale, out=np.zeros_like(scale), where=np.abs(scale) > np.finfo(np.float32).tiny * 256)
+    return np.divide(
+        1.0, scale, out=np.zeros_like(scale), where=np.abs(scale) > np.finfo(np.float32).tiny * 256
+    )
 
 
 def _pack(codes: Bytes) -> Bytes:
     """Two 4-bit codes a byte along the last axis, the first in the low half; an odd last one with 0."""
     if codes.shape[-1] % 2:
         codes = np.concatenate([codes, np.zeros((*codes.shape[:-1], 1), dtype=np.uint8)], axis=-1)
-    packed: Bytes = codes[..., 0::2] | (codes[..., 1::2] << 4)
-    return packed
+    return (codes[..., 0::2] | (codes[..., 1::2] << 4)).astype(np.uint8, copy=False)
 
 
 def _unpack(packed: Bytes) -> Bytes:

@@ -34,7 +34,10 @@ class LlamaWeights:
         config, prefix = self.config, f"model.layers.{layer}.self_attn."
         widths = {"q_proj": config.q_size, "k_proj": config.kv_size, "v_proj": config.kv_size}
         return np.concatenate(
-            [self._read(f"{prefix}{name}.weight", (width, config.hidden_size)) for name, width in widths.items()]
+            [
+                self._read(f"{prefix}{name}.weight", (width, config.hidden_size))
+                for name, width in widths.items()
+            ]
         )
 
     def attention_out(self, layer: int) -> Floats:

@@ -1,0 +1,167 @@
+"""What a model is asked before its export is accepted, and its answers. Any `Engine` can be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ptbr_slm.config import ModelConfig
+from ptbr_slm.eval.bits import BitsPerByte, bits_per_byte
+from ptbr_slm.eval.held_out import HeldOutText, built_in_text, held_out_text
+from ptbr_slm.runtime.types import Engine, Floats
+from ptbr_slm.tokenizer import Tokenizer
+
+Ids = npt.NDArray[np.int64]
+
+PROMPTS = (
+    "O Brasil é",
+    "Era uma vez, numa cidade pequena do interior de Minas,",
+    "A ciência avança devagar, porque cada resposta",
+    "— Bom dia, dona Maria! A senhora vai à feira hoje?",
+)
+"""Where the greedy texts begin; all of different lengths, so that a batch of them is ragged."""
+GREEDY_TOKENS = 64
+WINDOW = 512
+"""Longest text compared position by position: at 32,000 tokens its logits take 64 MiB."""
+CHUNKED = 48
+"""Tokens read whole, in two chunks, and one by one."""
+RAGGED_STEPS = 8
+"""Tokens appended to the ragged batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Token ids that fit the model's context and vocabulary."""
+
+    prompts: tuple[tuple[int, ...], ...]
+    window: tuple[int, ...]
+    """A longer text, for every position's logits."""
+    held_out: HeldOutText
+    byte_lengths: npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Greedy:
+    """A greedy continuation."""
+
+    tokens: tuple[int, ...]
+    gaps: tuple[float, ...]
+    """Best minus second best logit at each step: below it no difference can change the choice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What one engine said."""
+
+    texts: tuple[tuple[int, ...], ...]
+    """The window and the prompts."""
+    logits: tuple[Floats, ...]
+    """(T, V) for each of `texts`."""
+    greedy: tuple[Greedy, ...]
+    bits: BitsPerByte
+
+
+@dataclass(frozen=True, slots=True)
+class SelfAgreement:
+    """How far an engine's own ways of reading a text lie apart: largest logit difference, and where."""
+
+    chunked: tuple[float, str]
+    """Whole prefill against two chunks, one token at a time, and all logits at once."""
+    ragged: tuple[float, str]
+    """Rows decoded together against each alone."""
+
+
+def make_probe(source: Path, config: ModelConfig, tokenizer: Tokenizer, data: Path | None) -> Probe:
+    """The questions for one model. Raises what `held_out_text` raises."""
+    seq_len = min(WINDOW, config.max_seq_len)
+    held_out = held_out_text(source, tokenizer, seq_len, data=data)
+    prose = built_in_text(tokenizer, seq_len)
+    longest = max(1, config.max_seq_len // 2)
+    prompts = tuple(tuple(tokenizer.encode(text)[:longest]) for text in PROMPTS)
+    window = tuple(prose.windows[0][:seq_len].tolist())
+    return Probe(prompts, window, held_out, tokenizer.byte_lengths)
+
+
+def ask(engine: Engine, probe: Probe, *, greedy: bool) -> Answers:
+    """Every position's logits, greedy continuations if wanted, and bits per byte."""
+    texts = (probe.window, *probe.prompts)
+    return Answers(
+        texts=texts,
+        logits=tuple(engine.logits(text) for text in texts),
+        greedy=tuple(continue_greedily(engine, prompt) for prompt in probe.prompts) if greedy else (),
+        bits=bits_per_byte(engine.logits, probe.held_out.windows, probe.byte_lengths),
+    )
+
+
+def continue_greedily(engine: Engine, prompt: Sequence[int]) -> Greedy:
+    """The most probable token, 64 times over or up to the end of the context; end tokens do not stop it."""
+    count = min(GREEDY_TOKENS, engine.config.max_seq_len - len(prompt))
+    engine.reset(1, len(prompt) + count)
+    row = engine.prefill(0, prompt)  # (V,)
+    tokens: list[int] = []
+    gaps: list[float] = []
+    for step in range(count):
+        if step:
+            row = engine.decode([0], tokens[-1:])[0]
+        second, best = _top_two(row)
+        tokens.append(int(best))
+        gaps.append(float(row[best] - row[second]))
+    return Greedy(tuple(tokens), tuple(gaps))
+
+
+def check_self_agreement(engine: Engine, probe: Probe) -> SelfAgreement:
+    """Ask the same in different ways."""
+    return SelfAgreement(_chunked(engine, probe.window[:CHUNKED]), _ragged(engine, probe))
+
+
+def _chunked(engine: Engine, text: Sequence[int]) -> tuple[float, str]:
+    half = max(1, len(text) // 2)
+    engine.reset(3, len(text))
+    whole = engine.prefill(0, text)
+    engine.prefill(1, text[:half])
+    chunked = engine.prefill(1, text[half:]) if text[half:] else whole
+    single = engine.prefill(2, text[:1])
+    for token in text[1:]:
+        single = engine.decode([2], [token])[0]
+    differences = {
+        f"em blocos de {half} e {len(text) - half} tokens": chunked - whole,
+        "token a token": single - whole,
+        "todas as posições de uma vez": engine.logits(text)[-1] - whole,
+    }
+    return max((_largest(difference), name) for name, difference in differences.items())
+
+
+def _ragged(engine: Engine, probe: Probe) -> tuple[float, str]:
+    rows = range(len(probe.prompts))
+    steps = min(RAGGED_STEPS, engine.config.max_seq_len - max(map(len, probe.prompts)), len(probe.window))
+    capacity = max(map(len, probe.prompts)) + steps
+    fed = probe.window[:steps]
+    engine.reset(len(rows), capacity)
+    together = [[engine.prefill(row, probe.prompts[row])] for row in rows]
+    for token in fed:
+        for row, logits in zip(rows, engine.decode(list(rows), [token] * len(rows)), strict=True):
+            together[row].append(logits)
+    worst = (0.0, "")
+    for row in rows:
+        engine.reset(1, capacity)
+        alone = [engine.prefill(0, probe.prompts[row])]
+        alone += [engine.decode([0], [token])[0] for token in fed]
+        for step, (a, b) in enumerate(zip(together[row], alone, strict=True)):
+            if (value := _largest(a - b)) > worst[0]:
+                worst = (value, f"linha {row}, passo {step}")
+    return worst
+
+
+def _largest(difference: Floats) -> float:
+    """Largest absolute value; infinity where something is not a number."""
+    return float(np.nan_to_num(np.abs(difference), nan=np.inf).max())
+
+
+def _top_two(row: Floats) -> npt.NDArray[np.intp]:
+    """Indices of the second best and the best of (V,)."""
+    two = np.argpartition(row, -2)[-2:]
+    return two[np.argsort(row[two])]

@@ -1,0 +1,168 @@
+"""`verify_export`: an export against the model folder it was made from, by hashes and by asking both.
+
+The two engines run one after the other, so that only one model is in memory at a time. torch is imported by
+the runtime's reference engine, never here.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ptbr_slm.config import ModelConfig
+from ptbr_slm.errors import SlmError, missing_extra
+from ptbr_slm.runtime.load import open_engine
+from ptbr_slm.storage.manifest import read_manifest
+from ptbr_slm.storage.model_folder import check_model_folder, read_config
+from ptbr_slm.tokenizer import Tokenizer
+from ptbr_slm_export.identity import source_sha256
+from ptbr_slm_export.judge import Check, judge
+from ptbr_slm_export.probe import Answers, Probe, SelfAgreement, ask, check_self_agreement, make_probe
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VerifyReport:
+    """What was measured."""
+
+    precision: str
+    checks: tuple[Check, ...]
+    bits_per_byte: float
+    """Of the export, on the held-out text."""
+    reference_bits_per_byte: float
+    """Of the model in PyTorch, on the same text."""
+    held_out: str
+    """Which text that was."""
+    targets: int
+    """Tokens of it that were predicted."""
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the manifest and `--json`."""
+        return {
+            "passed": self.passed,
+            "checks": [check.as_dict() for check in self.checks],
+            "bits_per_byte": self.bits_per_byte,
+            "reference_bits_per_byte": self.reference_bits_per_byte,
+            "held_out": self.held_out,
+            "targets": self.targets,
+        }
+
+    def require(self, export: Path) -> None:
+        """Raise E_VERIFY naming the first check that failed, if any."""
+        for check in self.checks:
+            if not check.passed:
+                where = f" ({check.where})" if check.where else ""
+                raise SlmError(
+                    "E_VERIFY",
+                    f"{check.label}: {check.value:.3g}, e o limite é {check.limit:.3g}{where}.",
+                    where=export,
+                    hint=_HINTS.get(check.name, _WRONG_GRAPH),
+                )
+
+
+_WRONG_GRAPH = "O export não equivale ao modelo e não deve ser usado: exporte de novo, ou relate o defeito."
+_HINTS = {
+    "bits_per_byte": "Esta precisão custa qualidade demais neste modelo: use --precision int8, ou fp32.",
+    "cosine": "Esta precisão altera demais este modelo, ou os pesos não são os dele: use int8 ou fp32.",
+}
+
+
+def verify_export(
+    export: Path,
+    source: Path,
+    *,
+    held_out: Path | None = None,
+    on_step: Callable[[str], None] = lambda step: None,
+) -> VerifyReport:
+    """Check the hashes of both folders, that they belong together, and that they answer alike.
+
+    held_out: prepared data to measure bits per byte on (see `held_out_text`). Raises E_MANIFEST for an export
+    whose files differ from its manifest, E_MODEL_INVALID likewise for the model, E_VERIFY for an export of
+    another model. Whether they answer alike is in the report: `report.require(export)` raises.
+    """
+    require_engines()
+    on_step("conferindo os arquivos")
+    manifest = read_manifest(export)
+    if manifest.kind != "export":
+        raise SlmError(
+            "E_MANIFEST",
+            f"a pasta não é um export (é {manifest.kind}).",
+            where=export,
+            hint="Aponte para a pasta que o ptbr-slm export gravou.",
+        )
+    check_model_folder(source)
+    if manifest.extra.get("source_sha256") != source_sha256(source):
+        raise SlmError(
+            "E_VERIFY",
+            "este export foi feito a partir de outro modelo, ou o modelo mudou desde então.",
+            where=f"{export} e {source}",
+            hint=f"Exporte de novo:  ptbr-slm export {source} -o {export}",
+        )
+    return compare(export, source, str(manifest.extra.get("precision")), held_out, on_step)
+
+
+def compare(
+    export: Path, source: Path, precision: str, held_out: Path | None, on_step: Callable[[str], None]
+) -> VerifyReport:
+    """Ask PyTorch, then the export, and judge."""
+    started = time.monotonic()
+    config, tokenizer = read_config(source), Tokenizer.load(source)
+    check_vocabulary(config, tokenizer, source)
+    probe = make_probe(source, config, tokenizer, held_out)
+    reference, exported, own = _ask_both(export, source, probe, on_step, greedy=precision == "fp32")
+    return VerifyReport(
+        precision=precision,
+        checks=judge(precision, reference, exported, own),
+        bits_per_byte=exported.bits.value,
+        reference_bits_per_byte=reference.bits.value,
+        held_out=probe.held_out.name,
+        targets=reference.bits.targets,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _ask_both(
+    export: Path, source: Path, probe: Probe, on_step: Callable[[str], None], *, greedy: bool
+) -> tuple[Answers, Answers, SelfAgreement]:
+    """The model's answers, the export's, and how well the export agrees with itself."""
+    on_step("perguntando ao PyTorch")
+    engine = open_engine(source, "cpu")
+    try:
+        reference = ask(engine, probe, greedy=greedy)
+    finally:
+        engine.close()
+    on_step("perguntando ao ONNX")
+    engine = open_engine(export, "cpu")
+    try:
+        exported = ask(engine, probe, greedy=greedy)
+        own = check_self_agreement(engine, probe)
+    finally:
+        engine.close()
+    return reference, exported, own
+
+
+def check_vocabulary(config: ModelConfig, tokenizer: Tokenizer, source: Path) -> None:
+    """Refuse a tokenizer with more tokens than the embedding has rows. Raises E_TOKENIZER_MISMATCH."""
+    if tokenizer.vocab_size > config.vocab_size:
+        raise SlmError(
+            "E_TOKENIZER_MISMATCH",
+            f"o tokenizador tem {tokenizer.vocab_size} tokens, e o modelo só {config.vocab_size}.",
+            where=source,
+            hint="Use o tokenizer.json com que este modelo foi treinado.",
+        )
+
+
+def require_engines() -> None:
+    """Raise E_DEPENDENCY where the comparison cannot run: it needs torch and onnxruntime."""
+    for package in ("torch", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            raise missing_extra(package)
