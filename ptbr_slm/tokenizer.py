@@ -43,6 +43,7 @@ class Tokenizer:
 
     def __init__(self, inner: _Tokenizer) -> None:
         self._inner = inner
+        self._bytes_of: dict[int, bytes] = {}
         self._inner.encode_special_tokens = True  # "<|eos|>" typed by a user stays text
         self._inner.no_padding()
         self._inner.no_truncation()
@@ -185,29 +186,30 @@ class Tokenizer:
     @cached_property
     def is_byte_level(self) -> bool:
         """Whether every token stands for bytes (GPT-2's alphabet), as in ours."""
-        return '"ByteLevel"' in str(json.dumps(json.loads(self._inner.to_str()).get("decoder")))
+        decoder = self._inner.decoder
+        return decoder is not None and b'"ByteLevel"' in decoder.__getstate__()
 
-    @cached_property
-    def _bytes_of(self) -> list[bytes]:
-        """Bytes of every id of a byte-level vocabulary; empty for special tokens."""
-        alphabet = {char: byte for byte, char in enumerate(_byte_alphabet())}
-        pieces: list[bytes] = []
-        for i in range(self.vocab_size):
-            token = self._inner.id_to_token(i)
-            if token is None or i in self.special_ids:
-                pieces.append(b"")
-            else:
-                try:
-                    pieces.append(bytes(alphabet[char] for char in token))
-                except KeyError:  # an added token, stored as plain text
-                    pieces.append(token.encode("utf-8"))
-        return pieces
+    def token_bytes(self, token_id: int) -> bytes:
+        """Bytes of an id of a byte-level vocabulary, worked out when first asked; empty for special tokens."""
+        known = self._bytes_of.get(token_id)
+        if known is None:
+            known = self._bytes_of[token_id] = self._spell(token_id)
+        return known
+
+    def _spell(self, token_id: int) -> bytes:
+        token = self._inner.id_to_token(token_id)
+        if token is None or token_id in self.special_ids:
+            return b""
+        try:
+            return bytes(_BYTE_OF[char] for char in token)
+        except KeyError:  # an added token, stored as plain text
+            return str(token).encode("utf-8")
 
     @cached_property
     def byte_lengths(self) -> npt.NDArray[np.int32]:
         """(vocab_size,) UTF-8 bytes of each id, 0 for special tokens: the divisor of bits per byte."""
         if self.is_byte_level:
-            lengths = [len(piece) for piece in self._bytes_of]
+            lengths = [len(self.token_bytes(i)) for i in range(self.vocab_size)]
         else:
             lengths = [self._foreign_length(i) for i in range(self.vocab_size)]
         return np.array(lengths, dtype=np.int32)
@@ -253,7 +255,7 @@ class StreamDecoder:
     def push(self, token: int) -> str:
         """The text that `token` completes; empty while a character is unfinished."""
         if self._foreign is None:
-            return self._utf8.decode(self._tokenizer._bytes_of[token])
+            return self._utf8.decode(self._tokenizer.token_bytes(token))
         self._ids.append(token)
         text = self._foreign.step(self._tokenizer._inner, token) or ""
         self._emitted += len(text)
@@ -288,6 +290,9 @@ def _byte_alphabet() -> list[str]:
     ]
     spare = iter(range(256, 512))
     return [chr(byte) if byte in printable else chr(next(spare)) for byte in range(256)]
+
+
+_BYTE_OF = {char: byte for byte, char in enumerate(_byte_alphabet())}
 
 
 def _not_text(error: BaseException) -> SlmError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,10 +38,12 @@ class OnnxEngine:
         self.device = choose_device(device, str(export.facts.get("target", "cpu")))
         self.precision = str(export.facts.get("precision", "fp32"))
         self.config = read_config(folder)
-        self.tokenizer = Tokenizer.load(folder)
         self._export = export
-        with export.weights_checked():
-            self._session: Any = open_session(export.graph, self.config, threads=threads, spinning=spinning)
+        # Hashing, packing the weights and parsing the vocabulary take about as long: side by side.
+        with export.weights_checked(), ThreadPoolExecutor(1) as pool:
+            opening = pool.submit(open_session, export.graph, self.config, threads=threads, spinning=spinning)
+            self.tokenizer = Tokenizer.load(folder)
+            self._session: Any = opening.result()
         self._caches = KVCaches(self.config)
         self._forget_bindings()
 
