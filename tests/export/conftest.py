@@ -1,0 +1,118 @@
+"""Small Llama folders: tied and untied of ours, one of transformers in shards of bfloat16; a small disk."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ptbr_slm.config import ModelConfig
+from ptbr_slm.storage.atomic import atomic_folder
+from ptbr_slm.storage.model_folder import seal_model_folder, write_model_files
+from ptbr_slm.tokenizer import Tokenizer
+
+TINY = ModelConfig(
+    vocab_size=400,
+    hidden_size=64,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=16,
+    intermediate_size=96,
+    max_seq_len=80,
+)
+
+MakeModel = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def tokenizer(texts) -> Tokenizer:
+    return Tokenizer.train(texts * 4, 400)
+
+
+@pytest.fixture(scope="session")
+def make_model(tokenizer, tmp_path_factory) -> MakeModel:
+    """Write a random model; its matrices are enlarged so that the next token is rarely a close call."""
+    from ptbr_slm.model import Llama
+
+    def make(*, seed: int = 5, **changes) -> Path:
+        config = replace(TINY, **{"vocab_size": tokenizer.vocab_size, **changes})
+        weights = Llama(config).initialize(seed).to_hf_weights()
+        path = tmp_path_factory.mktemp("model") / "modelo"
+        with atomic_folder(path) as folder:
+            write_model_files(
+                folder, config, {k: w * (5 if w.ndim == 2 else 1) for k, w in weights.items()}, tokenizer
+            )
+            seal_model_folder(folder)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tied(make_model) -> Path:
+    return make_model()
+
+
+@pytest.fixture(scope="session")
+def untied(make_model) -> Path:
+    return make_model(tie_embeddings=False)
+
+
+@pytest.fixture(scope="session")
+def foreign(tokenizer, tmp_path_factory) -> Path:
+    """What transformers writes: bfloat16, an untied head, a norm that is not all ones, several shards."""
+    import torch
+    import transformers
+
+    torch.manual_seed(3)
+    config = transformers.LlamaConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=1,
+        head_dim=32,
+        intermediate_size=96,
+        max_position_embeddings=80,
+        rope_theta=50_000.0,
+        tie_word_embeddings=False,
+        initializer_range=0.1,
+    )
+    model = transformers.LlamaForCausalLM(config)
+    for name, parameter in model.named_parameters():
+        if "norm" in name:
+            torch.nn.init.uniform_(parameter, 0.5, 1.5)
+    path = tmp_path_factory.mktemp("foreign") / "modelo"
+    model.to(torch.bfloat16).save_pretrained(path, max_shard_size="100KB")
+    tokenizer.save(path / "tokenizer.json")
+    assert len(list(path.glob("*.safetensors"))) > 1
+    return path
+
+
+@pytest.fixture
+def copy_of(tmp_path) -> Callable[[Path], Path]:
+    """A copy to damage."""
+
+    def copy(path: Path) -> Path:
+        return Path(shutil.copytree(path, tmp_path / f"copia-{path.name}"))
+
+    return copy
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 128 KiB; needs root, else skips."""
+    folder = tmp_path / "disco"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("precisa montar um tmpfs: rode os testes como root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)

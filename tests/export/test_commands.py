@@ -1,0 +1,37 @@
+"""`ptbr-slm export` and `ptbr-slm verify` as processes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ptbr_slm_export import export_model
+
+
+def test_export_then_verify_on_the_command_line(cli, tied, tmp_path):
+    made = cli("export", tied, "-o", "e", "--precision", "int4", "--json", check=True)
+    body = json.loads(made.stdout)
+    assert body["precision"] == "int4" and body["target"] == "cpu" and body["parity"]["passed"]
+    assert (tmp_path / "e" / "model.onnx").exists()
+    checked = cli("verify", "e", "--against", tied, check=True)
+    assert "semelhança dos logits" in checked.stdout and "FALHOU" not in checked.stdout
+    assert "O export confere com o modelo." in checked.stdout
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [("--precision", "fp16"), ("--target", "cuda"), ("--format", "gguf"), ("--no-verify",)],
+)
+def test_what_does_not_exist_yet_is_a_usage_error(cli, tied, tmp_path, flags):
+    done = cli("export", tied, "-o", "e", *flags)
+    assert done.returncode == 2 and not (tmp_path / "e").exists()
+
+
+def test_an_export_of_another_model_ends_with_exit_code_4_and_three_lines(cli, tied, untied, tmp_path):
+    export_model(tied, tmp_path / "e", precision="fp32", verify=False)
+    done = cli("verify", "e", "--against", untied, "--quiet")
+    assert done.returncode == 4 and done.stdout == ""
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 3 and lines[0].startswith("Erro [E_VERIFY]: este export foi feito")
+    assert f"ptbr-slm export {untied} -o e" in lines[2]
