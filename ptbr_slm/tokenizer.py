@@ -190,7 +190,7 @@ class Tokenizer:
         return decoder is not None and b'"ByteLevel"' in decoder.__getstate__()
 
     def token_bytes(self, token_id: int) -> bytes:
-        """Bytes of an id of a byte-level vocabulary, worked out when first asked; empty for special tokens."""
+        """Bytes of an id of a byte-level vocabulary, worked out when asked for; empty for special tokens."""
         known = self._bytes_of.get(token_id)
         if known is None:
             known = self._bytes_of[token_id] = self._spell(token_id)

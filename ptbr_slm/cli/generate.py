@@ -59,6 +59,7 @@ def generate(
 ) -> Report:
     """Continua um texto em português, mostrando-o enquanto é gerado (com --quiet, só a continuação)."""
     from ptbr_slm.cli.output import Mode
+    from ptbr_slm.errors import SlmError
     from ptbr_slm.runtime.model import Model, check_prompt, sampling_params
 
     options = {
@@ -78,9 +79,13 @@ def generate(
         chunks = opened.stream(text, **options)
         if out.mode is Mode.HUMAN:
             out.stream(text)
-        for chunk in chunks:
-            out.stream(chunk.text)
-            result = chunk.result or result
+        try:
+            for chunk in chunks:
+                out.stream(chunk.text)
+                result = chunk.result or result
+        except (KeyboardInterrupt, SlmError):
+            out.stream("\n")  # the message gets a line of its own
+            raise
         facts = opened.describe()
     assert result is not None  # the last chunk carries it
     out.stream("\n")

@@ -13,6 +13,8 @@ from ptbr_slm.errors import SlmError
 from ptbr_slm.model import KVCache, Llama
 from ptbr_slm.runtime.slots import PREFILL_CHUNK, bucket, check_capacity, check_ids, check_room, closed_error
 from ptbr_slm.runtime.types import Floats
+from ptbr_slm.storage.manifest import NAME as MANIFEST
+from ptbr_slm.storage.manifest import read_manifest
 from ptbr_slm.storage.model_folder import check_model_folder
 from ptbr_slm.tokenizer import Tokenizer
 
@@ -31,6 +33,10 @@ class TorchEngine:
         self._model: Llama | None = Llama.from_folder(folder).to(self.device).eval().requires_grad_(False)
         self.config = self._model.config
         self._file_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+        sealed = (folder / MANIFEST).exists()
+        self._bits_per_byte = (
+            read_manifest(folder, hashes=False).extra.get("bits_per_byte") if sealed else None
+        )
         self._slots: dict[int, KVCache] = {}
         self._limit = self.config.max_seq_len
 
@@ -82,7 +88,7 @@ class TorchEngine:
 
     def describe(self) -> dict[str, Any]:
         """See `Engine.describe`."""
-        return {"file_bytes": self._file_bytes, "bits_per_byte": None, "target": self.device}
+        return {"file_bytes": self._file_bytes, "bits_per_byte": self._bits_per_byte, "target": self.device}
 
     def close(self) -> None:
         """See `Engine.close`."""

@@ -43,7 +43,7 @@ def model_folder(tokenizer, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("runtime") / "modelo"
     with atomic_folder(path) as folder:
         write_model_files(folder, config, enlarged, tokenizer)
-        seal_model_folder(folder)
+        seal_model_folder(folder, bits_per_byte=2.5)
     return path
 
 

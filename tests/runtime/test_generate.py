@@ -186,7 +186,7 @@ def test_describe_has_the_facts_that_a_page_shows(model):
     assert facts["file_bytes"] > 4 * facts["parameters"] * 0.9
     assert facts["device"] == "cpu"
     assert facts["engine"] in ("onnx", "torch")
-    assert "bits_per_byte" in facts
+    assert facts["bits_per_byte"] == (2.5 if facts["engine"] == "torch" else None)  # exported unverified
 
 
 @pytest.mark.parametrize(
