@@ -6,6 +6,7 @@ manifest.json   kind "export": target, precision, source_sha256, bits_per_byte, 
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import time
@@ -108,7 +109,12 @@ def write_graph(source: Path, config: ModelConfig, folder: Path, precision: Prec
     """
     weights = LlamaWeights(config, WeightReader(source))
     model = build_graph(config, weights, _projections(precision, weights))
-    ir.save(model, folder / MODEL, external_data=DATA, size_threshold_bytes=_EXTERNAL_FROM)
+    try:
+        ir.save(model, folder / MODEL, external_data=DATA, size_threshold_bytes=_EXTERNAL_FROM)
+    except OSError as error:
+        if error.errno is None:  # NumPy's tofile tells a short write, a full disk, without its number
+            raise OSError(errno.ENOSPC, str(error)) from error
+        raise
 
 
 def _projections(precision: Precision, weights: LlamaWeights) -> Projections:
