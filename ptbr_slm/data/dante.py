@@ -23,14 +23,12 @@ _ENDS_SENTENCE = re.compile(r"[.!?:;…][\"'”’)\]]*$")
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A CoNLL-U sentence: where it stands, its text as stored, its surface tokens with their tags."""
+    """A CoNLL-U sentence: where it stands, its text as stored, its token lines."""
 
     document: str
     number: int
     text: str
-    words: list[Word]
-    contracted: bool
-    """Whether contractions were marked (`9-10 na`): then the surface forms are already right."""
+    rows: list[str]
 
 
 def documents(wheel: Path, corpus: str) -> Iterator[tuple[str, str]]:
@@ -47,19 +45,19 @@ def documents(wheel: Path, corpus: str) -> Iterator[tuple[str, str]]:
 
 def parse(content: str) -> Iterator[Sentence]:
     """The sentences of a CoNLL-U file."""
-    for block in re.split(r"\n\s*\n", content):
-        comments = dict(re.findall(r"^# (sent_id|text) = (.*)$", block, re.MULTILINE))
+    for block in content.split("\n\n"):
+        lines = block.strip().splitlines()
+        rows = [line for line in lines if not line.startswith("#")]
+        comments = dict(line[2:].split(" = ", 1) for line in lines if line.startswith("# ") and " = " in line)
         found = _SENTENCE_ID.match(comments.get("sent_id", ""))
-        if found is None or "text" not in comments:
-            continue
-        rows = [line.split("\t") for line in block.splitlines() if line and not line.startswith("#")]
-        words, contracted = _surface(rows)
-        yield Sentence(found["document"], int(found["number"]), comments["text"].strip(), words, contracted)
+        if found is not None and "text" in comments:
+            yield Sentence(found["document"], int(found["number"]), comments["text"].strip(), rows)
 
 
 def repaired(sentence: Sentence) -> str:
     """The sentence as it was printed: contractions, enclitic hyphens, spaces around punctuation."""
-    return join(restore(sentence.words, contracted=sentence.contracted))
+    words, contracted = surface(sentence.rows)
+    return join(restore(words, contracted=contracted))
 
 
 def flow(sentences: list[str]) -> str:
@@ -67,20 +65,24 @@ def flow(sentences: list[str]) -> str:
     text = ""
     for sentence in sentences:
         if text:
-            text += " " if _ENDS_SENTENCE.search(text) and _ENDS_SENTENCE.search(sentence) else "\n"
+            text += " " if _ENDS_SENTENCE.search(text[-6:]) and _ENDS_SENTENCE.search(sentence[-6:]) else "\n"
         text += sentence
     return text
 
 
-def _surface(rows: list[list[str]]) -> tuple[list[Word], bool]:
-    """The tokens as written: a range such as `9-10 na` stands for the words in it."""
+def surface(rows: list[str]) -> tuple[list[Word], bool]:
+    """(tokens as written, whether contractions are marked): a range such as `9-10 na` stands for its words.
+
+    Where contractions are marked the forms are right already.
+    """
     words: list[Word] = []
     inside, contracted = 0, False
     for row in rows:
-        first, _, last = row[0].partition("-")
+        number, form, _, upos, _, feats, *_ = row.split("\t")
+        first, _, last = number.partition("-")
         if last:
-            words.append(Word(row[1]))
+            words.append(Word(form))
             inside, contracted = int(last), True
         elif first.isdigit() and int(first) > inside:
-            words.append(Word(row[1], row[3], row[5]))
+            words.append(Word(form, upos, feats))
     return words, contracted

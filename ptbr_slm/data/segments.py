@@ -20,7 +20,7 @@ begins one. A property test compares the tokens.
 
 
 def may_cut(tokenizer: Tokenizer) -> bool:
-    """Whether `tokenizer` splits like ours, so that `segments` is exact; SentencePiece marks a text's start."""
+    """Whether `tokenizer` splits like ours, so that `segments` is exact (SentencePiece marks the start)."""
     body = json.loads(tokenizer.to_json())
     splitter = json.dumps(body.get("pre_tokenizer"))
     plain = (body.get("normalizer") or {"type": "NFC"}) == {"type": "NFC"}
@@ -28,7 +28,7 @@ def may_cut(tokenizer: Tokenizer) -> bool:
 
 
 def segments(text: str, characters: int = SEGMENT_CHARACTERS) -> list[str]:
-    """`text` in pieces of about `characters` that joined give it back; longer where it has no border."""
+    """`text` in pieces of about `characters`, longer where it has no border; joined, they give it back."""
     pieces, start = [], 0
     while len(text) - start > characters:
         border = _BORDER.search(text, start + characters)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -99,5 +100,8 @@ class SplitWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close_shard()
-        self._offsets.close()
+        """Close what an error left open; after `finish` nothing is. What caused it is already on its way."""
+        for file in (self._shard, self._offsets):
+            if file is not None:
+                with suppress(OSError):
+                    file.close()

@@ -1,0 +1,199 @@
+"""Opening prepared data: damage of any kind is found and named."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ptbr_slm.data import index
+from ptbr_slm.data.prepare import prepare
+from ptbr_slm.data.prepared import PreparedData
+from ptbr_slm.data.resolve import resolve
+from ptbr_slm.errors import SlmError
+from ptbr_slm.storage.manifest import sha256_file
+from ptbr_slm.tokenizer import Tokenizer
+
+
+@pytest.fixture
+def data(corpus: Path, tmp_path: Path, tokenizer: Tokenizer) -> PreparedData:
+    return prepare([corpus], tmp_path / "dados", tokenizer, valid_fraction=0.1, shard_tokens=800)
+
+
+def refused(path: Path, *, verify: bool = True) -> SlmError:
+    with pytest.raises(SlmError) as error:
+        PreparedData.open(path, verify=verify)
+    return error.value
+
+
+def rewrite_index(data: PreparedData, change) -> None:
+    """Change the index as a foreign tool would: with correct sums."""
+    body = json.loads((data.folder / index.NAME).read_text())
+    change(body)
+    kept = {
+        key: value for key, value in body.items() if key not in ("schema", "kind", "sha256", "index_sha256")
+    }
+    index.write_index(data.folder, kept)
+
+
+def test_a_folder_its_index_and_any_of_its_shards_open_the_same_data(data: PreparedData):
+    for path in (data.folder, data.folder / "index.json", data.folder / "train-00001.bin"):
+        assert PreparedData.open(path).sha256 == data.sha256
+
+
+@pytest.mark.parametrize("name", ["train-00001.bin", "valid-00000.bin", "train.offsets"])
+def test_one_flipped_bit_is_found(data: PreparedData, name: str):
+    path = data.folder / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x01
+    path.write_bytes(content)
+    error = refused(data.folder)
+    assert (error.code, error.exit_code) == ("E_DATA_CORRUPT", 3) and name in str(error)
+
+
+@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize("damage", ["truncated", "longer", "missing"])
+def test_a_shard_of_another_size_is_found_even_without_reading_it(
+    data: PreparedData, damage: str, verify: bool
+):
+    path = data.folder / "train-00000.bin"
+    content = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(content[:-2] if damage == "truncated" else content + b"\0\0")
+    assert refused(data.folder, verify=verify).code == "E_DATA_CORRUPT"
+
+
+def test_a_changed_broken_or_foreign_index_is_only_ever_our_error(data: PreparedData):
+    path = data.folder / "index.json"
+    content = path.read_bytes()
+    pick = random.Random(1)
+    for _ in range(60):
+        bad = bytearray(content)
+        bad[pick.randrange(len(bad))] ^= 1 << pick.randrange(8)
+        path.write_bytes(bad)
+        assert refused(data.folder).code in ("E_DATA_CORRUPT", "E_SCHEMA")
+    for content in (b"", b"[]", b"null", b'{"kind": "prepared-data", "schema": 1}', b"\xff", b"[" * 100_000):
+        path.write_bytes(content)
+        assert refused(data.folder).code == "E_DATA_CORRUPT"
+
+
+def test_an_index_without_a_key_or_pointing_outside_is_refused(data: PreparedData):
+    rewrite_index(data, lambda body: body["splits"]["train"].pop("documents"))
+    assert refused(data.folder).code == "E_DATA_CORRUPT"
+
+
+def test_an_index_that_points_outside_its_folder_is_refused(data: PreparedData, tmp_path: Path):
+    shutil.copy(data.folder / "train-00000.bin", tmp_path / "fora.bin")
+    rewrite_index(data, lambda body: body["splits"]["train"]["shards"][0].update(file="../fora.bin"))
+    assert refused(data.folder).code == "E_DATA_CORRUPT"
+
+
+def test_data_from_a_newer_version_are_refused_with_the_way_out(data: PreparedData):
+    body = json.loads((data.folder / "index.json").read_text())
+    (data.folder / "index.json").write_text(json.dumps({**body, "schema": 99}))
+    error = refused(data.folder)
+    assert error.code == "E_SCHEMA" and "99 > 1" in str(error) and "pip install -U" in error.hint
+
+
+def foreign_id(data: PreparedData, at: int) -> None:
+    path = data.folder / "train-00001.bin"
+    ids = np.fromfile(path, dtype="<u2")
+    ids[at] = data.vocab_size
+    ids.tofile(path)
+
+    def agree(body: dict) -> None:
+        body["splits"]["train"]["shards"][1]["sha256"] = sha256_file(path)
+
+    rewrite_index(data, agree)
+
+
+def test_an_id_outside_the_vocabulary_is_refused_with_shard_and_position(data: PreparedData):
+    foreign_id(data, 37)
+    error = refused(data.folder)
+    assert error.code == "E_DATA_CORRUPT"
+    assert "posição 37" in str(error) and "train-00001.bin" in str(error)
+
+
+def test_an_id_outside_the_vocabulary_is_refused_when_read_too(data: PreparedData):
+    foreign_id(data, 37)
+    train = PreparedData.open(data.folder, verify=False).split("train")
+    first = np.fromfile(data.folder / "train-00000.bin", dtype="<u2").size
+    assert len(train.read(0, first + 37)) == first + 37
+    with pytest.raises(SlmError) as error:
+        train.read(first - 5, first + 60)
+    assert error.value.code == "E_DATA_CORRUPT" and "posição 37" in str(error.value)
+
+
+def test_a_swapped_or_missing_tokenizer_is_refused(data: PreparedData, texts: list[str]):
+    Tokenizer.train(texts, 300).save(data.folder / "tokenizer.json")
+    error = refused(data.folder)
+    assert (error.code, error.exit_code) == ("E_TOKENIZER_MISMATCH", 3)
+    (data.folder / "tokenizer.json").unlink()
+    assert refused(data.folder).code == "E_TOKENIZER_MISSING"
+
+
+@pytest.mark.parametrize("name", ["nada", "nada.bin", "nada/index.json"])
+def test_what_is_not_there_is_not_found(tmp_path: Path, name: str):
+    assert refused(tmp_path / name).code == "E_NOT_FOUND"
+
+
+def test_a_folder_or_bin_without_an_index_is_not_prepared_data(tmp_path: Path):
+    (tmp_path / "train.bin").write_bytes(b"\0\0")
+    for path in (tmp_path, tmp_path / "train.bin"):
+        error = refused(path)
+        assert error.code == "E_NOT_FOUND" and "index.json" in str(error)
+
+
+# resolve: what --data may name
+
+
+def test_prepared_data_resolve_to_themselves_with_or_without_their_tokenizer(
+    data: PreparedData, tokenizer_file: Path, tmp_path: Path
+):
+    for path in (data.folder, data.folder / "train-00000.bin", data.folder / "index.json"):
+        for tokenizer in (None, tokenizer_file, data.folder):
+            assert resolve(path, tokenizer, tmp_path / "cache").sha256 == data.sha256
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_foreign_tokenizer_is_refused_with_the_right_one_in_the_hint(
+    data: PreparedData, texts: list[str], tmp_path: Path
+):
+    Tokenizer.train(texts, 300).save(tmp_path / "outro.json")
+    with pytest.raises(SlmError) as error:
+        resolve(data.folder, tmp_path / "outro.json", tmp_path / "cache")
+    assert error.value.code == "E_TOKENIZER_MISMATCH"
+    assert str(data.folder / "tokenizer.json") in error.value.hint
+
+
+def test_texts_are_prepared_once_and_again_when_they_change(
+    corpus: Path, tokenizer_file: Path, tmp_path: Path
+):
+    cache = tmp_path / "cache"
+    first = resolve(corpus, tokenizer_file, cache)
+    stamp = (first.folder / "index.json").stat().st_mtime_ns
+    again = resolve(corpus, tokenizer_file, cache)
+    assert again.folder == first.folder and (again.folder / "index.json").stat().st_mtime_ns == stamp
+    (corpus / "novo.txt").write_text("Um documento novo chegou hoje.")
+    changed = resolve(corpus, tokenizer_file, cache)
+    assert changed.folder != first.folder and changed.sha256 != first.sha256
+
+
+def test_a_damaged_cache_is_made_again(corpus: Path, tokenizer_file: Path, tmp_path: Path):
+    first = resolve(corpus, tokenizer_file, tmp_path / "cache")
+    (first.folder / "train-00000.bin").write_bytes(b"\0")
+    assert resolve(corpus, tokenizer_file, tmp_path / "cache").sha256 == first.sha256
+    (first.folder / "index.json").unlink()
+    assert resolve(corpus, tokenizer_file, tmp_path / "cache").sha256 == first.sha256
+
+
+def test_texts_without_a_tokenizer_say_what_to_type(corpus: Path, tmp_path: Path):
+    with pytest.raises(SlmError) as error:
+        resolve(corpus, None, tmp_path / "cache")
+    assert error.value.code == "E_TOKENIZER_MISSING" and f"tokenizer train {corpus}" in error.value.hint
