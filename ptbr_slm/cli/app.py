@@ -1,7 +1,68 @@
-"""Not written yet."""
+"""`ptbr-slm app`: the page on this machine, or behind a share link."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
+from ptbr_slm.cli.command import command
+from ptbr_slm.cli.output import Mode, Output, Report
+
 
 def register(app: typer.Typer) -> None:
-    """Nothing yet."""
+    """Add `app` to the application."""
+
+    @command(app, "app")
+    def page(
+        out: Output,
+        model: Annotated[
+            Path, typer.Argument(metavar="MODELO", help="Pasta de um modelo ou de um modelo exportado.")
+        ],
+        share: Annotated[
+            bool | None,
+            typer.Option(
+                "--share/--no-share", help="Cria um link público com senha. No Kaggle já é o padrão."
+            ),
+        ] = None,
+        host: Annotated[
+            str,
+            typer.Option(
+                "--host", help="Endereço em que a página atende; 0.0.0.0 abre para a rede, com senha."
+            ),
+        ] = "127.0.0.1",
+        port: Annotated[
+            int | None, typer.Option("--port", help="Porta; sem ela, a primeira livre a partir de 7860.")
+        ] = None,
+        no_auth: Annotated[
+            bool, typer.Option("--no-auth", help="Não pede senha a quem vem de fora.")
+        ] = False,
+    ) -> Report:
+        """Abre uma página no navegador em que o modelo continua o seu texto."""
+        from ptbr_slm.app import open_page, serve
+        from ptbr_slm.app.launch import Served
+
+        told: list[dict[str, Any]] = []
+
+        def ready(served: Served) -> None:
+            told.append(_facts(served))
+            out.event({"event": "ready", **told[-1]})
+            if out.mode is Mode.QUIET:
+                out.stream(served.text() + "\n")  # the address and the password are what was asked for
+            else:
+                out.note(served.text() + ("\nPara encerrar: Ctrl-C" if served.url else ""))
+
+        out.note("Abrindo o modelo e a página…")
+        serve(open_page(model), host=host, port=port, share=share, auth=not no_auth, ready=ready)
+        return Report({"event": "done", **told[-1]}, "Página encerrada." if told[-1]["url"] else "")
+
+
+def _facts(served: Any) -> dict[str, Any]:
+    return {
+        "url": served.url or None,
+        "share_url": served.share_url,
+        "user": served.user or None,
+        "password": served.password or None,
+        "notes": list(served.notes),
+    }

@@ -1,0 +1,232 @@
+"""The page: its controls, and what each of them does. Gradio is imported inside the functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ptbr_slm.app.card import card
+from ptbr_slm.app.errors import LABELS, shown_on_the_page
+from ptbr_slm.app.past import Past
+from ptbr_slm.app.status import READING, READY, stopped
+from ptbr_slm.app.writer import Writer
+from ptbr_slm.runtime.types import SamplingParams
+
+TITLE = "ptbr-slm"
+WARNING = (
+    "Escreva um começo e o modelo **continua** o texto. Ele é pequeno, não conversa nem consulta nada, "
+    "e **inventa fatos**: não confie no que ele afirma."
+)
+EXAMPLES = [
+    "Era uma vez",
+    "O Brasil é",
+    "Naquela manhã de domingo, Helena",
+    "Segundo os pesquisadores,",
+    "No Recife, à beira do rio,",
+]
+API_DESCRIPTION = (
+    "Continua um texto. Devolve, à medida que cresce, o texto inteiro e uma linha com tokens, velocidade e "
+    "semente."
+)
+MAX_WAITING = 16
+"""Visitors in the queue; the next one is told to come back."""
+
+
+def build_demo(writer: Writer) -> Any:
+    """The page as a `gradio.Blocks`; launch it with `launch_options`, which carry its looks."""
+    import gradio as gr
+
+    facts = writer.model.describe()
+    with gr.Blocks(title=f"{TITLE}: continua textos em português", analytics_enabled=False) as demo:
+        gr.Markdown(f"# {TITLE}\n\n{WARNING}", elem_id="topo")
+        past = gr.State(Past())
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=7, min_width=320):
+                text = gr.Textbox(
+                    label="Texto",
+                    lines=12,
+                    max_lines=22,
+                    placeholder="Comece uma frase… (Ctrl+Enter continua, Esc para)",
+                    buttons=["copy"],
+                    autofocus=True,
+                    elem_id="texto",
+                )
+                with gr.Row(elem_id="acoes"):
+                    go = gr.Button("Continuar", variant="primary", elem_id="continuar", min_width=130)
+                    stop = gr.Button(
+                        "Parar", variant="stop", interactive=False, elem_id="parar", min_width=90
+                    )
+                    again = gr.Button("Tentar de novo", interactive=False, elem_id="de-novo", min_width=130)
+                    undo = gr.Button("Desfazer", interactive=False, elem_id="desfazer", min_width=90)
+                status = gr.Markdown(READY, elem_id="estado")
+                examples = gr.Dataset(
+                    components=[text],
+                    samples=[[example] for example in EXAMPLES],
+                    label="Começos para experimentar",
+                    type="values",
+                )
+            with gr.Column(scale=3, min_width=280):
+                gr.HTML(card(facts), elem_id="ficha", container=True, padding=True)
+                sampling = _sampling_controls(int(facts["context"]))
+        _connect(writer, _Controls(text, status, past, go, stop, again, undo, examples, sampling))
+    demo.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
+    return demo
+
+
+@dataclass(frozen=True, slots=True)
+class _Controls:
+    """The components that events read and write."""
+
+    text: Any
+    status: Any
+    past: Any
+    go: Any
+    stop: Any
+    again: Any
+    undo: Any
+    examples: Any
+    sampling: list[Any]
+    """max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed: the order of `Writer.write`."""
+
+    @property
+    def buttons(self) -> list[Any]:
+        return [self.go, self.stop, self.again, self.undo]
+
+
+def _sampling_controls(context: int) -> list[Any]:
+    """The accordion; its starting values are those of the command line."""
+    import gradio as gr
+
+    defaults = SamplingParams()
+    most = max(2, min(1024, context))
+    tokens = min(defaults.max_new_tokens, most)
+    with gr.Accordion("Amostragem", open=False, elem_id="amostragem"):
+        new_tokens = gr.Slider(
+            1, most, tokens, step=1, label=LABELS["max_new_tokens"], info="Quanto escrever no máximo."
+        )
+        temperature = gr.Slider(
+            0,
+            2,
+            defaults.temperature,
+            step=0.05,
+            label=LABELS["temperature"],
+            info="0 escolhe sempre o mais provável.",
+        )
+        top_p = gr.Slider(
+            0.05, 1, defaults.top_p, step=0.05, label=LABELS["top_p"], info="Menor: menos surpresas."
+        )
+        top_k = gr.Slider(0, 200, defaults.top_k, step=1, label=LABELS["top_k"], info="0 não limita.")
+        repetition = gr.Slider(
+            1,
+            2,
+            defaults.repetition_penalty,
+            step=0.05,
+            label=LABELS["repetition_penalty"],
+            info="Acima de 1, evita repetir.",
+        )
+        seed = gr.Textbox("", label=LABELS["seed"], placeholder="sorteada a cada vez", max_lines=1)
+    return [new_tokens, temperature, top_p, top_k, repetition, seed]
+
+
+def _connect(writer: Writer, page: _Controls) -> None:
+    """Continuar and Tentar de novo: prepare, write, settle. Parar cancels the writing and settles."""
+    import gradio as gr
+
+    def generate(
+        prompt: Any,
+        max_new_tokens: Any,
+        temperature: Any,
+        top_p: Any,
+        top_k: Any,
+        repetition_penalty: Any,
+        seed: Any,
+    ) -> Iterator[tuple[str, str]]:
+        values = (max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed)
+        with shown_on_the_page():
+            yield from writer.write(prompt, *values)
+
+    def generate_again(prompt: Any, *values: Any) -> Iterator[tuple[str, str]]:
+        values = (*values[:-1], None)  # a fixed seed would give the same text
+        with shown_on_the_page():
+            yield from writer.write(prompt, *values)
+
+    quick: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+    box, state = [page.text, page.past], [page.text, page.status, page.past]
+    settled = [page.past, page.status, *page.buttons]
+
+    def write_after(start: Any, function: Any, **api: str) -> Any:
+        event = start.success(
+            function,
+            [page.text, *page.sampling],
+            [page.text, page.status],
+            # Gradio would turn a dict into its str and refuse a range in English; Writer checks everything.
+            preprocess=False,
+            concurrency_id="model",
+            concurrency_limit=1,
+            show_progress="hidden",
+            **api,
+        )
+        for ended in (event.then, event.failure):  # in Gradio 6.31 `then` alone does not follow an error
+            ended(settle, state, settled, **quick)
+        return event
+
+    started = gr.on([page.go.click, page.text.submit], begin, box, settled, **quick)
+    restarted = page.again.click(begin_again, box, [page.text, *settled], **quick)
+    writing = [
+        write_after(started, generate, api_name="generate", api_description=API_DESCRIPTION),
+        write_after(restarted, generate_again, api_visibility="private"),
+    ]
+    # First the cancelling, then the status line: an update still on its way would overwrite it.
+    page.stop.click(None, cancels=writing, queue=False).then(stop_writing, state, settled, **quick)
+    page.undo.click(undo_last, box, [page.text, *settled], **quick)
+    page.examples.click(choose_example, [page.examples, *box], [page.text, *settled], **quick)
+
+
+def begin(text: Any, past: Past) -> tuple[Any, ...]:
+    """Continuar was pressed."""
+    past = past.before_continuing(text) if isinstance(text, str) else past
+    return past, READING, *_busy()
+
+
+def begin_again(text: Any, past: Past) -> tuple[Any, ...]:
+    """Tentar de novo was pressed: the box returns to what was last continued; Desfazer brings `text` back."""
+    return past.base, past.remember(str(text)), READING, *_busy()
+
+
+def settle(text: Any, status: str, past: Past) -> tuple[Any, ...]:
+    """The writing ended, well or not."""
+    past = past.settled(str(text))
+    return past, READY if status == READING else status, *_idle(past)
+
+
+def stop_writing(text: Any, status: str, past: Past) -> tuple[Any, ...]:
+    """Parar was pressed: what is written stays."""
+    past = past.settled(str(text))
+    return past, stopped(status), *_idle(past)
+
+
+def undo_last(text: Any, past: Past) -> tuple[Any, ...]:
+    """Desfazer was pressed."""
+    before, past = past.undone()
+    return text if before is None else before, past, READY, *_idle(past)
+
+
+def choose_example(sample: list[str], text: Any, past: Past) -> tuple[Any, ...]:
+    """An example was chosen; Desfazer brings the text back."""
+    past = past.remember(str(text)) if text else past
+    return sample[0], past, READY, *_idle(past)
+
+
+def _busy() -> list[Any]:
+    return _buttons(go=False, stop=True, again=False, undo=False)
+
+
+def _idle(past: Past) -> list[Any]:
+    return _buttons(go=True, stop=False, again=past.base is not None, undo=bool(past.snapshots))
+
+
+def _buttons(*, go: bool, stop: bool, again: bool, undo: bool) -> list[Any]:
+    import gradio as gr
+
+    return [gr.Button(interactive=state) for state in (go, stop, again, undo)]

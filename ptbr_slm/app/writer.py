@@ -1,0 +1,98 @@
+"""From what the page or its API sends to a growing text: the one file that runs the model. No Gradio here."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, cast
+
+from ptbr_slm.app.status import Progress
+from ptbr_slm.errors import SlmError
+
+if TYPE_CHECKING:
+    from ptbr_slm.runtime.model import Model
+
+SHOW_EVERY_S = 0.05
+"""Each update carries the whole text: beyond twenty a second only the wire notices."""
+
+MAX_SEED = 2**31
+"""Seeds we draw stay below this, so that a browser's numbers hold them exactly and a person can copy them."""
+
+
+class Writer:
+    """Continues texts with one model, one at a time (the page's queue sees to that)."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self._tokenizer = model.engine.tokenizer
+        self._context = int(model.describe()["context"])
+        self._closing = False
+
+    def write(
+        self,
+        prompt: Any,
+        max_new_tokens: Any,
+        temperature: Any,
+        top_p: Any,
+        top_k: Any,
+        repetition_penalty: Any,
+        seed: Any,
+    ) -> Iterator[tuple[str, str]]:
+        """Yield (prompt and continuation so far, status line); closing the iterator frees the model.
+
+        The values are as they came over the wire: what is not a text or not in range raises the SlmError of
+        `Model.stream` (E_PROMPT, E_PROMPT_TOO_LONG, E_SAMPLING). No seed (None, "") draws one.
+        """
+        self._refuse_hopeless(prompt)
+        seed = secrets.randbelow(MAX_SEED) if seed in (None, "") else whole(seed)
+        started = time.monotonic()
+        chunks = self.model.stream(
+            prompt,
+            max_new_tokens=whole(max_new_tokens),
+            temperature=temperature,
+            top_p=top_p,
+            top_k=whole(top_k),
+            repetition_penalty=repetition_penalty,
+            seed=seed,
+        )
+        progress = Progress(started, len(self._tokenizer.encode(prompt)), self._context, seed)
+        text, shown = prompt, 0.0
+        with closing(cast("Generator[Any]", chunks)):
+            for chunk in chunks:
+                now = time.monotonic()
+                progress.token(now, chunk.finish_reason)
+                text += chunk.text
+                if chunk.finish_reason or now - shown >= SHOW_EVERY_S:
+                    shown = now
+                    yield text, progress.line()
+                if self._closing:
+                    return
+
+    def close(self) -> None:
+        """End the running continuation at its next token: the server is going down."""
+        self._closing = True
+
+    def _refuse_hopeless(self, prompt: Any) -> None:
+        """Refuse, before 2 MB of it are tokenized, what cannot fit.
+
+        No token stands for more than `longest` bytes; NFC shortens a text to a third at most (Hangul jamo).
+        """
+        longest = int(self._tokenizer.byte_lengths.max())
+        if isinstance(prompt, str) and len(prompt) > 3 * longest * self._context:
+            raise SlmError(
+                "E_PROMPT_TOO_LONG",
+                f"o texto tem {len(prompt)} caracteres, muito mais do que cabe no contexto do modelo "
+                f"({self._context} tokens).",
+                where="prompt",
+                hint="Use um texto menor.",
+            )
+
+
+def whole(value: Any) -> Any:
+    """40.0 -> 40 and "42" -> 42: JSON, sliders and text boxes do not keep them apart. The rest as it is."""
+    if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,19}\s*", value):
+        return int(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
