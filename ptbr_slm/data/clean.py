@@ -36,7 +36,9 @@ def normalize(text: str, drops: DropCounts, source: str) -> str | None:
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\x0b", "\n").replace("\x0c", "\n\n")
     text = text.replace("\x85", "\n").replace("\u2028", "\n").replace("\u2029", "\n\n").replace("\xa0", " ")
     text = unicodedata.normalize("NFC", text)
-    text = _MANY_NEWLINES.sub("\n\n", _TRAILING.sub("", text)).strip("\n")
+    if " \n" in text or "\t\n" in text:  # the expression tries every space: 0.4 s for 10 MB
+        text = _TRAILING.sub("", text)
+    text = _MANY_NEWLINES.sub("\n\n", text).strip("\n").rstrip(" \t\n")
     unwrapped = unwrap(text)
     if unwrapped != text:
         drops.repair("unwrapped", source)

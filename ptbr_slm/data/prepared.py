@@ -65,6 +65,8 @@ class Split:
         """Refuse missing, truncated or altered files and foreign ids. Raises E_DATA_CORRUPT."""
         if sum(shard["tokens"] for shard in self._body["shards"]) != self.tokens:
             raise corrupt("a soma dos tokens dos arquivos difere da do índice.", self._folder)
+        if self._body["offsets"]["size"] != 8 * (self.documents + 1):
+            raise corrupt("o número de documentos difere do índice.", self._folder)
         for shard in [*self._body["shards"], self._body["offsets"]]:
             self._check_file(shard, hashes)
         for number, shard in enumerate(self._body["shards"]):
@@ -130,10 +132,10 @@ class PreparedData:
         body = index_file.read_index(folder / index_file.NAME)
         try:
             data = cls(folder, body)
-        except (KeyError, TypeError, ValueError) as error:
+            for name in index_file.SPLITS:
+                data.split(name).check(hashes=verify)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise corrupt("o índice dos dados está incompleto.", folder / index_file.NAME) from error
-        for name in index_file.SPLITS:
-            data.split(name).check(hashes=verify)
         data.load_tokenizer()
         return data
 

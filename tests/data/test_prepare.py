@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -257,6 +258,13 @@ def test_a_full_disk_is_told_and_leaves_the_earlier_data(
     assert error.value.code == "E_DISK_FULL" and error.value.exit_code == 5
     assert PreparedData.open(small_disk / "dados").sha256 == before
     assert [path.name for path in small_disk.iterdir()] == ["dados"]
+
+
+def test_a_read_only_folder_is_told(small_disk: Path, corpus: Path, tokenizer: Tokenizer):
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(SlmError) as error:
+        prepare([corpus], small_disk / "dados", tokenizer)
+    assert error.value.code == "E_PERMISSION"
 
 
 def test_progress_reaches_the_size_of_the_input(corpus: Path, tmp_path: Path, tokenizer: Tokenizer):

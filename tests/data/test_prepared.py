@@ -83,8 +83,21 @@ def test_a_changed_broken_or_foreign_index_is_only_ever_our_error(data: Prepared
         assert refused(data.folder).code == "E_DATA_CORRUPT"
 
 
-def test_an_index_without_a_key_or_pointing_outside_is_refused(data: PreparedData):
-    rewrite_index(data, lambda body: body["splits"]["train"].pop("documents"))
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda train: train.pop("documents"),
+        lambda train: train.update(documents=1),
+        lambda train: train.update(tokens=1),
+        lambda train: train.update(shards=[{}]),
+        lambda train: train.update(shards=None),
+        lambda train: train["shards"][0].update(file=7),
+        lambda train: train["shards"][0].update(tokens="muitos"),
+        lambda train: train["shards"].pop(),
+    ],
+)
+def test_an_index_that_agrees_with_its_sums_but_not_with_the_files_is_refused(data: PreparedData, change):
+    rewrite_index(data, lambda body: change(body["splits"]["train"]))
     assert refused(data.folder).code == "E_DATA_CORRUPT"
 
 
