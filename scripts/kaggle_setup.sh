@@ -79,7 +79,7 @@ if [[ -n "$make_wheels" ]]; then
   list="$(mktemp)"
   trap 'rm -f "$list"' EXIT
   requirements >"$list"
-  "$python" -m pip download --quiet --dest "$make_wheels" --requirement "$list" \
+  "$python" -m pip download --quiet --dest "$make_wheels" --requirement "$list" -c "$root/constraints.txt" \
     --python-version "$python_version" --only-binary=:all: \
     --platform manylinux2014_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_28_x86_64
   echo "Wheels para Python $python_version prontas em $make_wheels."
