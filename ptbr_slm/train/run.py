@@ -14,6 +14,7 @@ from ptbr_slm.storage.atomic import atomic_folder, remove_leftovers, write_text
 from ptbr_slm.storage.lock import run_lock
 from ptbr_slm.storage.model_folder import WeightReader, seal_model_folder, write_model_files
 from ptbr_slm.tokenizer import Tokenizer
+from ptbr_slm.train.allocator import keep_freed_memory
 from ptbr_slm.train.checkpoint import restore
 from ptbr_slm.train.config import TrainConfig
 from ptbr_slm.train.config_file import to_toml
@@ -34,6 +35,7 @@ def train(config: TrainConfig, listener: Listener | None = None) -> TrainResult:
     """
     listener = listener or Silent()
     age = process_age()
+    keep_freed_memory()
     _check_before_writing(config)
     with run_lock(config.output / "lock"):
         remove_leftovers(config.output)
