@@ -23,11 +23,9 @@ from ptbr_slm.storage.manifest import sha256_file
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.metrics import read_metrics
 
-WORDS = (
-    "o rio corre devagar entre as pedras e a manhã começa com cheiro de café maria abriu a janela olhou a rua "
-    "molhada e decidiu que não iria à feira as crianças brincavam no quintal enquanto o avô contava histórias "
-    "do sertão e do mar a biblioteca ficou aberta até tarde havia silêncio lâmpadas e muitos livros"
-).split(" ")
+WORDS = """o rio corre devagar entre as pedras e a manhã começa com cheiro de café maria abriu a janela olhou
+a rua molhada e decidiu que não iria à feira as crianças brincavam no quintal enquanto o avô contava histórias
+do sertão e do mar a biblioteca ficou aberta até tarde havia silêncio lâmpadas e muitos livros"""
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def compare(folder: Path, kills: int, draw: random.Random) -> tuple[str, bool]:
 
 def make_data(folder: Path, draw: random.Random) -> Path:
     """A small prepared corpus."""
-    texts = [" ".join(draw.choices(WORDS, k=400)) for _ in range(30)]
+    texts = [" ".join(draw.choices(WORDS.split(), k=400)) for _ in range(30)]
     for number, text in enumerate(texts):
         file = folder / "texts" / f"{number}.txt"
         file.parent.mkdir(exist_ok=True)
@@ -95,7 +93,7 @@ def start(data: Path, run: Path, steps: int) -> subprocess.Popen[bytes]:
     command = [
         sys.executable, "-m", "ptbr_slm", "train", "--data", data, "--output", run, "--model-size", "nano",
         "--batch-size", "2", "--grad-accum", "2", "--seq-len", "32", "--max-steps", str(steps),
-        "--save-every", "2", "--resume", "auto", "--quiet", *(part for s in settings for part in ("--set", s)),
+        "--save-every", "2", "--quiet", *(part for s in settings for part in ("--set", s)),
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, env=environment)
@@ -108,7 +106,7 @@ def finish(process: subprocess.Popen[bytes]) -> None:
 
 
 def kill_once(data: Path, run: Path, steps: int, draw: random.Random) -> Kill:
-    """Start or resume the run; SIGKILL at a random moment, 1 to 12 steps beyond where it was killed before."""
+    """Start or resume the run; SIGKILL at a random moment, 1 to 12 steps beyond the last kill."""
     target = last_step(run) + draw.randint(1, 12)
     began, process = time.monotonic(), start(data, run, steps)
     while process.poll() is None and last_step(run) < target:
