@@ -95,7 +95,9 @@ foreach ($size in $Sizes) {
     Write-Host "`n== $size"
     $plan = & $python -m ptbr_slm info --model-size $size --vocab-size 1024 --batch-size 1 --seq-len $SeqLen --json
     if ($LASTEXITCODE -ne 0) { Write-Error "Não conheço o tamanho $size." }
-    $needed = ($plan | ConvertFrom-Json).cpu_fp32_bytes
+    $facts = $plan | ConvertFrom-Json
+    # The step, the copy of the weights that is written, and half a GiB for PyTorch itself.
+    $needed = $facts.cpu_fp32_bytes + $facts.weights_bytes + 512MB
     $free = (Get-CimInstance Win32_OperatingSystem).FreePhysicalMemory * 1024
     if ($needed -gt $free) {
         Write-Warning ('Pulado: o treino do {0} pede {1:N0} MiB (calculado), e há {2:N0} MiB livres.' -f $size, ($needed / 1MB), ($free / 1MB))

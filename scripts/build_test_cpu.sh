@@ -94,9 +94,10 @@ PYTHON
 # Bytes free for a program; empty where the system does not tell.
 free_memory() { awk '/^MemAvailable:/ {printf "%.0f", $2 * 1024}' /proc/meminfo 2>/dev/null || true; }
 
+# The step, the copy of the weights that is written, and half a GiB for PyTorch itself.
 needed_memory() {
   slm info --model-size "$1" --vocab-size 1024 --batch-size 1 --seq-len "$seq_len" --json |
-    "$python" -c 'import json, sys; print(json.load(sys.stdin)["cpu_fp32_bytes"])'
+    "$python" -c 'import json, sys; d = json.load(sys.stdin); print(d["cpu_fp32_bytes"] + d["weights_bytes"] + 2**29)'
 }
 
 cat >"$work/texto.txt" <<'TEXT'

@@ -9,7 +9,7 @@ from ptbr_slm.cli.output import Report, number, table
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
 from ptbr_slm.train.flops import flops_per_token
-from ptbr_slm.train.memory import CUDA_CONTEXT_BYTES, GIB, T4_BYTES, MemoryEstimate, estimate
+from ptbr_slm.train.memory import CUDA_CONTEXT_BYTES, FP32, GIB, T4_BYTES, MemoryEstimate, estimate
 
 POLICIES = {"none": 0, "full": 1}
 """`--checkpointing` -> `checkpoint_every`: the two ends of what the table shows."""
@@ -81,7 +81,7 @@ def plan_data(config: ModelConfig, plan: Plan) -> dict[str, Any]:
             policy: flops_per_token(config, plan.seq_len, checkpoint_every=every)
             for policy, every in POLICIES.items()
         },
-        "weights_bytes": 4 * config.num_parameters,
+        "weights_bytes": FP32 * config.num_parameters,
         "checkpoint_bytes": CHECKPOINT_BYTES_PER_PARAMETER * config.num_parameters,
         "memory_basis": "computed",
         "card_bytes": plan.card_bytes,
@@ -124,7 +124,7 @@ def plan_text(config: ModelConfig, plan: Plan) -> str:
         [
             f"Treinar um token custa {none} GFLOP ({full} com --checkpointing full).",
             f"Cada checkpoint ocupa {number(checkpoint / 1e9, 2)} GB; só os pesos, "
-            f"{number(config.num_parameters * 4 / 1e9, 2)} GB.",
+            f"{number(FP32 * config.num_parameters / 1e9, 2)} GB.",
             "",
             f"Memória do treino numa GPU, em GiB ({plan.precision}, AdamW) — tudo calculado, não medido:",
             "",
@@ -136,7 +136,8 @@ def plan_text(config: ModelConfig, plan: Plan) -> str:
             "cópias: pesos em meia precisão. outros: gradientes em trânsito e o contexto CUDA.",
             "Cada linha é o instante do pico; onde ele vem depois da perda, os logits já foram liberados.",
             f"No processador, em fp32, lote {plan.batch_size} e seq {plan.seq_len}: "
-            f"{_gib(_on_cpu(config, plan).total)} GiB.",
+            f"{_gib(_on_cpu(config, plan).total)} GiB, e mais {_gib(FP32 * config.num_parameters)} ao gravar um "
+            "checkpoint.",
         ]
     )
 
