@@ -136,8 +136,8 @@ def plan_text(config: ModelConfig, plan: Plan) -> str:
             "cópias: pesos em meia precisão. outros: gradientes em trânsito e o contexto CUDA.",
             "Cada linha é o instante do pico; onde ele vem depois da perda, os logits já foram liberados.",
             f"No processador, em fp32, lote {plan.batch_size} e seq {plan.seq_len}: "
-            f"{_gib(_on_cpu(config, plan).total)} GiB, e mais {_gib(FP32 * config.num_parameters)} ao gravar um "
-            "checkpoint.",
+            f"{_gib(_on_cpu(config, plan).total)} GiB, e mais {_gib(FP32 * config.num_parameters)} "
+            "ao gravar um checkpoint.",
         ]
     )
 
