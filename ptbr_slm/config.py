@@ -179,7 +179,7 @@ SIZES: dict[str, ModelConfig] = {
         max_seq_len=1024,
     )
     for name, hidden, layers, heads, kv_heads, intermediate in [
-        # With 32,000 tokens: 2.6M, 10.8M, 87.5M, 158.6M, 394.9M, 792.0M parameters.
+        # With 32,000 tokens: 2.2M, 10.8M, 87.5M, 158.6M, 394.9M, 792.4M parameters.
         ("nano", 64, 3, 1, 1, 192),
         ("mini", 256, 4, 4, 1, 640),
         ("85m", 768, 10, 12, 4, 2048),
