@@ -69,6 +69,12 @@ def make_plan(config: TrainConfig, tokenizer: Tokenizer) -> Plan:
     )
 
 
+def check_device(config: TrainConfig) -> None:
+    """Refuse a device or a precision that is not to be had. Raises E_PROVIDER, E_GPU or E_CONFIG."""
+    device, capability, _, _ = _device(config.device)
+    choose_precision(device.type, capability, config.precision)
+
+
 def check_enough_text(config: TrainConfig, data: PreparedData) -> None:
     """Refuse data shorter than one training sequence. Raises E_DATA_TOO_SMALL."""
     tokens = data.split("train").tokens

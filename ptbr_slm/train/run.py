@@ -21,7 +21,7 @@ from ptbr_slm.train.config_file import to_toml
 from ptbr_slm.train.events import Listener, Silent, TrainResult
 from ptbr_slm.train.loop import Trainer
 from ptbr_slm.train.metrics import MetricsLog
-from ptbr_slm.train.plan import Plan, check_enough_text, make_plan, smaller_batch
+from ptbr_slm.train.plan import Plan, check_device, check_enough_text, make_plan, smaller_batch
 from ptbr_slm.train.report import write_report
 from ptbr_slm.train.resume import check_unchanged, find_checkpoint
 from ptbr_slm.train.stop import EXIT_OF, Deadline, SignalGuard, StopReason, process_age
@@ -66,6 +66,7 @@ def _check_before_writing(config: TrainConfig) -> None:
         raise SlmError(
             "E_NOT_FOUND", "os dados não existem.", where=config.data, hint="Confira o caminho em --data."
         )
+    check_device(config)
 
 
 def _prepare(plan: Plan, data: PreparedData, tokenizer: Tokenizer, listener: Listener) -> Trainer:

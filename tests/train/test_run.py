@@ -159,8 +159,9 @@ def test_too_little_data_says_which_length_would_do(settings, prepared):
     assert str(tokens) in error.message and "--seq-len" in error.hint
 
 
-def test_data_that_is_not_there_leaves_no_folder(settings, tmp_path):
+def test_what_cannot_begin_leaves_no_folder(settings, tmp_path):
     fails("E_NOT_FOUND", settings({"data": tmp_path / "nada"}))
+    fails("E_CONFIG", settings({"precision": "fp16", "device": "cpu"}))
     assert not (tmp_path / "run").exists()
 
 
