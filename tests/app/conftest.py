@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -16,6 +22,20 @@ from ptbr_slm.storage.model_folder import seal_model_folder, write_model_files
 from ptbr_slm.tokenizer import Tokenizer
 
 CONTEXT = 2048
+HERE = Path(__file__).parent
+
+NOT_OURS = [
+    "ignore::pytest.PytestUnraisableExceptionWarning",  # event loops that Gradio leaves open
+    "ignore::DeprecationWarning:gradio",
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out the warnings that Gradio itself causes."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            for warning in NOT_OURS:
+                item.add_marker(pytest.mark.filterwarnings(warning))
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +56,30 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> 
 
 
 @pytest.fixture(scope="session")
-def page(model_folder: Path) -> Iterator[Page]:
+def gradio() -> Iterator[ModuleType]:
+    """Gradio, first imported here: the event loops that its import drops would be collected, with
+    ResourceWarning as an error, while pytest parses the next test file, and crash Python 3.11's parser.
+    """
+    if find_spec("gradio") is None:
+        pytest.skip('instale com: pip install "ptbr-slm[app]"')
+    with quiet_loops():
+        module = import_module("gradio")
+    yield module
+    with quiet_loops():
+        pass
+
+
+@contextmanager
+def quiet_loops() -> Iterator[None]:
+    """Collect here, silently, what Gradio left to the garbage collector."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield
+        gc.collect()
+
+
+@pytest.fixture(scope="session")
+def page(gradio: ModuleType, model_folder: Path) -> Iterator[Page]:
     """The page over the tiny model."""
     opened = open_page(model_folder)
     yield opened

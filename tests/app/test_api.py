@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import pytest
-
-pytest.importorskip("gradio_client", reason='instale com: pip install "ptbr-slm[app]"')
-
-import httpx
-from gradio_client import Client
 
 from ptbr_slm.app.errors import QUEUE_FULL
 from ptbr_slm.app.page import MAX_WAITING
 
-# Gradio's own threads and its client leave event-loop sockets to the garbage collector.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio"),
-]
+if TYPE_CHECKING:
+    from gradio_client import Client
+
+httpx = pytest.importorskip("httpx", reason='instale com: pip install "ptbr-slm[app]"')
 
 PROMPT = "O rio corre"
 ENGLISH = ("must", "should", "invalid", "maximum", "minimum", "error", "traceback")
@@ -27,6 +22,8 @@ ENGLISH = ("must", "should", "invalid", "maximum", "minimum", "error", "tracebac
 
 @pytest.fixture(scope="module")
 def client(url: str) -> Client:
+    from gradio_client import Client
+
     return Client(url, verbose=False)
 
 

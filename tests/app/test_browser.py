@@ -7,15 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-pytest.importorskip("gradio", reason='instale com: pip install "ptbr-slm[app]"')
-playwright = pytest.importorskip("playwright.sync_api", reason="instale com: pip install playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="instale com: apt-get install chromium"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio"),
 ]
 
 ARGUMENTS = [
@@ -29,6 +25,7 @@ BUSY = "#parar:not([disabled])"
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator:
+    playwright = pytest.importorskip("playwright.sync_api", reason="instale com: pip install playwright")
     with playwright.sync_playwright() as running:
         opened = running.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield opened

@@ -16,13 +16,10 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("gradio", reason='instale com: pip install "ptbr-slm[app]"')
-
-import httpx
-
 from ptbr_slm.app import launch_options, open_page, ports, serve
 from ptbr_slm.errors import SlmError
 
+httpx = pytest.importorskip("httpx", reason='instale com: pip install "ptbr-slm[app]"')
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -58,7 +55,7 @@ def taken_port() -> Iterator[int]:
         yield holder.getsockname()[1]
 
 
-def test_the_launch_settings_keep_everything_on_this_machine():
+def test_the_launch_settings_keep_everything_on_this_machine(gradio):
     options = launch_options()
     expected = {
         "show_error": False, "max_file_size": "1kb", "allowed_paths": [], "enable_monitoring": False,
@@ -67,11 +64,9 @@ def test_the_launch_settings_keep_everything_on_this_machine():
     assert {key: options[key] for key in expected} == expected
 
 
-def test_the_page_fonts_have_the_letters_of_portuguese():
+def test_the_page_fonts_have_the_letters_of_portuguese(gradio):
     tt_font = pytest.importorskip("fontTools.ttLib", reason="instale com: pip install fonttools[woff]").TTFont
     pytest.importorskip("brotli", reason="instale com: pip install brotli")
-    import gradio
-
     from ptbr_slm.app.theme import FONT
 
     folder = Path(gradio.__file__).parent / "templates/frontend/static/fonts" / FONT.replace(" ", "")
@@ -103,7 +98,7 @@ def test_a_host_that_is_not_this_machine_is_an_error():
     assert caught.value.code == "E_PORT"
 
 
-def test_the_command_serves_until_sigterm_even_while_a_text_is_written(model_folder, tmp_path):
+def test_the_command_serves_until_sigterm_even_while_a_text_is_written(gradio, model_folder, tmp_path):
     tmp_path.chmod(0o555)  # like /kaggle/input
     arguments = ["-m", "ptbr_slm", "app", model_folder, "--json", "--host", "0.0.0.0"]
     with running(*arguments, cwd=tmp_path) as process:
@@ -137,7 +132,7 @@ def test_a_kaggle_batch_run_writes_one_text_and_ends(model_folder):
     assert "http" not in out + err
 
 
-def test_a_share_link_that_cannot_be_made_on_kaggle_tells_how_to_go_on_and_ends(model_folder, tmp_path):
+def test_on_kaggle_a_share_link_that_cannot_be_made_says_how_to_go_on(gradio, model_folder, tmp_path):
     # No proxy leads out of here: the tunnel's program cannot be downloaded, as with Kaggle's internet off.
     blocked = {
         "KAGGLE_KERNEL_RUN_TYPE": "Interactive",
@@ -159,7 +154,7 @@ def test_a_folder_without_a_model_gives_the_three_lines(tmp_path, cli):
     assert lines[-3].startswith("Erro [E_") and "Traceback" not in done.stderr
 
 
-def test_the_root_app_is_short_and_opens_the_same_page(model_folder, monkeypatch):
+def test_the_root_app_is_short_and_opens_the_same_page(gradio, model_folder, monkeypatch):
     assert len((ROOT / "app.py").read_text(encoding="utf-8").splitlines()) <= 15
     monkeypatch.setenv("PTBR_SLM_MODEL", str(model_folder))
     app = runpy.run_path(str(ROOT / "app.py"), run_name="app")
