@@ -54,7 +54,7 @@ def short_count(value: int) -> str:
         (10**3, "mil", "mil"),
     ]:
         if value >= size:
-            scaled = value / size
+            scaled = round(value / size, 1)
             text = f"{scaled:.1f}".removesuffix(".0").replace(".", ",")
             return f"{text} {one if scaled < 2 else many}"
     return str(value)

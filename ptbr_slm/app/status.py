@@ -9,7 +9,7 @@ from ptbr_slm.runtime.types import FinishReason
 ENDINGS: dict[FinishReason, str] = {
     "eos": "fim do texto",
     "stop": "texto de parada encontrado",
-    "length": "limite de tokens novos",
+    "length": "limite de tokens",
     "context": "contexto cheio: apague o começo do texto para continuar",
 }
 READY = "Pronto."
@@ -58,8 +58,8 @@ class Progress:
 
 
 def speed(value: float) -> str:
-    """4.25 -> '4,2', 37.4 -> '37'."""
-    return f"{value:.1f}".replace(".", ",") if value < 10 else f"{value:.0f}"
+    """4.25 -> '4,2', 37.4 -> '37', 1098.0 -> '1.098'."""
+    return f"{value:.1f}".replace(".", ",") if value < 10 else f"{value:,.0f}".replace(",", ".")
 
 
 def stopped(line: str) -> str:

