@@ -12,10 +12,11 @@ from ptbr_slm.cli.command import command
 from ptbr_slm.cli.output import Output, Report, human_bytes, number
 
 if TYPE_CHECKING:
+    from ptbr_slm_export.folder import ExportReport
+
     from ptbr_slm.data.prepared import PreparedData
     from ptbr_slm.runtime.types import GenerationResult
     from ptbr_slm.train.events import TrainResult
-    from ptbr_slm_export.folder import ExportReport
 
 PROMPTS = ("O Brasil", "A cidade de São Paulo", "Neste trabalho,")
 """Beginnings that suit the news and theses of the default corpus."""
@@ -87,8 +88,8 @@ def _texts(out: Output, output: Path, texts: Path | None) -> Path:
 
 
 def _prepare(out: Output, output: Path, source: Path) -> PreparedData:
-    from ptbr_slm.data.prepared import PreparedData
     from ptbr_slm.data.prepare import prepare
+    from ptbr_slm.data.prepared import PreparedData
     from ptbr_slm.data.read import read_documents
     from ptbr_slm.tokenizer import Tokenizer
 
@@ -162,11 +163,12 @@ def _report(
     measured = "" if bits is None else f", {number(bits, 3)} bits por byte em textos nunca vistos"
     text = (
         f"{texts}\n\n"
-        f"Pronto em {number(seconds / 60, 1)} min: {number(trained.step)} passos, {number(trained.tokens)} tokens "
-        f"a {number(trained.tokens_per_second)} por segundo{measured}.\n"
+        f"Pronto em {number(seconds / 60, 1)} min: {number(trained.step)} passos, "
+        f"{number(trained.tokens)} tokens a {number(trained.tokens_per_second)} por segundo{measured}.\n"
         f"O modelo exportado tem {human_bytes(exported.bytes)} e escreve {number(speed)} tokens/s "
         f"(três textos de uma vez).\n"
-        "Com tão pouco treino ele já imita a forma do português; o sentido vem com mais texto e mais tempo.\n\n"
+        "Com tão pouco treino ele já imita a forma do português; "
+        "o sentido vem com mais texto e mais tempo.\n\n"
         "Agora experimente:\n"
         f'  ptbr-slm generate -m {export} "O governo"\n'
         f"  ptbr-slm app {export}\n"

@@ -32,7 +32,6 @@ def train(
 ) -> Report:
     """Treina um tokenizador BPE de bytes a partir dos seus textos."""
     from ptbr_slm.data.read import read_documents
-
     from ptbr_slm.tokenizer import Tokenizer
 
     words = 0
