@@ -81,7 +81,7 @@ def check_model_folder(folder: Path, *, code: str = "E_MODEL_INVALID") -> None:
         raise SlmError("E_NOT_FOUND", "a pasta do modelo não existe.", where=folder, hint=_NOT_A_MODEL)
     if (folder / MANIFEST).exists():
         read_manifest(folder, code=code)
-    elif not (folder / "config.json").is_file():
+    if not (folder / "config.json").is_file():
         raise SlmError(
             "E_MODEL_INVALID",
             "a pasta não tem um modelo (falta config.json).",

@@ -10,6 +10,7 @@ from ptbr_slm.config import SIZES, ModelConfig, model_config
 from ptbr_slm.errors import SlmError
 from ptbr_slm.model import IGNORE, KVCache, Llama
 from ptbr_slm.storage.atomic import atomic_folder
+from ptbr_slm.storage.manifest import write_manifest
 from ptbr_slm.storage.model_folder import check_model_folder, seal_model_folder, write_model_files
 from ptbr_slm.tokenizer import Tokenizer
 
@@ -147,9 +148,12 @@ def test_a_missing_pickled_truncated_or_flipped_model_is_an_answer(folder, tmp_p
 
     (tmp_path / "m.pt").write_bytes(b"\x80\x02")
     (tmp_path / "vazia").mkdir()
+    (tmp_path / "dados").mkdir()
+    write_manifest(tmp_path / "dados", "prepared-data")
     assert code_of(tmp_path / "nada") == "E_NOT_FOUND"
     assert code_of(tmp_path / "m.pt") == "E_PICKLE"
     assert code_of(tmp_path / "vazia") == "E_MODEL_INVALID"
+    assert code_of(tmp_path / "dados") == "E_MODEL_INVALID"
     copy = tmp_path / "copia"
     shutil.copytree(folder, copy)
     weights = bytearray((copy / "model.safetensors").read_bytes())
