@@ -27,7 +27,7 @@ from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm_export.graph import build_graph
 from ptbr_slm_export.identity import source_sha256
 from ptbr_slm_export.projections import Float32Projections, Projections, QuantizedProjections
-from ptbr_slm_export.quantize import BLOCK
+from ptbr_slm_export.quantize import BLOCKS
 from ptbr_slm_export.verify import VerifyReport, check_vocabulary, compare, require_engines
 from ptbr_slm_export.weights import LlamaWeights
 
@@ -172,8 +172,8 @@ def _check_shape(config: ModelConfig, precision: Precision, source: Path) -> Non
     if config.head_dim % 16:
         fault = f"head_dim é {config.head_dim}; a atenção do ONNX Runtime pede um múltiplo de 16"
     widths = (config.hidden_size, config.q_size, config.intermediate_size)
-    if precision != "fp32" and any(width % BLOCK for width in widths):
-        fault = f"as larguras {widths} não são todas múltiplas de {BLOCK}, o bloco de {precision}"
+    if precision != "fp32" and any(width % BLOCKS[-1] for width in widths):
+        fault = f"as larguras {widths} não são todas múltiplas de {BLOCKS[-1]}, o bloco de {precision}"
     if fault:
         raise SlmError(
             "E_MODEL_INVALID",

@@ -8,11 +8,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from ptbr_slm_export import export_model
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.manifest import read_manifest
 from ptbr_slm.tokenizer import Tokenizer
-from ptbr_slm_export import export_model
 
 
 def refusal(*arguments, **keywords) -> SlmError:
@@ -71,7 +71,9 @@ def test_an_earlier_export_is_replaced_and_anything_else_is_not_touched(tied, tm
     assert (tmp_path / "arquivo").read_text() == "nem este"
 
 
-def test_what_the_graph_cannot_express_is_refused_by_name_before_any_work(make_model, copy_of, tied, tmp_path):
+def test_what_the_graph_cannot_express_is_refused_by_name_before_any_work(
+    make_model, copy_of, tied, tmp_path
+):
     out = tmp_path / "e"
     assert "head_dim é 24" in refusal(make_model(head_dim=24), out).message
     narrow = make_model(intermediate_size=88)
@@ -119,9 +121,7 @@ def test_a_missing_tensor_leaves_nothing_behind(copy_of, untied, tmp_path, preci
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_an_export_that_answers_otherwise_is_refused_and_the_earlier_one_stays(
-    tied, tmp_path, monkeypatch
-):
+def test_an_export_that_answers_otherwise_is_refused_and_the_earlier_one_stays(tied, tmp_path, monkeypatch):
     import ptbr_slm_export.graph as graph
 
     out = tmp_path / "e"

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from ptbr_slm_export import export_model, verify_export
+from ptbr_slm_export.judge import judge
+from ptbr_slm_export.probe import Answers, Greedy, SelfAgreement
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.eval.bits import BitsPerByte
 from ptbr_slm.storage.manifest import write_manifest
-from ptbr_slm_export import export_model, verify_export
-from ptbr_slm_export.judge import judge
-from ptbr_slm_export.probe import Answers, Greedy, SelfAgreement
 
 
 @pytest.fixture(scope="module")
