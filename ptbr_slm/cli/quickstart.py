@@ -31,7 +31,7 @@ RECIPE: dict[str, Any] = {
     "batch_size": 2,
     "seq_len": 256,
     "max_steps": 1_000_000,
-    "optimizer.learning_rate": 2e-3,
+    "optimizer.learning_rate": 1.5e-3,
     "schedule.kind": "wsd",
     "schedule.cooldown_fraction": 0.5,
     "checkpoint.every": 500,
