@@ -57,10 +57,8 @@ class Greedy:
 class Answers:
     """What one engine said."""
 
-    texts: tuple[tuple[int, ...], ...]
-    """The window and the prompts."""
     logits: tuple[Floats, ...]
-    """(T, V) for each of `texts`."""
+    """(T, V) for the window and for each prompt."""
     greedy: tuple[Greedy, ...]
     bits: BitsPerByte
 
@@ -86,15 +84,18 @@ def make_probe(source: Path, config: ModelConfig, tokenizer: Tokenizer, data: Pa
     return Probe(prompts, window, held_out, tokenizer.byte_lengths)
 
 
-def ask(engine: Engine, probe: Probe, *, greedy: bool) -> Answers:
-    """Every position's logits, greedy continuations if wanted, and bits per byte."""
-    texts = (probe.window, *probe.prompts)
+def ask(engine: Engine, probe: Probe, *, greedy: bool, bits: BitsPerByte | None = None) -> Answers:
+    """Every position's logits, greedy continuations if wanted, and bits per byte unless they are given."""
     return Answers(
-        texts=texts,
-        logits=tuple(engine.logits(text) for text in texts),
+        logits=tuple(engine.logits(text) for text in (probe.window, *probe.prompts)),
         greedy=tuple(continue_greedily(engine, prompt) for prompt in probe.prompts) if greedy else (),
-        bits=bits_per_byte(engine.logits, probe.held_out.windows, probe.byte_lengths),
+        bits=bits or held_out_bits(engine, probe),
     )
+
+
+def held_out_bits(engine: Engine, probe: Probe) -> BitsPerByte:
+    """Bits per byte on the held-out text."""
+    return bits_per_byte(engine.logits, probe.held_out.windows, probe.byte_lengths)
 
 
 def continue_greedily(engine: Engine, prompt: Sequence[int]) -> Greedy:

@@ -17,11 +17,20 @@ from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError, missing_extra
 from ptbr_slm.runtime.load import open_engine
 from ptbr_slm.storage.manifest import read_manifest
-from ptbr_slm.storage.model_folder import check_model_folder, read_config
+from ptbr_slm.storage.model_folder import WeightReader, check_model_folder, read_config
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm_export.identity import source_sha256
 from ptbr_slm_export.judge import Check, judge
-from ptbr_slm_export.probe import Answers, Probe, SelfAgreement, ask, check_self_agreement, make_probe
+from ptbr_slm_export.probe import (
+    Answers,
+    Probe,
+    SelfAgreement,
+    ask,
+    check_self_agreement,
+    held_out_bits,
+    make_probe,
+)
+from ptbr_slm_export.stored import StoredWeights, rounding
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +81,6 @@ class VerifyReport:
 _WRONG_GRAPH = "O export não equivale ao modelo e não deve ser usado: exporte de novo, ou relate o defeito."
 _HINTS = {
     "bits_per_byte": "Esta precisão custa qualidade demais neste modelo: use --precision int8, ou fp32.",
-    "cosine": "Esta precisão altera demais este modelo, ou os pesos não são os dele: use int8 ou fp32.",
 }
 
 
@@ -118,10 +126,16 @@ def compare(
     config, tokenizer = read_config(source), Tokenizer.load(source)
     check_vocabulary(config, tokenizer, source)
     probe = make_probe(source, config, tokenizer, held_out)
-    reference, exported, own = _ask_both(export, source, probe, on_step, greedy=precision == "fp32")
+    stored = StoredWeights(export / "model.onnx", config)
+    on_step("comparando os pesos")
+    worst_weight = rounding(stored, WeightReader(source))
+    on_step("perguntando ao PyTorch")
+    reference = _ask_pytorch(source, stored, probe, precision)
+    on_step("perguntando ao ONNX")
+    exported, own = _ask_export(export, probe, precision)
     return VerifyReport(
         precision=precision,
-        checks=judge(precision, reference, exported, own),
+        checks=judge(precision, reference, exported, own, worst_weight),
         bits_per_byte=exported.bits.value,
         reference_bits_per_byte=reference.bits.value,
         held_out=probe.held_out.name,
@@ -130,24 +144,30 @@ def compare(
     )
 
 
-def _ask_both(
-    export: Path, source: Path, probe: Probe, on_step: Callable[[str], None], *, greedy: bool
-) -> tuple[Answers, Answers, SelfAgreement]:
-    """The model's answers, the export's, and how well the export agrees with itself."""
-    on_step("perguntando ao PyTorch")
+def _ask_pytorch(source: Path, stored: StoredWeights, probe: Probe, precision: str) -> Answers:
+    """Bits per byte of the model; logits over the weights as the export holds them."""
     engine = open_engine(source, "cpu")
     try:
-        reference = ask(engine, probe, greedy=greedy)
+        if precision == "fp32":
+            return ask(engine, probe, greedy=True)
+        bits = held_out_bits(engine, probe)
     finally:
         engine.close()
-    on_step("perguntando ao ONNX")
+    from ptbr_slm.runtime.torch_engine import TorchEngine
+
+    rounded = TorchEngine(source, "cpu", read=stored.read)
+    try:
+        return ask(rounded, probe, greedy=False, bits=bits)
+    finally:
+        rounded.close()
+
+
+def _ask_export(export: Path, probe: Probe, precision: str) -> tuple[Answers, SelfAgreement]:
     engine = open_engine(export, "cpu")
     try:
-        exported = ask(engine, probe, greedy=greedy)
-        own = check_self_agreement(engine, probe)
+        return ask(engine, probe, greedy=precision == "fp32"), check_self_agreement(engine, probe)
     finally:
         engine.close()
-    return reference, exported, own
 
 
 def check_vocabulary(config: ModelConfig, tokenizer: Tokenizer, source: Path) -> None:

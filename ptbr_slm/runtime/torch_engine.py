@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,11 @@ from ptbr_slm.runtime.slots import PREFILL_CHUNK, bucket, check_capacity, check_
 from ptbr_slm.runtime.types import Floats
 from ptbr_slm.storage.manifest import NAME as MANIFEST
 from ptbr_slm.storage.manifest import read_manifest
-from ptbr_slm.storage.model_folder import check_model_folder
+from ptbr_slm.storage.model_folder import WeightReader, check_model_folder, read_config
 from ptbr_slm.tokenizer import Tokenizer
+
+ReadWeight = Callable[[str, tuple[int, ...]], Floats]
+"""Llama's name and shape of a weight -> the weight."""
 
 
 class TorchEngine:
@@ -25,13 +28,17 @@ class TorchEngine:
     name = "torch"
     precision = "fp32"
 
-    def __init__(self, folder: Path, device: str = "auto") -> None:
-        """Open a model folder. device: `auto`, `cpu`, `cuda`. Raises E_PROVIDER, E_MODEL_INVALID..."""
+    def __init__(self, folder: Path, device: str = "auto", *, read: ReadWeight | None = None) -> None:
+        """Open a model folder. device: `auto`, `cpu`, `cuda`. Raises E_PROVIDER, E_MODEL_INVALID...
+
+        read: where the weights come from instead, such as the rounded ones of an export.
+        """
         check_model_folder(folder)
         self.device = _choose_device(device)
         self.tokenizer = Tokenizer.load(folder)
-        self._model: Llama | None = Llama.from_folder(folder).to(self.device).eval().requires_grad_(False)
-        self.config = self._model.config
+        self.config = read_config(folder)
+        model = Llama(self.config).load_hf_weights(read or WeightReader(folder).read)
+        self._model: Llama | None = model.to(self.device).eval().requires_grad_(False)
         self._file_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
         sealed = (folder / MANIFEST).exists()
         self._bits_per_byte = (

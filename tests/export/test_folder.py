@@ -40,6 +40,7 @@ def test_an_export_holds_the_graph_the_tokenizer_the_configuration_and_what_was_
     assert manifest.extra["bits_per_byte"] == report.verification.bits_per_byte
     assert [check["name"] for check in manifest.extra["parity"]["checks"]] == [
         "cosine",
+        "weights",
         "chunked_prefill",
         "ragged_batch",
         "bits_per_byte",

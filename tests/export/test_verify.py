@@ -51,7 +51,9 @@ def test_a_sound_export_passes_with_every_check_measured(export, untied):
     report = verify_export(export, untied)
     assert report.passed
     measured = {check.name: check for check in report.checks}
-    assert list(measured) == ["logits", "greedy", "chunked_prefill", "ragged_batch", "bits_per_byte"]
+    names = ["logits", "greedy", "weights", "chunked_prefill", "ragged_batch", "bits_per_byte"]
+    assert list(measured) == names
+    assert measured["weights"].value == 0
     assert 0 < measured["logits"].value < 1e-4
     assert measured["greedy"].value == 0
     assert report.bits_per_byte == pytest.approx(report.reference_bits_per_byte, rel=1e-5)
@@ -92,7 +94,6 @@ def test_a_model_folder_is_not_an_export_and_a_changed_model_is_found(export, un
 
 def answers(logits: np.ndarray, tokens: tuple[int, ...], gap: float) -> Answers:
     return Answers(
-        texts=((1, 2),),
         logits=(logits,),
         greedy=(Greedy(tokens, (1.0, gap, 1.0)),),
         bits=BitsPerByte(nats=10.0, targets=2, bytes=5),
@@ -103,7 +104,7 @@ def answers(logits: np.ndarray, tokens: tuple[int, ...], gap: float) -> Answers:
 def test_a_greedy_divergence_counts_unless_pytorch_itself_is_tied_there(gap, passes):
     logits = np.random.default_rng(0).standard_normal((2, 9)).astype(np.float32)
     agree = SelfAgreement((0.0, ""), (0.0, ""))
-    checks = judge("fp32", answers(logits, (4, 5, 6), gap), answers(logits, (4, 7, 8), gap), agree)
+    checks = judge("fp32", answers(logits, (4, 5, 6), gap), answers(logits, (4, 7, 8), gap), agree, (0.0, ""))
     greedy = next(check for check in checks if check.name == "greedy")
     assert greedy.passed is passes
     assert "token 2" in greedy.where and ("empate" in greedy.where) is passes
@@ -115,6 +116,42 @@ def test_logits_that_are_not_numbers_fail(precision):
     broken = logits.copy()
     broken[1, 3] = np.nan
     nothing = SelfAgreement((float("inf"), "token a token"), (0.0, ""))
-    checks = judge(precision, answers(logits, (1,), 1.0), answers(broken, (1,), 1.0), nothing)
+    checks = judge(precision, answers(logits, (1,), 1.0), answers(broken, (1,), 1.0), nothing, (0.0, ""))
     assert [check.passed for check in checks if check.name in ("logits", "cosine")] == [False]
     assert not next(check for check in checks if check.name == "chunked_prefill").passed
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+@pytest.mark.parametrize("part", ["qkv", "attention_out", "gate", "down", "norm"])
+def test_a_matrix_swapped_between_two_layers_is_found_in_every_precision(
+    foreign, tmp_path, monkeypatch, part, precision
+):
+    from ptbr_slm_export.weights import LlamaWeights
+
+    right = getattr(LlamaWeights, part)
+    monkeypatch.setattr(LlamaWeights, part, lambda self, layer, *name: right(self, 2 - layer, *name))
+    export_model(foreign, tmp_path / "e", precision=precision, verify=False)
+    report = verify_export(tmp_path / "e", foreign)
+    weights = next(check for check in report.checks if check.name == "weights")
+    assert not weights.passed and "model.layers." in weights.where
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_a_graph_that_computes_something_else_over_the_right_weights_is_found(
+    untied, tmp_path, monkeypatch, precision
+):
+    import ptbr_slm_export.graph as graph
+
+    right = graph.rope_tables
+    monkeypatch.setattr(graph, "rope_tables", lambda config: (right(config)[0], -right(config)[1]))
+    export_model(untied, tmp_path / "e", precision=precision, verify=False)
+    failed = [check.name for check in verify_export(tmp_path / "e", untied).checks if not check.passed]
+    assert failed[0] == "cosine"
+
+
+def test_a_perturbed_scale_of_an_int4_export_is_found(untied, tmp_path):
+    export_model(untied, tmp_path / "e", precision="int4", verify=False)
+    perturb(tmp_path / "e", "embedding.scales", 0.01)  # one block of one row that may never be read
+    resign(tmp_path / "e")
+    error = failure(tmp_path / "e", untied)
+    assert error.code == "E_VERIFY" and "model.embed_tokens.weight" in error.message
