@@ -21,6 +21,9 @@ from machine import facts, read_bandwidth
 from results import spread, table, write_section
 
 PACKAGES = ("onnxruntime", "llama-cpp-python", "onnxruntime-genai", "numpy")
+DISTURBED = 1.5
+"""Best round over median of decode, above which a run is called disturbed: 1.2 at most on a quiet machine, and
+100 for llama.cpp beside one busy process on two cores (2026-11-22)."""
 RIVALS = (
     ("int4", "llama.cpp", ("Q4_0", "Q4_K_M")),
     ("int8", "llama.cpp", ("Q4_0", "Q4_K_M")),
@@ -57,6 +60,7 @@ def main() -> None:
             f"KV capacity {rules.capacity}, {rules.rounds} rounds. "
             f"Memory read bandwidth with {rules.threads} threads: {bandwidth / 1e9:.1f} GB/s (measured).",
             score_table(scores, weight_bytes, bandwidth, reference, rules),
+            *disturbance(scores, rules),
             *comparisons(scores, rules),
         ]
     )
@@ -129,6 +133,23 @@ def comparisons(scores: list[Score], rules: Rules) -> list[str]:
 def _ratio(mine: Score, theirs: list[Score], speeds: Callable[[Score], list[float]]) -> float:
     """Our median over their best median."""
     return statistics.median(speeds(mine)) / max(statistics.median(speeds(score)) for score in theirs)
+
+
+def disturbance(scores: list[Score], rules: Rules) -> list[str]:
+    """A warning where some entry's best round was far above its median: something else used the cores."""
+    worst = max(scores, key=lambda score: _best_over_median(score, rules))
+    if _best_over_median(worst, rules) < DISTURBED:
+        return []
+    return [
+        f"**Disturbed run**: the best round of {worst.entry.tool} {worst.entry.weights} was "
+        f"{_best_over_median(worst, rules):.1f} times its median, so other work took the cores meanwhile. "
+        "Ratios of such a run say who suffers most from a neighbour, not who is faster."
+    ]
+
+
+def _best_over_median(score: Score, rules: Rules) -> float:
+    speeds = decode_speeds(score, rules)
+    return max(speeds) / statistics.median(speeds)
 
 
 def decode_speeds(score: Score, rules: Rules) -> list[float]:
