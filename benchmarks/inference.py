@@ -22,8 +22,9 @@ from results import spread, table, write_section
 
 PACKAGES = ("onnxruntime", "llama-cpp-python", "onnxruntime-genai", "numpy")
 DISTURBED = 1.5
-"""Best round over median of decode, above which a run is called disturbed: 1.2 at most on a quiet machine, and
-100 for llama.cpp beside one busy process on two cores (2026-11-22)."""
+"""Best round over median of decode, above which a run is called disturbed: at most 1.2 on a quiet machine,
+over 80 for llama.cpp beside other work on two cores (2026-11-22)."""
+
 RIVALS = (
     ("int4", "llama.cpp", ("Q4_0", "Q4_K_M")),
     ("int8", "llama.cpp", ("Q4_0", "Q4_K_M")),
