@@ -62,6 +62,16 @@ def test_the_python_example_works_as_written(workplace):
         assert done.stdout.strip()
 
 
+def test_the_example_script_works(workplace):
+    if not (workplace / "runs/meu/export").exists():
+        pytest.skip("precisa do modelo que o passo a passo do README cria (rode o arquivo inteiro)")
+    script = [sys.executable, str(ROOT / "examples/gerar_texto.py"), "runs/meu/export", "O Brasil é"]
+    done = subprocess.run(script, capture_output=True, text=True, cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == lines[1] and lines[0].startswith("O Brasil é")  # whole and streamed, the same text
+
+
 def test_make_knows_the_two_commands():
     for target in ("demo", "test"):
         assert f"make {target}" in README

@@ -1,0 +1,66 @@
+"""What only a CUDA card can tell: `pytest -m gpu`. Under T4 rules: fp16 with GradScaler, no bf16."""
+
+import numpy as np
+import pytest
+import torch
+
+from ptbr_slm.config import ModelConfig
+from ptbr_slm.model import Llama
+from ptbr_slm.train.config import OptimizerConfig
+from ptbr_slm.train.memory import estimate
+from ptbr_slm.train.optim import build_optimizer
+from ptbr_slm.train.precision import choose_precision
+from ptbr_slm.train.step import optimizer_step
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(
+        not torch.cuda.is_available(),
+        reason="precisa de uma GPU CUDA: rode no Kaggle (T4) com  pytest -m gpu",
+    ),
+]
+
+CONFIG = ModelConfig(
+    vocab_size=8192,
+    hidden_size=512,
+    num_layers=6,
+    num_heads=8,
+    num_kv_heads=2,
+    intermediate_size=1408,
+    max_seq_len=512,
+)
+ROWS, LENGTH = 8, 512
+
+
+def train_steps(steps: int, checkpoint_every: int) -> list[float]:
+    """Losses of a few fp16 steps on one repeated batch."""
+    model = Llama(CONFIG).initialize(0).cuda().train()
+    model.checkpoint_every = checkpoint_every
+    optimizer = build_optimizer(model, OptimizerConfig(learning_rate=1e-3))
+    scaler = torch.amp.GradScaler("cuda")
+    batch = np.random.default_rng(0).integers(0, CONFIG.vocab_size, (ROWS, LENGTH + 1))
+    precision = choose_precision("cuda", (7, 5), "auto")
+    results = [
+        optimizer_step(model, optimizer, [batch], precision=precision, scaler=scaler, gradient_clip=1.0)
+        for _ in range(steps)
+    ]
+    return [result.loss for result in results if result.applied]
+
+
+def test_fp16_with_a_scaler_learns_on_the_card():
+    losses = train_steps(12, checkpoint_every=0)
+    assert len(losses) >= 8  # a few steps are skipped while the scale settles
+    assert np.isfinite(losses).all() and losses[-1] < losses[0] - 0.5
+
+
+@pytest.mark.parametrize("checkpoint_every", [0, 1])
+def test_the_planner_is_within_15_percent_of_the_measured_peak(checkpoint_every):
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    train_steps(3, checkpoint_every)
+    measured = torch.cuda.max_memory_allocated() - before
+    planned = estimate(
+        CONFIG, batch_size=ROWS, seq_len=LENGTH, checkpoint_every=checkpoint_every, precision="fp16"
+    )
+    assert abs((planned.total - planned.context) / measured - 1) < 0.15
