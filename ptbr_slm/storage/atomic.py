@@ -6,18 +6,21 @@ Killing `torch.save` left an unreadable newest checkpoint in 18 of 20 tries; thi
 
 from __future__ import annotations
 
+import glob
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ptbr_slm.errors import os_errors
 
 TEMPORARY_PREFIX = ".tmp-"
+_ASIDE = re.compile(r"\.tmp-(.+)-old-\d+-\d+")
 
 
 @contextmanager
@@ -60,10 +63,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success fsync its files and rename it to `path`.
 
     An existing folder at `path` is moved aside first and removed last. On any exception nothing of the
-    new folder is left behind and the old one is untouched.
+    new folder is left behind and the old one is untouched; what an earlier, killed writer left goes, too.
     """
     with os_errors(path):
+        missing = [parent for parent in path.parents if not parent.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent, path.name)
         temporary = path.parent / f"{TEMPORARY_PREFIX}{path.name}-{os.getpid()}"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
@@ -77,17 +82,28 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             fsync_folder(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+            if not path.exists():
+                with suppress(OSError):  # another writer put something there
+                    for parent in missing:
+                        parent.rmdir()
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files and folders that killed processes left in `folder`."""
-    for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
+def remove_leftovers(folder: Path, name: str = "") -> None:
+    """Remove the temporary files and folders that killed processes left in `folder`, of `name` or of all.
+
+    A folder that was moved aside by a writer killed before it put the new one in place goes back instead.
+    """
+    for leftover in folder.glob(TEMPORARY_PREFIX + (f"{glob.escape(name)}-*" if name else "*")):
         pid = leftover.name.rpartition("-")[2]
-        if pid.isdigit() and not process_alive(int(pid)):
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
+        if not pid.isdigit() or process_alive(int(pid)):
+            continue
+        aside = _ASIDE.fullmatch(leftover.name)
+        if aside and not (folder / aside[1]).exists():
+            leftover.rename(folder / aside[1])
+        elif leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 def process_alive(pid: int) -> bool:
