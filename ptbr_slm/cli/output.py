@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from ptbr_slm.brazilian import number as number  # what verbs print with
 from ptbr_slm.errors import Exit
 
 LINE_EVERY_S = 30.0
@@ -174,8 +175,3 @@ def human_bytes(count: float) -> str:
             break
         count /= 1024
     return f"{number(count, 0 if unit == 'B' else 1)} {unit}"
-
-
-def number(value: float, decimals: int = 0) -> str:
-    """12345.6 -> '12.345,6': Brazilian thousands and decimals."""
-    return f"{value:,.{decimals}f}".translate(str.maketrans(",.", ".,"))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from ptbr_slm.brazilian import number
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.errors import SlmError
@@ -15,7 +16,6 @@ from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.config import TrainConfig, seq_len_too_long
 from ptbr_slm.train.memory import MemoryEstimate, estimate
 from ptbr_slm.train.precision import Precision, choose_precision
-from ptbr_slm.train.status import brazilian
 
 HEADROOM = 0.95
 """Share of the device's memory to plan with; the rest is fragmentation."""
@@ -187,4 +187,4 @@ def smaller_batch(config: TrainConfig) -> str:
 
 
 def _gib(size: int) -> str:
-    return brazilian(size / 2**30, 1)
+    return number(size / 2**30, 1)

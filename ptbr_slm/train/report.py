@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 
+from ptbr_slm.brazilian import number
 from ptbr_slm.storage.atomic import atomic_folder, write_text
 from ptbr_slm.train.checkpoint import TrainState
 from ptbr_slm.train.config_file import to_toml
 from ptbr_slm.train.metrics import read_metrics
 from ptbr_slm.train.plan import Plan
-from ptbr_slm.train.status import brazilian, duration
+from ptbr_slm.train.status import duration
 from ptbr_slm.version import __version__
 
 Records = list[dict[str, Any]]
@@ -79,24 +80,24 @@ def smoothed(values: list[float], memory: float = 0.95) -> list[float]:
 def _facts(run: Path, plan: Plan, state: TrainState, by_event: dict[str, Records]) -> list[tuple[str, str]]:
     model, config = plan.model, plan.config
     facts = [
-        ("parâmetros", brazilian(model.num_parameters)),
+        ("parâmetros", number(model.num_parameters)),
         ("formato", f"{model.num_layers} camadas x {model.hidden_size}, "
                     f"{model.num_heads}/{model.num_kv_heads} cabeças, "
-                    f"vocabulário {brazilian(model.vocab_size)}, contexto {brazilian(model.max_seq_len)}"),
-        ("passos", f"{brazilian(state.step)} de {brazilian(config.max_steps)}"),
-        ("tokens treinados", f"{brazilian(state.tokens)} ({brazilian(config.tokens_per_step)} por passo)"),
+                    f"vocabulário {number(model.vocab_size)}, contexto {number(model.max_seq_len)}"),
+        ("passos", f"{number(state.step)} de {number(config.max_steps)}"),
+        ("tokens treinados", f"{number(state.tokens)} ({number(config.tokens_per_step)} por passo)"),
         ("tempo de treino", duration(state.elapsed_s)),
         ("precisão", f"{plan.precision.name}: {plan.precision.reason}"),
     ]  # fmt: skip
     if by_event["step"]:
         first, last = by_event["step"][0], smoothed([r["loss"] for r in by_event["step"]])[-1]
         facts.append(
-            ("perda", f"{brazilian(first['loss'], 3)} no passo {first['step']}, {brazilian(last, 3)} no fim")
+            ("perda", f"{number(first['loss'], 3)} no passo {first['step']}, {number(last, 3)} no fim")
         )
     if by_event["eval"]:
-        facts.append(("bits por byte na validação", brazilian(by_event["eval"][-1]["bits_per_byte"], 4)))
+        facts.append(("bits por byte na validação", number(by_event["eval"][-1]["bits_per_byte"], 4)))
     if state.skipped_steps:
-        facts.append(("passos saltados (fp16)", brazilian(state.skipped_steps)))
+        facts.append(("passos saltados (fp16)", number(state.skipped_steps)))
     versions = f"ptbr-slm {__version__}, PyTorch {torch.__version__}, Python {platform.python_version()}"
     return [*facts, ("versões", versions), ("pasta", str(run))]
 
@@ -127,7 +128,7 @@ def _samples_markdown(samples: Records) -> str:
     for sample in samples:
         if sample["step"] != step:
             step = sample["step"]
-            parts.append(f"\n## Passo {brazilian(step)}\n")
+            parts.append(f"\n## Passo {number(step)}\n")
         parts.append(f"\n{_quote(sample)}\n")
     return "".join(parts)
 

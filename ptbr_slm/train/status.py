@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from ptbr_slm.brazilian import number
+
 if TYPE_CHECKING:
     from ptbr_slm.train.loop import Trainer
 
@@ -40,12 +42,12 @@ def status_line(trainer: Trainer, loss: float) -> str:
     """'passo 120/1.000 · perda 3,21 · 2.345 tokens/s · faltam 2min': Brazilian numbers."""
     minutes = trainer.config.schedule.minutes
     if minutes:
-        left, steps = 60 * minutes - trainer.elapsed_s, f"passo {brazilian(trainer.state.step)}"
+        left, steps = 60 * minutes - trainer.elapsed_s, f"passo {number(trainer.state.step)}"
     else:
         left = (trainer.config.max_steps - trainer.state.step) * trainer.pace.step_s
-        steps = f"passo {brazilian(trainer.state.step)}/{brazilian(trainer.config.max_steps)}"
-    pace = f"{brazilian(trainer.pace.tokens_per_second)} tokens/s"
-    return f"{steps} · perda {brazilian(loss, 2)} · {pace} · faltam {duration(left)}"
+        steps = f"passo {number(trainer.state.step)}/{number(trainer.config.max_steps)}"
+    pace = f"{number(trainer.pace.tokens_per_second)} tokens/s"
+    return f"{steps} · perda {number(loss, 2)} · {pace} · faltam {duration(left)}"
 
 
 def duration(seconds: float) -> str:
@@ -55,8 +57,3 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours}h{minutes:02d}min"
     return f"{minutes}min{rest:02d}s" if minutes else f"{rest}s"
-
-
-def brazilian(value: float, decimals: int = 0) -> str:
-    """12345.6 -> "12.345,6"."""
-    return f"{value:,.{decimals}f}".translate(str.maketrans(",.", ".,"))
