@@ -55,12 +55,7 @@ def export(
     ] = None,
 ) -> Report:
     """Converte um modelo para ONNX com cache KV e só o aceita se responder como o PyTorch."""
-    from ptbr_slm.errors import missing_extra
-
-    try:
-        from ptbr_slm_export import export_model
-    except ModuleNotFoundError as error:
-        raise missing_extra("onnx_ir") from error
+    from ptbr_slm_export import export_model
 
     report = export_model(
         model, output, precision=precision.value, held_out=data, on_step=lambda step: out.note(f"{step}...")

@@ -31,12 +31,7 @@ def verify(
     ] = None,
 ) -> Report:
     """Confere os arquivos de um export e se ele responde como o modelo no PyTorch."""
-    from ptbr_slm.errors import missing_extra
-
-    try:
-        from ptbr_slm_export import verify_export
-    except ModuleNotFoundError as error:
-        raise missing_extra("onnx_ir") from error
+    from ptbr_slm_export import verify_export
 
     report = verify_export(export, against, held_out=data, on_step=lambda step: out.note(f"{step}..."))
     if not report.passed:
