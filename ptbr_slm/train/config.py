@@ -94,13 +94,15 @@ class ScheduleConfig:
     """How the learning rate moves."""
 
     kind: str = "cosine"
-    """`cosine`: warm-up, then half a cosine. `wsd`: warm-up, stable, then a linear cooldown."""
+    """`cosine`: warm-up, then half a cosine. `wsd`: warm-up, stable, then a cooldown to zero."""
     warmup_steps: int | None = None
     """Steps of linear warm-up. None: 2 % of max_steps, from 10 to 1000 (50 when `minutes` is set)."""
     min_lr_ratio: float = 0.1
     """What is left of the learning rate at the end of the cosine; wsd goes to zero."""
     cooldown_fraction: float = 0.2
     """Last share of the run in which wsd cools down."""
+    cooldown_shape: str = "linear"
+    """How wsd's cooldown falls, as planned and on demand: linear, or 1-sqrt (arXiv:2405.18392)."""
     minutes: float = 0.0
     """When set, the run takes this many minutes of training and the schedule follows the clock instead of
     max_steps: the model is cooled down when the time is over. Such a run resumes, but not bit for bit."""
@@ -117,6 +119,8 @@ class ScheduleConfig:
         _require(
             0 <= self.min_lr_ratio <= 1, "schedule.min_lr_ratio", self.min_lr_ratio, "um número de 0 a 1"
         )
+        _require(self.cooldown_shape in ("linear", "1-sqrt"), "schedule.cooldown_shape", self.cooldown_shape,
+                 "linear ou 1-sqrt")  # fmt: skip
         _require(0 <= self.cooldown_fraction <= 1, "schedule.cooldown_fraction", self.cooldown_fraction,
                  "um número de 0 a 1")  # fmt: skip
         _require(0 <= self.minutes < math.inf, "schedule.minutes", self.minutes, "zero ou um número positivo")
@@ -230,9 +234,14 @@ class TrainConfig:
             raise seq_len_too_long(self.seq_len, context, new_run=True)
 
     @property
+    def step_sequences(self) -> int:
+        """Sequences of one optimizer step, over all ranks."""
+        return self.batch_size * self.grad_accum
+
+    @property
     def tokens_per_step(self) -> int:
-        """Target tokens of one optimizer step."""
-        return self.batch_size * self.grad_accum * self.seq_len
+        """Target tokens of one optimizer step, over all ranks."""
+        return self.step_sequences * self.seq_len
 
     @property
     def max_time_s(self) -> float | None:

@@ -1,4 +1,8 @@
-"""The learning rate as a pure function of the step: nothing to save, nothing to restart on resume."""
+"""The learning rate as a pure function of the step: nothing to save, nothing to restart on resume.
+
+A WSD schedule can also be cooled down on demand, at the end of a session (`train.session`): its rate is then
+`lr_factor` of the stable phase times `cooldown_factor` of the share of the cooldown that is done.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ def lr_factor(schedule: ScheduleConfig, step: int, max_steps: int, elapsed_s: fl
     else:
         progress = min(1.0, (step - warmup) / max(1, max_steps - warmup))
     if schedule.kind == "wsd":
-        return cooldown(progress, schedule.cooldown_fraction)
+        return cooldown(progress, schedule.cooldown_fraction, schedule.cooldown_shape)
     return cosine(progress, schedule.min_lr_ratio)
 
 
@@ -29,8 +33,18 @@ def cosine(progress: float, floor: float) -> float:
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def cooldown(progress: float, fraction: float) -> float:
-    """1 until the last `fraction`, then linearly to 0 (WSD: Hu et al., 2024, arXiv:2404.06395)."""
+def cooldown(progress: float, fraction: float, shape: str = "linear") -> float:
+    """1 until the last `fraction` of the run, then down to 0 (WSD: Hu et al., 2024, arXiv:2404.06395)."""
     if fraction <= 0:
         return 1.0
-    return min(1.0, (1 - progress) / fraction)
+    return cooldown_factor(1 - (1 - progress) / fraction, shape)
+
+
+def cooldown_factor(done: float, shape: str = "linear") -> float:
+    """Factor of the stable rate when `done` (0 to 1) of a cooldown is over: 1 before it, 0 after it.
+
+    `linear` falls evenly; `1-sqrt` falls faster at first and spends longer at small rates (Hägele et al., 2024,
+    arXiv:2405.18392).
+    """
+    done = min(1.0, max(0.0, done))
+    return 1 - (math.sqrt(done) if shape == "1-sqrt" else done)

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from ptbr_slm.train.config import ScheduleConfig
-from ptbr_slm.train.schedule import lr_factor
+from ptbr_slm.train.schedule import cooldown_factor, lr_factor
 
 COSINE = ScheduleConfig(kind="cosine", warmup_steps=10, min_lr_ratio=0.1)
 WSD = ScheduleConfig(kind="wsd", warmup_steps=10, cooldown_fraction=0.5)
@@ -49,3 +49,18 @@ def test_a_schedule_in_minutes_follows_the_clock_not_the_steps():
     assert lr_factor(timed, 500, 1_000_000, elapsed_s=90) == pytest.approx(0.5)
     assert lr_factor(timed, 3, 1_000_000, elapsed_s=120) == 0.0
     assert math.isclose(lr_factor(timed, 0, 1_000_000, elapsed_s=119), 0.5)
+
+
+@pytest.mark.parametrize("shape", ["linear", "1-sqrt"])
+def test_a_cooldown_falls_from_one_to_zero_and_stays_there(shape):
+    factors = [cooldown_factor(done / 20, shape) for done in range(-2, 23)]
+    assert factors[:3] == [1.0] * 3 and factors[-3:] == [0.0] * 3
+    assert all(a > b for a, b in itertools.pairwise(factors[2:-2]))
+    assert cooldown_factor(0.25, shape) == {"linear": 0.75, "1-sqrt": 0.5}[shape]
+
+
+@pytest.mark.parametrize("shape", ["linear", "1-sqrt"])
+def test_a_planned_cooldown_is_the_one_on_demand_over_its_share_of_the_run(shape):
+    schedule = ScheduleConfig(kind="wsd", warmup_steps=0, cooldown_fraction=0.5, cooldown_shape=shape)
+    for step in range(50, 101):
+        assert lr_factor(schedule, step, 100) == pytest.approx(cooldown_factor((step - 50) / 50, shape))
