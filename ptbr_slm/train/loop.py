@@ -23,6 +23,7 @@ from ptbr_slm.train.metrics import MetricsLog
 from ptbr_slm.train.optim import build_optimizer, set_learning_rate
 from ptbr_slm.train.order import WindowOrder
 from ptbr_slm.train.plan import Plan
+from ptbr_slm.train.ranks import ALONE, Ranks
 from ptbr_slm.train.samples import write_sample
 from ptbr_slm.train.schedule import lr_factor
 from ptbr_slm.train.status import Pace, status_line
@@ -36,8 +37,18 @@ MAX_SKIPS = 25
 class Trainer:
     """A run in progress."""
 
-    def __init__(self, plan: Plan, data: PreparedData, tokenizer: Tokenizer, listener: Listener) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        data: PreparedData,
+        tokenizer: Tokenizer,
+        listener: Listener,
+        ranks: Ranks = ALONE,
+    ) -> None:
         self.plan, self.config, self.listener, self.tokenizer = plan, plan.config, listener, tokenizer
+        self.ranks = ranks
+        self.rows = self.config.batch_size
+        """Sequences of the micro-batch in use; below batch_size after an out of memory."""
         self.train_split = data.split("train")
         self.order = WindowOrder(self.train_split.tokens, self.config.seq_len, self.config.seed)
         self.held_out = held_out(
@@ -117,16 +128,17 @@ class Trainer:
             self._skip_or_fail(result, rate)
         self.pace.add(result.target_tokens, time.monotonic() - started)
         state.step += 1
-        state.cursor += self.config.batch_size * self.config.grad_accum
+        state.cursor += self.config.step_sequences
         state.tokens += result.target_tokens
         self._record(metrics, result, rate)
 
     def _micro_batches(self) -> list[npt.NDArray[np.int64]]:
-        """grad_accum arrays (batch_size, seq_len + 1), read from the memory-mapped shards."""
-        rows, accum, length = self.config.batch_size, self.config.grad_accum, self.config.seq_len + 1
-        starts = self.order.starts(self.state.cursor, rows * accum).tolist()
-        windows = [self.train_split.read(start, start + length) for start in starts]
-        return [np.stack(windows[i * rows : (i + 1) * rows]) for i in range(accum)]
+        """This rank's share of the step, in arrays of at most `rows` x (seq_len + 1) tokens."""
+        starts = self.order.starts(self.state.cursor, self.config.step_sequences)
+        mine = starts[self.ranks.share(len(starts))].tolist()
+        length = self.config.seq_len + 1
+        windows = [self.train_split.read(start, start + length) for start in mine]
+        return [np.stack(windows[i : i + self.rows]) for i in range(0, len(windows), self.rows)]
 
     def _skip_or_fail(self, result: StepResult, rate: float) -> None:
         if self.scaler is not None and math.isfinite(result.loss):
