@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
+from ptbr_slm.train.optimizer_memory import STATES, layer_matrices, state_bytes, update_bytes
 
 GIB = 1 << 30
 
@@ -27,8 +28,8 @@ CUDA_CONTEXT_BYTES = int(0.56 * GIB)
 FP32, INDEX = 4, 8
 _HALF = {"fp32": 4, "fp16": 2, "bf16": 2}
 """Precision -> bytes of a matrix product's inputs under autocast."""
-_OPTIMIZER_STATE = {"adamw": 8}
-"""Optimizer -> bytes of state a parameter: AdamW keeps two fp32 moments."""
+_OPTIMIZERS = dict.fromkeys(STATES, 0)
+_PARALLEL = {"ddp": 0, "fsdp": 1}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,16 +53,18 @@ class MemoryEstimate:
     """The loss: logits, log-probabilities and their gradients."""
     workspace: int
     """Gradients on their way: of a layer's insides, and of the embedding, whose two halves are added last."""
+    communication: int
+    """Whole layers that FSDP gathers around the one at work. DDP adds nothing: its gradients are the buckets."""
     context: int
     """CUDA context; 0 on the CPU."""
     peak: str
-    """Which instant it is: `loss`, `layers` or `embedding`."""
+    """Which instant it is: `loss`, `layers`, `embedding` or `update` (the optimizer's)."""
 
     @property
     def total(self) -> int:
         """All of it, in bytes."""
         held = self.weights + self.autocast_cache + self.gradients + self.optimizer
-        return held + self.activations + self.logits + self.workspace + self.context
+        return held + self.activations + self.logits + self.workspace + self.communication + self.context
 
 
 def fits_t4(estimate: MemoryEstimate) -> bool:
@@ -78,26 +81,35 @@ def estimate(
     precision: str,
     optimizer: str = "adamw",
     device: str = "cuda",
+    ranks: int = 1,
+    parallel: str = "ddp",
 ) -> MemoryEstimate:
-    """Memory of one training step of `batch_size` sequences of `seq_len` tokens on one device.
+    """Memory on one device of a training step with micro-batches of `batch_size` sequences of `seq_len` tokens.
 
     checkpoint_every: 0 keeps all activations; k recomputes layers 0, k, 2k, ... (`Llama.checkpoint_every`).
-    precision: fp32, or fp16/bf16 for autocast over fp32 weights. device: `cuda` or `cpu`.
-    Raises E_CONFIG for a value that is none of these.
+    precision: fp32, or fp16/bf16 for autocast over fp32 weights. optimizer: adamw, adamw8bit or muon.
+    device: `cuda` or `cpu`. ranks, parallel: how many devices share the work, `ddp` (each holds all) or `fsdp`
+    (each holds its share of weights, gradients and state). Raises E_CONFIG for a value that is none of these.
     """
-    _check(batch_size=batch_size, seq_len=seq_len, checkpoint_every=checkpoint_every)
+    _check(batch_size=batch_size, seq_len=seq_len, checkpoint_every=checkpoint_every, ranks=ranks)
     half = _choice("precision", precision, _HALF)
-    state = _choice("optimizer", optimizer, _OPTIMIZER_STATE)
+    _choice("optimizer", optimizer, _OPTIMIZERS)
+    shards = ranks if _choice("parallel", parallel, _PARALLEL) else 1
     step = _Step(model, batch_size, seq_len, checkpoint_every, half, device)
+    gathered = _gathered(model) if shards > 1 else 0
+    update = _Instant("update", 0, 0, 0, update_bytes(model, optimizer))
     worst = max(step.instants(), key=lambda instant: instant.total)
+    if update.total > worst.total + gathered:
+        worst, gathered = update, 0
     return MemoryEstimate(
-        weights=FP32 * model.num_parameters,
+        weights=-(-FP32 * model.num_parameters // shards),
         autocast_cache=worst.copies,
-        gradients=FP32 * model.num_parameters,
-        optimizer=state * model.num_parameters,
+        gradients=-(-FP32 * model.num_parameters // shards),
+        optimizer=-(-state_bytes(model, optimizer) // shards),
         activations=worst.activations,
         logits=worst.logits,
         workspace=worst.workspace,
+        communication=gathered,
         context=CUDA_CONTEXT_BYTES if device == "cuda" else 0,
         peak=worst.name,
     )
@@ -109,6 +121,14 @@ def saved_tensors(
     """Bytes that autograd holds once the loss is known, weights left out: what saved-tensor hooks count."""
     half = _choice("precision", precision, _HALF)
     return _Step(model, batch_size, seq_len, checkpoint_every, half, device).saved()
+
+
+def _gathered(model: ModelConfig) -> int:
+    """What FSDP2 holds whole, in fp32: the layer at work, the one fetched ahead, a layer's gradient on its way to
+    the shards, and the root group (embedding, head, last norm), which stays whole from forward to backward.
+    """
+    root = model.num_parameters - model.num_layers * model.layer_parameters
+    return FP32 * (3 * model.layer_parameters + root)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +205,7 @@ class _Step:
         """Half-precision copies of the matrices of so many layers, and of the head."""
         if self.half == FP32:
             return 0
-        matrices = self.model.layer_parameters - 2 * self.model.hidden_size
-        return self.half * (layers * matrices + (self.head if head else 0))
+        return self.half * (layers * layer_matrices(self.model) + (self.head if head else 0))
 
     def saved(self) -> int:
         """Kept when the loss is known: layers, ends, copies of matrices not recomputed, log-probabilities."""
