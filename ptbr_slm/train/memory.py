@@ -54,7 +54,7 @@ class MemoryEstimate:
     workspace: int
     """Gradients on their way: of a layer's insides, and of the embedding, whose two halves are added last."""
     communication: int
-    """Whole layers that FSDP gathers around the one at work. DDP adds nothing: its gradients are the buckets."""
+    """What FSDP gathers around the layer at work. DDP adds nothing: its gradients are its buckets."""
     context: int
     """CUDA context; 0 on the CPU."""
     peak: str
@@ -84,12 +84,12 @@ def estimate(
     ranks: int = 1,
     parallel: str = "ddp",
 ) -> MemoryEstimate:
-    """Memory on one device of a training step with micro-batches of `batch_size` sequences of `seq_len` tokens.
+    """Memory on one device of a training step with micro-batches of `batch_size` x `seq_len` tokens.
 
     checkpoint_every: 0 keeps all activations; k recomputes layers 0, k, 2k, ... (`Llama.checkpoint_every`).
     precision: fp32, or fp16/bf16 for autocast over fp32 weights. optimizer: adamw, adamw8bit or muon.
-    device: `cuda` or `cpu`. ranks, parallel: how many devices share the work, `ddp` (each holds all) or `fsdp`
-    (each holds its share of weights, gradients and state). Raises E_CONFIG for a value that is none of these.
+    device: `cuda` or `cpu`. ranks, parallel: how many devices share the work, `ddp` (each holds all) or
+    `fsdp` (each holds its share of weights, gradients and state). Raises E_CONFIG for any other value.
     """
     _check(batch_size=batch_size, seq_len=seq_len, checkpoint_every=checkpoint_every, ranks=ranks)
     half = _choice("precision", precision, _HALF)
@@ -124,8 +124,8 @@ def saved_tensors(
 
 
 def _gathered(model: ModelConfig) -> int:
-    """What FSDP2 holds whole, in fp32: the layer at work, the one fetched ahead, a layer's gradient on its way to
-    the shards, and the root group (embedding, head, last norm), which stays whole from forward to backward.
+    """What FSDP2 holds whole, in fp32: the layer at work, the one fetched ahead, a layer's gradient on its
+    way to the shards, and the root group (embedding, head, last norm), whole from forward to backward.
     """
     root = model.num_parameters - model.num_layers * model.layer_parameters
     return FP32 * (3 * model.layer_parameters + root)
