@@ -1,0 +1,85 @@
+"""Faults on purpose: where the tests make a run lose its power, its memory, its disk or its mind.
+
+    PTBR_SLM_FAULT="kill@checkpoint.after_weights:2"    at the 2nd time that this point is passed
+    PTBR_SLM_FAULT="oom@step.backward:5:1"              the 5th time, on rank 1 only
+    PTBR_SLM_FAULT="nan@step.loss:3;enospc@checkpoint.after_weights"      two faults
+
+Kinds: `kill` (SIGKILL), `oom` (torch.OutOfMemoryError), `enospc` (disk full), `error` (RuntimeError); every other
+word, such as `nan`, makes `maybe_fail` answer True, and the caller does what it means. Each fault strikes once a
+process. Unarmed, a point costs one look into the environment.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from dataclasses import dataclass
+
+VARIABLE = "PTBR_SLM_FAULT"
+
+
+@dataclass(slots=True)
+class _Fault:
+    """One fault that waits for its point."""
+
+    kind: str
+    point: str
+    left: int
+    """Times the point is still to be passed; the fault strikes when it comes to 0."""
+    rank: str
+    """The rank it strikes, empty for all."""
+
+
+_armed: tuple[str, list[_Fault]] = ("", [])
+
+
+def maybe_fail(point: str) -> bool:
+    """Strike where a fault is armed for this point; True asks the caller to do the damage itself."""
+    text = os.environ.get(VARIABLE)
+    if not text:
+        return False
+    struck = [fault for fault in _faults(text) if _counts(fault, point)]
+    for fault in struck:
+        _strike(fault)
+    return bool(struck)
+
+
+def reset() -> None:
+    """Forget how often each point was passed: for tests that arm the same fault twice in one process."""
+    global _armed
+    _armed = ("", [])
+
+
+def _faults(text: str) -> list[_Fault]:
+    global _armed
+    if _armed[0] != text:
+        _armed = (text, [_parse(part) for part in text.split(";")])
+    return _armed[1]
+
+
+def _parse(text: str) -> _Fault:
+    kind, _, rest = text.strip().partition("@")
+    point, hit, rank = [*rest.split(":"), "", ""][:3]
+    return _Fault(kind, point, int(hit or 1), rank)
+
+
+def _counts(fault: _Fault, point: str) -> bool:
+    if fault.point != point or (fault.rank and fault.rank != os.environ.get("RANK", "0")):
+        return False
+    fault.left -= 1
+    return fault.left == 0
+
+
+def _strike(fault: _Fault) -> None:
+    where = f"fault injected at {fault.point}"
+    if fault.kind == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if fault.kind == "enospc":
+        raise OSError(errno.ENOSPC, f"No space left on device ({where})")
+    if fault.kind == "error":
+        raise RuntimeError(where)
+    if fault.kind == "oom":
+        import torch
+
+        raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate 2.00 GiB ({where})")
