@@ -92,9 +92,9 @@ def dry_run_report(found: DryRun) -> Report:
     epochs = "só depois de preparar os dados" if found.epochs is None else number(found.epochs, 2)
     rows = [
         ("parâmetros", number(plan.model.num_parameters)),
-        ("tokens por passo", number(config.tokens_per_step)),
+        ("tokens por passo", number(config.step_tokens)),
         ("passos", number(config.max_steps)),
-        ("tokens do treino", number(config.tokens_per_step * config.max_steps)),
+        ("tokens do treino", number(config.step_tokens * config.max_steps)),
         ("épocas", epochs),
         *((f"memória: {name}", human_bytes(size)) for name, size in _parts(plan.memory) if size),
     ]
@@ -106,7 +106,7 @@ def dry_run_report(found: DryRun) -> Report:
     data = {
         "event": "plan",
         "parameters": plan.model.num_parameters,
-        "tokens_per_step": config.tokens_per_step,
+        "tokens_per_step": config.step_tokens,
         "max_steps": config.max_steps,
         "epochs": found.epochs,
         "train_tokens": found.train_tokens,

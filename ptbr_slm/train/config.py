@@ -15,6 +15,9 @@ from typing import Any
 from ptbr_slm.config import ModelConfig, model_config
 from ptbr_slm.errors import SlmError
 
+AUTO = 0
+"""`batch_size` of a configuration that says `auto`; the plan of a run has a number in its place."""
+
 DEFAULT_PROMPTS = ("O Brasil é", "Era uma vez", "A língua portuguesa")
 
 
@@ -166,7 +169,7 @@ class CheckpointConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
-    """All of a run. Tokens of an optimizer step = batch_size * grad_accum * seq_len."""
+    """All of a run. Tokens of an optimizer step = batch_size * grad_accum * seq_len, over all devices."""
 
     data: Path
     """Prepared data, or text, JSONL or Parquet to prepare on the way."""
@@ -179,9 +182,12 @@ class TrainConfig:
     init_from: Path | None = None
     """A model folder whose weights the run starts from."""
     batch_size: int = 8
-    """Sequences of one micro-batch."""
+    """Sequences of one micro-batch; `auto` (`AUTO`) takes the fastest that fits the memory."""
     grad_accum: int = 1
-    """Micro-batches of one optimizer step."""
+    """Micro-batches of one optimizer step; follows from tokens_per_step where that is set."""
+    tokens_per_step: int | None = None
+    """Tokens of one optimizer step, a multiple of batch_size * seq_len. None: batch_size * grad_accum *
+    seq_len; with batch_size auto, by the size of the model (`default_tokens_per_step`)."""
     seq_len: int = 256
     """Tokens of a training sequence. Activations grow linearly with it."""
     max_steps: int = 1000
@@ -207,8 +213,9 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "grad_accum", "seq_len", "max_steps"):
+        for name in ("grad_accum", "seq_len", "max_steps"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "um inteiro positivo")
+        self._check_step()
         _require(self.precision in ("auto", "fp32", "fp16", "bf16"), "precision", self.precision,
                  "auto, fp32, fp16 ou bf16")  # fmt: skip
         _require(self.device in ("auto", "cpu", "cuda"), "device", self.device, "auto, cpu ou cuda")
@@ -218,6 +225,31 @@ class TrainConfig:
         if self.max_time:
             seconds_of(self.max_time)
         self._check_model()
+
+    def _check_step(self) -> None:
+        """batch_size, grad_accum and tokens_per_step say the same, or leave something to derive."""
+        _require(self.batch_size >= AUTO, "batch_size", self.batch_size, "um inteiro positivo ou auto")
+        if self.tokens_per_step is None:
+            if self.batch_size == AUTO and self.grad_accum != 1:
+                raise SlmError(
+                    "E_CONFIG",
+                    "com batch_size auto, grad_accum é calculado; o que se escolhe são os tokens por passo.",
+                    where="--batch-size auto",
+                    hint=f"Troque --grad-accum {self.grad_accum} por --tokens-per-step N.",
+                )
+            return
+        piece = self.seq_len * (self.batch_size or 1)
+        sequences = self.tokens_per_step // self.seq_len
+        agrees = self.grad_accum in (1, sequences // (self.batch_size or 1))
+        if self.tokens_per_step < 1 or self.tokens_per_step % piece or not agrees:
+            near = max(1, round(self.tokens_per_step / piece)) * piece
+            raise SlmError(
+                "E_CONFIG",
+                f"tokens_per_step ({self.tokens_per_step}) não é batch_size x grad_accum x seq_len "
+                f"({self.batch_size or 'auto'} x {self.grad_accum} x {self.seq_len}).",
+                where="--tokens-per-step",
+                hint=f"Deixe --grad-accum de fora, que é calculado, e use --tokens-per-step {near}.",
+            )
 
     def _check_model(self) -> None:
         if self.init_from is not None and (self.model_size is not None or self.model.given()):
@@ -236,10 +268,12 @@ class TrainConfig:
     @property
     def step_sequences(self) -> int:
         """Sequences of one optimizer step, over all ranks."""
+        if self.tokens_per_step is not None:
+            return self.tokens_per_step // self.seq_len
         return self.batch_size * self.grad_accum
 
     @property
-    def tokens_per_step(self) -> int:
+    def step_tokens(self) -> int:
         """Target tokens of one optimizer step, over all ranks."""
         return self.step_sequences * self.seq_len
 
@@ -275,6 +309,16 @@ class TrainConfig:
             optimizer=replace(self.optimizer, learning_rate=rate),
             schedule=replace(self.schedule, warmup_steps=warmup),
         )
+
+
+def default_tokens_per_step(num_parameters: int, seq_len: int) -> int:
+    """For batch_size auto: the power of two at or below 15 * sqrt(N), in whole sequences.
+
+    131,072 at 85m and 160m, 262,144 at 400m and 800m: within a factor of two of DeepSeek LLM's fit for a
+    fully trained 85m (2024, arXiv:2401.02954), and less above, where a Kaggle quota ends long before that.
+    """
+    tokens = 1 << int(math.log2(15 * math.sqrt(num_parameters)))
+    return max(1, tokens // seq_len) * seq_len
 
 
 _CHECKPOINTING = re.compile(r"auto|none|full|every:[1-9]\d*")

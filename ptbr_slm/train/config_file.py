@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from ptbr_slm.errors import SlmError, os_errors
-from ptbr_slm.train.config import TrainConfig
+from ptbr_slm.train.config import AUTO, TrainConfig
 
 _NOT_WRITTEN = ("resume", "allow_config_change")
 """How a run is started, not what it is."""
+_AUTO = ("batch_size",)
+"""Numbers that may be the word `auto`."""
 
 
 def load_config(
@@ -66,6 +68,8 @@ def to_values(config: Any, prefix: str = "") -> dict[str, Any]:
         value = getattr(config, item.name)
         if dataclasses.is_dataclass(value):
             values |= to_values(value, f"{prefix}{item.name}.")
+        elif prefix + item.name in _AUTO and value == AUTO:
+            values[prefix + item.name] = "auto"
         elif value is not None:
             plain = (
                 str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
@@ -158,6 +162,10 @@ _NAMES = {int: "um inteiro", float: "um número", bool: "true ou false", str: "u
 def _convert(key: str, value: Any, kind: Any) -> Any:
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     wanted = next(option for option in options if option is not type(None))
+    if key in _AUTO and value in ("auto", AUTO):
+        if value == AUTO:
+            raise _wrong_type(key, value, "um inteiro positivo ou auto")
+        return AUTO
     if value is None and type(None) in options:
         return None
     if typing.get_origin(wanted) is tuple:

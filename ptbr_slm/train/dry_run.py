@@ -37,7 +37,7 @@ def dry_run(config: TrainConfig) -> DryRun:
     check_enough_text(plan.config, data)
     tokens = data.split("train").tokens
     windows = WindowOrder(tokens, config.seq_len, config.seed).windows
-    return DryRun(plan, tokens, config.batch_size * config.grad_accum * config.max_steps / windows)
+    return DryRun(plan, tokens, plan.config.step_sequences * config.max_steps / windows)
 
 
 def _not_prepared(config: TrainConfig) -> DryRun:

@@ -85,7 +85,7 @@ def _facts(run: Path, plan: Plan, state: TrainState, by_event: dict[str, Records
                     f"{model.num_heads}/{model.num_kv_heads} cabeças, "
                     f"vocabulário {number(model.vocab_size)}, contexto {number(model.max_seq_len)}"),
         ("passos", f"{number(state.step)} de {number(config.max_steps)}"),
-        ("tokens treinados", f"{number(state.tokens)} ({number(config.tokens_per_step)} por passo)"),
+        ("tokens treinados", f"{number(state.tokens)} ({number(config.step_tokens)} por passo)"),
         ("tempo de treino", duration(state.elapsed_s)),
         ("precisão", f"{plan.precision.name}: {plan.precision.reason}"),
     ]  # fmt: skip

@@ -15,7 +15,7 @@ from ptbr_slm.train.events import Listener
 
 _FREE = (
     "data", "output", "tokenizer", "model_size", "init_from", "max_time", "checkpointing", "device", "resume",
-    "allow_config_change", "evaluation.", "checkpoint.", "model.",
+    "allow_config_change", "evaluation.", "checkpoint.", "model.", "batch_size", "grad_accum",
 )  # fmt: skip
 """Settings that may change between sessions: they do not alter the course of the weights, or are compared as
 what they stand for (the model's shape, the data's and the tokenizer's sha256)."""
@@ -135,8 +135,10 @@ def check_unchanged(
 
 
 def _course(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that alter the course of a run."""
-    return {key: value for key, value in values.items() if not key.startswith(_FREE)}
+    """The settings that alter the course of a run; of the micro-batches, only what a step adds up to."""
+    tokens = values["batch_size"] * values["grad_accum"] * values["seq_len"]
+    course = {key: value for key, value in values.items() if not key.startswith(_FREE)}
+    return course | {"tokens_per_step": tokens}
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

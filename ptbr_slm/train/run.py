@@ -100,7 +100,7 @@ def _announce(plan: Plan, data: PreparedData, listener: Listener) -> None:
             "precision_reason": plan.precision.reason,
             "checkpoint_every": plan.checkpoint_every,
             "checkpointing_reason": plan.checkpointing_reason,
-            "tokens_per_step": plan.config.tokens_per_step,
+            "tokens_per_step": plan.config.step_tokens,
             "train_tokens": data.split("train").tokens,
             "learning_rate": plan.config.optimizer.learning_rate,
             "notes": list(plan.notes),

@@ -160,7 +160,7 @@ def test_a_checkpoint_of_a_newer_version_is_named_and_kept(settings):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"batch_size": 4}, "batch_size 2 -> 4"),
+        ({"batch_size": 4}, "tokens_per_step 64 -> 128"),
         ({"optimizer.weight_decay": 0.2}, "optimizer.weight_decay 0.1 -> 0.2"),
         ({"seed": 5}, "seed 0 -> 5"),
         ({"max_steps": 20}, "max_steps 8 -> 20"),
