@@ -38,7 +38,7 @@ def find_machado(environment: Mapping[str, str] | None = None) -> Path:
 
 
 def write_machado(found: Path, path: Path) -> None:
-    """Write each work as a JSON line with `text`, `source` and `license`. Raises E_FETCH for an empty corpus."""
+    """Write each work as a JSON line with `text`, `source` and `license`. Raises E_FETCH if empty."""
     count = 0
     with os_errors(path), path.open("w", encoding="utf-8", newline="\n") as file:
         for name, raw in _works(found):
