@@ -13,6 +13,7 @@ from ptbr_slm.data.prepared import Split
 from ptbr_slm.model import IGNORE, Llama
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.precision import Precision
+from ptbr_slm.train.ranks import ALONE, Ranks
 from ptbr_slm.train.step import autocast
 
 
@@ -46,16 +47,20 @@ def held_out(split: Split, tokenizer: Tokenizer, seq_len: int, tokens: int) -> H
 
 
 @torch.no_grad()
-def bits_per_byte(model: Llama, text: HeldOut, batch_size: int, precision: Precision) -> float:
-    """Nats over the targets that count / ln 2 / their bytes."""
+def bits_per_byte(
+    model: Llama, text: HeldOut, batch_size: int, precision: Precision, ranks: Ranks = ALONE
+) -> float:
+    """Nats over the targets that count / ln 2 / their bytes; each rank reads its share of the windows."""
     device = model.embed.weight.device
     was_training = model.training
     model.eval()
     nats = torch.zeros((), dtype=torch.float64, device=device)
-    for start in range(0, len(text.inputs), batch_size):
-        inputs = torch.from_numpy(text.inputs[start : start + batch_size]).to(device)  # (B, T)
-        targets = torch.from_numpy(text.targets[start : start + batch_size]).to(device)
+    mine = ranks.share(len(text.inputs))
+    for start in range(mine.start, mine.stop, batch_size):
+        rows = slice(start, min(start + batch_size, mine.stop))
+        inputs = torch.from_numpy(text.inputs[rows]).to(device)  # (B, T)
+        targets = torch.from_numpy(text.targets[rows]).to(device)
         with autocast(device, precision):
             nats += model.loss_sum(inputs, targets)
     model.train(was_training)
-    return float(nats) / math.log(2) / text.bytes
+    return float(ranks.sum_(nats)) / math.log(2) / text.bytes

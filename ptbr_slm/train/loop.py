@@ -22,13 +22,14 @@ from ptbr_slm.train.events import Listener
 from ptbr_slm.train.metrics import MetricsLog
 from ptbr_slm.train.optim import build_optimizer, set_learning_rate
 from ptbr_slm.train.order import WindowOrder
+from ptbr_slm.train.parallel import parallelize
 from ptbr_slm.train.plan import Plan
 from ptbr_slm.train.ranks import ALONE, Ranks
 from ptbr_slm.train.samples import write_sample
 from ptbr_slm.train.schedule import lr_factor
 from ptbr_slm.train.status import Pace, status_line
 from ptbr_slm.train.step import StepResult, optimizer_step
-from ptbr_slm.train.stop import Deadline, SignalGuard, StopReason
+from ptbr_slm.train.stop import Deadline, SignalGuard, StopReason, most_urgent, urgency
 
 MAX_SKIPS = 25
 """fp16 steps skipped in a row before giving up: the scale has then fallen from 65,536 by 2^25."""
@@ -56,6 +57,7 @@ class Trainer:
         )
         self.model = Llama(plan.model).to(plan.device)
         self.model.checkpoint_every = plan.checkpoint_every
+        self.parallel = parallelize(self.model, ranks)
         self.optimizer = build_optimizer(self.model, self.config.optimizer)
         self.scaler = torch.amp.GradScaler(plan.device.type) if plan.precision.needs_scaler else None
         self.state = TrainState(
@@ -68,6 +70,7 @@ class Trainer:
         self.save_s = checkpoint_bytes(plan.model.num_parameters) / 200e6  # until one was measured
         self._skips_in_a_row = 0
         self._elapsed_before, self._began = 0.0, time.monotonic()
+        self._told_elapsed: float | None = None
 
     def resume(self, state: TrainState) -> None:
         """Continue from this state; weights and moments are restored already."""
@@ -79,7 +82,9 @@ class Trainer:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds of training over all sessions."""
+        """Seconds of training over all sessions; with several ranks, as the main one told when it last did."""
+        if self._told_elapsed is not None:
+            return self._told_elapsed
         return self._elapsed_before + time.monotonic() - self._began
 
     @property
@@ -96,19 +101,30 @@ class Trainer:
         """
         self._began = time.monotonic()
         self.model.train()
+        self.parallel.agree_on_weights()
+        self._agree(None)
         if self._due(self.config.evaluation.every):
             self.observe(metrics)  # where a stop came between a step and its evaluation
         while self.progress < 1.0:
             self._step(metrics)
-            if guard.reason is not None:
-                return guard.reason
+            if (reason := self._agree(guard.reason)) is not None:
+                return reason
             if self._due(self.config.evaluation.every):
                 self.observe(metrics)
-            if deadline.reached(self.pace.slowest_s, self.save_s):
+            if self.ranks.any(deadline.reached(self.pace.slowest_s, self.save_s)):
                 return "max_time"
             if self._due(self.config.checkpoint.every):
                 self.save()
         return None
+
+    def _agree(self, reason: StopReason | None) -> StopReason | None:
+        """One word between the ranks after each step: the main one's clock, and the most urgent reason of any."""
+        if self.ranks.world == 1:
+            return reason
+        self._told_elapsed = None
+        words = self.ranks.exchange([self.elapsed_s, urgency(reason)])
+        self._told_elapsed = words[0][0]
+        return most_urgent(int(word[1]) for word in words)
 
     def _step(self, metrics: MetricsLog) -> None:
         state, peak = self.state, self.config.optimizer.learning_rate
@@ -123,6 +139,8 @@ class Trainer:
             precision=self.plan.precision,
             scaler=self.scaler,
             gradient_clip=self.config.optimizer.gradient_clip,
+            parallel=self.parallel,
+            ranks=self.ranks,
         )
         if not result.applied:
             self._skip_or_fail(result, rate)
@@ -185,14 +203,16 @@ class Trainer:
             self.listener.event({"event": "warning", "code": "first_loss", "message": message})
 
     def observe(self, metrics: MetricsLog) -> None:
-        """Evaluate and write samples, once a step."""
+        """Evaluate (all ranks) and write samples (the main one), once a step."""
         step, settings = self.state.step, self.config.evaluation
-        if self.held_out is not None and not metrics.has("eval", step):
-            value = bits_per_byte(self.model, self.held_out, self.config.batch_size, self.plan.precision)
+        if self.held_out is not None and not self.ranks.from_main(lambda: metrics.has("eval", step)):
+            value = bits_per_byte(
+                self.model, self.held_out, self.config.batch_size, self.plan.precision, self.ranks
+            )
             record: dict[str, Any] = {"event": "eval", "step": step, "bits_per_byte": value}
             metrics.write(record)
             self.listener.event(record)
-        if settings.sample_tokens and not metrics.has("sample", step):
+        if self.ranks.main and settings.sample_tokens and not metrics.has("sample", step):
             for prompt in settings.prompts:
                 text = write_sample(
                     self.model, self.tokenizer, prompt, settings.sample_tokens, self.config.seed
@@ -202,18 +222,11 @@ class Trainer:
                 self.listener.event(record)
 
     def save(self) -> Path:
-        """Write a checkpoint of this step."""
+        """Write a checkpoint of this step; all ranks wait for it."""
         started = time.monotonic()
         self.state.elapsed_s = self.elapsed_s
         self.state.scaler = self.scaler.state_dict() if self.scaler is not None else None
-        path = write_checkpoint(
-            self.config.output / "checkpoints",
-            self.model,
-            self.optimizer,
-            self.tokenizer,
-            self.state,
-            keep=self.config.checkpoint.keep,
-        )
+        path = self.ranks.from_main(self._write_checkpoint)
         self.save_s = time.monotonic() - started
         self.listener.event(
             {
@@ -224,6 +237,16 @@ class Trainer:
             }
         )
         return path
+
+    def _write_checkpoint(self) -> Path:
+        return write_checkpoint(
+            self.config.output / "checkpoints",
+            self.model,
+            self.optimizer,
+            self.tokenizer,
+            self.state,
+            keep=self.config.checkpoint.keep,
+        )
 
     def _due(self, every: int) -> bool:
         return bool(every) and self.state.step > 0 and self.state.step % every == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -13,15 +14,19 @@ from ptbr_slm.storage.atomic import write_text
 
 
 class MetricsLog:
-    """Appends records that have a `step`; opened at a step, drops what a killed session wrote beyond it."""
+    """Appends records that have a `step`; opened at a step, drops what a killed session wrote beyond it.
 
-    def __init__(self, path: Path, step: int) -> None:
+    writes: False on all ranks but the main one; their records stay in memory.
+    """
+
+    def __init__(self, path: Path, step: int, *, writes: bool = True) -> None:
+        path = path if writes else Path(os.devnull)
         self.path = path
         lines = _lines(path)
         kept = [line for line in lines if line["step"] <= step]
         self._seen = {(line["event"], line["step"]) for line in kept}
         self._last = {line["event"]: line for line in kept}
-        if path.exists():
+        if writes and path.exists():
             write_text(path, "".join(_dump(line) for line in kept))
         with os_errors(path):
             self._file = path.open("a", encoding="utf-8", newline="\n")

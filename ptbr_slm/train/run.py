@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.data.resolve import resolve
@@ -22,8 +25,10 @@ from ptbr_slm.train.events import Listener, Silent, TrainResult
 from ptbr_slm.train.loop import Trainer
 from ptbr_slm.train.metrics import MetricsLog
 from ptbr_slm.train.plan import Plan, check_device, check_enough_text, make_plan, smaller_batch
+from ptbr_slm.train.ranks import Ranks, check_shares, join_ranks
 from ptbr_slm.train.report import write_report
 from ptbr_slm.train.resume import check_unchanged, find_checkpoint
+from ptbr_slm.train.step import OutOfMemory, is_out_of_memory
 from ptbr_slm.train.stop import EXIT_OF, Deadline, SignalGuard, StopReason, process_age
 
 
@@ -33,29 +38,49 @@ def train(config: TrainConfig, listener: Listener | None = None) -> TrainResult:
     Returns for a finished and for a stopped run alike (see TrainResult.exit_code). Raises SlmError for
     whatever else can go wrong; checkpoints written before stay as they are.
     """
-    listener = listener or Silent()
     age = process_age()
     keep_freed_memory()
     _check_before_writing(config)
-    with run_lock(config.output / "lock"):
-        remove_leftovers(config.output)
-        remove_leftovers(config.output / "checkpoints")
-        data = resolve(
-            config.data,
-            config.tokenizer,
-            config.output / "data",
-            progress=lambda _, status: listener.progress(0.0, f"preparando os dados: {status}"),
-        )
+    with join_ranks(config.device) as ranks, ExitStack() as held:
+        listener = listener if listener is not None and ranks.main else Silent()
+        ranks.from_main(lambda: _take(config, held))
+        data = ranks.main_first(lambda: _open_data(config, listener))
         tokenizer = data.load_tokenizer()
-        plan = make_plan(replace(config, data=data.folder.resolve()), tokenizer)
-        trainer = _prepare(plan, data, tokenizer, listener)
-        with MetricsLog(config.output / "metrics.jsonl", trainer.state.step) as metrics:
+        plan = _make_plan(replace(config, data=data.folder.resolve()), tokenizer, ranks)
+        trainer = _prepare(plan, data, tokenizer, listener, ranks)
+        log = config.output / "metrics.jsonl"
+        with MetricsLog(log, trainer.state.step, writes=ranks.main) as metrics:
             try:
                 with SignalGuard() as guard:
                     reason = trainer.run(metrics, guard, Deadline(config.max_time_s, age))
                     return _finish(trainer, metrics, reason)
-            except RuntimeError as error:
+            except (RuntimeError, OutOfMemory) as error:
                 raise _out_of_memory(error, config) or error from error
+
+
+def _take(config: TrainConfig, held: ExitStack) -> None:
+    """Lock the run's folder for as long as `held` lasts, and clean up after a killed writer."""
+    held.enter_context(run_lock(config.output / "lock"))
+    remove_leftovers(config.output)
+    remove_leftovers(config.output / "checkpoints")
+
+
+def _open_data(config: TrainConfig, listener: Listener) -> PreparedData:
+    return resolve(
+        config.data,
+        config.tokenizer,
+        config.output / "data",
+        progress=lambda _, status: listener.progress(0.0, f"preparando os dados: {status}"),
+    )
+
+
+def _make_plan(config: TrainConfig, tokenizer: Tokenizer, ranks: Ranks) -> Plan:
+    """The main rank's plan, on this rank's own card."""
+    plan = ranks.from_main(lambda: make_plan(config, tokenizer))
+    check_shares(plan.config, ranks)
+    return (
+        replace(plan, device=torch.device("cuda", ranks.local_rank)) if plan.device.type == "cuda" else plan
+    )
 
 
 def _check_before_writing(config: TrainConfig) -> None:
@@ -69,14 +94,16 @@ def _check_before_writing(config: TrainConfig) -> None:
     check_device(config)
 
 
-def _prepare(plan: Plan, data: PreparedData, tokenizer: Tokenizer, listener: Listener) -> Trainer:
+def _prepare(
+    plan: Plan, data: PreparedData, tokenizer: Tokenizer, listener: Listener, ranks: Ranks
+) -> Trainer:
     """A trainer at the step where it should go on; config.resolved.toml is written."""
     check_enough_text(plan.config, data)
-    found = find_checkpoint(plan.config, listener)
+    found = ranks.from_main(lambda: find_checkpoint(plan.config, listener))
     if found is not None:
         check_unchanged(found[1], plan.config, plan.model, data.sha256, tokenizer.sha256)
     _announce(plan, data, listener)
-    trainer = Trainer(plan, data, tokenizer, listener)
+    trainer = Trainer(plan, data, tokenizer, listener, ranks)
     if found is not None:
         checkpoint, state = found
         restore(checkpoint, trainer.model, trainer.optimizer)
@@ -86,7 +113,7 @@ def _prepare(plan: Plan, data: PreparedData, tokenizer: Tokenizer, listener: Lis
         trainer.model.load_hf_weights(WeightReader(plan.config.init_from).read)
     else:
         trainer.model.initialize(plan.config.seed)
-    write_text(plan.config.output / "config.resolved.toml", to_toml(plan.config))
+    ranks.from_main(lambda: write_text(plan.config.output / "config.resolved.toml", to_toml(plan.config)))
     return trainer
 
 
@@ -113,20 +140,19 @@ def _announce(plan: Plan, data: PreparedData, listener: Listener) -> None:
 
 def _finish(trainer: Trainer, metrics: MetricsLog, reason: StopReason | None) -> TrainResult:
     """Save; for a finished run also the last evaluation, final/ and the report."""
-    output = trainer.config.output
     if reason is None:
         trainer.observe(metrics)
     model = trainer.save()
     bits = metrics.last("eval").get("bits_per_byte")
     if reason is None:
-        model = _write_final(trainer, bits)
+        model = trainer.ranks.from_main(lambda: _write_final(trainer, bits))
     if reason in (None, "max_time"):
-        write_report(output, trainer.plan, trainer.state)
+        trainer.ranks.from_main(lambda: write_report(trainer.config.output, trainer.plan, trainer.state))
     return TrainResult(
         status="done" if reason is None else "stopped",
         reason=reason or "complete",
         exit_code=Exit.OK if reason is None else EXIT_OF[reason],
-        run=output,
+        run=trainer.config.output,
         model=model,
         step=trainer.state.step,
         tokens=trainer.state.tokens,
@@ -153,9 +179,9 @@ def _write_final(trainer: Trainer, bits: float | None) -> Path:
     return final
 
 
-def _out_of_memory(error: RuntimeError, config: TrainConfig) -> SlmError | None:
+def _out_of_memory(error: Exception, config: TrainConfig) -> SlmError | None:
     text = str(error)
-    if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in text:
+    if not isinstance(error, OutOfMemory) and not is_out_of_memory(error):
         return None
     return SlmError(
         "E_MEMORY",

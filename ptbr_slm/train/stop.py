@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import Any, Literal
 
@@ -18,6 +18,19 @@ EXIT_OF: dict[StopReason, Exit] = {
     "interrupt": Exit.INTERRUPTED,
     "max_time": Exit.STOPPED,
 }
+
+
+_BY_URGENCY: tuple[StopReason | None, ...] = (None, "max_time", "sigterm", "interrupt")
+
+
+def urgency(reason: StopReason | None) -> int:
+    """A number for `Ranks.exchange`: 0 for no reason, and more the more pressing it is."""
+    return _BY_URGENCY.index(reason)
+
+
+def most_urgent(urgencies: Iterable[int]) -> StopReason | None:
+    """The reason of the largest of these numbers, which all ranks then stop for."""
+    return _BY_URGENCY[max(urgencies)]
 
 
 class SignalGuard:

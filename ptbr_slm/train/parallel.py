@@ -1,0 +1,95 @@
+"""One model on several ranks: how each computes its part of the loss, and where the gradients meet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ptbr_slm.model import Llama
+from ptbr_slm.train.ranks import Ranks
+
+
+class LossSum(nn.Module):
+    """The model as a module whose forward is the summed loss: DDP and FSDP only see calls of `forward`."""
+
+    def __init__(self, model: Llama) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """tokens, targets: (B, T) -> summed loss, a scalar."""
+        return self.model.loss_sum(tokens, targets)
+
+
+class Parallel:
+    """One process: the model, and nothing to meet for. The base of the others."""
+
+    def __init__(self, model: Llama) -> None:
+        self.model = model
+
+    def loss_sum(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """The summed loss of a micro-batch, tokens and targets (B, T)."""
+        return self.model.loss_sum(tokens, targets)
+
+    @contextmanager
+    def micro_batch(self, last: bool) -> Iterator[None]:
+        """Around forward and backward of a micro-batch; gradients are whole after the `last` of the step."""
+        yield
+
+    def agree_on_weights(self) -> None:
+        """Give every rank the main one's weights, once they are loaded."""
+
+
+class Replicas(Parallel):
+    """DDP: a whole copy on every rank; gradients are summed over the ranks in the last backward of a step.
+
+    A rank may have more micro-batches than another, but each has one at least.
+    """
+
+    def __init__(self, model: Llama, ranks: Ranks) -> None:
+        super().__init__(model)
+        self.ranks = ranks
+        cuda = model.embed.weight.device.type == "cuda"
+        self._ddp = DistributedDataParallel(
+            LossSum(model),
+            device_ids=[model.embed.weight.device.index] if cuda else None,
+            broadcast_buffers=False,  # RoPE tables: the same everywhere
+            init_sync=False,  # no weights yet: see agree_on_weights
+            gradient_as_bucket_view=True,  # or 4 bytes a parameter more (reference, training C)
+        )
+        self._ddp.register_comm_hook(None, _summed)
+
+    def loss_sum(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """As `Parallel.loss_sum`, through DDP."""
+        loss: Tensor = self._ddp(tokens, targets)
+        return loss
+
+    @contextmanager
+    def micro_batch(self, last: bool) -> Iterator[None]:
+        """Gradients stay on this rank in all but the last."""
+        with nullcontext() if last else self._ddp.no_sync():
+            yield
+
+    def agree_on_weights(self) -> None:
+        """The main rank's weights for all: files that differ between machines would go unseen for ever."""
+        for parameter in self.model.parameters():
+            self.ranks.broadcast_(parameter.detach(), 0)
+
+
+def _summed(_: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+    """The sum of a bucket over the ranks. DDP alone takes their mean, which is wrong for uneven shares: each
+    rank has divided by the target tokens of the whole step already."""
+    work: Any = dist.all_reduce(bucket.buffer(), async_op=True)
+    future: torch.futures.Future[Tensor] = work.get_future().then(lambda done: done.value()[0])
+    return future
+
+
+def parallelize(model: Llama, ranks: Ranks) -> Parallel:
+    """The model as these ranks train it."""
+    return Replicas(model, ranks) if ranks.world > 1 else Parallel(model)
