@@ -12,7 +12,7 @@ from typing import Literal
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.system import Gpu, SystemFacts, TorchBuild
-from ptbr_slm.train.precision import choose_precision
+from ptbr_slm.train.precision import OLDEST, choose_precision
 
 Status = Literal["ok", "warning", "problem"]
 
@@ -132,7 +132,9 @@ def _precision(facts: SystemFacts) -> Iterator[Finding]:
         yield _chosen("cpu", None)
         return
     gpu, build = facts.gpus[0], facts.torch
-    if build is None or gpu.capability is None or not build.sees_gpu:
+    if gpu.capability is not None and gpu.capability < OLDEST:  # whatever PyTorch is installed
+        yield _chosen("cuda", gpu.capability)
+    elif build is None or gpu.capability is None or not build.sees_gpu:
         if facts.packages.get("torch") is not None:  # an absent torch is a finding of its own
             yield _unused_gpu(facts, gpu, build)
         yield _chosen("cpu", None)

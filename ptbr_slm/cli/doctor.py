@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -19,7 +19,12 @@ def register(app: typer.Typer) -> None:
     command(app, "doctor")(doctor)
 
 
-def doctor(out: Output) -> Report:
+def doctor(
+    out: Output,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Código de saída 1 também para problemas que ainda deixam usar.")
+    ] = False,
+) -> Report:
     """Examina a máquina: GPU, precisão do treino, pacotes, disco, Kaggle; e diz o que corrigir."""
     from ptbr_slm.diagnosis import diagnose, training_device
     from ptbr_slm.system import gather
@@ -47,7 +52,7 @@ def doctor(out: Output) -> Report:
         data,
         "\n".join([*lines, "", summary]),
         brief=summary,
-        exit_code=Exit.ERROR if blocked else Exit.OK,
+        exit_code=Exit.ERROR if blocked or (strict and counts["problem"]) else Exit.OK,
     )
 
 

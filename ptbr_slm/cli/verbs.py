@@ -5,10 +5,22 @@ from __future__ import annotations
 import typer
 
 from ptbr_slm.cli import app as app_verb
-from ptbr_slm.cli import data, doctor, export, generate, info, quickstart, tokenizer, train, verify
+from ptbr_slm.cli import data, doctor, export, generate, info, kaggle, quickstart, tokenizer, train, verify
 
 
 def register(app: typer.Typer) -> None:
     """Add every verb to the application."""
-    for module in (quickstart, data, tokenizer, info, doctor, train, export, verify, generate, app_verb):
+    for module in (
+        quickstart,
+        data,
+        tokenizer,
+        info,
+        doctor,
+        train,
+        export,
+        verify,
+        generate,
+        app_verb,
+        kaggle,
+    ):
         module.register(app)

@@ -13,6 +13,9 @@ from ptbr_slm.errors import SlmError
 
 PrecisionName = Literal["fp32", "fp16", "bf16"]
 
+OLDEST = (7, 0)
+"""Compute capability below which PyTorch's CUDA builds have no kernels: a P100 is (6, 0)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Precision:
@@ -38,7 +41,7 @@ def choose_precision(device_type: str, capability: tuple[int, int] | None, asked
     if device_type != "cuda" or capability is None:
         return _on_cpu(asked)
     label = f"sm_{capability[0]}{capability[1]}"
-    if capability < (7, 0):
+    if capability < OLDEST:
         raise SlmError(
             "E_GPU",
             f"esta GPU ({label}, geração Pascal ou anterior, como a P100) não funciona com o PyTorch atual.",
