@@ -14,10 +14,12 @@ from typing import Any
 
 from ptbr_slm.config import ModelConfig, model_config
 from ptbr_slm.errors import SlmError
+from ptbr_slm.train.session import check_session
 
 AUTO = 0
 """`batch_size` of a configuration that says `auto`; the plan of a run has a number in its place."""
 
+OPTIMIZERS = ("adamw", "adamw8bit", "muon")
 DEFAULT_PROMPTS = ("O Brasil é", "Era uma vez", "A língua portuguesa")
 
 
@@ -52,12 +54,18 @@ class ModelOverrides:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimizerConfig:
-    """AdamW (Loshchilov and Hutter, 2019, arXiv:1711.05101)."""
+    """How gradients become updates (`train.optim`)."""
 
     name: str = "adamw"
-    """The optimizer; only adamw."""
+    """`adamw`; `adamw8bit`: its moments in 8 bits (needs bitsandbytes or torchao); `muon`: orthogonalised momentum
+    for the matrices of the layers, AdamW for embedding, head and norms."""
     learning_rate: float | None = None
-    """Peak learning rate. None: from the number of parameters (see `default_learning_rate`)."""
+    """Peak learning rate; Muon's is scaled to AdamW's (Moonlight). None: from the number of parameters and the
+    optimizer (see `default_learning_rate`)."""
+    embedding_rate_factor: float = 0.25
+    """With muon: the learning rate of embedding, head and norms, as a share of the matrices'."""
+    momentum: float = 0.95
+    """With muon: decay of the mean of gradients of the matrices (Nesterov's)."""
     beta1: float = 0.9
     """Decay of the mean of gradients."""
     beta2: float = 0.95
@@ -70,7 +78,10 @@ class OptimizerConfig:
     """Largest norm of the whole gradient; 0 never clips."""
 
     def __post_init__(self) -> None:
-        _require(self.name == "adamw", "optimizer.name", self.name, "adamw")
+        _require(self.name in OPTIMIZERS, "optimizer.name", self.name, ", ".join(OPTIMIZERS))
+        _require(0 < self.embedding_rate_factor <= 10, "optimizer.embedding_rate_factor",
+                 self.embedding_rate_factor, "um número de 0 a 10")  # fmt: skip
+        _require(0 <= self.momentum < 1, "optimizer.momentum", self.momentum, "um número de 0 a 1 (sem o 1)")
         if self.learning_rate is not None:
             _require(
                 0 < self.learning_rate <= 10,
@@ -159,12 +170,37 @@ class CheckpointConfig:
 
     every: int = 500
     """Steps between checkpoints; 0 only when the run stops."""
-    keep: int = 2
-    """Checkpoints to keep; an older one goes only when the new one is complete."""
+    keep: int = AUTO
+    """Checkpoints to keep; `auto` (`AUTO`) keeps as many as the disk allows (`train.retention`). An older one
+    goes only when the new one is complete, or to make room for it."""
 
     def __post_init__(self) -> None:
         _require(self.every >= 0, "checkpoint.every", self.every, "zero ou um inteiro positivo")
-        _require(self.keep >= 1, "checkpoint.keep", self.keep, "um inteiro positivo")
+        _require(self.keep >= AUTO, "checkpoint.keep", self.keep, "um inteiro positivo ou auto")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GuardConfig:
+    """When a run is taken to go wrong (`train.guards`). None of these changes a run that goes well."""
+
+    spike_sigmas: float = 6.0
+    """A loss above its running mean plus this many standard deviations is high; 0 turns spikes off."""
+    spike_steps: int = 5
+    """High losses in a row that make a spike: back to the last good checkpoint, past those data."""
+    spike_after: int = 100
+    """Losses to have seen before any counts as high: the first ones fall too fast to judge."""
+    max_rollbacks: int = 3
+    """Spikes after which the run stops with a diagnosis instead of going back once more."""
+    max_bad_steps: int = 3
+    """Steps in a row without a finite loss or gradient (fp16 overflows aside) that stop the run."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.spike_sigmas < math.inf, "guard.spike_sigmas", self.spike_sigmas,
+                 "zero ou um número positivo")  # fmt: skip
+        for name in ("spike_steps", "spike_after", "max_bad_steps"):
+            _require(getattr(self, name) >= 1, f"guard.{name}", getattr(self, name), "um inteiro positivo")
+        _require(self.max_rollbacks >= 0, "guard.max_rollbacks", self.max_rollbacks,
+                 "zero ou um inteiro positivo")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -193,7 +229,13 @@ class TrainConfig:
     max_steps: int = 1000
     """Optimizer steps of the whole run."""
     max_time: str = ""
-    """Stop, save and exit 75 before the process is this old, such as 11h30m; empty: no limit."""
+    """Stop, save and exit 75 before the session is this old, such as 11h30m; empty: no limit."""
+    session_start: str = ""
+    """When the session of max_time began: an ISO date and time, seconds since 1970, or `kaggle` (when the
+    notebook's container started). Empty: when this process did."""
+    cooldown: str = "schedule"
+    """`schedule`: only as the schedule plans it. `session` (wsd only): also at the end of each session of
+    max_time, on a branch that ends in RUN/final; the next session goes on from the stable phase before it."""
     precision: str = "auto"
     """auto, fp32, fp16 or bf16; auto goes by the compute capability."""
     checkpointing: str = "auto"
@@ -211,6 +253,7 @@ class TrainConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
 
     def __post_init__(self) -> None:
         for name in ("grad_accum", "seq_len", "max_steps"):
@@ -224,6 +267,8 @@ class TrainConfig:
                  "auto, none, full ou every:K (K de 1 para cima)")  # fmt: skip
         if self.max_time:
             seconds_of(self.max_time)
+        _require(self.cooldown in ("schedule", "session"), "cooldown", self.cooldown, "schedule ou session")
+        check_session(self.max_time, self.session_start, self.cooldown, self.schedule.kind)
         self._check_model()
 
     def _check_step(self) -> None:
@@ -301,7 +346,7 @@ class TrainConfig:
         """The same with learning rate and warm-up filled in."""
         rate, warmup = self.optimizer.learning_rate, self.schedule.warmup_steps
         if rate is None:
-            rate = default_learning_rate(num_parameters)
+            rate = default_learning_rate(num_parameters, self.optimizer.name)
         if warmup is None:
             warmup = 50 if self.schedule.minutes else min(1000, max(10, self.max_steps // 50), self.max_steps)
         return replace(
@@ -334,9 +379,17 @@ def seconds_of(duration: str) -> int:
     return total
 
 
-def default_learning_rate(num_parameters: int) -> float:
-    """Peak rate by size: 0.003239 - 0.0001395 ln N (Kaplan et al., 2020, arXiv:2001.08361, D.6)."""
-    return float(f"{max(0.0001, 0.003239 - 0.0001395 * math.log(num_parameters)):.1e}")
+MUON_RATE = 4.0
+"""Best rate of Muon over AdamW's at the same size (docs/decisions.md)."""
+
+
+def default_learning_rate(num_parameters: int, optimizer: str = "adamw") -> float:
+    """Peak rate by size: 0.003239 - 0.0001395 ln N (Kaplan et al., 2020, arXiv:2001.08361, D.6).
+
+    Muon's is scaled to AdamW's and takes MUON_RATE times as much.
+    """
+    rate = max(0.0001, 0.003239 - 0.0001395 * math.log(num_parameters))
+    return float(f"{rate * (MUON_RATE if optimizer == 'muon' else 1):.1e}")
 
 
 def seq_len_too_long(seq_len: int, context: int, *, new_run: bool) -> SlmError:

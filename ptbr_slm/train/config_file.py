@@ -18,7 +18,7 @@ from ptbr_slm.train.config import AUTO, TrainConfig
 
 _NOT_WRITTEN = ("resume", "allow_config_change")
 """How a run is started, not what it is."""
-_AUTO = ("batch_size",)
+_AUTO = ("batch_size", "checkpoint.keep")
 """Numbers that may be the word `auto`."""
 
 

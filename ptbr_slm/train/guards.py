@@ -1,0 +1,218 @@
+"""What watches over a run: a loss that is no number, a loss scale at its floor, a loss that jumps.
+
+Each step ends in `Guards.judge`, which restores nothing itself: it says what the step was, and raises
+E_TRAINING_DIVERGED where going on would only hide the fault. All that it remembers is `GuardState`, saved in
+every checkpoint, so that a resumed run judges as one that was never stopped. No torch here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ptbr_slm.brazilian import number
+from ptbr_slm.errors import SlmError
+from ptbr_slm.train.config import GuardConfig
+
+MEMORY = 50
+"""Steps that the running mean of the loss remembers."""
+LEAST_SIGMA = 0.01
+"""Smallest standard deviation believed, as a share of the mean: a loss almost without noise is no trap."""
+MAX_SKIPS = 25
+"""fp16 steps skipped in a row before giving up: the scale has then fallen by 2^25."""
+SKIP_WINDOW = 100
+"""Steps looked back on; with half of them skipped, the scale finds no place to rest."""
+LEAST_SCALE = 1.0
+"""A loss scale that falls so far protects nothing: the gradients overflow by themselves."""
+_HISTORY = 12
+
+Verdict = Literal["good", "dropped", "high", "spike"]
+"""`dropped`: no update was made. `high`: the loss is far above its mean. `spike`: it has stayed there."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Observed:
+    """One optimizer step, as the guards see it."""
+
+    step: int
+    """Its number, from 1."""
+    cursor: int
+    """The first window it read (`train.order`)."""
+    windows: int
+    """How many it read."""
+    loss: float
+    grad_norm: float
+    learning_rate: float
+    applied: bool
+    """Whether the weights were updated."""
+    scale: float | None = None
+    """The loss scale after the step; None without a scaler."""
+    bad_parts: Sequence[int] = ()
+    """Micro-batches, from 1, whose loss or gradient was not finite."""
+    parts: int = 1
+    """Micro-batches of the step."""
+
+
+@dataclass(kw_only=True)
+class GuardState:
+    """What the guards remember from step to step; plain numbers, kept in state.json."""
+
+    mean: float = 0.0
+    """Running mean of the loss; steps above the limit are not in it."""
+    variance: float = 0.0
+    seen: int = 0
+    """Losses in the mean."""
+    high: int = 0
+    """Losses above the limit in a row, up to now."""
+    high_step: int = 0
+    """The first step of them."""
+    high_cursor: int = 0
+    """The first window of the step before it, whose update is the likely cause."""
+    last_cursor: int = 0
+    """The first window of the last step."""
+    bad: int = 0
+    """Steps in a row whose loss or fp32/bf16 gradient was not finite."""
+    bad_step: int = 0
+    """The first step of them."""
+    skips: list[int] = field(default_factory=list)
+    """fp16 steps skipped among the last SKIP_WINDOW."""
+    skips_in_a_row: int = 0
+    scales: list[list[float]] = field(default_factory=list)
+    """[step, loss scale] at its last changes."""
+
+
+class Guards:
+    """Judges every step of a run."""
+
+    def __init__(self, settings: GuardConfig, state: GuardState | None = None, *, run: str = "") -> None:
+        """run: the run's folder, for messages."""
+        self.settings, self.state, self.run = settings, state or GuardState(), run
+
+    @property
+    def limit(self) -> float:
+        """The loss above which a step counts as high; infinite while there is too little to go by."""
+        if not self.settings.spike_sigmas or self.state.seen < self.settings.spike_after:
+            return math.inf
+        sigma = max(math.sqrt(self.state.variance), LEAST_SIGMA * abs(self.state.mean))
+        return self.state.mean + self.settings.spike_sigmas * sigma
+
+    def judge(self, seen: Observed) -> Verdict:
+        """What this step was. Raises E_TRAINING_DIVERGED where dropping steps does not help."""
+        state = self.state
+        self._note_scale(seen)
+        if not seen.applied:
+            verdict: Verdict = "dropped"
+            overflow = seen.scale is not None and math.isfinite(seen.loss)
+            self._skipped(seen) if overflow else self._bad(seen)
+        else:
+            state.bad = state.skips_in_a_row = 0
+            verdict = self._loss(seen)
+        state.last_cursor = seen.cursor
+        return verdict
+
+    def _note_scale(self, seen: Observed) -> None:
+        scales = self.state.scales
+        if seen.scale is not None and (not scales or scales[-1][1] != seen.scale):
+            scales.append([seen.step, seen.scale])
+            del scales[:-_HISTORY]
+
+    def _loss(self, seen: Observed) -> Verdict:
+        state = self.state
+        if seen.loss > self.limit:
+            if state.high == 0:
+                state.high_step, state.high_cursor = seen.step, state.last_cursor
+            state.high += 1
+            return "spike" if state.high >= self.settings.spike_steps else "high"
+        state.high = 0
+        state.seen += 1
+        weight = max(1 / state.seen, 1 / MEMORY)  # a plain mean at first, then one that forgets
+        difference = seen.loss - state.mean
+        state.mean += weight * difference
+        state.variance = (1 - weight) * (state.variance + weight * difference * difference)
+        return "good"
+
+    def accept_level(self) -> None:
+        """Take the present loss as normal: measure mean and spread anew."""
+        self.state.seen = self.state.high = 0
+        self.state.mean = self.state.variance = 0.0
+
+    def _skipped(self, seen: Observed) -> None:
+        """An fp16 gradient overflowed; the scaler has halved its scale."""
+        state = self.state
+        state.bad = 0
+        state.skips_in_a_row += 1
+        state.skips = [step for step in state.skips if step > seen.step - SKIP_WINDOW] + [seen.step]
+        assert seen.scale is not None
+        if seen.scale <= LEAST_SCALE:
+            why = f"a escala da perda caiu a {number(seen.scale, 2)}, onde já não protege nada"
+        elif state.skips_in_a_row >= MAX_SKIPS:
+            why = f"{state.skips_in_a_row} passos seguidos foram saltados porque o gradiente passou do fp16"
+        elif len(state.skips) > SKIP_WINDOW // 2:
+            share = f"{len(state.skips)} dos últimos {SKIP_WINDOW}"
+            why = f"{share} passos foram saltados: o gradiente não cabe em fp16"
+        else:
+            return
+        raise diverged(why, seen, state, self.run)
+
+    def _bad(self, seen: Observed) -> None:
+        """The loss, or a gradient that no scaler could have overflowed, is not a number."""
+        state = self.state
+        state.bad += 1
+        if state.bad == 1:
+            state.bad_step = seen.step
+        if state.bad >= self.settings.max_bad_steps:
+            steps = f"no passo {seen.step}" if state.bad == 1 else f"do passo {state.bad_step} ao {seen.step}"
+            raise diverged(f"a perda ou o gradiente deixou de ser um número {steps}", seen, state, self.run)
+
+
+def diverged(why: str, seen: Observed, state: GuardState, run: str) -> SlmError:
+    """E_TRAINING_DIVERGED with all that a person needs to decide what to change."""
+    facts = [
+        f"passo {seen.step}",
+        f"perda {seen.loss:.4g}",
+        f"norma do gradiente {seen.grad_norm:.4g}",
+        f"taxa {seen.learning_rate:.2e}",
+        f"janelas {seen.cursor} a {seen.cursor + seen.windows - 1}",
+    ]
+    if seen.bad_parts:
+        which = ", ".join(map(str, seen.bad_parts))
+        facts.append(f"micro-lote {which} de {seen.parts}")
+    if state.scales:
+        history = " -> ".join(f"{scale:g} (passo {step:.0f})" for step, scale in state.scales[-6:])
+        facts.append(f"escala {history}")
+    half = f"--learning-rate {seen.learning_rate / 2:.1e} --allow-config-change"
+    other = ", ou com --precision fp32" if seen.scale is not None else ""
+    return SlmError(
+        "E_TRAINING_DIVERGED",
+        f"{why} ({'; '.join(facts)}); o último checkpoint está intacto.",
+        where=run,
+        hint=f"Continue do último checkpoint com {half}{other}.",
+    )
+
+
+def take(cursor: int, count: int, skipped: Sequence[Sequence[int]]) -> tuple[list[range], int]:
+    """The next `count` windows from `cursor` on that are not in `skipped`, and the cursor after them.
+
+    skipped: [first, last + 1) of the windows that a rollback left out.
+    """
+    ranges: list[range] = []
+    while count:
+        inside = [stop for start, stop in skipped if start <= cursor < stop]
+        if inside:
+            cursor = max(inside)
+            continue
+        until = min([start for start, _ in skipped if start > cursor], default=cursor + count)
+        piece = range(cursor, min(until, cursor + count))
+        ranges.append(piece)
+        cursor, count = piece.stop, count - len(piece)
+    return ranges, cursor
+
+
+def last_good(steps: Sequence[int], high_step: int) -> int | None:
+    """The newest of these checkpoints whose weights gave a normal loss before the spike; None where none did.
+
+    The weights of step k are those that the loss of step k + 1 was measured with.
+    """
+    return max((step for step in steps if step + 1 < high_step), default=None)

@@ -1,0 +1,149 @@
+"""How old the session is, and what still fits into it. No torch here.
+
+A session is what ends without grace: a notebook's 12 hours. Its age is read once from the wall clock or the
+kernel; from then on only a clock that never jumps counts.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from ptbr_slm.brazilian import number
+from ptbr_slm.errors import SlmError
+
+BORN_VARIABLE = "PTBR_SLM_SESSION_BORN"
+"""Environment variable in which a launcher tells its ranks, restarted ones too, when it was started."""
+REPORT_S = 3.0
+"""Seconds for the report at the end."""
+MEASURED_LATE = 2.0
+"""The measured time of a save is counted so often: the next one may find a busy disk."""
+
+Clock = Callable[[], float]
+
+
+def clock() -> float:
+    """Seconds on a clock that no one sets and that goes on while the machine sleeps."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
+def session_age(start: str = "") -> Clock:
+    """A clock of the seconds since the session began; `start` as in `TrainConfig.session_start`.
+
+    Raises E_CONFIG where `start` is no time, or lies in the future.
+    """
+    born = _born(start)
+    return lambda: clock() - born
+
+
+def mark_birth() -> None:
+    """Leave the birth of this process to the processes that it will start (`BORN_VARIABLE`)."""
+    os.environ.setdefault(BORN_VARIABLE, repr(clock() - _age_of("self")))
+
+
+def check_session(max_time: str, session_start: str, cooldown: str, schedule: str) -> None:
+    """Refuse settings that would have no effect. Raises E_USAGE."""
+    for name, asked in (("session-start", bool(session_start)), ("cooldown session", cooldown == "session")):
+        if asked and not max_time:
+            raise SlmError(
+                "E_USAGE",
+                f"--{name} só tem efeito junto com o tempo da sessão.",
+                where=f"--{name}",
+                hint="Diga também quanto dura a sessão, como em --max-time 11h30m.",
+            )
+    if cooldown == "session" and schedule != "wsd":
+        raise SlmError(
+            "E_USAGE",
+            "o resfriamento no fim da sessão parte de uma taxa estável, que só o schedule wsd tem.",
+            where="--cooldown session",
+            hint="Acrescente --set schedule.kind=wsd.",
+        )
+
+
+@dataclass(slots=True)
+class Deadline:
+    """Whether another step still fits into the session, with room for all that has to follow it."""
+
+    limit_s: float | None
+    """Allowed age of the session in seconds; None: no limit."""
+    age: Clock
+    """Its age now."""
+    began_s: float = 0.0
+    """Its age when training began."""
+    cooldown_fraction: float = 0.0
+    """Share of the training time of this session in which a branch cools down; 0: no branch."""
+
+    def reached(self, step_s: float, save_s: float, evaluation_s: float = 0.0) -> bool:
+        """step_s: of the slowest recent step; save_s, evaluation_s: of the last save and evaluation."""
+        return self.limit_s is not None and self.age() + step_s > self._end(save_s, evaluation_s)
+
+    def cooling(self, step_s: float, save_s: float, evaluation_s: float = 0.0) -> tuple[float, float] | None:
+        """(age at which a branch that begins now would end, seconds until then), once it is time for one."""
+        if self.limit_s is None or not self.cooldown_fraction:
+            return None
+        end = self._end(save_s, evaluation_s)
+        begin = end - self.cooldown_fraction * max(0.0, end - self.began_s)
+        # The save of the stable phase comes first.
+        if self.age() + step_s + MEASURED_LATE * save_s <= begin:
+            return None
+        return end, end - self.age()
+
+    def _end(self, save_s: float, evaluation_s: float) -> float:
+        """The age at which the last step must be over."""
+        assert self.limit_s is not None
+        return self.limit_s - MEASURED_LATE * save_s - evaluation_s - REPORT_S
+
+
+def _born(start: str) -> float:
+    """When the session began, on `clock`."""
+    if start == "kaggle":
+        return clock() - _age_of("1")
+    if start:
+        age = time.time() - _seconds_since_1970(start)
+        if age < 0:
+            raise _no_time(start, f"fica {number(-age)} segundos no futuro")
+        return clock() - age
+    told = os.environ.get(BORN_VARIABLE)
+    return float(told) if told else clock() - _age_of("self")
+
+
+def _seconds_since_1970(start: str) -> float:
+    try:
+        return float(start)
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(start).timestamp()  # without a zone: this machine's
+    except ValueError as error:
+        raise _no_time(start, "não é uma data e hora ISO, segundos desde 1970, nem kaggle") from error
+
+
+def _age_of(process: str) -> float:
+    """Seconds since a process (`self`, or a number) began, by the kernel's own clock where there is one.
+
+    Of process 1 in a container: since the container, a notebook's session, was started.
+    """
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text()
+        ticks = int(stat.rpartition(")")[2].split()[19])  # field 22, counted behind the name
+        return max(0.0, clock() - ticks / os.sysconf("SC_CLK_TCK"))
+    except (OSError, ValueError, IndexError):
+        import psutil
+
+        born = psutil.Process().create_time() if process == "self" else psutil.boot_time()
+        return max(0.0, time.time() - born)
+
+
+def _no_time(start: str, why: str) -> SlmError:
+    return SlmError(
+        "E_CONFIG",
+        f"o início da sessão, {start!r}, {why}.",
+        where="--session-start",
+        hint="Exemplos: --session-start kaggle, 2026-11-22T08:00, ou os segundos de date +%s.",
+    )
