@@ -10,7 +10,9 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 
 class Exit(IntEnum):
@@ -50,6 +52,7 @@ CODES: dict[str, tuple[Exit, str]] = {
     "E_LOCKED": (Exit.ERROR, "outro processo está usando esta pasta"),
     "E_PROVIDER": (Exit.ERROR, "o dispositivo ou provedor pedido não está disponível"),
     "E_GPU": (Exit.ERROR, "a GPU não serve para esta versão do PyTorch"),
+    "E_OPTIMIZER": (Exit.ERROR, "o otimizador pedido não funciona neste dispositivo"),
     "E_DEPENDENCY": (Exit.ERROR, "falta instalar um pacote opcional"),
     "E_TRAINING_DIVERGED": (Exit.ERROR, "a perda deixou de ser um número"),
     "E_PORT": (Exit.ERROR, "a porta ou o endereço da página não pode ser usado"),
@@ -87,6 +90,11 @@ class SlmError(Exception):
         self.message = message
         self.where = str(where)
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled whole: a rank's error is told to the other ranks and to the process that started them."""
+        rebuild = partial(SlmError, where=self.where, hint=self.hint)
+        return rebuild, (self.code, self.message)
 
     def __str__(self) -> str:
         lines = [f"Erro [{self.code}]: {self.message}"]

@@ -242,6 +242,11 @@ class TrainConfig:
     """Recomputed activations: auto, none, full, or every:K for each K-th layer."""
     device: str = "auto"
     """auto, cpu or cuda."""
+    parallel: str = "auto"
+    """How several processes (ranks) share the model: `ddp` (auto): a whole copy each. `fsdp`: weights, gradients
+    and moments in shards, for models that do not fit on one card. `none`: one process, whatever there is."""
+    ranks: int = 0
+    """Processes on this machine; 0: one per visible GPU, one on the CPU. Under torchrun, as many as it says."""
     seed: int = 0
     """Of the weights and of the order of the data."""
     resume: str = "auto"
@@ -262,6 +267,9 @@ class TrainConfig:
         _require(self.precision in ("auto", "fp32", "fp16", "bf16"), "precision", self.precision,
                  "auto, fp32, fp16 ou bf16")  # fmt: skip
         _require(self.device in ("auto", "cpu", "cuda"), "device", self.device, "auto, cpu ou cuda")
+        _require(self.parallel in ("auto", "none", "ddp", "fsdp"), "parallel", self.parallel,
+                 "auto, none, ddp ou fsdp")  # fmt: skip
+        _require(0 <= self.ranks <= 64, "ranks", self.ranks, "um inteiro de 0 (auto) a 64")
         _require(0 <= self.seed < 2**63, "seed", self.seed, "um inteiro de 0 a 2^63 - 1")
         _require(bool(_CHECKPOINTING.fullmatch(self.checkpointing)), "checkpointing", self.checkpointing,
                  "auto, none, full ou every:K (K de 1 para cima)")  # fmt: skip
