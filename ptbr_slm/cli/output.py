@@ -6,6 +6,7 @@ Modes: for people (default), `--json` (one document, or JSON lines), `--quiet` (
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -87,7 +88,7 @@ class Output:
             yield progress
 
     def _terminal(self) -> bool:
-        return self.mode is Mode.HUMAN and sys.stderr.isatty()
+        return self.mode is Mode.HUMAN and sys.stderr.isatty() and not in_notebook(os.environ)
 
     def _stdout(self, text: str) -> None:
         sys.stdout.write(text)
@@ -116,6 +117,13 @@ class Progress:
             self._last = now
             share = f" {100 * done / self.total:.0f} %" if self.total else f" {done:.0f}"
             self.output.note(f"{self.description}{share}  {status}".rstrip())
+
+
+def in_notebook(environment: Mapping[str, str]) -> bool:
+    """Whether a Jupyter kernel runs us (`!ptbr-slm ...`): a terminal by its looks, but each redraw of a bar
+    becomes an output of the cell, ten a second for hours.
+    """
+    return "JPY_PARENT_PID" in environment or "KAGGLE_KERNEL_RUN_TYPE" in environment
 
 
 def _bar(description: str, total: float | None) -> Progress:
