@@ -21,10 +21,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ptbr_slm.config import ModelConfig
+from ptbr_slm.loss import IGNORE as IGNORE
+from ptbr_slm.loss import SharedGradient, linear_cross_entropy, plain_cross_entropy, tied_embedding
 from ptbr_slm.storage.model_folder import WeightReader, read_config
-
-IGNORE = -100
-"""Target id that counts neither in the loss nor in its divisor."""
 
 
 class KVCache:
@@ -122,12 +121,21 @@ class Block(nn.Module):
 
 
 class Llama(nn.Module):
-    """The whole model. `checkpoint_every`: 0 keeps all activations, k recomputes every k-th layer's."""
+    """The whole model, and how it is trained:
+
+    checkpoint_every: 0 keeps all activations, k recomputes every k-th layer's.
+    loss: `chunked` or `plain`, the same numbers (`ptbr_slm.loss`). z_loss: its factor, in training only.
+    backward_scale: fp32 (), what backward will bring to `loss_sum`, where the caller knows it by then; it
+    saves the chunked loss a fourth product with the head.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.checkpoint_every = 0
+        self.loss = "chunked"
+        self.z_loss = 0.0
+        self.backward_scale: Tensor | None = None
         self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
@@ -152,12 +160,17 @@ class Llama(nn.Module):
                 nn.init.normal_(parameter, std=std, generator=generator)
         return self
 
-    def hidden(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
-        """tokens: (B, T) int64 -> final normalised states (B, T, C). Advances `cache` by T."""
+    def hidden(
+        self, tokens: Tensor, cache: KVCache | None = None, shared: SharedGradient | None = None
+    ) -> Tensor:
+        """tokens: (B, T) int64 -> final normalised states (B, T, C). Advances `cache` by T.
+
+        shared: where the head's gradient waits for the embedding's.
+        """
         start = 0 if cache is None else cache.length
         positions = slice(start, start + tokens.shape[1])
         cos, sin = self.cos[positions, None, :], self.sin[positions, None, :]  # (T, 1, D/2)
-        x = self.embed(tokens)
+        x = self.embed(tokens) if shared is None else tied_embedding(tokens, self.embed.weight, shared)
         for index, block in enumerate(self.layers):
             if self.training and self.checkpoint_every and index % self.checkpoint_every == 0:
                 # No dropout, so no RNG state to save.
@@ -181,8 +194,19 @@ class Llama(nn.Module):
 
         A sum, so that a step of any number of micro-batches divides once by all its target tokens.
         """
-        logits = self(tokens).flatten(0, 1).float()  # (B*T, V)
-        return F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORE, reduction="sum")
+        z_loss = self.z_loss if self.training else 0.0
+        if self.loss == "plain":
+            return plain_cross_entropy(self(tokens).flatten(0, 1), targets.flatten(), z_loss)
+        tied = self.config.tie_embeddings and torch.is_grad_enabled()
+        shared = SharedGradient() if tied else None
+        return linear_cross_entropy(
+            self.hidden(tokens, shared=shared).flatten(0, 1),
+            self.head.weight,
+            targets.flatten(),
+            scale=self.backward_scale,
+            z_loss=z_loss,
+            shared=shared,
+        )
 
     # Llama's names on disk, fused matrices in memory.
 

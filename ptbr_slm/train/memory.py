@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
-from ptbr_slm.train.optimizer_memory import STATES, layer_matrices, state_bytes, update_bytes
+from ptbr_slm.loss_chunks import chunk_rows
+from ptbr_slm.train.optimizer_memory import STATES, buffer_bytes, layer_matrices, state_bytes
 
 GIB = 1 << 30
 
@@ -30,6 +31,7 @@ _HALF = {"fp32": 4, "fp16": 2, "bf16": 2}
 """Precision -> bytes of a matrix product's inputs under autocast."""
 _OPTIMIZERS = dict.fromkeys(STATES, 0)
 _PARALLEL = {"ddp": 0, "fsdp": 1}
+_LOSSES = {"chunked": 0, "plain": 1}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,19 +48,19 @@ class MemoryEstimate:
     gradients: int
     """fp32, as large as the weights; kept between the micro-batches of a step."""
     optimizer: int
-    """The optimizer's state."""
+    """The optimizer's state, and the buffers that Muon updates with."""
     activations: int
     """What autograd holds of the layers, the recomputed ones included."""
     logits: int
-    """The loss: logits, log-probabilities and their gradients."""
+    """The loss: logits and their gradients; of one chunk where it is chunked."""
     workspace: int
-    """Gradients on their way: of a layer's insides, and of the embedding, whose two halves are added last."""
+    """Gradients on their way: of a layer's insides, of the head until it is added to the embedding's."""
     communication: int
     """What FSDP gathers around the layer at work. DDP adds nothing: its gradients are its buckets."""
     context: int
     """CUDA context; 0 on the CPU."""
     peak: str
-    """Which instant it is: `loss`, `layers`, `embedding` or `update` (the optimizer's)."""
+    """Which instant it is: `loss`, `layers` or `embedding`."""
 
     @property
     def total(self) -> int:
@@ -83,44 +85,54 @@ def estimate(
     device: str = "cuda",
     ranks: int = 1,
     parallel: str = "ddp",
+    loss: str = "chunked",
 ) -> MemoryEstimate:
     """Memory on one device of a training step with micro-batches of `batch_size` x `seq_len` tokens.
 
     checkpoint_every: 0 keeps all activations; k recomputes layers 0, k, 2k, ... (`Llama.checkpoint_every`).
     precision: fp32, or fp16/bf16 for autocast over fp32 weights. optimizer: adamw, adamw8bit or muon.
     device: `cuda` or `cpu`. ranks, parallel: how many devices share the work, `ddp` (each holds all) or
-    `fsdp` (each holds its share of weights, gradients and state). Raises E_CONFIG for any other value.
+    `fsdp` (each holds its share of weights, gradients and state). loss: `chunked` or `plain`
+    (`ptbr_slm.loss`). Raises E_CONFIG for any other value.
     """
     _check(batch_size=batch_size, seq_len=seq_len, checkpoint_every=checkpoint_every, ranks=ranks)
     half = _choice("precision", precision, _HALF)
     _choice("optimizer", optimizer, _OPTIMIZERS)
     shards = ranks if _choice("parallel", parallel, _PARALLEL) else 1
-    step = _Step(model, batch_size, seq_len, checkpoint_every, half, device)
-    gathered = _gathered(model) if shards > 1 else 0
-    update = _Instant("update", 0, 0, 0, update_bytes(model, optimizer))
+    chunked = _choice("loss", loss, _LOSSES) == 0
+    step = _Step(model, batch_size, seq_len, checkpoint_every, half, device, chunked)
     worst = max(step.instants(), key=lambda instant: instant.total)
-    if update.total > worst.total + gathered:
-        worst, gathered = update, 0
+    buffers = buffer_bytes(model, optimizer, precision=precision, ranks=ranks)
     return MemoryEstimate(
         weights=-(-FP32 * model.num_parameters // shards),
         autocast_cache=worst.copies,
         gradients=-(-FP32 * model.num_parameters // shards),
-        optimizer=-(-state_bytes(model, optimizer) // shards),
+        optimizer=-(-state_bytes(model, optimizer) // shards) + buffers,
         activations=worst.activations,
         logits=worst.logits,
         workspace=worst.workspace,
-        communication=gathered,
+        communication=_gathered(model) if shards > 1 else 0,
         context=CUDA_CONTEXT_BYTES if device == "cuda" else 0,
         peak=worst.name,
     )
 
 
 def saved_tensors(
-    model: ModelConfig, *, batch_size: int, seq_len: int, checkpoint_every: int, precision: str, device: str
+    model: ModelConfig,
+    *,
+    batch_size: int,
+    seq_len: int,
+    checkpoint_every: int,
+    precision: str,
+    device: str,
+    loss: str = "chunked",
 ) -> int:
-    """Bytes that autograd holds once the loss is known, weights left out: what saved-tensor hooks count."""
-    half = _choice("precision", precision, _HALF)
-    return _Step(model, batch_size, seq_len, checkpoint_every, half, device).saved()
+    """Bytes that autograd holds once the loss is known, weights left out: what saved-tensor hooks count.
+
+    Of the chunked loss without the gradients that it may have formed, which hooks do not see.
+    """
+    half, chunked = _choice("precision", precision, _HALF), _choice("loss", loss, _LOSSES) == 0
+    return _Step(model, batch_size, seq_len, checkpoint_every, half, device, chunked).saved()
 
 
 def _gathered(model: ModelConfig) -> int:
@@ -158,6 +170,8 @@ class _Step:
     half: int
     """Bytes of a matrix product's inputs: 4 in fp32, 2 under autocast."""
     device: str
+    chunked: bool
+    """Whether the loss makes its logits in chunks."""
 
     @property
     def tokens(self) -> int:
@@ -199,7 +213,8 @@ class _Step:
 
     def ends(self) -> int:
         """Kept outside the layers: token ids and targets, the final norm, the head's input."""
-        return self.tokens * (2 * INDEX + self.norm() + self.half * self.model.hidden_size)
+        head_input = FP32 if self.chunked else self.half
+        return self.tokens * (2 * INDEX + self.norm() + head_input * self.model.hidden_size)
 
     def copies(self, layers: int, *, head: bool) -> int:
         """Half-precision copies of the matrices of so many layers, and of the head."""
@@ -210,13 +225,21 @@ class _Step:
     def saved(self) -> int:
         """Kept when the loss is known: layers, ends, copies of matrices not recomputed, log-probabilities."""
         kept = sum(not self._recomputed(index) for index in range(self.model.num_layers))
-        logits = FP32 * self.tokens * self.model.vocab_size
-        return sum(self.held()) + self.ends() + self.copies(kept, head=True) + logits
+        logits = 0 if self.chunked else FP32 * self.tokens * self.model.vocab_size
+        return sum(self.held()) + self.ends() + self.copies(kept, head=not self.chunked) + logits
 
     def instants(self) -> list[_Instant]:
         """The candidates for the peak."""
-        count, everything = self.model.num_layers, sum(self.held()) + self.ends()
-        kept = sum(not self._recomputed(index) for index in range(count))
+        return [
+            *(self._chunked_loss() if self.chunked else self._plain_loss()),
+            *(self._layer_instant(index) for index in range(self.model.num_layers)),
+            _Instant("embedding", 0, 0, 0, self._embedding_gradients()),
+        ]
+
+    def _plain_loss(self) -> list[_Instant]:
+        """All logits at once."""
+        everything = sum(self.held()) + self.ends()
+        kept = sum(not self._recomputed(index) for index in range(self.model.num_layers))
         logit = self.tokens * self.model.vocab_size
         backward = 3 * FP32 * logit  # log-probabilities, their gradient, the logits' gradient
         gradient = self.half * self.head  # of the head's weight, cast to fp32 next
@@ -224,16 +247,19 @@ class _Step:
         return [
             _Instant("loss", self.copies(kept, head=True), everything, backward, 0),
             _Instant("loss", self.copies(kept, head=True), everything, self.half * logit, gradient),
-            _Instant(
-                "loss",
-                self.copies(kept, head=False),
-                everything,
-                0,
-                gradient + cast,
-            ),
-            *(self._layer_instant(index) for index in range(count)),
-            _Instant("embedding", 0, 0, 0, self._embedding_gradients()),
+            _Instant("loss", self.copies(kept, head=False), everything, 0, gradient + cast),
         ]
+
+    def _chunked_loss(self) -> list[_Instant]:
+        """A chunk's logits, and the gradients of the head and of its input, which grow chunk by chunk."""
+        kept = sum(not self._recomputed(index) for index in range(self.model.num_layers))
+        rows = chunk_rows(self.tokens, self.model.vocab_size, self.device)
+        below = self.half if self.half < FP32 else 0  # of logits and of their gradient, beside the fp32 ones
+        logits = rows * self.model.vocab_size * (FP32 + below)
+        gradients = FP32 * (self.head + self.tokens * self.model.hidden_size)
+        everything = sum(self.held()) + self.ends()
+        part = below * self.head  # a chunk's share of the head's gradient, before it is added in fp32
+        return [_Instant("loss", self.copies(kept, head=True), everything, logits, gradients + part)]
 
     def _layer_instant(self, index: int) -> _Instant:
         """Layer `index` goes backwards: the layers above are done, and it is recomputed if need be.
@@ -253,8 +279,10 @@ class _Step:
         return _Instant("layers", self.copies(alive, head=False), activations, 0, workspace)
 
     def _embedding_gradients(self) -> int:
-        """The embedding's gradient; tied, also the head's, and in fp32 their sum, which is a new tensor."""
-        parts = 1 if not self.model.tie_embeddings else 3 if self.half == FP32 else 2
+        """The embedding's gradient. Tied, under the plain loss, also the head's, and in fp32 their sum, which
+        is a new tensor; under the chunked loss both are one.
+        """
+        parts = 1 if self.chunked or not self.model.tie_embeddings else 3 if self.half == FP32 else 2
         return parts * FP32 * self.head
 
     def _recomputed(self, index: int) -> bool:

@@ -1,0 +1,281 @@
+"""Cross-entropy of a linear head, in chunks of rows, right under a loss scale.
+
+The logits of 8,192 tokens with V = 32,000 take 2.4 GiB with their gradients; here at most one chunk of them
+exists at a time. What is shipped elsewhere under this name rounds dlogits / N to fp16 before the loss scale
+arrives and flushes 53 to 100 % of it to zero (shared reference, training 0.4). Here every gradient is
+multiplied by its whole factor in fp32 before it is rounded, and the head's gradient is summed over chunks in
+fp32.
+
+Two ways to the same gradient (docs/decisions.md, 2026-11-22 "the loss in chunks"):
+- `scale` given: it is the factor that backward will bring (loss scale / target tokens of the step), so the
+  gradients are formed in the forward pass, while a chunk's logits are there: three products, as plain.
+- `scale` None: backward makes each chunk's logits again: four products.
+
+Shapes: N rows (tokens), C hidden_size, V vocab_size, R rows of a chunk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ptbr_slm.loss_chunks import chunk_rows
+
+IGNORE = -100
+"""Target id that counts neither in the loss nor in its divisor."""
+
+
+class SharedGradient:
+    """The gradient of a matrix that is both embedding and head, on its way from the one to the other.
+
+    Autograd would hold the head's (V, C) until the embedding's is made and then add them into a third; here
+    the loss leaves its gradient, and `tied_embedding` adds its few rows to it and hands it on.
+    """
+
+    def __init__(self) -> None:
+        self._gradient: Tensor | None = None
+
+    def put(self, gradient: Tensor) -> None:
+        """Leave the head's gradient (V, C)."""
+        self._gradient = gradient
+
+    def take(self, like: Tensor) -> Tensor:
+        """The head's gradient, or zeros where the head has left none."""
+        gradient, self._gradient = self._gradient, None
+        return torch.zeros_like(like) if gradient is None else gradient
+
+
+def tied_embedding(tokens: Tensor, weight: Tensor, shared: SharedGradient) -> Tensor:
+    """F.embedding, tokens (B, T), weight (V, C) -> (B, T, C); its gradient joins what `shared` holds."""
+    rows: Tensor = _TiedEmbedding.apply(tokens, weight, shared)  # type: ignore[no-untyped-call]
+    return rows
+
+
+def plain_cross_entropy(logits: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:
+    """Summed cross-entropy in nats, fp32: logits (N, V), targets (N,). z_loss: see `linear_cross_entropy`."""
+    logits = logits.float()
+    loss = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
+    if z_loss:
+        loss = loss + z_loss * (logits.logsumexp(-1)[targets != IGNORE]).square().sum()
+    return loss
+
+
+def linear_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    scale: Tensor | None = None,
+    z_loss: float = 0.0,
+    rows: int | None = None,
+    shared: SharedGradient | None = None,
+) -> Tensor:
+    """Summed cross-entropy in nats, fp32 (), of hidden (N, C) through the head weight (V, C).
+
+    targets: (N,) int64, `IGNORE` counts nowhere. scale: fp32 (), the derivative by this sum of what backward
+    starts from, where it is known by now; a backward that brings another stays right, by one more
+    multiplication in fp32. z_loss: adds z_loss * logsumexp(logits)^2 for each target, which keeps the logits
+    from drifting (PaLM, 2204.02311, with 1e-4). rows: of a chunk; by default `chunk_rows`. shared: where to
+    leave weight's gradient instead of returning it to autograd. Products are made in autocast's format where
+    it is on.
+    """
+    count = rows or chunk_rows(len(hidden), weight.shape[0], hidden.device.type)
+    job = _Job(z_loss, count, _product_dtype(hidden), shared)
+    wants = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+    with torch.autocast(hidden.device.type, enabled=False):
+        if wants and scale is not None:
+            made: Tensor = _FormedInForward.apply(hidden, weight, targets, scale, job)  # type: ignore[no-untyped-call]
+        else:
+            made = _Recomputed.apply(hidden, weight, targets, job)  # type: ignore[no-untyped-call]
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What both ways need besides tensors."""
+
+    z_loss: float
+    rows: int
+    """Of a chunk."""
+    dtype: torch.dtype
+    """Of the products."""
+    shared: SharedGradient | None
+
+
+class _TiedEmbedding(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, weight: Tensor, shared: SharedGradient) -> Tensor:
+        ctx.save_for_backward(tokens, weight)
+        ctx.shared = shared
+        return F.embedding(tokens, weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
+        tokens, weight = ctx.saved_tensors
+        rows = gradient.flatten(0, -2).to(weight.dtype)
+        total = ctx.shared.take(weight)
+        if total.device.type == "cpu":
+            total.index_add_(0, tokens.flatten(), rows)
+        else:  # index_add_ adds in any order on a GPU; this one sorts first, so a step can be repeated
+            total.index_put_((tokens.flatten(),), rows, accumulate=True)
+        return None, total, None
+
+
+class _Recomputed(torch.autograd.Function):
+    """Backward makes the logits again."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, job: _Job) -> Tensor:
+        ctx.save_for_backward(hidden, weight, targets)
+        ctx.job = job
+        head = weight.to(job.dtype)
+        loss = _zero(hidden)
+        for part in _parts(len(hidden), job.rows):
+            logits = _logits(hidden[part], head)
+            chosen = _chosen(logits, targets[part])
+            loss += _losses(chosen, _exponentials(logits)[1], targets[part], job.z_loss).sum()
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        hidden, weight, targets = ctx.saved_tensors
+        work = _Gradients(hidden, weight, targets, gradient, ctx.job)
+        for part in _parts(len(hidden), ctx.job.rows):
+            work.add(part)
+        return work.to_hidden, _hand_over(work.to_weight, ctx.job.shared), None, None
+
+
+class _FormedInForward(torch.autograd.Function):
+    """Forward forms the gradients, backward corrects their factor where it is not the one foretold."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, scale: Tensor, job: _Job
+    ) -> Tensor:
+        work = _Gradients(hidden, weight, targets, scale, job)
+        loss = _zero(hidden)
+        for part in _parts(len(hidden), job.rows):
+            loss += work.add(part).sum()
+        # Not save_for_backward: autograd copies a gradient that somebody else holds too.
+        ctx.gradients, ctx.scale, ctx.shared = (work.to_hidden, work.to_weight), scale, job.shared
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        if ctx.gradients is None:
+            raise RuntimeError("linear_cross_entropy with scale: its gradients serve one backward pass")
+        to_hidden, to_weight = ctx.gradients
+        ctx.gradients = None
+        ratio = gradient / ctx.scale
+        # A look at the value is free on a CPU; on a GPU it would make the host wait.
+        if ratio.device.type != "cpu" or ratio.item() != 1.0:
+            to_hidden, to_weight = to_hidden.mul_(ratio), to_weight.mul_(ratio)
+        return to_hidden, _hand_over(to_weight, ctx.shared), None, None, None
+
+
+class _Gradients:
+    """The gradients of hidden and weight, chunk by chunk.
+
+    Of a row: factor * (p - onehot) with p = softmax(logits), and with z-loss factor * (p * (1 + 2 z lse) -
+    onehot) = row * (p - onehot / (1 + 2 z lse)), row = factor * (1 + 2 z lse); 0 for an ignored target.
+    """
+
+    def __init__(self, hidden: Tensor, weight: Tensor, targets: Tensor, factor: Tensor, job: _Job) -> None:
+        self.hidden, self.targets, self.factor, self.job = hidden, targets, factor, job
+        self.head = weight.to(job.dtype)
+        self.to_hidden = torch.empty_like(hidden)
+        self.to_weight = torch.empty_like(weight)
+        self._first = True
+
+    def add(self, part: slice) -> Tensor:
+        """Add this chunk's; returns its rows' losses (R, 1)."""
+        states, targets = self.hidden[part].to(self.job.dtype), self.targets[part]
+        logits = _logits(states, self.head)  # (R, V)
+        chosen = _chosen(logits, targets)  # (R, 1)
+        total, lse = _exponentials(logits)  # logits hold exponentials now, `total` (R, 1) is their sum
+        more = 1 + 2 * self.job.z_loss * lse
+        row = self.factor * _counts(targets) * more / total  # (R, 1)
+        logits.scatter_add_(-1, _column(targets), -total / more)
+        if logits.dtype == self.job.dtype:
+            # Rows can be multiplied in the narrow matrices then: C columns instead of V.
+            torch.mm(logits, self.head, out=self.to_hidden[part])
+            self.to_hidden[part].mul_(row)
+            self._add_to_weight(logits, states * row)
+        else:
+            half = logits.mul_(row).to(self.job.dtype)  # the whole factor first, then the rounding
+            self.to_hidden[part] = half @ self.head
+            self._add_to_weight(half, states)
+        return _losses(chosen, lse, targets, self.job.z_loss)
+
+    def _add_to_weight(self, logits: Tensor, states: Tensor) -> None:
+        """logits' (R, V) transposed times states (R, C), summed over chunks in fp32."""
+        if logits.dtype != self.to_weight.dtype:
+            product = logits.t() @ states
+            self.to_weight.copy_(product) if self._first else self.to_weight.add_(product)
+        elif self._first:
+            torch.mm(logits.t(), states, out=self.to_weight)
+        else:
+            self.to_weight.addmm_(logits.t(), states)
+        self._first = False
+
+
+def _exponentials(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn logits (R, V) into e^logits up to a factor a row, in place; returns sum and log-sum-exp (R, 1)."""
+    peak = logits.amax(-1, keepdim=True)
+    if logits.device.type == "cpu":  # whose softmax is 1.6 times faster than the three operations below
+        torch.softmax(logits, -1, out=logits)
+        return torch.ones_like(peak), peak - logits.amax(-1, keepdim=True).log()
+    total = logits.sub_(peak).exp_().sum(-1, keepdim=True)
+    return total, peak + total.log()
+
+
+def _losses(chosen: Tensor, lse: Tensor, targets: Tensor, z_loss: float) -> Tensor:
+    """Each row's loss (R, 1), from the target's logit and log-sum-exp, both (R, 1)."""
+    losses = lse - chosen
+    if z_loss:
+        losses = losses + z_loss * lse.square()
+    return losses * _counts(targets)
+
+
+def _counts(targets: Tensor) -> Tensor:
+    """(R, 1), False where the target is IGNORE."""
+    return (targets != IGNORE).unsqueeze(-1)
+
+
+def _column(targets: Tensor) -> Tensor:
+    """(R, 1), a column to look at for each target, 0 for IGNORE."""
+    return targets.clamp_min(0).unsqueeze(-1)
+
+
+def _chosen(logits: Tensor, targets: Tensor) -> Tensor:
+    """The targets' logits (R, 1)."""
+    return logits.gather(-1, _column(targets))
+
+
+def _logits(states: Tensor, head: Tensor) -> Tensor:
+    """states (R, C), head (V, C) -> (R, V) in fp32, or in fp64 where the products are."""
+    return (states.to(head.dtype) @ head.t()).to(torch.promote_types(head.dtype, torch.float32))
+
+
+def _hand_over(gradient: Tensor, shared: SharedGradient | None) -> Tensor | None:
+    if shared is None:
+        return gradient
+    shared.put(gradient)
+    return None
+
+
+def _product_dtype(hidden: Tensor) -> torch.dtype:
+    device = hidden.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+
+
+def _zero(hidden: Tensor) -> Tensor:
+    return torch.zeros((), device=hidden.device, dtype=torch.promote_types(hidden.dtype, torch.float32))
+
+
+def _parts(count: int, rows: int) -> list[slice]:
+    return [slice(start, min(count, start + rows)) for start in range(0, count, rows)]
