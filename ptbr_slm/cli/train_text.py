@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ptbr_slm.cli.options_table import options_data, options_text
 from ptbr_slm.cli.output import Mode, Output, Progress, Report, human_bytes, number, table
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def _sentence(record: Mapping[str, Any]) -> str:
                 f"{number(record['tokens_per_step'])} tokens por passo, taxa {record['learning_rate']:.1e}",
                 f"  precisão {record['precision']}: {record['precision_reason']}",
                 f"  ativações: {record['checkpointing_reason']}",
+                *(f"  plano: {reason}" for reason in record["plan_reasons"]),
                 *(f"  atenção: {note}" for note in record["notes"]),
             ]
             return "\n".join(lines)
@@ -93,6 +95,8 @@ def dry_run_report(found: DryRun) -> Report:
     rows = [
         ("parâmetros", number(plan.model.num_parameters)),
         ("tokens por passo", number(config.step_tokens)),
+        ("micro-lote", f"{config.batch_size} x {number(config.seq_len)} tokens"),
+        ("micro-lotes por passo", number(config.grad_accum)),
         ("passos", number(config.max_steps)),
         ("tokens do treino", number(config.step_tokens * config.max_steps)),
         ("épocas", epochs),
@@ -101,8 +105,12 @@ def dry_run_report(found: DryRun) -> Report:
     notes = [
         f"precisão {plan.precision.name}: {plan.precision.reason}",
         f"ativações: {plan.checkpointing_reason}",
+        *(f"plano: {reason}" for reason in plan.reasons),
     ]
-    text = table(rows) + "\n\n" + "\n".join([*notes, *plan.notes, "Nada foi gravado (--dry-run)."])
+    options = options_text(plan.options, plan.machine)
+    text = "\n\n".join(
+        [table(rows), options, "\n".join([*notes, *plan.notes, "Nada foi gravado (--dry-run)."])]
+    )
     data = {
         "event": "plan",
         "parameters": plan.model.num_parameters,
@@ -111,7 +119,13 @@ def dry_run_report(found: DryRun) -> Report:
         "epochs": found.epochs,
         "train_tokens": found.train_tokens,
         "precision": plan.precision.name,
+        "batch_size": config.batch_size,
+        "grad_accum": config.grad_accum,
         "checkpoint_every": plan.checkpoint_every,
+        "loss": plan.loss,
+        "ranks": plan.machine.ranks,
+        "options": options_data(plan.options, plan.machine),
+        "reasons": list(plan.reasons),
         "learning_rate": config.optimizer.learning_rate,
         "memory_bytes": {**dataclasses.asdict(memory), "total": memory.total},
         "notes": list(plan.notes),
@@ -129,6 +143,7 @@ def _parts(memory: MemoryEstimate) -> list[tuple[str, int]]:
         ("ativações", memory.activations),
         ("logits", memory.logits),
         ("trabalho", memory.workspace),
+        ("comunicação", memory.communication),
         ("contexto da GPU", memory.context),
         ("total", memory.total),
     ]

@@ -1,4 +1,4 @@
-"""Bytes of each optimizer's state, and of the room that its update needs, by calculation. No torch here.
+"""Bytes of each optimizer's state, and of the buffers that it updates with, by calculation. No torch here.
 
 Counted tensor by tensor, because the optimizers treat small and large tensors differently.
 """
@@ -15,6 +15,9 @@ EIGHT_BIT_FROM = 4096
 """Elements from which bitsandbytes keeps a tensor's moments in 8 bits (its `min_8bit_size`)."""
 EIGHT_BIT_BLOCK = 256
 """Elements that share one fp32 scale in bitsandbytes' block-wise 8-bit moments."""
+
+MUON_BATCH = 1 << 23
+"""Numbers that Muon orthogonalises at once (`train.optim.muon.BATCH_ELEMENTS`)."""
 
 Parameter = tuple[str, tuple[int, ...]]
 """A parameter's kind and its shape: `embedding`, `matrix` (of a layer), `head`, or `norm`."""
@@ -47,16 +50,32 @@ def state_bytes(model: ModelConfig, optimizer: str) -> int:
     return sum(state(kind, _count(shape)) for kind, shape in parameters(model))
 
 
-def update_bytes(model: ModelConfig, optimizer: str) -> int:
-    """What an update allocates on the way: nothing for the fused ones, Muon's orthogonalisation otherwise.
+def buffer_bytes(model: ModelConfig, optimizer: str, *, precision: str, ranks: int = 1) -> int:
+    """What the optimizer keeps allocated for its updates: nothing but for Muon's Newton-Schulz.
 
-    Newton-Schulz on a matrix (m, n), m <= n, holds in fp32 the update, X and the next X, (m, n) each, and
-    X @ X.T, its square and their combination, (m, m) each.
+    That holds two buffers for the largest batch of matrices of one shape, two for its Gram matrices, and with
+    several ranks one for everybody's (`train.optim.newton_schulz`, `train.optim.muon`).
     """
     if optimizer != "muon":
         return 0
-    shapes = [sorted(shape) for kind, shape in parameters(model) if kind == "matrix"]
-    return max(FP32 * (3 * m * n + 3 * m * m) for m, n in shapes)
+    largest = gram = 0
+    for (m, n), count in _muon_shapes(model).items():
+        batch = min(count, ranks * max(1, MUON_BATCH // (m * n)))
+        mine = -(-batch // ranks)
+        largest, gram = max(largest, mine * m * n), max(gram, mine * m * m)
+    size = 2 if precision == "bf16" else FP32
+    return size * (2 * largest + 2 * gram + (ranks * largest if ranks > 1 else 0))
+
+
+def _muon_shapes(model: ModelConfig) -> dict[tuple[int, int], int]:
+    """(smaller, larger side) -> how many: q, k and v, gate and up are orthogonalised each for itself."""
+    width, inner = model.hidden_size, model.intermediate_size
+    rows = [model.q_size, model.kv_size, model.kv_size, model.q_size, inner, inner, inner]
+    shapes: dict[tuple[int, int], int] = {}
+    for other in rows:
+        shape = (min(other, width), max(other, width))
+        shapes[shape] = shapes.get(shape, 0) + model.num_layers
+    return shapes
 
 
 def _adamw(kind: str, count: int) -> int:

@@ -12,13 +12,19 @@ from ptbr_slm.config import ModelConfig
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.model_folder import check_model_folder, read_config
+from ptbr_slm.system import cpu_cores, memory_bytes
 from ptbr_slm.tokenizer import Tokenizer
-from ptbr_slm.train.config import TrainConfig, seq_len_too_long
-from ptbr_slm.train.memory import MemoryEstimate, estimate
+from ptbr_slm.train import why
+from ptbr_slm.train.cards import card_of
+from ptbr_slm.train.choice import Machine, Request, Setting, choose, does_not_fit, options, settings
+from ptbr_slm.train.config import AUTO, TrainConfig, default_tokens_per_step, seq_len_too_long
+from ptbr_slm.train.memory import CUDA_CONTEXT_BYTES, GIB, MemoryEstimate
 from ptbr_slm.train.precision import Precision, choose_precision
+from ptbr_slm.train.speed import cpu, device_of
 
-HEADROOM = 0.95
-"""Share of the device's memory to plan with; the rest is fragmentation."""
+DOUBT = 1.1
+"""What was asked for in every part is refused from this multiple of the memory on: the calculation is tested
+to 10 %. Below it the user is told and the run begins."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,42 +42,103 @@ class Plan:
     """In Portuguese."""
     memory: MemoryEstimate
     """Of one training step."""
-    device_bytes: int | None
-    """Memory of the device; None on the CPU, where the system decides."""
+    loss: str
+    """How the loss is computed: a key of `choice.LOSSES`."""
+    request: Request
+    """What was fixed and what was left to choose."""
+    machine: Machine
+    """What it had to fit."""
+    options: tuple[Setting, ...]
+    """What each recomputation and loss would take, for the reader to compare."""
+    reasons: tuple[str, ...]
+    """Why the micro-batch and the loss are what they are, in Portuguese."""
     notes: tuple[str, ...]
     """What the user should know, in Portuguese."""
 
 
-def make_plan(config: TrainConfig, tokenizer: Tokenizer) -> Plan:
-    """Decide shape, device, precision, recomputation and derived settings. Nothing is written.
+def make_plan(config: TrainConfig, tokenizer: Tokenizer, ranks: int = 1) -> Plan:
+    """Decide shape, device, precision, micro-batch, recomputation and derived settings. Nothing is written.
 
-    Raises E_CONFIG, E_SEQ_LEN, E_MODEL_SIZE, E_TOKENIZER_MISMATCH, E_PROVIDER, E_GPU or E_MEMORY.
+    ranks: devices that will share a step. Raises E_CONFIG, E_SEQ_LEN, E_MODEL_SIZE, E_TOKENIZER_MISMATCH,
+    E_PROVIDER, E_GPU, or E_MEMORY with up to three choices that would fit.
     """
     model = _shape(config, tokenizer)
-    device, capability, device_bytes, notes = _device(config.device)
+    device, capability = _device(config.device)
     precision = choose_precision(device.type, capability, config.precision)
-    every, reason, memory = _checkpointing(config, model, device, precision, device_bytes)
-    if device_bytes is not None and memory.total > device_bytes:
+    machine, notes = _machine(device, precision, ranks)
+    request = _request(config, model, precision)
+    setting = _setting(request, machine, config.model_size or ("mini" if config.init_from is None else None))
+    if setting.memory.total > machine.room:
         notes.append(
-            f"o cálculo pede {_gib(memory.total)} GiB e a GPU tem {_gib(device_bytes)}: "
-            "se a memória acabar, use --checkpointing full ou um --batch-size menor."
+            f"o cálculo pede {_gib(setting.memory.total)} GiB e há {_gib(machine.memory_bytes or 0)}: "
+            "se a memória acabar, o micro-lote será dividido; --batch-size auto escolhe um que cabe."
         )
+    reasons = (why.batch_size(request, machine, setting),)
     return Plan(
-        config=replace(config.with_defaults(model.num_parameters), precision=precision.name),
+        config=_resolved(config, model, precision, request, setting),
         model=model,
         device=device,
         precision=precision,
-        checkpoint_every=every,
-        checkpointing_reason=reason,
-        memory=memory,
-        device_bytes=device_bytes,
+        checkpoint_every=setting.checkpoint_every,
+        checkpointing_reason=why.checkpointing(request, machine, setting),
+        memory=setting.memory,
+        loss=setting.loss,
+        request=request,
+        machine=machine,
+        options=tuple(options(request, machine)),
+        reasons=tuple(filter(None, reasons)),
         notes=tuple(notes),
+    )
+
+
+def _request(config: TrainConfig, model: ModelConfig, precision: Precision) -> Request:
+    sequences = config.step_sequences
+    if config.batch_size == AUTO and config.tokens_per_step is None:
+        sequences = default_tokens_per_step(model.num_parameters, config.seq_len) // config.seq_len
+    return Request(
+        model=model,
+        sequences=sequences,
+        seq_len=config.seq_len,
+        precision=precision.name,
+        optimizer=config.optimizer.name,
+        parallel="fsdp" if config.parallel == "fsdp" else "ddp",
+        batch_size=config.batch_size or None,
+        checkpoint_every=config.checkpoint_every,
+    )
+
+
+def _setting(request: Request, machine: Machine, size: str | None) -> Setting:
+    """The fastest that fits, or what was asked for. Raises E_MEMORY."""
+    chosen = choose(request, machine)
+    if chosen is not None:
+        return chosen
+    least = min(settings(request, machine), key=lambda setting: setting.memory.total)
+    limit = machine.memory_bytes or 0
+    if least.memory.total <= (limit * DOUBT if not request.open else limit if machine.kind == "cpu" else 0):
+        return least
+    raise does_not_fit(request, machine, size, least)
+
+
+def _resolved(
+    config: TrainConfig, model: ModelConfig, precision: Precision, request: Request, setting: Setting
+) -> TrainConfig:
+    """The configuration with every derived value in it."""
+    tokens = config.tokens_per_step
+    if config.batch_size == AUTO:
+        tokens = request.sequences * request.seq_len
+    accum = config.grad_accum if tokens is None else request.sequences // setting.batch_size
+    return replace(
+        config.with_defaults(model.num_parameters),
+        precision=precision.name,
+        batch_size=setting.batch_size,
+        grad_accum=accum,
+        tokens_per_step=tokens,
     )
 
 
 def check_device(config: TrainConfig) -> None:
     """Refuse a device or a precision that is not to be had. Raises E_PROVIDER, E_GPU or E_CONFIG."""
-    device, capability, _, _ = _device(config.device)
+    device, capability = _device(config.device)
     choose_precision(device.type, capability, config.precision)
 
 
@@ -118,10 +185,10 @@ def _shape_of_folder(config: TrainConfig, tokenizer: Tokenizer, folder: Path) ->
     return model
 
 
-def _device(asked: str) -> tuple[torch.device, tuple[int, int] | None, int | None, list[str]]:
-    """(device, compute capability, bytes of memory, notes)."""
+def _device(asked: str) -> tuple[torch.device, tuple[int, int] | None]:
+    """(device, compute capability)."""
     if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu"), None, None, []
+        return torch.device("cpu"), None
     if not torch.cuda.is_available():
         raise SlmError(
             "E_PROVIDER",
@@ -129,53 +196,34 @@ def _device(asked: str) -> tuple[torch.device, tuple[int, int] | None, int | Non
             where="device=cuda",
             hint="Confira com:  ptbr-slm doctor   (ou treine no processador: --set device=cpu)",
         )
+    return torch.device("cuda", 0), torch.cuda.get_device_capability(0)
+
+
+def _machine(device: torch.device, precision: Precision, ranks: int) -> tuple[Machine, list[str]]:
+    """What the step has to fit, and what the user should know about it.
+
+    A CPU's memory is what the machine has, not what is free now: the same command plans the same every time.
+    """
+    if device.type == "cpu":
+        share = memory_bytes()
+        memory = None if share is None else share // ranks
+        return Machine(kind="cpu", memory_bytes=memory, device=cpu(cpu_cores()), ranks=ranks), []
     notes = []
-    if (count := torch.cuda.device_count()) > 1:
+    if ranks == 1 and (count := torch.cuda.device_count()) > 1:
         notes.append(f"há {count} GPUs visíveis; este treino usa só a primeira (um processo).")
-    capability = torch.cuda.get_device_capability(0)
-    return torch.device("cuda", 0), capability, torch.cuda.get_device_properties(0).total_memory, notes
+    total = torch.cuda.get_device_properties(device).total_memory
+    taken = _taken_by_others(device, total)
+    if taken > GIB // 4:
+        notes.append(f"outro programa já ocupa {_gib(taken)} GiB desta GPU; planejamos com o resto.")
+        total -= taken
+    limits = device_of(card_of(torch.cuda.get_device_name(device)), precision.name)
+    return Machine(kind="cuda", memory_bytes=total, device=limits, ranks=ranks), notes
 
 
-def _checkpointing(
-    config: TrainConfig,
-    model: ModelConfig,
-    device: torch.device,
-    precision: Precision,
-    device_bytes: int | None,
-) -> tuple[int, str, MemoryEstimate]:
-    """(Llama.checkpoint_every, why, memory). `auto` recomputes as few layers as fit; none on the CPU."""
-
-    def memory_with(every: int) -> MemoryEstimate:
-        return estimate(model, batch_size=config.batch_size, seq_len=config.seq_len, checkpoint_every=every,
-                        precision=precision.name, device=device.type)  # fmt: skip
-
-    asked = config.checkpoint_every
-    if asked is not None:
-        return asked, f"pedida com --checkpointing {config.checkpointing}", memory_with(asked)
-    if device_bytes is None:
-        return 0, "no processador, guardar as ativações é mais rápido", memory_with(0)
-    room = HEADROOM * device_bytes
-    for every in (0, 4, 3, 2, 1):
-        memory = memory_with(every)
-        if memory.total <= room:
-            what = {0: "cabe sem recalcular nada", 1: "só cabe recalculando todas as camadas"}
-            share = f"{_gib(memory.total)} de {_gib(device_bytes)} GiB"
-            return (
-                every,
-                f"{what.get(every, f'cabe recalculando uma camada a cada {every}')} ({share})",
-                memory,
-            )
-    raise _does_not_fit(config, memory_with(1), device_bytes)
-
-
-def _does_not_fit(config: TrainConfig, memory: MemoryEstimate, device_bytes: int) -> SlmError:
-    return SlmError(
-        "E_MEMORY",
-        f"este treino precisa de {_gib(memory.total)} GiB mesmo recalculando todas as ativações; "
-        f"a GPU tem {_gib(device_bytes)} GiB.",
-        where=f"--batch-size {config.batch_size} --seq-len {config.seq_len}",
-        hint=f"Use {smaller_batch(config)}, um --seq-len menor ou um --model-size menor.",
-    )
+def _taken_by_others(device: torch.device, total: int) -> int:
+    """Bytes of the GPU that are neither free nor ours: on Kaggle, often another notebook's kernel."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return max(0, total - free - torch.cuda.memory_reserved(device) - CUDA_CONTEXT_BYTES)
 
 
 def smaller_batch(config: TrainConfig) -> str:
@@ -186,5 +234,5 @@ def smaller_batch(config: TrainConfig) -> str:
     return f"--batch-size {half} --grad-accum {-(-config.batch_size * config.grad_accum // half)}"
 
 
-def _gib(size: int) -> str:
-    return number(size / 2**30, 1)
+def _gib(size: float) -> str:
+    return number(size / GIB, 1)

@@ -76,7 +76,7 @@ def _open_data(config: TrainConfig, listener: Listener) -> PreparedData:
 
 def _make_plan(config: TrainConfig, tokenizer: Tokenizer, ranks: Ranks) -> Plan:
     """The main rank's plan, on this rank's own card."""
-    plan = ranks.from_main(lambda: make_plan(config, tokenizer))
+    plan = ranks.from_main(lambda: make_plan(config, tokenizer, ranks.world))
     check_shares(plan.config, ranks)
     return (
         replace(plan, device=torch.device("cuda", ranks.local_rank)) if plan.device.type == "cuda" else plan
@@ -127,6 +127,11 @@ def _announce(plan: Plan, data: PreparedData, listener: Listener) -> None:
             "precision_reason": plan.precision.reason,
             "checkpoint_every": plan.checkpoint_every,
             "checkpointing_reason": plan.checkpointing_reason,
+            "batch_size": plan.config.batch_size,
+            "grad_accum": plan.config.grad_accum,
+            "loss": plan.loss,
+            "plan_reasons": list(plan.reasons),
+            "memory_bytes": plan.memory.total,
             "tokens_per_step": plan.config.step_tokens,
             "train_tokens": data.split("train").tokens,
             "learning_rate": plan.config.optimizer.learning_rate,

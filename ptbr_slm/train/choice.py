@@ -1,0 +1,243 @@
+"""The fastest setting that fits: micro-batch, recomputation and loss, by calculation. No torch here.
+
+What was asked for is kept; only what was left to `auto` is searched, and never what a run computes: the
+tokens of a step, the sequence length and the model stay. Where nothing fits, `does_not_fit` names what would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from ptbr_slm.brazilian import number
+from ptbr_slm.config import SIZES, ModelConfig, model_config
+from ptbr_slm.errors import SlmError
+from ptbr_slm.loss_chunks import chunk_rows
+from ptbr_slm.train.memory import GIB, MemoryEstimate, estimate
+from ptbr_slm.train.speed import Device, micro_batch_seconds, step_seconds
+
+LOSSES = ("chunked", "plain")
+"""Ways to compute the loss (`ptbr_slm.loss`)."""
+POLICIES = (0, 4, 3, 2, 1)
+"""`checkpoint_every` to try: nothing recomputed, each fourth layer, ..., all of them."""
+GPU_SHARE, CPU_SHARE = 0.95, 0.8
+"""Of the memory, to plan with: the rest is fragmentation; on a CPU also Python, libraries and the system."""
+CLOSE = 0.02
+"""Settings this close to the fastest count as equal, and the one that needs least memory is taken: the
+calculation of time is no better than that, and memory to spare survives fragmentation."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Machine:
+    """What a step has to fit."""
+
+    kind: str
+    """`cuda` or `cpu`."""
+    memory_bytes: int | None
+    """Of one device; None where unknown, and then everything fits."""
+    device: Device
+    ranks: int = 1
+    """Devices that share a step."""
+
+    @property
+    def room(self) -> float:
+        """Bytes to plan with."""
+        if self.memory_bytes is None:
+            return float("inf")
+        return self.memory_bytes * (GPU_SHARE if self.kind == "cuda" else CPU_SHARE)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """What is fixed, and what is left open (None)."""
+
+    model: ModelConfig
+    sequences: int
+    """Of one optimizer step, over all ranks."""
+    seq_len: int
+    precision: str
+    optimizer: str = "adamw"
+    parallel: str = "ddp"
+    batch_size: int | None = None
+    checkpoint_every: int | None = None
+    loss: str | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether there is anything to choose."""
+        return None in (self.batch_size, self.checkpoint_every, self.loss)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """One way to compute the step, with what it would take."""
+
+    batch_size: int
+    """Sequences of a micro-batch."""
+    checkpoint_every: int
+    loss: str
+    memory: MemoryEstimate
+    seconds: float
+    """Of a step, computed."""
+    tokens_per_second: float
+    """Of all devices together, computed."""
+
+
+def choose(request: Request, machine: Machine) -> Setting | None:
+    """The fastest setting that fits; of those `CLOSE` to it the one that recomputes and takes least.
+
+    None where none fits.
+    """
+    fitting = [s for s in settings(request, machine) if s.memory.total <= machine.room]
+    if not fitting:
+        return None
+    limit = (1 + CLOSE) * min(setting.seconds for setting in fitting)
+    close = [s for s in fitting if s.seconds <= limit]
+    return min(close, key=lambda s: (recomputed_share(s.checkpoint_every), s.memory.total, s.seconds))
+
+
+def options(request: Request, machine: Machine) -> list[Setting]:
+    """For each recomputation and loss the setting that would be taken, or the smallest where none fits."""
+    found = []
+    for every in POLICIES:
+        for loss in LOSSES:
+            part = replace(request, checkpoint_every=every, loss=loss)
+            smallest = min(settings(part, machine), key=lambda setting: setting.memory.total)
+            found.append(choose(part, machine) or smallest)
+    return found
+
+
+def settings(request: Request, machine: Machine) -> Iterator[Setting]:
+    """Every setting that the request leaves open."""
+    share = -(-request.sequences // machine.ranks)
+    rows = [request.batch_size] if request.batch_size else _divisors(request.sequences, share)
+    policies = POLICIES if request.checkpoint_every is None else (request.checkpoint_every,)
+    losses = tuple(LOSSES) if request.loss is None else (request.loss,)
+    for batch_size in rows:
+        for every in policies:
+            for loss in losses:
+                yield setting(request, machine, batch_size, every, loss)
+
+
+def setting(request: Request, machine: Machine, batch_size: int, every: int, loss: str) -> Setting:
+    """What this way of computing the step takes. Micro-batches larger than a rank's share do not fill up."""
+    rows = min(batch_size, -(-request.sequences // machine.ranks))
+    memory = estimate(
+        request.model,
+        batch_size=rows,
+        seq_len=request.seq_len,
+        checkpoint_every=every,
+        precision=request.precision,
+        optimizer=request.optimizer,
+        device=machine.kind,
+        ranks=machine.ranks,
+        parallel=request.parallel,
+        loss=loss,
+    )
+    micro = micro_batch_seconds(
+        request.model,
+        machine.device,
+        tokens=rows * request.seq_len,
+        seq_len=request.seq_len,
+        checkpoint_every=every,
+        precision=request.precision,
+        loss_chunks=_chunks(request, machine, rows) if loss == "chunked" else 0,
+    )
+    seconds = step_seconds(micro, sequences=request.sequences, batch_size=rows, ranks=machine.ranks)
+    return Setting(
+        batch_size=batch_size,
+        checkpoint_every=every,
+        loss=loss,
+        memory=memory,
+        seconds=seconds,
+        tokens_per_second=request.sequences * request.seq_len / seconds,
+    )
+
+
+def _chunks(request: Request, machine: Machine, rows: int) -> int:
+    tokens = rows * request.seq_len
+    return -(-tokens // chunk_rows(tokens, request.model.vocab_size, machine.kind))
+
+
+def ways_out(
+    request: Request, machine: Machine, size: str | None, *, most: int = 3
+) -> list[tuple[str, Setting]]:
+    """Up to `most` (piece of command line, setting) that fit by the estimate, the least change first.
+
+    First what does not alter the course at all, then sharding or 8-bit moments, then a shorter sequence with
+    the tokens of a step held, then the largest smaller size.
+    """
+    free = replace(request, batch_size=None, checkpoint_every=None, loss=None)
+    found: list[tuple[str, Setting]] = []
+    for flags, changed in [("", free), *_changes(free, machine, size)]:
+        best = choose(changed, machine)
+        if best is not None and len(found) < most:
+            found.append((_typed(flags, changed, best, request), best))
+    return found
+
+
+def does_not_fit(request: Request, machine: Machine, size: str | None, least: Setting) -> SlmError:
+    """E_MEMORY with the choices that would fit."""
+    ways = ways_out(request, machine, size)
+    device = "a GPU tem" if machine.kind == "cuda" else "esta máquina tem"
+    lines = [f"{flags}   ({number(way.memory.total / GIB, 1)} GiB, calculado)" for flags, way in ways]
+    hint = (
+        "Cabe com:  " + "\n        ou:  ".join(lines) if lines else "Nem o menor modelo cabe nesta memória."
+    )
+    return SlmError(
+        "E_MEMORY",
+        f"este treino precisa de {number(least.memory.total / GIB, 1)} GiB (calculado); "
+        f"{device} {number((machine.memory_bytes or 0) / GIB, 1)} GiB, e planejamos com "
+        f"{number(machine.room / GIB, 1)}.",
+        where=f"--seq-len {request.seq_len}, {number(request.sequences * request.seq_len)} tokens por passo",
+        hint=hint,
+    )
+
+
+def _changes(free: Request, machine: Machine, size: str | None) -> Iterator[tuple[str, Request]]:
+    if machine.ranks > 1 and free.parallel == "ddp":
+        yield "--parallel fsdp", replace(free, parallel="fsdp")
+    if machine.kind == "cuda" and free.optimizer == "adamw":
+        yield "--optimizer adamw8bit", replace(free, optimizer="adamw8bit")
+    tokens, length = free.sequences * free.seq_len, free.seq_len // 2
+    while length >= 64:
+        if tokens % length == 0:
+            shorter = replace(free, seq_len=length, sequences=tokens // length)
+            if choose(shorter, machine) is not None:
+                yield f"--seq-len {length}", shorter
+                break
+        length //= 2
+    if size is not None:
+        smaller = sorted(SIZES, key=lambda name: -SIZES[name].num_parameters)
+        for name in smaller[smaller.index(size) + 1 :]:
+            model = model_config(name, vocab_size=free.model.vocab_size, max_seq_len=free.model.max_seq_len)
+            changed = replace(free, model=model)
+            if choose(changed, machine) is not None:
+                yield f"--model-size {name}", changed
+                break
+
+
+def _typed(flags: str, changed: Request, best: Setting, asked: Request) -> str:
+    """The flags that differ from what was asked, ready to type."""
+    words = [flags] if flags else []
+    words.append(f"--batch-size {best.batch_size} --grad-accum {changed.sequences // best.batch_size}")
+    if best.checkpoint_every != asked.checkpoint_every:
+        words.append(f"--checkpointing {policy_name(best.checkpoint_every)}")
+    if asked.loss is not None and best.loss != asked.loss:
+        words.append(f"--loss {best.loss}")
+    return " ".join(words)
+
+
+def policy_name(every: int) -> str:
+    """`checkpoint_every` as `--checkpointing` takes it."""
+    return {0: "none", 1: "full"}.get(every, f"every:{every}")
+
+
+def recomputed_share(every: int) -> float:
+    """Share of the layers that are computed twice."""
+    return 1 / every if every else 0.0
+
+
+def _divisors(count: int, most: int) -> list[int]:
+    """Divisors of `count` up to `most`: the micro-batches that share a step out evenly."""
+    return [n for n in range(1, min(count, most) + 1) if count % n == 0]

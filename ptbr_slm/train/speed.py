@@ -1,0 +1,84 @@
+"""How long a step would take, by calculation: what the planner compares settings with. No torch here.
+
+A micro-batch costs its FLOPs at the device's sustained rate, and, however few its tokens are, one passage
+over weights and gradients and the launches of its kernels: that is why small micro-batches are slow.
+Computed, not measured: `ptbr-slm bench train` puts measured figures beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ptbr_slm.config import ModelConfig
+from ptbr_slm.train.cards import T4, Card
+from ptbr_slm.train.flops import flops_per_token
+
+LAUNCH_S = 5e-6
+"""Of one kernel on a T4 (shared reference, onnx E1)."""
+LAYER_KERNELS = 45
+"""Of a layer forward and backward, counted in `ptbr_slm.model.Block`; a third again where recomputed."""
+CHUNK_KERNELS = 12
+"""Of one chunk of the loss."""
+CORE_FLOPS, CPU_BANDWIDTH = 65e9, 30e9
+"""Of one core and of a machine with AVX2 (docs/decisions.md; DESIGN.md section 6)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What limits a step."""
+
+    flops: float
+    """FLOP/s that training sustains."""
+    bandwidth: float
+    """Bytes/s of memory."""
+    launch_s: float
+    """Seconds to start one kernel."""
+
+
+def device_of(card: Card | None, precision: str) -> Device:
+    """A GPU; one that is not in the list is taken for a T4, whose proportions are usual."""
+    card = card or T4
+    share = card.sustained / card.half
+    flops = card.single * max(share, 0.5) if precision == "fp32" else card.sustained
+    return Device(flops, card.bandwidth, LAUNCH_S)
+
+
+def cpu(cores: int) -> Device:
+    """A CPU, where nothing is launched."""
+    return Device(CORE_FLOPS * cores, CPU_BANDWIDTH, 0.0)
+
+
+def micro_batch_seconds(
+    model: ModelConfig,
+    device: Device,
+    *,
+    tokens: int,
+    seq_len: int,
+    checkpoint_every: int,
+    precision: str,
+    head_passes: int = 3,
+    loss_chunks: int = 0,
+) -> float:
+    """Forward and backward of one micro-batch.
+
+    head_passes: products with the head's matrix, 4 where the loss computes the logits twice.
+    loss_chunks: pieces in which it is computed, 0 for all at once.
+    """
+    head = 2 * model.vocab_size * model.hidden_size
+    work = flops_per_token(model, seq_len, checkpoint_every=checkpoint_every) + (head_passes - 3) * head
+    recomputed = len(range(0, model.num_layers, checkpoint_every)) if checkpoint_every else 0
+    # A weight in half precision: cast (4 read, 2 written), read by two products, its gradient written (2),
+    # cast (2 and 4) and added (8 and 4); recomputing casts and reads again. In fp32 there are no casts.
+    once, again = (24, 4) if precision == "fp32" else (30, 8)
+    bytes_moved = once * model.num_parameters + again * recomputed * model.layer_parameters
+    kernels = LAYER_KERNELS * (model.num_layers + recomputed / 3) + CHUNK_KERNELS * loss_chunks
+    return tokens * work / device.flops + bytes_moved / device.bandwidth + kernels * device.launch_s
+
+
+def step_seconds(micro_batch: float, *, sequences: int, batch_size: int, ranks: int) -> float:
+    """All micro-batches of the rank that has most to do; a part-filled one counts as its share of a full one.
+
+    The update and the exchange of gradients, the same for every setting, are left out.
+    """
+    share = -(-sequences // ranks)
+    return micro_batch * share / batch_size
