@@ -14,8 +14,7 @@ import json
 import platform
 import random
 import re
-import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,12 +25,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ptbr_slm.errors import SlmError
+from ptbr_slm.faults import maybe_fail
 from ptbr_slm.model import Llama
 from ptbr_slm.storage.atomic import atomic_folder, write_json, write_text
 from ptbr_slm.storage.manifest import read_manifest, write_manifest
 from ptbr_slm.storage.model_folder import WeightReader, write_model_files, write_safetensors
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.optim import load_optimizer_arrays, optimizer_arrays
+from ptbr_slm.train.retention import drop_old, make_room
 from ptbr_slm.version import __version__
 
 _NAME = re.compile(r"step-(\d{8,})")
@@ -61,6 +62,18 @@ class TrainState:
     """The model's config.json."""
     data_sha256: str = ""
     tokenizer_sha256: str = ""
+    guard: dict[str, Any] = field(default_factory=dict)
+    """`train.guards.GuardState` as plain values."""
+    skipped_windows: list[list[int]] = field(default_factory=list)
+    """[first, last + 1) of the training windows that rollbacks left out."""
+    rollbacks: list[dict[str, Any]] = field(default_factory=list)
+    """The records of the rollbacks, as in metrics.jsonl."""
+
+
+STATE_SCHEMA = 2
+"""Of state.json. 1, which had no number: without guard, skipped_windows and rollbacks."""
+_ADDED = {"guard": 2, "skipped_windows": 2, "rollbacks": 2}
+"""Field -> the schema that brought it; an older checkpoint goes on with its default."""
 
 
 def checkpoint_bytes(num_parameters: int) -> int:
@@ -76,25 +89,32 @@ def write_checkpoint(
     state: TrainState,
     *,
     keep: int,
+    protected: Collection[str] = (),
+    replace: bool = False,
 ) -> Path:
-    """Write folder/step-N, then `latest`, then remove all but the newest `keep`. Returns step-N.
+    """Write folder/step-N, then `latest`, then remove old ones (`train.retention`). Returns step-N.
 
+    protected: names that stay. replace: write it even where a checkpoint of this step exists.
     Raises E_DISK_FULL (before writing, where that can be foreseen), leaving earlier checkpoints as they were.
     """
     target = folder / f"step-{state.step:08d}"
-    if not target.exists():  # it exists where a resumed run stops before its first step
-        _refuse_full_disk(folder, checkpoint_bytes(sum(p.numel() for p in model.parameters())))
+    size = checkpoint_bytes(sum(p.numel() for p in model.parameters()))
+    if replace or not target.exists():  # it exists where a resumed run stops before its first step
+        make_room(folder, list_checkpoints(folder), size, keep)
         with atomic_folder(target) as temporary:
             write_model_files(temporary, model.config, model.to_hf_weights(), tokenizer)
+            maybe_fail("checkpoint.after_weights")
             (temporary / "training").mkdir()
             arrays = dict(optimizer_arrays(model, optimizer)) | _random_arrays()
             write_safetensors(temporary / "training" / "optimizer.safetensors", arrays)
+            maybe_fail("checkpoint.after_optimizer")
             body = asdict(state) | {"random": _random_json(), "versions": _versions()}
-            write_json(temporary / "training" / "state.json", body)
+            write_json(temporary / "training" / "state.json", {"schema": STATE_SCHEMA} | body)
             write_manifest(temporary, "checkpoint", step=state.step)
+            maybe_fail("checkpoint.before_rename")
+        maybe_fail("checkpoint.after_rename")
     write_text(folder / "latest", target.name + "\n")
-    for old in list_checkpoints(folder)[keep:]:
-        shutil.rmtree(old, ignore_errors=True)
+    drop_old(folder, list_checkpoints(folder), size, keep, protected)
     return target
 
 
@@ -114,7 +134,16 @@ def read_state(checkpoint: Path) -> TrainState:
         if manifest.kind != "checkpoint" or "training/state.json" not in manifest.files:
             raise _corrupt(checkpoint, "não é um checkpoint de treino")
         body = json.loads((checkpoint / "training" / "state.json").read_bytes())
-        return TrainState(**{name: body[name] for name in TrainState.__dataclass_fields__})
+        schema = body.get("schema", 1)
+        if schema > STATE_SCHEMA:
+            raise SlmError(
+                "E_SCHEMA",
+                f"feito por uma versão mais nova do ptbr-slm (state.json: schema {schema} > {STATE_SCHEMA}).",
+                where=checkpoint,
+                hint="Atualize com:  pip install -U ptbr-slm",
+            )
+        names = [name for name in TrainState.__dataclass_fields__ if _ADDED.get(name, 1) <= schema]
+        return TrainState(**{name: body[name] for name in names})
     except (KeyError, ValueError, TypeError) as error:
         raise _corrupt(checkpoint, f"state.json não confere ({error})") from error
     except SlmError as error:
@@ -175,19 +204,6 @@ def _cuda_states(arrays: dict[str, npt.NDArray[Any]]) -> Iterator[tuple[int, npt
 def _versions() -> dict[str, str]:
     return {"ptbr_slm": __version__, "torch": torch.__version__, "numpy": np.__version__,
             "python": platform.python_version()}  # fmt: skip
-
-
-def _refuse_full_disk(folder: Path, needed: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise SlmError(
-            "E_DISK_FULL",
-            f"o checkpoint precisa de {needed / 1e6:.0f} MB e o disco só tem {free / 1e6:.0f} MB livres; "
-            "os checkpoints anteriores continuam intactos.",
-            where=folder,
-            hint="Libere espaço (veja com: df -h) e repita o mesmo comando: ele continua daqui.",
-        )
 
 
 def _corrupt(checkpoint: Path, message: str) -> SlmError:

@@ -1,0 +1,123 @@
+"""The run of an earlier notebook version, mounted read-only below /kaggle/input: found, copied, checked.
+
+A version's output is an input of the next one. Where it holds this very run (same data, tokenizer and shape
+of the model), its newest complete checkpoint is copied into the run's folder, and training goes on from there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ptbr_slm.errors import SlmError
+from ptbr_slm.storage.atomic import atomic_folder, write_bytes, write_text
+from ptbr_slm.system import kaggle_root
+from ptbr_slm.train.checkpoint import TrainState, checkpoint_bytes, list_checkpoints, read_state
+from ptbr_slm.train.config import AUTO, TrainConfig
+from ptbr_slm.train.events import Listener
+from ptbr_slm.train.retention import make_room
+
+_DEEPEST = 8
+"""Folders below /kaggle/input that are looked into: a notebook's output, its runs, a run, its checkpoints."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What makes two checkpoints those of one run, whatever folder they lie in."""
+
+    model: dict[str, Any]
+    """The model's config.json."""
+    data_sha256: str
+    tokenizer_sha256: str
+
+    def is_of(self, body: dict[str, Any]) -> bool:
+        """Whether a state.json belongs to it."""
+        return all(body.get(name) == getattr(self, name) for name in self.__dataclass_fields__)
+
+
+def bring_newer(
+    config: TrainConfig,
+    identity: Identity,
+    than: int,
+    same_course: Callable[[dict[str, Any]], bool],
+    listener: Listener,
+) -> tuple[Path, TrainState] | None:
+    """Copy the newest complete checkpoint of this run that is newer than step `than`; None where none is.
+
+    Where several runs qualify, those of the same course (`same_course` of their settings) come first. A
+    corrupt one is named and skipped. The run's metrics.jsonl comes along. Raises E_DISK_FULL.
+    """
+    found = []
+    for path, body in _states_below(kaggle_root() / "input"):
+        if body is None:
+            _skip(path, "E_CHECKPOINT_CORRUPT", "training/state.json não se lê.", listener)
+        elif identity.is_of(body) and body["step"] > than:
+            found.append((same_course(body.get("config", {})), body["step"], path))
+    for _, step, source in sorted(found, key=lambda item: (item[0], item[1]), reverse=True):
+        try:
+            state = _copy(source, config)
+        except SlmError as error:
+            if error.code != "E_CHECKPOINT_CORRUPT":
+                raise
+            _skip(source, error.code, error.message, listener)
+            continue
+        target = _target(config, source)
+        message = f"Checkpoint do passo {step} copiado de {source}, com os sha256 conferidos."
+        listener.event(
+            {"event": "copied", "step": step, "from": str(source), "path": str(target), "message": message}
+        )
+        return target, state
+    return None
+
+
+def _skip(source: Path, code: str, why: str, listener: Listener) -> None:
+    message = f"{why} Pulado: {source}."
+    listener.event({"event": "warning", "code": code, "where": str(source), "message": message})
+
+
+def _copy(source: Path, config: TrainConfig) -> TrainState:
+    """Put a checked copy into the run's folder. Raises E_CHECKPOINT_CORRUPT, E_DISK_FULL or E_IO."""
+    target = _target(config, source)
+    size = sum(path.stat().st_size for path in source.rglob("*") if path.is_file())
+    make_room(target.parent, list_checkpoints(target.parent), size + checkpoint_bytes(0), AUTO)
+    with atomic_folder(target) as temporary:
+        for file in (path for path in source.rglob("*") if path.is_file()):
+            copy = temporary / file.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)  # contents only: the mount's folders and files are read-only
+        state = read_state(temporary)
+        history = source.parent.parent / "metrics.jsonl"
+        if (
+            history.is_file()
+        ):  # first: a kill in between leaves no run without its past
+            write_bytes(config.output / "metrics.jsonl", history.read_bytes())
+    write_text(target.parent / "latest", target.name + "\n")
+    return state
+
+
+def _target(config: TrainConfig, source: Path) -> Path:
+    return config.output / "checkpoints" / source.name
+
+
+def _states_below(root: Path) -> Iterator[tuple[Path, dict[str, Any] | None]]:
+    """(checkpoint, its state.json, not checked, None where it cannot be read) of every run below `root`."""
+    for folder, names, _ in os.walk(root):
+        if Path(folder).name == "checkpoints":
+            names.clear()
+            for checkpoint in list_checkpoints(Path(folder)):
+                yield checkpoint, _state(checkpoint)
+        elif len(Path(folder).relative_to(root).parts) >= _DEEPEST:
+            names.clear()
+
+
+def _state(checkpoint: Path) -> dict[str, Any] | None:
+    try:
+        body = json.loads((checkpoint / "training" / "state.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return body if isinstance(body, dict) and isinstance(body.get("step"), int) else None
