@@ -95,7 +95,14 @@ def train(
     ] = None,
     seq_len: Annotated[int | None, typer.Option("--seq-len", help="Tokens por sequência.")] = None,
     max_steps: Annotated[int | None, typer.Option("--max-steps", help="Passos do treino inteiro.")] = None,
-    optimizer: Annotated[str | None, typer.Option("--optimizer", metavar="adamw", help="Otimizador.")] = None,
+    optimizer: Annotated[
+        str | None,
+        typer.Option(
+            "--optimizer",
+            metavar="adamw|adamw8bit|muon",
+            help="muon aprende mais por passo; adamw8bit guarda 2 bytes por parâmetro em vez de 8.",
+        ),
+    ] = None,
     learning_rate: Annotated[
         float | None, typer.Option("--learning-rate", help="Taxa de aprendizado máxima.")
     ] = None,

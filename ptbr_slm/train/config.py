@@ -45,6 +45,8 @@ class ModelOverrides:
     """RoPE base."""
     tie_embeddings: bool | None = None
     """Whether the output head shares the embedding matrix."""
+    qk_norm: bool | None = None
+    """RMSNorm of queries and keys, as in Qwen3; the model is then saved as a Qwen3ForCausalLM."""
 
     def given(self) -> dict[str, Any]:
         """The fields that are not None."""
@@ -57,11 +59,11 @@ class OptimizerConfig:
     """How gradients become updates (`train.optim`)."""
 
     name: str = "adamw"
-    """`adamw`; `adamw8bit`: its moments in 8 bits (needs bitsandbytes or torchao); `muon`: orthogonalised momentum
-    for the matrices of the layers, AdamW for embedding, head and norms."""
+    """`adamw`; `adamw8bit`: its moments in 8 bits (needs bitsandbytes or torchao); `muon`: orthogonalised
+    momentum for the matrices of the layers, AdamW for embedding, head and norms."""
     learning_rate: float | None = None
-    """Peak learning rate; Muon's is scaled to AdamW's (Moonlight). None: from the number of parameters and the
-    optimizer (see `default_learning_rate`)."""
+    """Peak learning rate; Muon's is scaled to AdamW's (Moonlight). None: from the number of parameters and
+    the optimizer (see `default_learning_rate`)."""
     embedding_rate_factor: float = 0.25
     """With muon: the learning rate of embedding, head and norms, as a share of the matrices'."""
     momentum: float = 0.95
@@ -240,6 +242,14 @@ class TrainConfig:
     """auto, fp32, fp16 or bf16; auto goes by the compute capability."""
     checkpointing: str = "auto"
     """Recomputed activations: auto, none, full, or every:K for each K-th layer."""
+    loss: str = "auto"
+    """How the cross-entropy is computed, to the same numbers: `chunked` (auto): the logits of some rows at a
+    time. `plain`: all at once."""
+    z_loss: float = 0.0
+    """Adds z_loss * logsumexp(logits)^2 a token in training, against logits that drift; 1e-4 where it is used
+    (PaLM, arXiv:2204.02311). The training loss that is reported includes it."""
+    compile: bool = False
+    """torch.compile for each layer, compared with eager before it is trusted (`train.compile`)."""
     device: str = "auto"
     """auto, cpu or cuda."""
     parallel: str = "auto"
@@ -266,6 +276,8 @@ class TrainConfig:
         self._check_step()
         _require(self.precision in ("auto", "fp32", "fp16", "bf16"), "precision", self.precision,
                  "auto, fp32, fp16 ou bf16")  # fmt: skip
+        _require(self.loss in ("auto", "plain", "chunked"), "loss", self.loss, "auto, plain ou chunked")
+        _require(0 <= self.z_loss <= 1, "z_loss", self.z_loss, "um número de 0 a 1")
         _require(self.device in ("auto", "cpu", "cuda"), "device", self.device, "auto, cpu ou cuda")
         _require(self.parallel in ("auto", "none", "ddp", "fsdp"), "parallel", self.parallel,
                  "auto, none, ddp ou fsdp")  # fmt: skip
@@ -329,6 +341,11 @@ class TrainConfig:
     def step_tokens(self) -> int:
         """Target tokens of one optimizer step, over all ranks."""
         return self.step_sequences * self.seq_len
+
+    @property
+    def loss_variant(self) -> str:
+        """`Llama.loss`: chunked is no slower, as its gradients are formed in the forward pass, and smaller."""
+        return "chunked" if self.loss == "auto" else self.loss
 
     @property
     def max_time_s(self) -> float | None:

@@ -64,7 +64,7 @@ def test_unknown_key_names_the_nearest(key, near):
 
 BAD = """
 seq_len=0 seq_len=1.5 seq_len=true batch_size=-1 schedule.kind=linear precision=int8 seed=-1
-optimizer.learning_rate=0 optimizer.learning_rate=nan optimizer.beta1=1 optimizer.name=muon
+optimizer.learning_rate=0 optimizer.learning_rate=nan optimizer.beta1=1 optimizer.name=lion
 checkpointing=every:0
 checkpoint.keep=0 evaluation.prompts=Olá max_time=11 max_time=0s seq_len schedule.cooldown_fraction=1.5
 optimizer.weight_decay=-0.1 =3 model=3
@@ -131,6 +131,6 @@ def test_every_setting_is_documented_below_its_field():
                 if isinstance(here, ast.AnnAssign) and not is_text:
                     undocumented.append(f"{node.name}.{ast.unparse(here.target)}")
     assert set(undocumented) <= {
-        f"TrainConfig.{name}" for name in ("model", "optimizer", "schedule", "evaluation", "checkpoint")
+        f"TrainConfig.{name}" for name in ("model", "optimizer", "schedule", "evaluation", "checkpoint", "guard")
     }
     assert len(config_types()) > 30

@@ -1,0 +1,83 @@
+"""Which optimizer a run gets, and which parameter which treatment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ptbr_slm.model import Llama
+from ptbr_slm.train.config import OptimizerConfig
+from ptbr_slm.train.optim.adamw import AdamW
+from ptbr_slm.train.optim.muon import Muon, Part
+from ptbr_slm.train.ranks import ALONE, Ranks
+
+
+def build_optimizer(model: Llama, config: OptimizerConfig, ranks: Ranks = ALONE) -> torch.optim.Optimizer:
+    """The optimizer of this configuration over the model's parameters, its state allocated.
+
+    Decay on the matrices of the layers and on an untied head; not on norms, whose natural value is 1, and not
+    on the embedding, where it shrinks the rows of rare tokens, which get no gradient (OLMo 2, 2501.00656).
+    Raises E_OPTIMIZER where the device or the installed packages cannot do it.
+    """
+    assert config.learning_rate is not None
+    if config.name == "muon":
+        return _muon(model, config, ranks)
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        (decayed if parameter.dim() >= 2 and name != "embed.weight" else plain).append(parameter)
+    groups = [_group(decayed, config, config.weight_decay), _group(plain, config, 0.0)]
+    if config.name == "adamw8bit":
+        from ptbr_slm.train.optim.adamw8bit import adamw8bit  # its packages are optional
+
+        return adamw8bit(groups, model.embed.weight.device)
+    return AdamW(groups)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Use this rate in the next step; Muon's AdamW groups take their share of it."""
+    for group in optimizer.param_groups:
+        value = rate * group.get("rate_factor", 1.0)
+        if isinstance(group["lr"], torch.Tensor):  # torchao compiles its step, and a number would do it again
+            group["lr"].fill_(value)
+        else:
+            group["lr"] = value
+
+
+def _group(parameters: list[nn.Parameter], config: OptimizerConfig, decay: float) -> dict[str, Any]:
+    return {
+        "params": parameters,
+        "lr": config.learning_rate,
+        "betas": (config.beta1, config.beta2),
+        "eps": config.eps,
+        "weight_decay": decay,
+    }
+
+
+def _muon(model: Llama, config: OptimizerConfig, ranks: Ranks) -> Muon:
+    """Muon for the matrices of the layers; AdamW for embedding, head and norms."""
+    assert config.learning_rate is not None
+    parts: list[Part] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if name.startswith("layers.") and parameter.dim() == 2:
+            parts += _parts(model, name, parameter)
+        else:
+            others.append(parameter)
+    adamw = _group(others, config, 0.0) | {"rate_factor": config.embedding_rate_factor}
+    return Muon(parts, adamw, learning_rate=config.learning_rate, momentum=config.momentum,
+                weight_decay=config.weight_decay, ranks=ranks)  # fmt: skip
+
+
+def _parts(model: Llama, name: str, parameter: nn.Parameter) -> list[Part]:
+    """The matrices that lie in one parameter: q, k and v, gate and up are orthogonalised each for itself."""
+    shape = model.config
+    rows = [parameter.shape[0]]
+    if name.endswith("qkv.weight"):
+        rows = [shape.q_size, shape.kv_size, shape.kv_size]
+    elif name.endswith("gate_up.weight"):
+        rows = [shape.intermediate_size] * 2
+    stops = torch.tensor(rows).cumsum(0).tolist()
+    return [Part(parameter, stop - size, stop) for size, stop in zip(rows, stops, strict=True)]

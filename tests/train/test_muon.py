@@ -1,0 +1,167 @@
+"""Muon: orthogonal updates, their scale, the fused matrices taken apart, and its work shared over ranks."""
+
+from __future__ import annotations
+
+import math
+import socket
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing
+from torch.optim._muon import _zeropower_via_newtonschulz as bf16_reference
+
+from ptbr_slm.config import ModelConfig
+from ptbr_slm.model import Llama
+from ptbr_slm.train.config import OptimizerConfig
+from ptbr_slm.train.optim import build_optimizer, muon
+from ptbr_slm.train.optim.newton_schulz import JORDAN, NewtonSchulz, compute_dtype, update_scale
+from ptbr_slm.train.precision import Precision
+from ptbr_slm.train.ranks import ALONE, Ranks
+from ptbr_slm.train.step import optimizer_step
+
+SHAPE = ModelConfig(vocab_size=200, hidden_size=64, num_layers=3, num_heads=2, num_kv_heads=1, head_dim=32,
+                    intermediate_size=128, max_seq_len=32)  # fmt: skip
+
+
+def orthogonal(matrices: torch.Tensor, coefficients=None) -> torch.Tensor:
+    """(count, m, n) -> the same through fresh buffers."""
+    count, m, n = matrices.shape
+    room = NewtonSchulz(count * m * n, count * m * m, torch.float32, torch.device("cpu"))
+    x = room.room(count, m, n)
+    x.copy_(matrices)
+    return room.orthogonalize(x, *([coefficients] if coefficients else [])).clone()
+
+
+def gradient(count: int, m: int, n: int, seed: int = 0) -> torch.Tensor:
+    """Matrices with singular values over two orders of magnitude."""
+    draw = torch.Generator().manual_seed(seed)
+    u, _, v = torch.linalg.svd(torch.randn(count, m, n, generator=draw), full_matrices=False)
+    return u * torch.logspace(0, -2, m) @ v
+
+
+@pytest.mark.parametrize(("m", "n"), [(32, 32), (64, 128), (16, 256)])
+def test_singular_values_come_near_one_and_directions_stay(m, n):
+    x = gradient(3, m, n)
+    y = orthogonal(x)
+    values = torch.linalg.svdvals(y)
+    assert values.min() > 0.6 and values.max() < 1.3
+    u, _, v = torch.linalg.svd(x, full_matrices=False)
+    aligned = (u.mT @ y @ v.mT).diagonal(dim1=-2, dim2=-1)
+    assert torch.allclose(aligned, values.sort(descending=True).values, atol=0.7) and aligned.min() > 0.6
+
+
+def test_it_is_torchs_formula_in_fp32():
+    x = gradient(1, 48, 96)[0]
+    wanted = x / x.norm()
+    for a, b, c in JORDAN:
+        gram = wanted @ wanted.T
+        wanted = a * wanted + (b * gram + c * gram @ gram) @ wanted
+    ours = orthogonal(x[None], JORDAN)[0]
+    assert torch.allclose(ours, wanted, atol=1e-5)
+    theirs = bf16_reference(x, JORDAN[0], len(JORDAN), 1e-7).float()
+    assert torch.nn.functional.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0) > 0.99
+
+
+def test_a_batch_gives_what_each_matrix_gives_alone():
+    x = gradient(4, 32, 64)
+    together = orthogonal(x)
+    for index in range(4):
+        assert torch.allclose(together[index], orthogonal(x[index : index + 1])[0], atol=1e-5)
+
+
+def test_a_gradient_of_zero_gives_no_update():
+    assert not orthogonal(torch.zeros(2, 8, 8)).any()
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype"), [((7, 5), torch.float32), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)]
+)
+def test_bf16_is_chosen_by_capability_never_by_claim(monkeypatch, capability, dtype):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
+    assert compute_dtype(torch.device("cuda", 0)) is dtype
+    assert compute_dtype(torch.device("cpu")) is torch.float32
+
+
+def test_updates_have_the_size_of_adamws():
+    for m, n in ((64, 64), (64, 256)):
+        update = orthogonal(gradient(1, m, n)) * update_scale(m, n)
+        assert update.square().mean().sqrt() == pytest.approx(0.2 * math.sqrt(1), rel=0.25)
+
+
+def rows(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(5, 200, (4, 17))
+
+
+def trained(ranks: Ranks = ALONE, steps: int = 3) -> Llama:
+    model = Llama(SHAPE).initialize(3).train()
+    optimizer = build_optimizer(model, OptimizerConfig(name="muon", learning_rate=0.01), ranks)
+    for seed in range(steps):
+        optimizer_step(model, optimizer, [rows(seed)], precision=Precision("fp32", ""), scaler=None,
+                       gradient_clip=1.0)  # fmt: skip
+    return model
+
+
+def test_q_k_v_gate_and_up_are_orthogonalised_each_for_itself():
+    before, after = Llama(SHAPE).initialize(3), trained(steps=1)
+    decay = 1 - 0.01 * OptimizerConfig().weight_decay
+
+    def moved(name: str, sizes: tuple[int, ...]) -> list[torch.Tensor]:
+        difference = after.get_parameter(name) - decay * before.get_parameter(name)
+        return list(difference.detach().split(sizes))
+
+    parts = moved("layers.0.attention.qkv.weight", (64, 32, 32))
+    parts += moved("layers.1.feed_forward.gate_up.weight", (128, 128))
+    for part in parts:
+        values = torch.linalg.svdvals(part) / (0.01 * update_scale(*part.shape))
+        assert values.max() < 1.35 and values.median() > 0.6
+
+
+def test_large_matrices_go_in_several_batches_with_the_same_result(monkeypatch):
+    whole = trained()
+    monkeypatch.setattr(muon, "BATCH_ELEMENTS", 2 * 64 * 128)
+    for (name, ours), theirs in zip(trained().named_parameters(), whole.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-6), name
+
+
+class Stub(Ranks):
+    """A rank of gloo, with the one word that Muon needs."""
+
+    def sum_(self, tensor: torch.Tensor) -> torch.Tensor:
+        torch.distributed.all_reduce(tensor)
+        return tensor
+
+
+def _rank(rank: int, port: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    torch.save(trained(Stub(rank, 2, rank)).state_dict(), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_ranks_give_the_weights_of_one(tmp_path):
+    """Each orthogonalises half of the matrices; uneven batches are padded."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+    torch.multiprocessing.spawn(_rank, (port, str(tmp_path)), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    for name, alone in trained().state_dict().items():
+        assert torch.equal(first[name], second[name]), name
+        assert torch.allclose(first[name], alone, atol=1e-6), name
+
+
+def test_a_step_allocates_nothing_of_size_after_a_weight_has_changed():
+    """An out of memory then finds the weights as they were. (oneDNN takes 14 KiB whatever the shape.)"""
+    shape = replace(SHAPE, hidden_size=192, num_heads=3, num_kv_heads=1, head_dim=64)
+    model = Llama(shape).initialize(3).train()
+    optimizer = build_optimizer(model, OptimizerConfig(name="muon", learning_rate=0.01))
+    model.loss_sum(torch.from_numpy(rows()[:, :-1]), torch.from_numpy(rows()[:, 1:])).backward()
+    with torch.profiler.profile(
+        profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]
+    ) as seen:
+        optimizer.step()
+    largest = max(event.self_cpu_memory_usage for event in seen.events())
+    assert largest < 4 * 64 * 192  # the smallest matrix of the layers
