@@ -34,6 +34,8 @@ class ModelConfig:
     """Added to the mean square in RMSNorm."""
     tie_embeddings: bool = True
     """Whether the output head shares the embedding matrix."""
+    qk_norm: bool = False
+    """RMSNorm of each head's queries and keys before RoPE (Qwen3): the folder is then a Qwen3ForCausalLM."""
     bos_token_id: int = 0
     eos_token_ids: tuple[int, ...] = (1,)
     """Tokens that end a text; Llama folders may name several."""
@@ -65,9 +67,10 @@ class ModelConfig:
 
     @property
     def layer_parameters(self) -> int:
-        """Weights of one decoder layer, its two norms included."""
+        """Weights of one decoder layer, its norms included."""
         attention = self.hidden_size * (2 * self.q_size + 2 * self.kv_size)
-        return attention + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size
+        norms = 2 * self.hidden_size + (2 * self.head_dim if self.qk_norm else 0)
+        return attention + 3 * self.hidden_size * self.intermediate_size + norms
 
     @property
     def num_parameters(self) -> int:
@@ -76,11 +79,11 @@ class ModelConfig:
         return embeddings + self.num_layers * self.layer_parameters + self.hidden_size
 
     def to_hf(self) -> dict[str, Any]:
-        """The `config.json` of a LlamaForCausalLM folder."""
+        """The `config.json` of a LlamaForCausalLM folder; with qk_norm of a Qwen3ForCausalLM one."""
         eos = self.eos_token_ids
         return {
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
+            "architectures": ["Qwen3ForCausalLM" if self.qk_norm else "LlamaForCausalLM"],
+            "model_type": "qwen3" if self.qk_norm else "llama",
             "vocab_size": self.vocab_size,
             "hidden_size": self.hidden_size,
             "intermediate_size": self.intermediate_size,
@@ -107,7 +110,7 @@ class ModelConfig:
 
     @classmethod
     def from_hf(cls, body: dict[str, Any], *, where: str = "config.json") -> ModelConfig:
-        """Read any LlamaForCausalLM `config.json`.
+        """Read any LlamaForCausalLM `config.json`, or a Qwen3ForCausalLM's, which is a Llama with qk_norm.
 
         Raises E_MODEL_INVALID where the architecture is another or uses what the graph lacks (rope scaling,
         biases, another activation): never a silent approximation.
@@ -129,6 +132,7 @@ class ModelConfig:
                 rope_theta=float(rope.get("rope_theta") or body.get("rope_theta") or 10_000.0),
                 norm_eps=float(body.get("rms_norm_eps", 1e-6)),
                 tie_embeddings=bool(body.get("tie_word_embeddings", False)),
+                qk_norm=body["model_type"] == "qwen3",
                 bos_token_id=int(body["bos_token_id"]) if body.get("bos_token_id") is not None else 1,
                 eos_token_ids=tuple(eos) if isinstance(eos, list) else (int(2 if eos is None else eos),),
                 pad_token_id=body.get("pad_token_id"),
@@ -146,17 +150,18 @@ def _refuse_foreign(body: dict[str, Any], where: str) -> None:
     rope = body.get("rope_parameters") or body.get("rope_scaling") or {}
     rope_type = rope.get("rope_type", rope.get("type", "default")) if isinstance(rope, dict) else "?"
     faults = {
-        f"arquitetura {body.get('model_type')!r}": body.get("model_type") != "llama",
+        f"arquitetura {body.get('model_type')!r}": body.get("model_type") not in ("llama", "qwen3"),
         f"rope {rope_type!r}": rope_type != "default",
         "attention_bias": bool(body.get("attention_bias")),
         "mlp_bias": bool(body.get("mlp_bias")),
+        "janela deslizante": bool(body.get("use_sliding_window")),
         f"hidden_act {body.get('hidden_act')!r}": body.get("hidden_act", "silu") != "silu",
     }
     found = [name for name, present in faults.items() if present]
     if found:
         raise SlmError(
             "E_MODEL_INVALID",
-            f"modelo com {', '.join(found)}: só abrimos Llama sem vieses e com RoPE padrão.",
+            f"modelo com {', '.join(found)}: só abrimos Llama e Qwen3 sem vieses e com RoPE padrão.",
             where=where,
             hint="Use um LlamaForCausalLM, como Tucano-160m, TeenyTinyLlama, SmolLM2 ou um treinado aqui.",
         )

@@ -106,6 +106,8 @@ def _accumulate(
     """
     device = parallel.model.embed.weight.device
     loss = torch.zeros((), device=device)
+    factor = torch.ones((), device=device) / target_tokens
+    parallel.model.backward_scale = factor if scaler is None else scaler.scale(factor)
 
     def forward(batch: npt.NDArray[np.int64]) -> Tensor:
         maybe_fail("step.forward")
