@@ -59,7 +59,7 @@ class Trainer:
         self.model.checkpoint_every = plan.checkpoint_every
         self.model.loss, self.model.z_loss = self.config.loss_variant, self.config.z_loss
         self.parallel = parallelize(self.model, ranks)
-        self.optimizer = build_optimizer(self.model, self.config.optimizer)
+        self.optimizer = build_optimizer(self.model, self.config.optimizer, ranks)
         self.scaler = torch.amp.GradScaler(plan.device.type) if plan.precision.needs_scaler else None
         self.state = TrainState(
             config=to_values(self.config),
