@@ -53,6 +53,7 @@ CODES: dict[str, tuple[Exit, str]] = {
     "E_PROVIDER": (Exit.ERROR, "o dispositivo ou provedor pedido não está disponível"),
     "E_GPU": (Exit.ERROR, "a GPU não serve para esta versão do PyTorch"),
     "E_OPTIMIZER": (Exit.ERROR, "o otimizador pedido não funciona neste dispositivo"),
+    "E_RANKS": (Exit.ERROR, "um dos processos do treino morreu vezes demais"),
     "E_DEPENDENCY": (Exit.ERROR, "falta instalar um pacote opcional"),
     "E_TRAINING_DIVERGED": (Exit.ERROR, "a perda deixou de ser um número"),
     "E_PORT": (Exit.ERROR, "a porta ou o endereço da página não pode ser usado"),
@@ -162,6 +163,9 @@ EXTRA_OF = {
     "onnx": "export",
     "onnx_ir": "export",
     "gradio": "app",
+    "tensorboard": "tensorboard",
+    "trackio": "trackio",
+    "wandb": "wandb",
 }
 """Optional package -> the pip extra that brings it."""
 

@@ -9,7 +9,7 @@ import typer
 
 from ptbr_slm.cli.command import command
 from ptbr_slm.cli.output import Output, Report
-from ptbr_slm.cli.train_text import Printer, dry_run_report, train_report
+from ptbr_slm.cli.train_text import dry_run_report
 
 
 def register(app: typer.Typer) -> None:
@@ -57,6 +57,14 @@ def train(
             help="Salva e para antes deste tempo, com código de saída 75.",
         ),
     ] = None,
+    logger: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--logger",
+            metavar="tensorboard|trackio|wandb",
+            help="Mostra as curvas também ali; pode repetir. Nada sai do computador sem você pedir.",
+        ),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option("--seed", help="Semente dos pesos e da ordem dos dados.")
     ] = None,
@@ -82,6 +90,14 @@ def train(
             "--checkpointing",
             metavar="auto|none|full|every:K",
             help="Recalcular ativações para gastar menos memória.",
+        ),
+    ] = None,
+    parallel: Annotated[
+        str | None,
+        typer.Option(
+            "--parallel",
+            metavar="auto|none|ddp|fsdp",
+            help="Várias GPUs: uma cópia em cada (ddp, o padrão), o modelo repartido (fsdp), ou só uma.",
         ),
     ] = None,
     batch_size: Annotated[
@@ -127,11 +143,13 @@ def train(
         "resume": resume,
         "allow_config_change": allow_config_change or None,
         "max_time": max_time,
+        "logger": [name.strip() for text in logger for name in text.split(",")] if logger else None,
         "seed": seed,
         "model_size": model_size,
         "init_from": init_from,
         "precision": precision,
         "checkpointing": checkpointing,
+        "parallel": parallel,
         "batch_size": int(batch_size) if batch_size and batch_size.isdecimal() else batch_size,
         "tokens_per_step": tokens_per_step,
         "grad_accum": grad_accum,
@@ -149,8 +167,6 @@ def train(
         from ptbr_slm.train.dry_run import dry_run as calculate
 
         return dry_run_report(calculate(settings))
-    from ptbr_slm.train.run import train as run
+    from ptbr_slm.cli.train_ranks import run_training
 
-    with out.progress("treinando", total=1.0) as bar:
-        result = run(settings, Printer(out, bar))
-    return train_report(result)
+    return run_training(out, settings)

@@ -257,6 +257,8 @@ class TrainConfig:
     and moments in shards, for models that do not fit on one card. `none`: one process, whatever there is."""
     ranks: int = 0
     """Processes on this machine; 0: one per visible GPU, one on the CPU. Under torchrun, as many as it says."""
+    logger: tuple[str, ...] = ()
+    """tensorboard, trackio, wandb: where the curves go besides metrics.jsonl and report/ (`train.loggers`)."""
     seed: int = 0
     """Of the weights and of the order of the data."""
     resume: str = "auto"
@@ -341,11 +343,6 @@ class TrainConfig:
     def step_tokens(self) -> int:
         """Target tokens of one optimizer step, over all ranks."""
         return self.step_sequences * self.seq_len
-
-    @property
-    def loss_variant(self) -> str:
-        """`Llama.loss`: chunked is no slower, as its gradients are formed in the forward pass, and smaller."""
-        return "chunked" if self.loss == "auto" else self.loss
 
     @property
     def max_time_s(self) -> float | None:

@@ -16,7 +16,7 @@ from ptbr_slm.train.events import Listener
 _FREE = (
     "data", "output", "tokenizer", "model_size", "init_from", "max_time", "checkpointing", "device", "resume",
     "allow_config_change", "evaluation.", "checkpoint.", "model.", "batch_size", "grad_accum",
-    "parallel", "ranks",
+    "parallel", "ranks", "loss", "logger",
 )  # fmt: skip
 """Settings that may change between sessions: they do not alter the course of the weights, or are compared as
 what they stand for (the model's shape, the data's and the tokenizer's sha256)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,14 +18,15 @@ from ptbr_slm.storage.lock import run_lock
 from ptbr_slm.storage.model_folder import WeightReader, seal_model_folder, write_model_files
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.allocator import keep_freed_memory
-from ptbr_slm.train.checkpoint import restore
+from ptbr_slm.train.checkpoint import list_checkpoints, restore
 from ptbr_slm.train.config import TrainConfig
-from ptbr_slm.train.config_file import to_toml
+from ptbr_slm.train.config_file import to_toml, to_values
 from ptbr_slm.train.events import Listener, Silent, TrainResult
+from ptbr_slm.train.loggers import check_loggers, opened
 from ptbr_slm.train.loop import Trainer
 from ptbr_slm.train.metrics import MetricsLog
 from ptbr_slm.train.plan import Plan, check_device, check_enough_text, make_plan, smaller_batch
-from ptbr_slm.train.ranks import Ranks, check_shares, join_ranks
+from ptbr_slm.train.ranks import Lost, Ranks, check_shares, join_ranks, restarts
 from ptbr_slm.train.report import write_report
 from ptbr_slm.train.resume import check_unchanged, find_checkpoint
 from ptbr_slm.train.step import OutOfMemory, is_out_of_memory
@@ -41,6 +42,7 @@ def train(config: TrainConfig, listener: Listener | None = None) -> TrainResult:
     age = process_age()
     keep_freed_memory()
     _check_before_writing(config)
+    config = _as_restarted(config)
     with join_ranks(config.device) as ranks, ExitStack() as held:
         listener = listener if listener is not None and ranks.main else Silent()
         ranks.from_main(lambda: _take(config, held))
@@ -48,14 +50,23 @@ def train(config: TrainConfig, listener: Listener | None = None) -> TrainResult:
         tokenizer = data.load_tokenizer()
         plan = _make_plan(replace(config, data=data.folder.resolve()), tokenizer, ranks)
         trainer = _prepare(plan, data, tokenizer, listener, ranks)
+        trainer.listener = held.enter_context(_with_loggers(plan.config, listener, trainer))
         log = config.output / "metrics.jsonl"
         with MetricsLog(log, trainer.state.step, writes=ranks.main) as metrics:
             try:
                 with SignalGuard() as guard:
                     reason = trainer.run(metrics, guard, Deadline(config.max_time_s, age))
                     return _finish(trainer, metrics, reason)
+            except Lost:
+                raise  # starting again may help
             except (RuntimeError, OutOfMemory) as error:
                 raise _out_of_memory(error, config) or error from error
+
+
+def _as_restarted(config: TrainConfig) -> TrainConfig:
+    """After a rank died: go on from what this command has written, whatever it was told to begin from."""
+    written = restarts() and list_checkpoints(config.output / "checkpoints")
+    return replace(config, resume="auto", allow_config_change=True) if written else config
 
 
 def _take(config: TrainConfig, held: ExitStack) -> None:
@@ -74,6 +85,13 @@ def _open_data(config: TrainConfig, listener: Listener) -> PreparedData:
     )
 
 
+def _with_loggers(
+    config: TrainConfig, listener: Listener, trainer: Trainer
+) -> AbstractContextManager[Listener]:
+    names = config.logger if trainer.ranks.main else ()
+    return opened(names, listener, config.output, to_values(config), trainer.state.step)
+
+
 def _make_plan(config: TrainConfig, tokenizer: Tokenizer, ranks: Ranks) -> Plan:
     """The main rank's plan, on this rank's own card."""
     plan = ranks.from_main(lambda: make_plan(config, tokenizer, ranks.world))
@@ -87,6 +105,7 @@ def _check_before_writing(config: TrainConfig) -> None:
     """What would otherwise leave an empty run folder behind, or fail only at the end."""
     if importlib.util.find_spec("matplotlib") is None:
         raise missing_extra("matplotlib")
+    check_loggers(config.logger)
     if not config.data.exists():
         raise SlmError(
             "E_NOT_FOUND", "os dados não existem.", where=config.data, hint="Confira o caminho em --data."
@@ -103,6 +122,8 @@ def _prepare(
     if found is not None:
         check_unchanged(found[1], plan.config, plan.model, data.sha256, tokenizer.sha256)
     _announce(plan, data, listener)
+    if ranks.world > 1:
+        _announce_ranks(plan, listener, ranks)
     trainer = Trainer(plan, data, tokenizer, listener, ranks)
     if found is not None:
         checkpoint, state = found
@@ -141,6 +162,14 @@ def _announce(plan: Plan, data: PreparedData, listener: Listener) -> None:
     if data.split("valid").tokens < 2:
         message = "os dados não têm parte de validação: o treino segue sem medir bits por byte."
         listener.event({"event": "warning", "code": "no_validation", "message": message})
+
+
+def _announce_ranks(plan: Plan, listener: Listener, ranks: Ranks) -> None:
+    how = {"fsdp": "fsdp"}.get(plan.config.parallel, "ddp")
+    listener.event({"event": "ranks", "world": ranks.world, "parallel": how, "restarts": restarts()})
+    if restarts():
+        message = f"um processo morreu; todos recomeçam do último checkpoint (reinício {restarts()})."
+        listener.event({"event": "warning", "code": "restart", "message": message})
 
 
 def _finish(trainer: Trainer, metrics: MetricsLog, reason: StopReason | None) -> TrainResult:
