@@ -45,6 +45,8 @@ def _sentence(record: Mapping[str, Any]) -> str:
                 *(f"  atenção: {note}" for note in record["notes"]),
             ]
             return "\n".join(lines)
+        case "ranks":
+            return f"  {record['world']} processos ({record['parallel']}) repartem cada passo"
         case "resume":
             return f"Continuando do passo {number(record['step'])} ({record['path']})"
         case "warning":

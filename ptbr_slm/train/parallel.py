@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -56,14 +57,17 @@ class Replicas(Parallel):
         super().__init__(model)
         self.ranks = ranks
         cuda = model.embed.weight.device.type == "cuda"
-        self._ddp = DistributedDataParallel(
-            LossSum(model),
-            device_ids=[model.embed.weight.device.index] if cuda else None,
-            broadcast_buffers=False,  # RoPE tables: the same everywhere
-            init_sync=False,  # no weights yet: see agree_on_weights
-            gradient_as_bucket_view=True,  # or 4 bytes a parameter more (reference, training C)
-        )
-        self._ddp.register_comm_hook(None, _summed)
+        with warnings.catch_warnings():
+            # Later versions rename broadcast_buffers; 2.10, on Kaggle, knows no other name.
+            warnings.simplefilter("ignore", FutureWarning)
+            self._ddp = DistributedDataParallel(
+                LossSum(model),
+                device_ids=[model.embed.weight.device.index] if cuda else None,
+                broadcast_buffers=False,  # RoPE tables: the same everywhere
+                init_sync=False,  # no weights yet: see agree_on_weights
+                gradient_as_bucket_view=True,  # or 4 bytes a parameter more (reference, training C)
+            )
+        self._ddp.register_comm_hook(None, lambda _, bucket: _summed(bucket))
 
     def loss_sum(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """As `Parallel.loss_sum`, through DDP."""
@@ -82,9 +86,11 @@ class Replicas(Parallel):
             self.ranks.broadcast_(parameter.detach(), 0)
 
 
-def _summed(_: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
-    """The sum of a bucket over the ranks. DDP alone takes their mean, which is wrong for uneven shares: each
-    rank has divided by the target tokens of the whole step already."""
+def _summed(bucket: Any) -> torch.futures.Future[Tensor]:
+    """The sum of a bucket of gradients (dist.GradBucket) over the ranks.
+
+    DDP alone takes their mean; but each rank has divided by the target tokens of the whole step already.
+    """
     work: Any = dist.all_reduce(bucket.buffer(), async_op=True)
     future: torch.futures.Future[Tensor] = work.get_future().then(lambda done: done.value()[0])
     return future

@@ -8,8 +8,9 @@ depends on files, clocks or signals is decided there and told to all (`from_main
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.train.config import TrainConfig
@@ -133,9 +135,18 @@ def check_shares(config: TrainConfig, ranks: Ranks) -> None:
         )
 
 
+class Lost(Exception):
+    """This rank and the others have lost each other: only starting all of them again can help."""
+
+
 def started_by_agent() -> bool:
     """Whether torchrun (or our own launcher) started this process as one of several ranks."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+
+
+def restarts() -> int:
+    """Times that the agent has started all ranks again because one died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 @contextmanager
@@ -143,8 +154,9 @@ def join_ranks(device: str = "auto") -> Iterator[Ranks]:
     """Meet the other ranks that torchrun's environment names; ALONE where it names none.
 
     device: auto, cpu or cuda, as in TrainConfig. On CUDA tensors go through NCCL, words through gloo; on the
-    CPU both through gloo. The groups are closed at the end, so that whoever still waits for this rank fails at
-    once instead of waiting.
+    CPU both through gloo. An exception of one rank becomes the exception of all: it is left in the agent's
+    store, and the groups are closed, so that whoever waits for this rank fails at once and finds it there.
+    Raises Lost where another rank is gone without a word.
     """
     if not started_by_agent():
         yield ALONE
@@ -154,9 +166,59 @@ def join_ranks(device: str = "auto") -> Iterator[Ranks]:
     cuda = device != "cpu" and torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(local_rank)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=DATA_TIMEOUT)
+        _avoid_peer_access(torch.cuda.get_device_name(local_rank))
+    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    store, _, _ = next(rendezvous("env://", timeout=DATA_TIMEOUT))
+    own = dist.PrefixStore("ptbr-slm", store)
+    dist.init_process_group(backend, store=own, rank=rank, world_size=world, timeout=DATA_TIMEOUT)
     try:
-        control = dist.new_group(backend="gloo", timeout=CONTROL_TIMEOUT)
-        yield Ranks(rank, world, local_rank, control)
+        yield Ranks(rank, world, local_rank, dist.new_group(backend="gloo", timeout=CONTROL_TIMEOUT))
+    except Lost:
+        raise
+    except BaseException as error:
+        if not _is_loss(error):
+            _leave_word(own, error)
+            raise
+        if (word := _word_left(own)) is not None:
+            raise word from error
+        raise Lost(str(error)) from error
     finally:
         dist.destroy_process_group()
+
+
+_WORD = "why"
+
+
+def _leave_word(store: dist.Store, error: BaseException) -> None:
+    try:
+        word = pickle.dumps(error)
+        pickle.loads(word)
+    except Exception:
+        word = pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
+    with suppress(Exception):  # the store may be gone with its host
+        store.set(_WORD, word.hex())
+
+
+def _word_left(store: dist.Store) -> BaseException | None:
+    """The exception that another rank left before it went."""
+    with suppress(Exception):
+        if store.check([_WORD]):
+            error: BaseException = pickle.loads(bytes.fromhex(store.get(_WORD).decode()))
+            return error
+    return None
+
+
+def _is_loss(error: BaseException) -> bool:
+    """Whether a collective failed because another rank is gone. Gloo says so in a plain RuntimeError."""
+    text = str(error).lower()
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and ("gloo" in text or "connection" in text or "nccl" in text)
+    )
+
+
+def _avoid_peer_access(card: str) -> None:
+    """T4s have no NVLink, and in the virtual machines that rent them out NCCL's direct copies hang instead of
+    failing (taming-transformers#235, xgboost#11242). Through host memory it is as fast. Whoever set the
+    variable decides."""
+    if "T4" in card:
+        os.environ.setdefault("NCCL_P2P_DISABLE", "1")

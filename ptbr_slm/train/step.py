@@ -16,7 +16,7 @@ from ptbr_slm.faults import maybe_fail
 from ptbr_slm.model import IGNORE, Llama
 from ptbr_slm.train.parallel import Parallel
 from ptbr_slm.train.precision import Precision
-from ptbr_slm.train.ranks import ALONE, Ranks
+from ptbr_slm.train.ranks import ALONE, Lost, Ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,12 @@ class StepResult:
     target_tokens: int
     applied: bool
     """False where loss or gradient was not finite: the weights are then untouched."""
+    parts: int = 1
+    """Micro-batches of the step, over all ranks."""
+    bad_parts: tuple[int, ...] = ()
+    """Those, from 1 and in the order of the ranks, where loss or gradient ceased to be finite."""
+    scale: float | None = None
+    """The loss scale that the step was computed with; None without a scaler."""
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
@@ -47,7 +53,7 @@ class OutOfMemory(Exception):
     """
 
 
-class OutOfMemoryAmongOthers(OutOfMemory):
+class OutOfMemoryAmongOthers(OutOfMemory, Lost):
     """The memory ran out on this rank while the others were waiting for it inside a collective: they cannot be
     rejoined. Leave the process: the agent starts all ranks again, from the last checkpoint."""
 
@@ -75,12 +81,20 @@ def optimizer_step(
     the device once. Raises OutOfMemory.
     """
     optimizer.zero_grad(set_to_none=True)
-    target_tokens = ranks.total(sum(int((batch[:, 1:] != IGNORE).sum()) for batch in micro_batches))
-    loss = _accumulate(parallel or Parallel(model), micro_batches, target_tokens, precision, scaler, ranks)
+    mine = sum(int((batch[:, 1:] != IGNORE).sum()) for batch in micro_batches)
+    counts = ranks.exchange([mine, len(micro_batches)])
+    target_tokens, parts = (int(sum(column)) for column in zip(*counts, strict=True))
+    first = int(sum(count[1] for count in counts[: ranks.rank]))
+    found = _accumulate(
+        parallel or Parallel(model), micro_batches, target_tokens, precision, scaler, ranks, first, parts
+    )
     if scaler is not None:
         scaler.unscale_(optimizer)  # clip what the optimizer will see, not 65,536 times it
     norm = clip_gradient(model, gradient_clip)
-    loss_value, norm_value = torch.stack((loss, norm)).tolist()  # the one wait
+    scale = torch.ones_like(norm) if scaler is None else scaler.scale(torch.ones_like(norm))
+    loss_value, *flags, norm_value, scale_value = torch.cat(
+        (found, torch.stack((norm, scale)))
+    ).tolist()  # the one wait
     finite = math.isfinite(loss_value) and math.isfinite(norm_value)
     maybe_fail("step.optimizer")
     if scaler is not None:
@@ -88,7 +102,15 @@ def optimizer_step(
         scaler.update()
     elif finite:
         optimizer.step()
-    return StepResult(loss_value, norm_value, target_tokens, finite)
+    return StepResult(
+        loss_value,
+        norm_value,
+        target_tokens,
+        finite,
+        parts,
+        () if finite else _bad_parts(flags, [int(count[1]) for count in counts]),
+        None if scaler is None else scale_value,
+    )
 
 
 def _accumulate(
@@ -98,14 +120,18 @@ def _accumulate(
     precision: Precision,
     scaler: torch.amp.GradScaler | None,
     ranks: Ranks,
+    first: int,
+    parts: int,
 ) -> Tensor:
-    """Gradients of the whole step into `.grad`; returns its mean loss over all ranks, a scalar on the device.
+    """Gradients of the whole step into `.grad`; returns, on the device, (1 + parts,): the mean loss over all
+    ranks, and of each micro-batch (this rank's from `first` on) 1 where its loss was not finite, plus 2 where
+    the gradients were not after it.
 
     The ranks ask each other whether all of them came through just before the last backward pass, in which
     the gradients meet: until there a rank whose memory ran out holds up nobody.
     """
     device = parallel.model.embed.weight.device
-    loss = torch.zeros((), device=device)
+    found = torch.zeros(1 + parts, device=device)
     factor = torch.ones((), device=device) / target_tokens
     parallel.model.backward_scale = factor if scaler is None else scaler.scale(factor)
 
@@ -116,23 +142,24 @@ def _accumulate(
             share = parallel.loss_sum(rows[:, :-1], rows[:, 1:]) / target_tokens
         return share * math.nan if maybe_fail("step.loss") else share
 
-    def backward(share: Tensor) -> None:
+    def backward(number: int, share: Tensor) -> None:
         maybe_fail("step.backward")
         torch.autograd.backward(share if scaler is None else scaler.scale(share))
-        loss.add_(share.detach())
+        found[0].add_(share.detach())
+        found[1 + first + number] = _not_finite(share) + 2 * _not_finite(_probe(parallel.model))
 
     *before, last = micro_batches
     said, together, share = "", False, None
     try:
         with parallel.micro_batch(last=False):
-            for batch in before:
-                backward(forward(batch))
+            for number, batch in enumerate(before):
+                backward(number, forward(batch))
         with parallel.micro_batch(last=True):
             share = forward(last)
             together = ranks.world > 1
             if not ranks.any(False):
-                backward(share)
-                return ranks.sum_(loss)
+                backward(len(before), share)
+                return ranks.sum_(found)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -145,6 +172,33 @@ def _accumulate(
     if not together:
         ranks.any(True)
     raise OutOfMemory(said or "on another rank")
+
+
+def _probe(model: Llama) -> Tensor:
+    """A small gradient that every backward pass reaches last: what is not finite above it arrives there."""
+    gradient = model.layers[0].attention_norm.weight.grad
+    assert gradient is not None
+    local: Tensor = gradient.to_local() if hasattr(gradient, "to_local") else gradient  # type: ignore[operator]
+    return local
+
+
+def _not_finite(tensor: Tensor) -> Tensor:
+    """1.0 where any element is infinite or not a number, on the device: the host does not wait."""
+    return (~torch.isfinite(tensor.detach()).all()).float()
+
+
+def _bad_parts(flags: Sequence[float], counts: Sequence[int]) -> tuple[int, ...]:
+    """Numbers from 1 of the micro-batches to blame, counts[r] of them on rank r.
+
+    Gradients add up: once they are not finite they stay so, and only the first one of a rank says anything.
+    """
+    bad, start = [], 0
+    for count in counts:
+        mine = [int(flag) for flag in flags[start : start + count]]
+        broken = next((number for number, flag in enumerate(mine) if flag >= 2), None)
+        bad += [start + i + 1 for i, flag in enumerate(mine) if flag % 2 or i == broken]
+        start += count
+    return tuple(bad)
 
 
 def clip_gradient(model: nn.Module, limit: float) -> Tensor:

@@ -1,0 +1,173 @@
+"""Several GPUs, one command: torchrun's elastic agent starts a process for each and starts all again if one dies.
+
+A rank answers with a value: a finished run, a stopped one and an error that the user can mend are all answers, after
+which nothing is started again. Only a process that dies, or is lost to the others, is a failure.
+
+Signals: the ranks leave the process group of their parent, so that Ctrl-C reaches the parent alone; it passes each
+signal on to each rank exactly once, and a rank that is still starting finds it waiting. The agent's own way, which
+gives the ranks 30 seconds to save, is switched off.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import active_children, resource_tracker
+from typing import Any
+
+from ptbr_slm.errors import SlmError
+from ptbr_slm.train.config import TrainConfig
+from ptbr_slm.train.ranks import started_by_agent
+from ptbr_slm.train.session import mark_birth
+
+MAX_RESTARTS = 3
+"""Times that all ranks are started again, from the last checkpoint, before giving up."""
+IMPATIENCE = 3
+"""Ctrl-C so many times: the ranks are killed. The first asks them to save, the second to leave at once."""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopBeforeTraining(BaseException):
+    """SIGTERM reached a rank that was still preparing: nothing to save."""
+
+
+def ranks_to_start(config: TrainConfig) -> int:
+    """Processes to start for this run; 1 where this process trains by itself or was started by torchrun.
+
+    Raises E_CONFIG for more ranks than GPUs.
+    """
+    import torch
+
+    if config.parallel == "none" or started_by_agent():
+        return 1
+    cards = torch.cuda.device_count() if config.device != "cpu" and torch.cuda.is_available() else 0
+    if cards and config.ranks > cards:
+        raise SlmError(
+            "E_CONFIG",
+            f"{config.ranks} processos não cabem em {cards} GPU(s): cada um precisa da sua.",
+            where=f"ranks={config.ranks}",
+            hint=f"Use --set ranks={cards}, ou deixe ranks=0 (uma por GPU visível).",
+        )
+    return config.ranks or max(1, cards)
+
+
+def launch(work: Callable[..., Any], arguments: tuple[Any, ...], count: int) -> Any:
+    """What `work(*arguments)` returns on the main one of `count` ranks. Both travel pickled.
+
+    Raises E_RANKS where a rank died more than MAX_RESTARTS times, and KeyboardInterrupt.
+    """
+    os.environ.setdefault("LOGLEVEL", "CRITICAL")  # the agent's log: what a user should know, we say
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _processors() // count)))
+    if hasattr(signal, "SIGRTMIN"):  # Linux: with one machine nothing needs the name or the address of it
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    mark_birth()
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch").setLevel(logging.CRITICAL)
+    wanted: dict[str, Any] = {
+        "min_nodes": 1,
+        "max_nodes": 1,
+        "nproc_per_node": count,
+        "run_id": f"ptbr-slm-{os.getpid()}",
+        "rdzv_backend": "c10d",
+        "rdzv_endpoint": "localhost:0",
+        "local_addr": "localhost",
+        "max_restarts": MAX_RESTARTS,
+        "monitor_interval": 0.1,
+        "signals_to_handle": "SIGHUP",
+    }
+    known = {field.name for field in dataclasses.fields(LaunchConfig)}
+    config = LaunchConfig(**{key: value for key, value in wanted.items() if key in known})
+    with _passing_signals_on() as asked:
+        try:
+            return elastic_launch(config, _rank)(work, arguments)[0]
+        except ChildFailedError as error:
+            if len(asked) >= IMPATIENCE:
+                raise KeyboardInterrupt from None
+            raise _lost(error) from error
+
+
+def _rank(work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """In a new process: become able to hear the parent's signals, then work."""
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
+    signal.signal(signal.SIGTERM, _stop_before_training)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    try:
+        return work(*arguments)
+    finally:
+        for number in _SIGNALS:  # the answer is on its way to the parent
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _stop_before_training(number: int, frame: Any) -> None:
+    raise StopBeforeTraining
+
+
+@contextmanager
+def _passing_signals_on() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM that reach this process go to all its ranks; yields the list of those that came.
+
+    The main thread blocks them, which its children inherit: a rank that is still importing is not killed by one,
+    but finds it when it is ready. Another thread, where they are not blocked, takes them for this process.
+    """
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
+        yield asked
+        return
+    resource_tracker.ensure_running()  # starting it unblocks these signals: so it starts before
+    previous = {number: signal.signal(number, lambda number, _: asked.append(number)) for number in _SIGNALS}
+    done = threading.Event()
+    courier = threading.Thread(target=_pass_on, args=(asked, done), daemon=True)
+    courier.start()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield asked
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        done.set()
+        courier.join()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _pass_on(asked: list[int], done: threading.Event) -> None:
+    """Each rank gets each signal once, a rank that was started after the signal too."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    told: dict[int, int] = {}
+    while not done.wait(0.05):
+        for child in active_children():
+            pid = child.pid or 0
+            for number in asked[told.get(pid, 0) :]:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL if len(asked) >= IMPATIENCE else number)
+                time.sleep(0.01)  # signals of one kind do not queue
+            told[pid] = len(asked)
+
+
+def _processors() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _lost(error: Any) -> SlmError:
+    """E_RANKS for the agent's ChildFailedError."""
+    rank, failure = error.get_first_failure()
+    lines = [line for line in str(failure.message).splitlines() if line.strip()]
+    return SlmError(
+        "E_RANKS",
+        f"o processo {rank} do treino morreu e, depois de {MAX_RESTARTS} reinícios, de novo "
+        f"(código {failure.exitcode}); o último checkpoint está intacto.",
+        where=lines[0][:160] if lines else "",
+        hint="Repita o mesmo comando para continuar; se voltar a acontecer, use --parallel none e --debug.",
+    )
