@@ -43,7 +43,7 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         # A run that a kill threw back to `step` writes the steps after it again: hide the first ones.
-        self._writer: Any = SummaryWriter(run / "tensorboard", purge_step=step + 1 if step else None)  # type: ignore[no-untyped-call]
+        self._writer: Any = SummaryWriter(run / "tensorboard", purge_step=step + 1 if step else None)
         lines = "\n".join(f"    {key} = {value}" for key, value in config.items())
         self._writer.add_text("config", lines, step)
 
@@ -82,8 +82,8 @@ class Trackio:
         self._run.log({name: self._library.Markdown(text)}, step=step)
 
     def close(self) -> None:
-        """Wait until all is in the database."""
-        self._run.finish()
+        """Wait until all is in the database; the library's own function, or it would finish again at exit."""
+        self._library.finish()
 
 
 class WeightsAndBiases:
@@ -92,7 +92,8 @@ class WeightsAndBiases:
     def __init__(self, run: Path, config: Mapping[str, Any], step: int) -> None:
         import wandb
 
-        self._run: Any = wandb.init(
+        library: Any = wandb
+        self._run: Any = library.init(
             project=PROJECT,
             name=run.name,
             id=hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:12],  # one run, however many sessions
@@ -100,7 +101,7 @@ class WeightsAndBiases:
             config=dict(config),
             resume="allow",
             mode=os.environ.get("WANDB_MODE", "offline"),
-            settings=wandb.Settings(console="off", silent=True),
+            settings=library.Settings(console="off", silent=True),
         )
 
     def numbers(self, group: str, values: Mapping[str, float], step: int) -> None:
