@@ -141,7 +141,8 @@ def setting(request: Request, machine: Machine, batch_size: int, every: int, los
         seq_len=request.seq_len,
         checkpoint_every=every,
         precision=request.precision,
-        loss_chunks=_chunks(request, machine, rows) if loss == "chunked" else 0,
+        loss=loss,
+        loss_chunks=_chunks(request, machine, rows) if loss == "chunked" else 1,
     )
     seconds = step_seconds(micro, sequences=request.sequences, batch_size=rows, ranks=machine.ranks)
     return Setting(

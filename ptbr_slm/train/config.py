@@ -291,6 +291,13 @@ class TrainConfig:
             seconds_of(self.max_time)
         _require(self.cooldown in ("schedule", "session"), "cooldown", self.cooldown, "schedule ou session")
         check_session(self.max_time, self.session_start, self.cooldown, self.schedule.kind)
+        if self.parallel == "fsdp" and self.optimizer.name != "adamw":
+            raise SlmError(
+                "E_USAGE",
+                f"{self.optimizer.name} precisa de matrizes inteiras, que o fsdp reparte entre os processos.",
+                where=f"--parallel fsdp --optimizer {self.optimizer.name}",
+                hint="Use --optimizer adamw, ou --parallel ddp.",
+            )
         self._check_model()
 
     def _check_step(self) -> None:

@@ -30,6 +30,7 @@ from ptbr_slm.train.schedule import lr_factor
 from ptbr_slm.train.status import Pace, status_line
 from ptbr_slm.train.step import StepResult, optimizer_step
 from ptbr_slm.train.stop import Deadline, SignalGuard, StopReason, most_urgent, urgency
+from ptbr_slm.train.throughput import throughput
 
 MAX_SKIPS = 25
 """fp16 steps skipped in a row before giving up: the scale has then fallen from 65,536 by 2^25."""
@@ -55,9 +56,13 @@ class Trainer:
         self.held_out = held_out(
             data.split("valid"), tokenizer, self.config.seq_len, self.config.evaluation.tokens
         )
+        # Before the model takes its memory; the other ranks' cards are taken to be like the main one's.
+        self.throughput = throughput(
+            plan.model, self.config.seq_len, plan.device, plan.precision, ranks.world, measure=ranks.main
+        )
         self.model = Llama(plan.model).to(plan.device)
         self.model.checkpoint_every = plan.checkpoint_every
-        self.model.loss, self.model.z_loss = self.config.loss_variant, self.config.z_loss
+        self.model.loss, self.model.z_loss = plan.loss, self.config.z_loss
         self.parallel = parallelize(self.model, ranks)
         self.optimizer = build_optimizer(self.model, self.config.optimizer, ranks)
         self.scaler = torch.amp.GradScaler(plan.device.type) if plan.precision.needs_scaler else None
@@ -186,6 +191,7 @@ class Trainer:
             "grad_norm": result.grad_norm if math.isfinite(result.grad_norm) else None,
             "tokens": self.state.tokens,
             "tokens_per_second": round(self.pace.tokens_per_second, 1),
+            **self.throughput.of(self.pace.tokens_per_second),
             "elapsed_s": round(self.elapsed_s, 3),
         }
         if not result.applied:

@@ -104,6 +104,7 @@ def _request(config: TrainConfig, model: ModelConfig, precision: Precision) -> R
         parallel="fsdp" if config.parallel == "fsdp" else "ddp",
         batch_size=config.batch_size or None,
         checkpoint_every=config.checkpoint_every,
+        loss=None if config.loss == "auto" else config.loss,
     )
 
 

@@ -19,6 +19,8 @@ LAYER_KERNELS = 45
 """Of a layer forward and backward, counted in `ptbr_slm.model.Block`; a third again where recomputed."""
 CHUNK_KERNELS = 12
 """Of one chunk of the loss."""
+LOGIT_BYTES = {"plain": 36, "chunked": 24}
+"""Bytes read and written for each logit by a way to compute the loss, counted in `ptbr_slm.loss`."""
 CORE_FLOPS, CPU_BANDWIDTH = 65e9, 30e9
 """Of one core and of a machine with AVX2 (docs/decisions.md; DESIGN.md section 6)."""
 
@@ -56,21 +58,17 @@ def micro_batch_seconds(
     seq_len: int,
     checkpoint_every: int,
     precision: str,
-    head_passes: int = 3,
-    loss_chunks: int = 0,
+    loss: str = "chunked",
+    loss_chunks: int = 1,
 ) -> float:
-    """Forward and backward of one micro-batch.
-
-    head_passes: products with the head's matrix, 4 where the loss computes the logits twice.
-    loss_chunks: pieces in which it is computed, 0 for all at once.
-    """
-    head = 2 * model.vocab_size * model.hidden_size
-    work = flops_per_token(model, seq_len, checkpoint_every=checkpoint_every) + (head_passes - 3) * head
+    """Forward and backward of one micro-batch; the chunked loss forms its gradients in the forward pass."""
+    work = flops_per_token(model, seq_len, checkpoint_every=checkpoint_every)
     recomputed = len(range(0, model.num_layers, checkpoint_every)) if checkpoint_every else 0
     # A weight in half precision: cast (4 read, 2 written), read by two products, its gradient written (2),
     # cast (2 and 4) and added (8 and 4); recomputing casts and reads again. In fp32 there are no casts.
     once, again = (24, 4) if precision == "fp32" else (30, 8)
     bytes_moved = once * model.num_parameters + again * recomputed * model.layer_parameters
+    bytes_moved += LOGIT_BYTES[loss] * tokens * model.vocab_size
     kernels = LAYER_KERNELS * (model.num_layers + recomputed / 3) + CHUNK_KERNELS * loss_chunks
     return tokens * work / device.flops + bytes_moved / device.bandwidth + kernels * device.launch_s
 
