@@ -134,3 +134,9 @@ def test_every_setting_is_documented_below_its_field():
         f"TrainConfig.{name}" for name in ("model", "optimizer", "schedule", "evaluation", "checkpoint", "guard")
     }
     assert len(config_types()) > 30
+
+
+@pytest.mark.parametrize("name", ["muon", "adamw8bit"])
+def test_an_optimizer_of_whole_matrices_is_refused_with_shards(name):
+    error = fails("E_USAGE", sets=("parallel=fsdp", f"optimizer.name={name}"))
+    assert "--optimizer adamw" in error.hint and name in error.where
