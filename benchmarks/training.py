@@ -1,4 +1,4 @@
-"""Training speed and peak memory of our trainer against transformers' Trainer, in fp32 on a CPU.
+"""Training speed and peak memory of our trainer against transformers' Trainer and litgpt, in fp32 on a CPU.
 
     python benchmarks/training.py            # the table on the terminal
     python benchmarks/training.py --write    # and into docs/benchmarks.md
@@ -16,14 +16,14 @@ from pathlib import Path
 
 from machine import facts
 from results import spread, table, write_section
-from trainers import Job, Run, ptbr_slm, run_alone, transformers
+from trainers import Job, Run, litgpt, ptbr_slm, run_alone, transformers
 
-PACKAGES = ("torch", "transformers", "accelerate")
+PACKAGES = ("torch", "transformers", "accelerate", "litgpt", "lightning")
 WARM_UP = 2
 """Steps that are not counted: the first ones fault memory in and make the optimizer's state."""
 SHAPES = {"mini": (4, 256, 10), "85m": (2, 256, 7)}
 """Size -> batch_size, seq_len, steps."""
-TRAINERS = (ptbr_slm, transformers)
+TRAINERS = (ptbr_slm, transformers, litgpt)
 
 
 def main() -> None:
@@ -41,12 +41,14 @@ def main() -> None:
             seq_len=seq_len,
             steps=steps,
             threads=arguments.threads,
+            cpu_time=arguments.cpu_time,
         )
         runs = alternate(job, arguments.rounds)
         rows += [row(name, job, runs[name]) for name in runs]
-        ratios.append(comparison(job, runs))
+        ratios += comparisons(job, runs)
+    speed_of = "tokens a CPU second" if arguments.cpu_time else "tokens/s"
     header = [
-        "", "parameters", "batch x seq_len", "tokens/s", "peak RSS, MB", "above the imports, MB",
+        "", "parameters", "batch x seq_len", speed_of, "peak RSS, MB", "above the imports, MB",
     ]  # fmt: skip
     text = "\n\n".join([f"`{command()}`", about, f"{arguments.rounds} rounds.", table(header, rows), *ratios])
     sys.stdout.write(text + "\n")
@@ -77,7 +79,7 @@ def alternate(job: Job, rounds: int) -> dict[str, list[Run]]:
     """`rounds` runs of each trainer, taking turns; the first to go changes from round to round."""
     runs: dict[str, list[Run]] = {trainer.__name__: [] for trainer in TRAINERS}
     for index in range(rounds):
-        for trainer in TRAINERS if index % 2 == 0 else reversed(TRAINERS):
+        for trainer in (*TRAINERS[index % 3 :], *TRAINERS[: index % 3]):
             _progress(f"{job.size}: round {index + 1} of {rounds}, {trainer.__name__}")
             runs[trainer.__name__].append(run_alone(trainer, job))
     counts = {run.parameters for done in runs.values() for run in done}
@@ -99,16 +101,21 @@ def row(name: str, job: Job, runs: list[Run]) -> list[str]:
     ]
 
 
-def comparison(job: Job, runs: dict[str, list[Run]]) -> str:
-    """Ours against theirs, as ratios of the medians in the table."""
-    ours, theirs = (runs[trainer.__name__] for trainer in TRAINERS)
-    faster = statistics.median(speed(job, run) for run in ours) / statistics.median(
-        speed(job, run) for run in theirs
-    )
-    memory = statistics.median(run.peak_bytes for run in ours) / statistics.median(
-        run.peak_bytes for run in theirs
-    )
-    return f"{job.size}: ptbr-slm / transformers: tokens/s {faster:.2f}x, peak memory {memory:.2f}x."
+def comparisons(job: Job, runs: dict[str, list[Run]]) -> list[str]:
+    """Ours against each of theirs, as ratios of the medians in the table."""
+    ours, *theirs = (trainer.__name__ for trainer in TRAINERS)
+
+    def fast(name: str) -> float:
+        return statistics.median(speed(job, run) for run in runs[name])
+
+    def memory(name: str) -> float:
+        return statistics.median(run.peak_bytes for run in runs[name])
+
+    return [
+        f"{job.size}: ptbr-slm / {name}: tokens/s {fast(ours) / fast(name):.2f}x, "
+        f"peak memory {memory(ours) / memory(name):.2f}x."
+        for name in theirs
+    ]
 
 
 def speed(job: Job, run: Run) -> float:
@@ -134,6 +141,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
         "--folder", type=Path, default=Path("models/benchmark"), help="where the data is made and kept"
+    )
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="count CPU seconds (with --threads 1, on a busy machine)"
     )
     parser.add_argument("--write", action="store_true", help="write the table into docs/benchmarks.md")
     return parser.parse_args()
