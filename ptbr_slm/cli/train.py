@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ptbr_slm.cli.command import command
 from ptbr_slm.cli.output import Output, Report
 from ptbr_slm.cli.train_text import dry_run_report
+
+if TYPE_CHECKING:
+    from ptbr_slm.train.config import TrainConfig
 
 
 def register(app: typer.Typer) -> None:
@@ -134,35 +138,8 @@ def train(
     ] = None,
 ) -> Report:
     """Treina um modelo; interrompido, continua de onde parou quando o comando é repetido."""
-    from ptbr_slm.train.config_file import load_config
-
-    flags: dict[str, Any] = {
-        "data": data,
-        "output": output,
-        "tokenizer": tokenizer,
-        "resume": resume,
-        "allow_config_change": allow_config_change or None,
-        "max_time": max_time,
-        "logger": [name.strip() for text in logger for name in text.split(",")] if logger else None,
-        "seed": seed,
-        "model_size": model_size,
-        "init_from": init_from,
-        "precision": precision,
-        "checkpointing": checkpointing,
-        "parallel": parallel,
-        "batch_size": int(batch_size) if batch_size and batch_size.isdecimal() else batch_size,
-        "tokens_per_step": tokens_per_step,
-        "grad_accum": grad_accum,
-        "seq_len": seq_len,
-        "max_steps": max_steps,
-        "optimizer.name": optimizer,
-        "optimizer.learning_rate": learning_rate,
-        "schedule.warmup_steps": warmup_steps,
-        "optimizer.gradient_clip": gradient_clip,
-        "checkpoint.every": save_every,
-        "evaluation.every": eval_every,
-    }
-    settings = load_config(config, flags, sets or [])
+    given = {name: value for name, value in locals().items() if name not in ("out", "dry_run")}
+    settings = settings_of(given)
     if dry_run:
         from ptbr_slm.train.dry_run import dry_run as calculate
 
@@ -170,3 +147,27 @@ def train(
     from ptbr_slm.cli.train_ranks import run_training
 
     return run_training(out, settings)
+
+
+_KEYS = {
+    "optimizer": "optimizer.name",
+    "learning_rate": "optimizer.learning_rate",
+    "warmup_steps": "schedule.warmup_steps",
+    "gradient_clip": "optimizer.gradient_clip",
+    "save_every": "checkpoint.every",
+    "eval_every": "evaluation.every",
+}
+"""Flag -> setting, where their names differ."""
+
+
+def settings_of(given: Mapping[str, Any]) -> TrainConfig:
+    """The settings that the flags of `train` say, by parameter name; None where not given."""
+    from ptbr_slm.train.config_file import load_config
+
+    flags = {_KEYS.get(name, name): value for name, value in given.items() if name not in ("config", "sets")}
+    flags["allow_config_change"] = given.get("allow_config_change") or None
+    if logger := given.get("logger"):
+        flags["logger"] = [name.strip() for text in logger for name in text.split(",")]
+    if (batch_size := given.get("batch_size")) and batch_size.isdecimal():
+        flags["batch_size"] = int(batch_size)
+    return load_config(given.get("config"), flags, given.get("sets") or [])
