@@ -36,6 +36,7 @@ def info(
         str,
         typer.Option("--precision", help="fp16 (é o que a T4 usa), bf16 ou fp32."),
     ] = "fp16",
+    optimizer: Annotated[str, typer.Option("--optimizer", help="adamw, adamw8bit ou muon.")] = "adamw",
     gpu_memory: Annotated[
         float | None,
         typer.Option("--gpu-memory", metavar="GIB", help="Memória da placa; sem isto, a conta é de uma T4."),
@@ -45,7 +46,7 @@ def info(
     from ptbr_slm.cli.info_folder import folder_report
     from ptbr_slm.cli.info_plan import Plan, card, size_report
 
-    plan = Plan(batch_size, seq_len, precision, card(gpu_memory))
+    plan = Plan(batch_size, seq_len, precision, optimizer, card(gpu_memory))
     if model is not None and model_size is not None:
         raise SlmError(
             "E_USAGE",

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ptbr_slm.cli.info_choice import recommended_data, recommended_text
 from ptbr_slm.cli.output import Report, number, table
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
+from ptbr_slm.train.choice import LOSSES
 from ptbr_slm.train.flops import flops_per_token
 from ptbr_slm.train.memory import CUDA_CONTEXT_BYTES, FP32, GIB, T4_BYTES, MemoryEstimate, estimate
 
@@ -29,6 +31,7 @@ class Plan:
     batch_size: int
     seq_len: int
     precision: str
+    optimizer: str = "adamw"
     card_bytes: int = T4_BYTES
     """Memory of the card to fit, the CUDA context included."""
 
@@ -87,6 +90,7 @@ def plan_data(config: ModelConfig, plan: Plan) -> dict[str, Any]:
         "card_bytes": plan.card_bytes,
         "precision": plan.precision,
         "memory": [_row_data(row, plan) for row in _rows(config, plan)],
+        "recommended": recommended_data(config, plan.seq_len, plan.precision, plan.card_bytes),
         "cpu_fp32_bytes": _on_cpu(config, plan).total,
     }
 
@@ -118,7 +122,7 @@ def plan_text(config: ModelConfig, plan: Plan) -> str:
     )
     checkpoint = CHECKPOINT_BYTES_PER_PARAMETER * config.num_parameters
     name = "T4" if plan.card_bytes == T4_BYTES else "GPU"
-    header = ["lote", "seq", "checkpointing", "pesos", "cópias", "grad.", "otim.", "ativ.", "logits"]
+    header = ["lote", "seq", "checkpointing", "perda", "pesos", "cópias", "grad.", "otim.", "ativ.", "logits"]
     header += ["outros", "total", name]
     return "\n".join(
         [
@@ -126,7 +130,8 @@ def plan_text(config: ModelConfig, plan: Plan) -> str:
             f"Cada checkpoint ocupa {number(checkpoint / 1e9, 2)} GB; só os pesos, "
             f"{number(FP32 * config.num_parameters / 1e9, 2)} GB.",
             "",
-            f"Memória do treino numa GPU, em GiB ({plan.precision}, AdamW) — tudo calculado, não medido:",
+            f"Memória do treino numa GPU, em GiB ({plan.precision}, {plan.optimizer}) — "
+            "tudo calculado, não medido:",
             "",
             table([_row_text(row, plan) for row in _rows(config, plan)], header=header),
             "",
@@ -138,11 +143,14 @@ def plan_text(config: ModelConfig, plan: Plan) -> str:
             f"No processador, em fp32, lote {plan.batch_size} e seq {plan.seq_len}: "
             f"{_gib(_on_cpu(config, plan).total)} GiB, e mais {_gib(FP32 * config.num_parameters)} "
             "ao gravar um checkpoint.",
+            "",
+            recommended_text(config, plan.seq_len, plan.precision, plan.card_bytes),
         ]
     )
 
 
-_Row = tuple[int, int, str, MemoryEstimate]
+_Row = tuple[int, int, str, str, MemoryEstimate]
+"""batch_size, seq_len, checkpointing, loss, and what they take."""
 
 
 def _rows(config: ModelConfig, plan: Plan) -> list[_Row]:
@@ -151,12 +159,20 @@ def _rows(config: ModelConfig, plan: Plan) -> list[_Row]:
             batch,
             length,
             policy,
+            loss,
             estimate(
-                config, batch_size=batch, seq_len=length, checkpoint_every=every, precision=plan.precision
+                config,
+                batch_size=batch,
+                seq_len=length,
+                checkpoint_every=every,
+                precision=plan.precision,
+                optimizer=plan.optimizer,
+                loss=loss,
             ),
         )
         for batch, length in plan.around()
         for policy, every in POLICIES.items()
+        for loss in LOSSES
     ]
 
 
@@ -172,7 +188,7 @@ def _on_cpu(config: ModelConfig, plan: Plan) -> MemoryEstimate:
 
 
 def _row_data(row: _Row, plan: Plan) -> dict[str, Any]:
-    batch, length, policy, e = row
+    batch, length, policy, loss, e = row
     parts = (
         "weights",
         "autocast_cache",
@@ -181,12 +197,14 @@ def _row_data(row: _Row, plan: Plan) -> dict[str, Any]:
         "activations",
         "logits",
         "workspace",
+        "communication",
         "context",
     )
     return {
         "batch_size": batch,
         "seq_len": length,
         "checkpointing": policy,
+        "loss": loss,
         **{part: getattr(e, part) for part in parts},
         "total": e.total,
         "fits": fit(e, plan.card_bytes),
@@ -194,7 +212,7 @@ def _row_data(row: _Row, plan: Plan) -> dict[str, Any]:
 
 
 def _row_text(row: _Row, plan: Plan) -> list[str]:
-    batch, length, policy, e = row
+    batch, length, policy, loss, e = row
     parts = (
         e.weights,
         e.autocast_cache,
@@ -202,9 +220,17 @@ def _row_text(row: _Row, plan: Plan) -> list[str]:
         e.optimizer,
         e.activations,
         e.logits,
-        e.workspace + e.context,
+        e.workspace + e.communication + e.context,
     )
-    return [str(batch), str(length), policy, *map(_gib, parts), _gib(e.total), FITS[fit(e, plan.card_bytes)]]
+    return [
+        str(batch),
+        str(length),
+        policy,
+        loss,
+        *map(_gib, parts),
+        _gib(e.total),
+        FITS[fit(e, plan.card_bytes)],
+    ]
 
 
 def _gib(count: int) -> str:

@@ -144,7 +144,14 @@ def setting(request: Request, machine: Machine, batch_size: int, every: int, los
         loss=loss,
         loss_chunks=_chunks(request, machine, rows) if loss == "chunked" else 1,
     )
-    seconds = step_seconds(micro, sequences=request.sequences, batch_size=rows, ranks=machine.ranks)
+    seconds = step_seconds(
+        request.model,
+        micro,
+        sequences=request.sequences,
+        batch_size=rows,
+        ranks=machine.ranks,
+        parallel=request.parallel,
+    )
     return Setting(
         batch_size=batch_size,
         checkpoint_every=every,
@@ -225,7 +232,7 @@ def _typed(flags: str, changed: Request, best: Setting, asked: Request) -> str:
     if best.checkpoint_every != asked.checkpoint_every:
         words.append(f"--checkpointing {policy_name(best.checkpoint_every)}")
     if asked.loss is not None and best.loss != asked.loss:
-        words.append(f"--loss {best.loss}")
+        words.append(f"--set loss={best.loss}")
     return " ".join(words)
 
 

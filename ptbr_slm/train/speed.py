@@ -21,6 +21,8 @@ CHUNK_KERNELS = 12
 """Of one chunk of the loss."""
 LOGIT_BYTES = {"plain": 36, "chunked": 24}
 """Bytes read and written for each logit by a way to compute the loss, counted in `ptbr_slm.loss`."""
+EXCHANGE = 4e9
+"""Bytes/s between two T4s of Kaggle, by way of the host: assumed (shared reference, training C)."""
 CORE_FLOPS, CPU_BANDWIDTH = 65e9, 30e9
 """Of one core and of a machine with AVX2 (docs/decisions.md; DESIGN.md section 6)."""
 
@@ -73,10 +75,15 @@ def micro_batch_seconds(
     return tokens * work / device.flops + bytes_moved / device.bandwidth + kernels * device.launch_s
 
 
-def step_seconds(micro_batch: float, *, sequences: int, batch_size: int, ranks: int) -> float:
-    """All micro-batches of the rank that has most to do; a part-filled one counts as its share of a full one.
+def step_seconds(
+    model: ModelConfig, micro_batch: float, *, sequences: int, batch_size: int, ranks: int, parallel: str
+) -> float:
+    """All micro-batches of the rank that has most to do, and what the ranks send each other meanwhile.
 
-    The update and the exchange of gradients, the same for every setting, are left out.
+    A part-filled micro-batch counts as its share of a full one. DDP sums fp32 gradients once a step, and a
+    ring sends each number twice; FSDP sends weights, weights again and gradients in every micro-batch.
+    The optimizer's update, the same for every setting, is left out.
     """
-    share = -(-sequences // ranks)
-    return micro_batch * share / batch_size
+    count = -(-sequences // ranks) / batch_size
+    sent = 4 * model.num_parameters * (ranks - 1) / ranks / EXCHANGE
+    return count * micro_batch + (3 * count if parallel == "fsdp" else 2) * sent
