@@ -39,7 +39,7 @@ def run_training(out: Output, settings: TrainConfig) -> Report:
         report: Report = answer
         return report
     if started_by_agent() and not _main():
-        _rank(settings, out.mode, out.debug)  # what it says, the main one says
+        _rank(settings, out.mode, out.debug, launched=False)  # what it says, the main one says
         out.mode = Mode.QUIET
         return Report({})
     return _train(out, settings)
@@ -52,15 +52,19 @@ def _train(out: Output, settings: TrainConfig) -> Report:
         return train_report(train(settings, Printer(out, bar)))
 
 
-def _rank(settings: TrainConfig, mode: Mode, debug: bool) -> Report | SlmError | KeyboardInterrupt:
+def _rank(
+    settings: TrainConfig, mode: Mode, debug: bool, launched: bool = True
+) -> Report | SlmError | KeyboardInterrupt:
     """One rank's whole life; its answer is for the process that started it. Raises what a restart may mend."""
-    from ptbr_slm.train.launch import StopBeforeTraining
+    from ptbr_slm.train.launch import StopBeforeTraining, hear_signals
     from ptbr_slm.train.ranks import Lost
 
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
+        if launched:
+            hear_signals()
         return _train(Output(mode if _main() else Mode.QUIET, debug=debug), settings)
     except KeyboardInterrupt as error:
         return error

@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing import active_children, resource_tracker
 from typing import Any
 
-from ptbr_slm.errors import SlmError
+from ptbr_slm.errors import Exit, SlmError
 from ptbr_slm.train.config import TrainConfig
 from ptbr_slm.train.ranks import started_by_agent
 from ptbr_slm.train.session import mark_birth
@@ -96,18 +96,34 @@ def launch(work: Callable[..., Any], arguments: tuple[Any, ...], count: int) -> 
 
 
 def _rank(work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """In a new process: become able to hear the parent's signals, then work."""
+    """In a new process: leave the parent's group, work, answer. `work` calls `hear_signals` first."""
+    parent = os.getppid()
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
+    try:
+        return work(*arguments)
+    finally:
+        for number in _SIGNALS:  # the answer is on its way to the parent, which lets this process go
+            signal.signal(number, signal.SIG_IGN)
+        threading.Thread(target=_leave_without, args=(parent,), daemon=True).start()
+
+
+def hear_signals() -> None:
+    """In a rank that was launched, where their exceptions are caught: those that came before strike now.
+
+    KeyboardInterrupt or StopBeforeTraining, until `stop.SignalGuard` takes over.
+    """
     signal.signal(signal.SIGTERM, _stop_before_training)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-    try:
-        return work(*arguments)
-    finally:
-        for number in _SIGNALS:  # the answer is on its way to the parent
-            signal.signal(number, signal.SIG_IGN)
+
+
+def _leave_without(parent: int) -> None:
+    """Nobody waits for the answer once the parent was killed; its death itself came as a SIGINT, which saved."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(Exit.INTERRUPTED)
 
 
 def _stop_before_training(number: int, frame: Any) -> None:
@@ -163,7 +179,7 @@ def _processors() -> int:
 def _lost(error: Any) -> SlmError:
     """E_RANKS for the agent's ChildFailedError."""
     rank, failure = error.get_first_failure()
-    lines = [line for line in str(failure.message).splitlines() if line.strip()]
+    lines = [line for line in str(failure.message).splitlines() if line.strip() and "http" not in line]
     return SlmError(
         "E_RANKS",
         f"o processo {rank} do treino morreu e, depois de {MAX_RESTARTS} reinícios, de novo "
