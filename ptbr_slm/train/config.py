@@ -64,8 +64,9 @@ class OptimizerConfig:
     learning_rate: float | None = None
     """Peak learning rate; Muon's is scaled to AdamW's (Moonlight). None: from the number of parameters and
     the optimizer (see `default_learning_rate`)."""
-    embedding_rate_factor: float = 0.25
-    """With muon: the learning rate of embedding, head and norms, as a share of the matrices'."""
+    embedding_rate_factor: float | None = None
+    """With muon: learning rate of embedding, head and norms over that of the matrices. None: 1920 /
+    hidden_size, since the logits of a step move in proportion to the width (arXiv:2203.03466)."""
     momentum: float = 0.95
     """With muon: decay of the mean of gradients of the matrices (Nesterov's)."""
     beta1: float = 0.9
@@ -81,8 +82,9 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         _require(self.name in OPTIMIZERS, "optimizer.name", self.name, ", ".join(OPTIMIZERS))
-        _require(0 < self.embedding_rate_factor <= 10, "optimizer.embedding_rate_factor",
-                 self.embedding_rate_factor, "um número de 0 a 10")  # fmt: skip
+        factor = self.embedding_rate_factor
+        _require(factor is None or 0 < factor <= 100, "optimizer.embedding_rate_factor", factor,
+                 "um número de 0 a 100")  # fmt: skip
         _require(0 <= self.momentum < 1, "optimizer.momentum", self.momentum, "um número de 0 a 1 (sem o 1)")
         if self.learning_rate is not None:
             _require(
@@ -243,8 +245,8 @@ class TrainConfig:
     checkpointing: str = "auto"
     """Recomputed activations: auto, none, full, or every:K for each K-th layer."""
     loss: str = "auto"
-    """How the cross-entropy is computed, to the same numbers: `chunked` (auto): the logits of some rows at a
-    time. `plain`: all at once."""
+    """How the cross-entropy is computed, to the same numbers: `chunked`, the logits of some rows at a time;
+    `plain`, all at once; `auto`, as it fits best."""
     z_loss: float = 0.0
     """Adds z_loss * logsumexp(logits)^2 a token in training, against logits that drift; 1e-4 where it is used
     (PaLM, arXiv:2204.02311). The training loss that is reported includes it."""
@@ -408,7 +410,7 @@ def seconds_of(duration: str) -> int:
     return total
 
 
-MUON_RATE = 4.0
+MUON_RATE = 2.5
 """Best rate of Muon over AdamW's at the same size (docs/decisions.md)."""
 
 

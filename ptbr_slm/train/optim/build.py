@@ -14,6 +14,10 @@ from ptbr_slm.train.optim.muon import Muon, Part
 from ptbr_slm.train.ranks import ALONE, Ranks
 
 
+EMBEDDING_RATE_WIDTH = 1920
+"""With muon, hidden_size at which embedding and matrices would learn at the same rate (docs/decisions.md)."""
+
+
 def build_optimizer(model: Llama, config: OptimizerConfig, ranks: Ranks = ALONE) -> torch.optim.Optimizer:
     """The optimizer of this configuration over the model's parameters, its state allocated.
 
@@ -66,7 +70,8 @@ def _muon(model: Llama, config: OptimizerConfig, ranks: Ranks) -> Muon:
             parts += _parts(model, name, parameter)
         else:
             others.append(parameter)
-    adamw = _group(others, config, 0.0) | {"rate_factor": config.embedding_rate_factor}
+    factor = config.embedding_rate_factor or EMBEDDING_RATE_WIDTH / model.config.hidden_size
+    adamw = _group(others, config, 0.0) | {"rate_factor": factor}
     return Muon(parts, adamw, learning_rate=config.learning_rate, momentum=config.momentum,
                 weight_decay=config.weight_decay, ranks=ranks)  # fmt: skip
 
