@@ -67,12 +67,17 @@ class Attention(nn.Module):
         self.config = config
         self.qkv = nn.Linear(config.hidden_size, config.q_size + 2 * config.kv_size, bias=False)
         self.out = nn.Linear(config.q_size, config.hidden_size, bias=False)
+        if config.qk_norm:
+            self.q_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps)
+            self.k_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, layer: int, cache: KVCache | None) -> Tensor:
         """x: (B, T, C) -> (B, T, C). With a cache, T new tokens follow the `cache.length` before them."""
         heads, kv_heads = self.config.num_heads, self.config.num_kv_heads
         qkv = self.qkv(x).unflatten(-1, (-1, self.config.head_dim))  # (B, T, H+2K, D)
         rotated, v = qkv.split_with_sizes((heads + kv_heads, kv_heads), dim=2)
+        if self.config.qk_norm:
+            rotated = self._normalised(rotated)
         rotated = apply_rope(rotated, cos.to(v.dtype), sin.to(v.dtype)).transpose(1, 2)  # (B, H+K, T, D)
         q, k = rotated.split_with_sizes((heads, kv_heads), dim=1)
         v = v.transpose(1, 2)  # (B, K, T, D)
@@ -86,6 +91,13 @@ class Attention(nn.Module):
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=cache is None)
         output: Tensor = self.out(mixed.transpose(1, 2).flatten(2))  # (B, T, H*D) -> (B, T, C)
         return output
+
+    def _normalised(self, queries_and_keys: Tensor) -> Tensor:
+        """RMSNorm of each head (B, T, H+K, D), in one go for queries and keys (Qwen3, arXiv:2505.09388)."""
+        heads, kv_heads, width = self.config.num_heads, self.config.num_kv_heads, self.config.head_dim
+        gains = (self.q_norm.weight.expand(heads, -1), self.k_norm.weight.expand(kv_heads, -1))
+        normalised = F.rms_norm(queries_and_keys, (width,), eps=self.config.norm_eps)
+        return (normalised * torch.cat(gains)).to(queries_and_keys.dtype)
 
 
 class FeedForward(nn.Module):
@@ -223,6 +235,11 @@ class Llama(nn.Module):
             )
             gate, up = block.feed_forward.gate_up.weight.chunk(2)
             prefix = f"model.layers.{index}."
+            if config.qk_norm:
+                views |= {
+                    prefix + "self_attn.q_norm.weight": block.attention.q_norm.weight,
+                    prefix + "self_attn.k_norm.weight": block.attention.k_norm.weight,
+                }
             views |= {
                 prefix + "input_layernorm.weight": block.attention_norm.weight,
                 prefix + "self_attn.q_proj.weight": q,

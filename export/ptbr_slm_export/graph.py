@@ -78,7 +78,10 @@ class _LlamaGraph:
         return stream, self._feed_forward(layer, normed)
 
     def _attention(self, layer: int, x: ir.Value) -> ir.Value:
-        """Packed QKV, then rotation, cache and attention in one node; x (B, S, C) -> (B, S, H*D)."""
+        """Packed QKV, then rotation, cache and attention in one node; x (B, S, C) -> (B, S, H*D).
+
+        With qk_norm queries and keys are normalised before: not every version of the node can do it itself.
+        """
         writer, config, prefix = self.writer, self.config, f"layers.{layer}."
         width = config.q_size + 2 * config.kv_size
         qkv = self.projections.dense(
@@ -90,7 +93,14 @@ class _LlamaGraph:
         ]
         mixed, *present = writer.nodes_outputs(
             "GroupQueryAttention",
-            [qkv, None, None, *past, self.seqlens_k, self.total_length, self.cos, self.sin],
+            [
+                *(self._normalised(layer, qkv) if config.qk_norm else (qkv, None, None)),
+                *past,
+                self.seqlens_k,
+                self.total_length,
+                self.cos,
+                self.sin,
+            ],
             [prefix + "attention", f"present.{layer}.key", f"present.{layer}.value"],
             domain=MICROSOFT,
             attributes={"num_heads": config.num_heads, "kv_num_heads": config.num_kv_heads, "do_rotary": 1},
@@ -99,6 +109,31 @@ class _LlamaGraph:
             assert value.name is not None
             writer.output(value, value.name, FLOAT, cache_shape)
         return mixed
+
+    def _normalised(self, layer: int, qkv: ir.Value) -> list[ir.Value]:
+        """qkv (B, S, (H + 2K) * D) -> queries and keys with each head normalised, and the values."""
+        writer, config, prefix = self.writer, self.config, f"layers.{layer}."
+        widths = np.array([config.q_size, config.kv_size, config.kv_size], dtype=np.int64)
+        names = [prefix + part for part in ("query", "key", "value")]
+        parts = writer.nodes_outputs(
+            "Split", [qkv, writer.constant(prefix + "widths", widths)], names, attributes={"axis": -1}
+        )
+        attributes = {"epsilon": config.norm_eps, "axis": -1, "stash_type": 1}
+        normalised = []
+        for part, name in zip(parts[:2], ("q_norm", "k_norm"), strict=True):
+            heads = np.array([0, 0, -1, config.head_dim], dtype=np.int64)
+            flat = np.array([0, 0, -1], dtype=np.int64)
+            gain = writer.constant(f"{prefix}{name}.gain", self.weights.head_norm(layer, name))
+            x = writer.node(
+                "Reshape", [part, writer.constant(f"{prefix}{name}.heads", heads)], f"{prefix}{name}.in"
+            )
+            x = writer.node("SimplifiedLayerNormalization", [x, gain], prefix + name, attributes=attributes)
+            normalised.append(
+                writer.node(
+                    "Reshape", [x, writer.constant(f"{prefix}{name}.flat", flat)], f"{prefix}{name}.out"
+                )
+            )
+        return [*normalised, parts[2]]
 
     def _feed_forward(self, layer: int, x: ir.Value) -> ir.Value:
         """SwiGLU; x (B, S, C) -> (B, S, C). SiLU is QuickGelu with alpha 1: x * sigmoid(x) in one node."""

@@ -44,6 +44,8 @@ class StoredWeights:
     def names(self) -> list[str]:
         """Llama's names of all weights; a tied head is not one of its own."""
         parts = [*_PARTS, *(f"self_attn.{name}_proj" for name in "qkv")]
+        if self.config.qk_norm:
+            parts += ["self_attn.q_norm", "self_attn.k_norm"]
         layers = [
             f"model.layers.{layer}.{part}.weight" for layer in range(self.config.num_layers) for part in parts
         ]
@@ -60,6 +62,8 @@ class StoredWeights:
         """The shape that config.json gives to a weight."""
         config = self.config
         hidden, wide = config.hidden_size, config.intermediate_size
+        if name.endswith(("q_norm.weight", "k_norm.weight")):
+            return (config.head_dim,)
         if "norm" in name:
             return (hidden,)
         matrices = {
@@ -86,6 +90,8 @@ class StoredWeights:
             q, k = self.config.q_size, self.config.kv_size
             rows = {"q": slice(0, q), "k": slice(q, q + k), "v": slice(q + k, q + 2 * k)}[part[10]]
             return self._matrix(prefix + "qkv", self.config.hidden_size)[rows]
+        if part in ("self_attn.q_norm", "self_attn.k_norm"):
+            return self._tensor(f"{prefix}{part.removeprefix('self_attn.')}.gain")
         if part.endswith("layernorm"):
             return self._tensor(prefix + _PARTS[part] + ".gain")
         return self._matrix(prefix + _PARTS[part], self.shape(name)[1])

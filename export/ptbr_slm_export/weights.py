@@ -40,6 +40,10 @@ class LlamaWeights:
             ]
         )
 
+    def head_norm(self, layer: int, name: str) -> Floats:
+        """Gain of `q_norm` or `k_norm`, (D,); of a model with qk_norm."""
+        return self._read(f"model.layers.{layer}.self_attn.{name}.weight", (self.config.head_dim,))
+
     def attention_out(self, layer: int) -> Floats:
         """(C, q_size)."""
         name = f"model.layers.{layer}.self_attn.o_proj.weight"

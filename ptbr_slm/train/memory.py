@@ -186,6 +186,17 @@ class _Step:
         """Kept by one RMSNorm, a token: the stream, 1/rms, and on the CPU the normalised copy."""
         return FP32 * (self.model.hidden_size * (2 if self.device == "cpu" else 1) + 1)
 
+    def head_norms(self) -> int:
+        """Kept by QK-norm, a token: its input (in fp32 a view of qkv, kept whole), 1/rms of each head,
+        and the normalised copy that the gains multiply, to which a GPU's autocast gives fp32.
+        """
+        if not self.model.qk_norm:
+            return 0
+        normed = self.model.q_size + self.model.kv_size
+        given = normed if self.half < FP32 else normed + self.model.kv_size
+        copy = (self.half if self.device == "cpu" else FP32) * normed
+        return FP32 * (given + self.model.num_heads + self.model.num_kv_heads) + copy
+
     def layer(self) -> int:
         """Kept by one decoder layer, its input included: a line an operation of `Block`."""
         width, queries, keys = self.model.hidden_size, self.model.q_size, self.model.kv_size
@@ -193,6 +204,7 @@ class _Step:
         a_token = (
             self.norm()  # attention_norm
             + half * width  # qkv's input
+            + self.head_norms()  # of queries and keys, where the model has them
             + half * (queries + keys)  # rotated queries and keys, one tensor
             + half * 2 * queries  # keys and values expanded to every query head
             + half * queries  # attention's output = out's input

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ptbr_slm.config import ModelConfig
@@ -42,6 +43,9 @@ def make_model(tokenizer, tmp_path_factory) -> MakeModel:
     def make(*, seed: int = 5, **changes) -> Path:
         config = replace(TINY, **{"vocab_size": tokenizer.vocab_size, **changes})
         weights = Llama(config).initialize(seed).to_hf_weights()
+        for name in weights:
+            if name.endswith(("q_norm.weight", "k_norm.weight")):
+                weights[name] = np.linspace(0.5, 3, config.head_dim, dtype=np.float32)
         path = tmp_path_factory.mktemp("model") / "modelo"
         with atomic_folder(path) as folder:
             write_model_files(
@@ -61,6 +65,12 @@ def tied(make_model) -> Path:
 @pytest.fixture(scope="session")
 def untied(make_model) -> Path:
     return make_model(tie_embeddings=False)
+
+
+@pytest.fixture(scope="session")
+def normalised(make_model) -> Path:
+    """With qk_norm: a Qwen3ForCausalLM, whose gains are not all ones."""
+    return make_model(qk_norm=True)
 
 
 @pytest.fixture(scope="session")

@@ -21,10 +21,10 @@ CAPACITY = 80
 
 
 @pytest.fixture(scope="module")
-def exported(tied, untied, foreign, tmp_path_factory):
+def exported(tied, untied, normalised, foreign, tmp_path_factory):
     """(name, precision) -> export folder, made once."""
     made: dict[tuple[str, str], Path] = {}
-    sources = {"tied": tied, "untied": untied, "foreign": foreign}
+    sources = {"tied": tied, "untied": untied, "normalised": normalised, "foreign": foreign}
 
     def get(name: str, precision: str) -> tuple[Path, Path]:
         if (name, precision) not in made:
@@ -52,7 +52,7 @@ def feeds(model: Llama, ids: np.ndarray, wanted: np.ndarray) -> dict[str, np.nda
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["tied", "untied", "foreign"])
+@pytest.mark.parametrize("name", ["tied", "untied", "normalised", "foreign"])
 def test_fp32_logits_are_pytorchs_at_every_position_even_with_nan_in_the_unused_cache(exported, name):
     source, out = exported(name, "fp32")
     model = Llama.from_folder(source)

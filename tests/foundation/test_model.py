@@ -40,18 +40,26 @@ def tokens() -> torch.Tensor:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("qk_norm", [False, True])
 @pytest.mark.parametrize("tied", [True, False])
-def test_transformers_opens_the_folder_and_gives_the_same_logits(texts, tmp_path, tokens, tied):
+def test_transformers_opens_the_folder_and_gives_the_same_logits(texts, tmp_path, tokens, tied, qk_norm):
+    """A Llama's, and with qk_norm a Qwen3's."""
     from dataclasses import replace
 
     import transformers
 
-    config = replace(CONFIG, tie_embeddings=tied)
+    config = replace(CONFIG, tie_embeddings=tied, qk_norm=qk_norm)
     model = Llama(config).initialize(3)
+    for name, gain in model.named_parameters():
+        if gain.dim() == 1:  # gains of one would hide a norm that is left out or in another place
+            gain.copy_(1 + 0.3 * torch.randn(gain.shape, generator=torch.Generator().manual_seed(len(name))))
     with atomic_folder(tmp_path / "m") as temporary:
         write_model_files(temporary, config, model.to_hf_weights(), Tokenizer.train(texts * 3, 400))
         seal_model_folder(temporary)
-    theirs = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "m")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "m")
+    assert type(theirs).__name__ == ("Qwen3ForCausalLM" if qk_norm else "LlamaForCausalLM")
+    again = Llama.from_folder(tmp_path / "m")
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
     assert (theirs(tokens).logits - model(tokens)).abs().max() < 1e-4
 
 
@@ -112,8 +120,13 @@ def test_a_size_is_within_five_percent_of_its_name_and_fits_the_kernels(size):
 
 
 def test_counted_parameters_are_the_real_ones(model):
+    from dataclasses import replace
+
     assert CONFIG.num_parameters == sum(p.numel() for p in model.parameters())
-    assert ModelConfig.from_hf(CONFIG.to_hf()) == CONFIG
+    normalised = replace(CONFIG, qk_norm=True)
+    assert normalised.num_parameters == sum(p.numel() for p in Llama(normalised).parameters())
+    for config in (CONFIG, normalised):
+        assert ModelConfig.from_hf(config.to_hf()) == config
 
 
 @pytest.mark.parametrize(
@@ -122,6 +135,7 @@ def test_counted_parameters_are_the_real_ones(model):
         ({"model_type": "gpt2"}, "gpt2"),
         ({"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2}}, "linear"),
         ({"attention_bias": True}, "attention_bias"),
+        ({"model_type": "qwen3", "use_sliding_window": True}, "janela"),
         ({"hidden_size": None}, "incompleto"),
         ({"num_key_value_heads": 3}, "num_kv_heads"),
     ],

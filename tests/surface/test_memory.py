@@ -24,6 +24,7 @@ SHAPES = {
     "one key head": replace(
         GROUPED, vocab_size=300, hidden_size=256, num_kv_heads=1, head_dim=64, num_layers=3
     ),
+    "normalised heads": replace(GROUPED, qk_norm=True),
     "all key heads, untied": replace(GROUPED, num_kv_heads=4, tie_embeddings=False, num_layers=2),
 }
 LENGTHS = [(1, 32), (2, 128)]
