@@ -5,7 +5,20 @@ from __future__ import annotations
 import typer
 
 from ptbr_slm.cli import app as app_verb
-from ptbr_slm.cli import data, doctor, export, generate, info, kaggle, quickstart, tokenizer, train, verify
+from ptbr_slm.cli import (
+    bench,
+    data,
+    doctor,
+    export,
+    find_lr,
+    generate,
+    info,
+    kaggle,
+    quickstart,
+    tokenizer,
+    train,
+    verify,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -16,10 +29,12 @@ def register(app: typer.Typer) -> None:
         tokenizer,
         info,
         doctor,
+        find_lr,
         train,
         export,
         verify,
         generate,
+        bench,
         app_verb,
         kaggle,
     ):
