@@ -1,7 +1,7 @@
 """The run of an earlier notebook version, mounted read-only below /kaggle/input: found, copied, checked.
 
 A version's output is an input of the next one. Where it holds this very run (same data, tokenizer and shape
-of the model), its newest complete checkpoint is copied into the run's folder, and training goes on from there.
+of the model), its newest complete checkpoint is copied into the run's folder, and training goes on there.
 """
 
 from __future__ import annotations
@@ -92,9 +92,7 @@ def _copy(source: Path, config: TrainConfig) -> TrainState:
             shutil.copyfile(file, copy)  # contents only: the mount's folders and files are read-only
         state = read_state(temporary)
         history = source.parent.parent / "metrics.jsonl"
-        if (
-            history.is_file()
-        ):  # first: a kill in between leaves no run without its past
+        if history.is_file():  # first: a kill in between leaves no run without its past
             write_bytes(config.output / "metrics.jsonl", history.read_bytes())
     write_text(target.parent / "latest", target.name + "\n")
     return state

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +14,52 @@ import numpy.typing as npt
 import torch
 
 from ptbr_slm.data.prepared import PreparedData
-from ptbr_slm.errors import SlmError
 from ptbr_slm.model import Llama
 from ptbr_slm.tokenizer import Tokenizer
-from ptbr_slm.train.checkpoint import TrainState, checkpoint_bytes, write_checkpoint
+from ptbr_slm.train.checkpoint import (
+    TrainState,
+    checkpoint_bytes,
+    list_checkpoints,
+    restore,
+    write_checkpoint,
+)
 from ptbr_slm.train.config_file import to_values
-from ptbr_slm.train.evaluate import bits_per_byte, held_out
+from ptbr_slm.train.cooldown import Branch, cool_down, time_to_cool
+from ptbr_slm.train.evaluate import HeldOut, bits_per_byte, held_out
 from ptbr_slm.train.events import Listener
+from ptbr_slm.train.guards import Guards, GuardState, Observed, diverged, last_good, take
 from ptbr_slm.train.metrics import MetricsLog
 from ptbr_slm.train.optim import build_optimizer, set_learning_rate
 from ptbr_slm.train.order import WindowOrder
+from ptbr_slm.train.out_of_memory import NAME as MICRO_BATCH
+from ptbr_slm.train.out_of_memory import (
+    free,
+    half_updated,
+    no_smaller,
+    random_states,
+    remember,
+    restore_random,
+    weight_versions,
+)
 from ptbr_slm.train.parallel import parallelize
 from ptbr_slm.train.plan import Plan
 from ptbr_slm.train.ranks import ALONE, Ranks
+from ptbr_slm.train.rollback import go_back, tell_again
 from ptbr_slm.train.samples import write_sample
 from ptbr_slm.train.schedule import lr_factor
+from ptbr_slm.train.session import Deadline
+from ptbr_slm.train.shards import gather
 from ptbr_slm.train.status import Pace, status_line
-from ptbr_slm.train.step import StepResult, optimizer_step
-from ptbr_slm.train.stop import Deadline, SignalGuard, StopReason, most_urgent, urgency
+from ptbr_slm.train.step import (
+    OutOfMemory,
+    OutOfMemoryAmongOthers,
+    StepResult,
+    all_finite,
+    is_out_of_memory,
+    optimizer_step,
+)
+from ptbr_slm.train.stop import SignalGuard, StopReason, most_urgent, urgency
 from ptbr_slm.train.throughput import throughput
-
-MAX_SKIPS = 25
-"""fp16 steps skipped in a row before giving up: the scale has then fallen from 65,536 by 2^25."""
 
 
 class Trainer:
@@ -60,10 +86,10 @@ class Trainer:
         self.throughput = throughput(
             plan.model, self.config.seq_len, plan.device, plan.precision, ranks.world, measure=ranks.main
         )
-        self.model = Llama(plan.model).to(plan.device)
+        self.model = Llama(plan.model)
         self.model.checkpoint_every = plan.checkpoint_every
         self.model.loss, self.model.z_loss = plan.loss, self.config.z_loss
-        self.parallel = parallelize(self.model, ranks)
+        self.parallel = parallelize(self.model, plan.device, ranks, self.config.parallel)
         self.optimizer = build_optimizer(self.model, self.config.optimizer, ranks)
         self.scaler = torch.amp.GradScaler(plan.device.type) if plan.precision.needs_scaler else None
         self.state = TrainState(
@@ -73,22 +99,40 @@ class Trainer:
             tokenizer_sha256=tokenizer.sha256,
         )
         self.pace = Pace()
+        self.guards = Guards(self.config.guard, run=str(self.config.output))
+        self.branch: Branch | None = None
+        """The cooldown at the end of the session, once it has begun."""
         self.save_s = checkpoint_bytes(plan.model.num_parameters) / 200e6  # until one was measured
-        self._skips_in_a_row = 0
+        self._evaluation_s: float | None = None
+        self._seen: Observed | None = None
         self._elapsed_before, self._began = 0.0, time.monotonic()
         self._told_elapsed: float | None = None
 
-    def resume(self, state: TrainState) -> None:
-        """Continue from this state; weights and moments are restored already."""
-        for name in ("step", "cursor", "tokens", "elapsed_s", "skipped_steps"):
-            setattr(self.state, name, getattr(state, name))
-        self._elapsed_before = state.elapsed_s
+    def load(self, checkpoint: Path, state: TrainState) -> None:
+        """Be what the run was at this checkpoint, whose state this is; the clock goes on."""
+        restore(checkpoint, self.model, self.optimizer)
+        for name in ("step", "cursor", "tokens", "skipped_steps", "skipped_windows", "rollbacks"):
+            setattr(self.state, name, copy.deepcopy(getattr(state, name)))
+        self.guards = Guards(self.config.guard, GuardState(**state.guard), run=self.guards.run)
         if self.scaler is not None and state.scaler is not None:
             self.scaler.load_state_dict(state.scaler)
 
+    def resume(self, checkpoint: Path, state: TrainState) -> None:
+        """Continue another session's run from this checkpoint."""
+        self.load(checkpoint, state)
+        self._elapsed_before = state.elapsed_s
+
+    @property
+    def evaluation_s(self) -> float:
+        """Seconds that an evaluation takes: the last one, or a guess from the pace of training."""
+        if self._evaluation_s is not None:
+            return self._evaluation_s
+        tokens = 0 if self.held_out is None else self.held_out.inputs.size
+        return tokens / (3 * self.pace.tokens_per_second) if self.pace.tokens_per_second else 0.0
+
     @property
     def elapsed_s(self) -> float:
-        """Seconds of training over all sessions; with several ranks, as the main one told when it last did."""
+        """Seconds of training over all sessions; with several ranks, as the main one told last."""
         if self._told_elapsed is not None:
             return self._told_elapsed
         return self._elapsed_before + time.monotonic() - self._began
@@ -106,25 +150,36 @@ class Trainer:
         Raises E_TRAINING_DIVERGED, E_MEMORY, E_DISK_FULL.
         """
         self._began = time.monotonic()
+        deadline.began_s = deadline.age()
         self.model.train()
         self.parallel.agree_on_weights()
-        self._agree(None)
+        self.agree(None)
+        tell_again(self, metrics)
         if self._due(self.config.evaluation.every):
             self.observe(metrics)  # where a stop came between a step and its evaluation
         while self.progress < 1.0:
-            self._step(metrics)
-            if (reason := self._agree(guard.reason)) is not None:
+            self.step_once(metrics)
+            if (reason := self.agree(guard.reason)) is not None:
                 return reason
             if self._due(self.config.evaluation.every):
                 self.observe(metrics)
-            if self.ranks.any(deadline.reached(self.pace.slowest_s, self.save_s)):
+            if self.ranks.any(deadline.reached(self.pace.slowest_s, self.save_s, self.evaluation_s)):
                 return "max_time"
-            if self._due(self.config.checkpoint.every):
+            if deadline.cooldown_fraction and time_to_cool(self, deadline):
+                return cool_down(self, metrics, guard, deadline)
+            if self._due(self.config.checkpoint.every) and not self.guards.state.high:
                 self.save()
         return None
 
-    def _agree(self, reason: StopReason | None) -> StopReason | None:
-        """One word between the ranks after each step: the main one's clock, and the most urgent reason of any."""
+    def begin_branch(self, branch: Branch) -> None:
+        """From here on nothing is part of the run: no checkpoints, no rollbacks, and the branch's rate."""
+        self.branch = branch
+        self.guards = Guards(
+            replace(self.config.guard, spike_sigmas=0.0), self.guards.state, run=self.guards.run
+        )
+
+    def agree(self, reason: StopReason | None) -> StopReason | None:
+        """One word between the ranks after each step: the main one's clock, and the most urgent reason."""
         if self.ranks.world == 1:
             return reason
         self._told_elapsed = None
@@ -132,61 +187,118 @@ class Trainer:
         self._told_elapsed = words[0][0]
         return most_urgent(int(word[1]) for word in words)
 
-    def _step(self, metrics: MetricsLog) -> None:
-        state, peak = self.state, self.config.optimizer.learning_rate
-        assert peak is not None
-        rate = peak * lr_factor(self.config.schedule, state.step, self.config.max_steps, self.elapsed_s)
+    def step_once(self, metrics: MetricsLog) -> None:
+        """The next optimizer step; where the loss spiked, back to an earlier one."""
+        state, rate = self.state, self._rate()
         set_learning_rate(self.optimizer, rate)
+        windows, cursor = take(state.cursor, self.config.step_sequences, state.skipped_windows)
         started = time.monotonic()
-        result = optimizer_step(
-            self.model,
-            self.optimizer,
-            self._micro_batches(),
-            precision=self.plan.precision,
-            scaler=self.scaler,
-            gradient_clip=self.config.optimizer.gradient_clip,
-            parallel=self.parallel,
-            ranks=self.ranks,
-        )
-        if not result.applied:
-            self._skip_or_fail(result, rate)
+        result = self._attempt(windows)
         self.pace.add(result.target_tokens, time.monotonic() - started)
+        seen = Observed(
+            step=state.step + 1,
+            cursor=state.cursor,
+            windows=cursor - state.cursor,
+            loss=result.loss,
+            grad_norm=result.grad_norm,
+            learning_rate=rate,
+            applied=result.applied,
+            scale=result.scale,
+            bad_parts=result.bad_parts,
+            parts=result.parts,
+        )
+        self._seen = seen
+        verdict = self.guards.judge(seen)
         state.step += 1
-        state.cursor += self.config.step_sequences
+        state.cursor = cursor
         state.tokens += result.target_tokens
+        state.skipped_steps += not result.applied
         self._record(metrics, result, rate)
+        if verdict == "spike":
+            go_back(self, metrics, seen)
 
-    def _micro_batches(self) -> list[npt.NDArray[np.int64]]:
-        """This rank's share of the step, in arrays of at most `rows` x (seq_len + 1) tokens."""
-        starts = self.order.starts(self.state.cursor, self.config.step_sequences)
+    def _rate(self) -> float:
+        """The learning rate of the next step."""
+        peak = self.config.optimizer.learning_rate
+        assert peak is not None
+        factor = lr_factor(self.config.schedule, self.state.step, self.config.max_steps, self.elapsed_s)
+        return peak * factor * (1.0 if self.branch is None else self.branch.factor)
+
+    def _attempt(self, windows: list[range]) -> StepResult:
+        """One step over these windows; where the memory runs out, again with smaller micro-batches."""
+        random, versions = random_states(self.plan.device), weight_versions(self.model)
+        while True:
+            said, rejoined = "", self.ranks.world == 1
+            try:
+                return optimizer_step(
+                    self.model,
+                    self.optimizer,
+                    self._micro_batches(windows),
+                    precision=self.plan.precision,
+                    scaler=self.scaler,
+                    gradient_clip=self.config.optimizer.gradient_clip,
+                    parallel=self.parallel,
+                    ranks=self.ranks,
+                )
+            except OutOfMemory as error:
+                said, rejoined = str(error), not isinstance(error, OutOfMemoryAmongOthers)
+            except (RuntimeError, MemoryError) as error:
+                if not (isinstance(error, MemoryError) or is_out_of_memory(error)):
+                    raise
+                said = str(error)
+            # Outside the except blocks, whose tracebacks would keep every tensor of the partial step alive.
+            if versions != weight_versions(self.model):
+                rejoined = False  # half of the weights are updated already: only a checkpoint is whole
+            self._make_smaller(said, rejoined)
+            restore_random(random, self.plan.device)
+
+    def _make_smaller(self, said: str, rejoined: bool) -> None:
+        """Halve the micro-batch. rejoined: whether this process, and all others, can do the step again.
+
+        Raises E_MEMORY where it is a single row already, OutOfMemoryAmongOthers where not rejoined.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        free(self.plan.device)
+        before, self.rows = self.rows, self.rows // 2
+        if self.ranks.main or not rejoined:
+            remember(self.plan, self.rows)
+        if not rejoined:
+            raise half_updated(self.plan, said) if self.ranks.world == 1 else OutOfMemoryAmongOthers(said)
+        if self.rows == 0:
+            self.rows = before
+            self.ranks.from_main(lambda: (self.config.output / MICRO_BATCH).unlink(missing_ok=True))
+            raise no_smaller(self.plan, said)
+        if self.scaler is not None:  # it may wait for an update that never came
+            self.scaler = _same_scaler(self.scaler, self.plan.device)
+        message = (
+            f"A memória acabou no passo {self.state.step + 1}: micro-lote de {before} para {self.rows}, "
+            "e o mesmo passo de novo. O resultado não muda."
+        )
+        self.listener.event(
+            {
+                "event": "out_of_memory",
+                "step": self.state.step + 1,
+                "before": before,
+                "after": self.rows,
+                "said": said.splitlines()[0][:200] if said else "",
+                "message": message,
+            }
+        )
+
+    def _micro_batches(self, windows: list[range]) -> list[npt.NDArray[np.int64]]:
+        """This rank's share of these windows, in arrays of at most `rows` x (seq_len + 1) tokens."""
+        starts = np.concatenate([self.order.starts(piece.start, len(piece)) for piece in windows])
         mine = starts[self.ranks.share(len(starts))].tolist()
         length = self.config.seq_len + 1
-        windows = [self.train_split.read(start, start + length) for start in mine]
-        return [np.stack(windows[i : i + self.rows]) for i in range(0, len(windows), self.rows)]
-
-    def _skip_or_fail(self, result: StepResult, rate: float) -> None:
-        if self.scaler is not None and math.isfinite(result.loss):
-            self.state.skipped_steps += 1
-            self._skips_in_a_row += 1
-            if self._skips_in_a_row < MAX_SKIPS:
-                return
-        half = (self.config.optimizer.learning_rate or rate) / 2
-        raise SlmError(
-            "E_TRAINING_DIVERGED",
-            f"a perda deixou de ser um número no passo {self.state.step + 1} (perda {result.loss}, norma do "
-            f"gradiente {result.grad_norm}, taxa {rate:.2e}, janela {self.state.cursor}); "
-            "o último checkpoint está intacto.",
-            where=self.config.output,
-            hint=f"Continue do último checkpoint com --learning-rate {half:.1e} --allow-config-change.",
-        )
+        rows = [self.train_split.read(start, start + length) for start in mine]
+        return [np.stack(rows[i : i + self.rows]) for i in range(0, len(rows), self.rows)]
 
     def _record(self, metrics: MetricsLog, result: StepResult, rate: float) -> None:
-        if result.applied:
-            self._skips_in_a_row = 0
+        known = math.isfinite(result.loss)
         record: dict[str, Any] = {
-            "event": "step",
+            "event": "step" if known else "dropped",
             "step": self.state.step,
-            "loss": result.loss,
+            **({"loss": result.loss} if known else {}),
             "learning_rate": rate,
             "grad_norm": result.grad_norm if math.isfinite(result.grad_norm) else None,
             "tokens": self.state.tokens,
@@ -194,11 +306,14 @@ class Trainer:
             **self.throughput.of(self.pace.tokens_per_second),
             "elapsed_s": round(self.elapsed_s, 3),
         }
+        if result.scale is not None:
+            record["scale"] = result.scale
         if not result.applied:
-            record["skipped"] = True
+            record |= {"skipped": True, "bad_micro_batches": list(result.bad_parts)}
         metrics.write(record)
         self.listener.event(record)
-        self.listener.progress(self.progress, status_line(self, result.loss))
+        if known:
+            self.listener.progress(self.progress, status_line(self, result.loss))
         if self.state.step == 1 and self.config.init_from is None:
             self._check_first_loss(result.loss)
 
@@ -211,29 +326,49 @@ class Trainer:
 
     def observe(self, metrics: MetricsLog) -> None:
         """Evaluate (all ranks) and write samples (the main one), once a step."""
-        step, settings = self.state.step, self.config.evaluation
+        step, settings, started = self.state.step, self.config.evaluation, time.monotonic()
         if self.held_out is not None and not self.ranks.from_main(lambda: metrics.has("eval", step)):
-            value = bits_per_byte(
-                self.model, self.held_out, self.config.batch_size, self.plan.precision, self.ranks
-            )
+            value = self._bits_per_byte(self.held_out)
             record: dict[str, Any] = {"event": "eval", "step": step, "bits_per_byte": value}
             metrics.write(record)
             self.listener.event(record)
-        if self.ranks.main and settings.sample_tokens and not metrics.has("sample", step):
-            for prompt in settings.prompts:
-                text = write_sample(
-                    self.model, self.tokenizer, prompt, settings.sample_tokens, self.config.seed
-                )
+        if settings.sample_tokens and not self.ranks.from_main(lambda: metrics.has("sample", step)):
+            model = gather(self.model, self.ranks)
+            for prompt in settings.prompts if self.ranks.main else ():
+                text = write_sample(model, self.tokenizer, prompt, settings.sample_tokens, self.config.seed)
                 record = {"event": "sample", "step": step, "prompt": prompt, "text": text}
                 metrics.write(record)
                 self.listener.event(record)
+        if metrics.has("eval", step):
+            self._evaluation_s = max(time.monotonic() - started, self._evaluation_s or 0.0)
 
-    def save(self) -> Path:
-        """Write a checkpoint of this step; all ranks wait for it."""
+    def _bits_per_byte(self, text: HeldOut) -> float:
+        """On the held-out part; row by row if need be. Raises E_MEMORY, OutOfMemoryAmongOthers."""
+        rows = self.rows
+        while True:
+            try:
+                return bits_per_byte(self.parallel, text, rows, self.plan.precision, self.ranks)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                said = str(error)
+            free(self.plan.device)
+            rows //= 2
+            if rows == 0:
+                raise no_smaller(self.plan, said)
+            if self.ranks.world > 1:  # the others wait for this rank's share
+                remember(self.plan, rows)
+                raise OutOfMemoryAmongOthers(said)
+
+    def save(self, *, replace: bool = False) -> Path:
+        """Write a checkpoint of this step; all ranks wait for it. replace: even where one of it exists."""
+        assert self.branch is None
+        self._refuse_broken_weights()
         started = time.monotonic()
+        self.state.guard = asdict(self.guards.state)
         self.state.elapsed_s = self.elapsed_s
         self.state.scaler = self.scaler.state_dict() if self.scaler is not None else None
-        path = self.ranks.from_main(self._write_checkpoint)
+        path = self._write_checkpoint(replace)
         self.save_s = time.monotonic() - started
         self.listener.event(
             {
@@ -245,7 +380,13 @@ class Trainer:
         )
         return path
 
-    def _write_checkpoint(self) -> Path:
+    def _refuse_broken_weights(self) -> None:
+        """A checkpoint with a weight that is no number would be the newest, and worthless."""
+        if self._seen is not None and self.ranks.any(not all_finite(self.model)):
+            why = "há pesos que deixaram de ser números, e por isso nada foi salvo"
+            raise diverged(why, self._seen, self.guards.state, self.guards.run)
+
+    def _write_checkpoint(self, replace: bool) -> Path:
         return write_checkpoint(
             self.config.output / "checkpoints",
             self.model,
@@ -253,7 +394,26 @@ class Trainer:
             self.tokenizer,
             self.state,
             keep=self.config.checkpoint.keep,
+            protected=self._protected(),
+            replace=replace,
+            ranks=self.ranks,
         )
+
+    def _protected(self) -> list[str]:
+        """The checkpoint that a spike which is building up would go back to."""
+        if not self.guards.state.high:
+            return []
+        names = {int(p.name.removeprefix("step-")): p.name
+                 for p in list_checkpoints(self.config.output / "checkpoints")}  # fmt: skip
+        step = last_good(list(names), self.guards.state.high_step)
+        return [] if step is None else [names[step]]
 
     def _due(self, every: int) -> bool:
         return bool(every) and self.state.step > 0 and self.state.step % every == 0
+
+
+def _same_scaler(scaler: torch.amp.GradScaler, device: torch.device) -> torch.amp.GradScaler:
+    """A scaler in the same state that is not in the middle of a step."""
+    fresh = torch.amp.GradScaler(device.type)
+    fresh.load_state_dict(scaler.state_dict())
+    return fresh

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -20,20 +21,26 @@ class MetricsLog:
     """
 
     def __init__(self, path: Path, step: int, *, writes: bool = True) -> None:
-        path = path if writes else Path(os.devnull)
-        self.path = path
-        lines = _lines(path)
-        kept = [line for line in lines if line["step"] <= step]
-        self._seen = {(line["event"], line["step"]) for line in kept}
+        self.path, self._writes = path if writes else Path(os.devnull), writes
+        self._open(step)
+
+    def _open(self, step: int) -> None:
+        kept = [line for line in _lines(self.path) if line["step"] <= step]
+        self._seen = Counter((line["event"], line["step"]) for line in kept)
         self._last = {line["event"]: line for line in kept}
-        if writes and path.exists():
-            write_text(path, "".join(_dump(line) for line in kept))
-        with os_errors(path):
-            self._file = path.open("a", encoding="utf-8", newline="\n")
+        if self._writes and self.path.exists():
+            write_text(self.path, "".join(_dump(line) for line in kept))
+        with os_errors(self.path):
+            self._file = self.path.open("a", encoding="utf-8", newline="\n")
+
+    def rewind(self, step: int) -> None:
+        """Drop the records beyond `step`: the run went back to it, and will tell of those steps anew."""
+        self._file.close()
+        self._open(step)
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one record and flush it."""
-        self._seen.add((record["event"], record["step"]))
+        self._seen[record["event"], record["step"]] += 1
         self._last[record["event"]] = dict(record)
         with os_errors(self.path):
             self._file.write(_dump(record))
@@ -42,6 +49,10 @@ class MetricsLog:
     def has(self, event: str, step: int) -> bool:
         """Whether this event was recorded at this step."""
         return (event, step) in self._seen
+
+    def count(self, event: str) -> int:
+        """Records of this event."""
+        return sum(number for (name, _), number in self._seen.items() if name == event)
 
     def last(self, event: str) -> dict[str, Any]:
         """The newest record of this event; empty where there is none."""

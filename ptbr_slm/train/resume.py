@@ -12,19 +12,23 @@ from ptbr_slm.train.checkpoint import TrainState, list_checkpoints, read_state
 from ptbr_slm.train.config import TrainConfig
 from ptbr_slm.train.config_file import to_values
 from ptbr_slm.train.events import Listener
+from ptbr_slm.train.kaggle_input import Identity, bring_newer
 
 _FREE = (
     "data", "output", "tokenizer", "model_size", "init_from", "max_time", "checkpointing", "device", "resume",
     "allow_config_change", "evaluation.", "checkpoint.", "model.", "batch_size", "grad_accum",
-    "parallel", "ranks", "loss", "logger",
+    "parallel", "ranks", "loss", "logger", "session_start", "cooldown", "guard.",
 )  # fmt: skip
 """Settings that may change between sessions: they do not alter the course of the weights, or are compared as
 what they stand for (the model's shape, the data's and the tokenizer's sha256)."""
 
 
-def find_checkpoint(config: TrainConfig, listener: Listener) -> tuple[Path, TrainState] | None:
+def find_checkpoint(
+    config: TrainConfig, identity: Identity, listener: Listener
+) -> tuple[Path, TrainState] | None:
     """The checkpoint to continue from, checked; None for a new run.
 
+    With `auto`: the newest in the output folder, or a newer one of the same run below /kaggle/input, copied.
     A corrupt one is reported, renamed `.corrupt`, and the one before it used. Raises E_CHECKPOINT_CORRUPT
     where all are, E_EXISTS where going on would lose another run.
     """
@@ -40,7 +44,16 @@ def find_checkpoint(config: TrainConfig, listener: Listener) -> tuple[Path, Trai
         return None
     if config.resume != "auto":
         return _asked_for(Path(config.resume), folder, listener)
-    return _newest_valid(folder, listener)
+    own = _newest_valid(folder, listener)
+    course = _course(to_values(config))
+    newer = bring_newer(
+        config,
+        identity,
+        -1 if own is None else own[1].step,
+        lambda values: not _differences(_course(values), course),
+        listener,
+    )
+    return newer or own
 
 
 def _newest_valid(folder: Path, listener: Listener) -> tuple[Path, TrainState] | None:
@@ -136,7 +149,11 @@ def check_unchanged(
 
 
 def _course(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that alter the course of a run; of the micro-batches, only what a step adds up to."""
+    """The settings that alter the course of a run; of the micro-batches, only what a step adds up to.
+
+    A setting that an older version did not know has its default: that version did what the default does.
+    """
+    values = {**to_values(TrainConfig(data=Path(), output=Path())), **values}
     tokens = values["batch_size"] * values["grad_accum"] * values["seq_len"]
     course = {key: value for key, value in values.items() if not key.startswith(_FREE)}
     return course | {"tokens_per_step": tokens}

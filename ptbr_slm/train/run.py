@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,19 +19,24 @@ from ptbr_slm.storage.lock import run_lock
 from ptbr_slm.storage.model_folder import WeightReader, seal_model_folder, write_model_files
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.allocator import keep_freed_memory
-from ptbr_slm.train.checkpoint import list_checkpoints, restore
+from ptbr_slm.train.checkpoint import list_checkpoints
 from ptbr_slm.train.config import TrainConfig
 from ptbr_slm.train.config_file import to_toml, to_values
+from ptbr_slm.train.cooldown import Branch
 from ptbr_slm.train.events import Listener, Silent, TrainResult
+from ptbr_slm.train.kaggle_input import Identity
 from ptbr_slm.train.loggers import check_loggers, opened
 from ptbr_slm.train.loop import Trainer
 from ptbr_slm.train.metrics import MetricsLog
-from ptbr_slm.train.plan import Plan, check_device, check_enough_text, make_plan, smaller_batch
-from ptbr_slm.train.ranks import Lost, Ranks, check_shares, join_ranks, restarts
+from ptbr_slm.train.out_of_memory import no_smaller, remembered
+from ptbr_slm.train.plan import Plan, check_device, check_enough_text, make_plan
+from ptbr_slm.train.ranks import Ranks, check_shares, join_ranks, restarts
 from ptbr_slm.train.report import write_report
 from ptbr_slm.train.resume import check_unchanged, find_checkpoint
-from ptbr_slm.train.step import OutOfMemory, is_out_of_memory
-from ptbr_slm.train.stop import EXIT_OF, Deadline, SignalGuard, StopReason, process_age
+from ptbr_slm.train.session import Clock, Deadline, session_age
+from ptbr_slm.train.step import is_out_of_memory
+from ptbr_slm.train.shards import fill, gather
+from ptbr_slm.train.stop import EXIT_OF, SignalGuard, StopReason
 
 
 def train(config: TrainConfig, listener: Listener | None = None) -> TrainResult:
@@ -39,7 +45,7 @@ def train(config: TrainConfig, listener: Listener | None = None) -> TrainResult:
     Returns for a finished and for a stopped run alike (see TrainResult.exit_code). Raises SlmError for
     whatever else can go wrong; checkpoints written before stay as they are.
     """
-    age = process_age()
+    age = session_age(config.session_start)
     keep_freed_memory()
     _check_before_writing(config)
     config = _as_restarted(config)
@@ -49,18 +55,29 @@ def train(config: TrainConfig, listener: Listener | None = None) -> TrainResult:
         data = ranks.main_first(lambda: _open_data(config, listener))
         tokenizer = data.load_tokenizer()
         plan = _make_plan(replace(config, data=data.folder.resolve()), tokenizer, ranks)
+        held.enter_context(_memory_errors(plan))
         trainer = _prepare(plan, data, tokenizer, listener, ranks)
         trainer.listener = held.enter_context(_with_loggers(plan.config, listener, trainer))
         log = config.output / "metrics.jsonl"
-        with MetricsLog(log, trainer.state.step, writes=ranks.main) as metrics:
-            try:
-                with SignalGuard() as guard:
-                    reason = trainer.run(metrics, guard, Deadline(config.max_time_s, age))
-                    return _finish(trainer, metrics, reason)
-            except Lost:
-                raise  # starting again may help
-            except (RuntimeError, OutOfMemory) as error:
-                raise _out_of_memory(error, config) or error from error
+        with MetricsLog(log, trainer.state.step, writes=ranks.main) as metrics, SignalGuard() as guard:
+            reason = trainer.run(metrics, guard, _deadline(config, age))
+            return _finish(trainer, metrics, reason)
+
+
+@contextmanager
+def _memory_errors(plan: Plan) -> Iterator[None]:
+    """Answer an out of memory that no smaller micro-batch can mend: while the model is made, say."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise (
+            no_smaller(plan, str(error), plan.config.batch_size) if is_out_of_memory(error) else error
+        ) from error
+
+
+def _deadline(config: TrainConfig, age: Clock) -> Deadline:
+    share = config.schedule.cooldown_fraction if config.cooldown == "session" else 0.0
+    return Deadline(config.max_time_s, age, cooldown_fraction=share)
 
 
 def _as_restarted(config: TrainConfig) -> TrainConfig:
@@ -71,9 +88,25 @@ def _as_restarted(config: TrainConfig) -> TrainConfig:
 
 def _take(config: TrainConfig, held: ExitStack) -> None:
     """Lock the run's folder for as long as `held` lasts, and clean up after a killed writer."""
+    missing = [folder for folder in (config.output, *config.output.parents) if not folder.exists()]
     held.enter_context(run_lock(config.output / "lock"))
+    held.push(_leave_nothing(config.output / "lock", missing))
     remove_leftovers(config.output)
     remove_leftovers(config.output / "checkpoints")
+
+
+def _leave_nothing(lock: Path, folders: list[Path]) -> Callable[..., None]:
+    """For an ExitStack: after a refusal that wrote nothing, the folders made for the lock go again."""
+
+    def leave(kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None or not folders or list(lock.parent.iterdir()) != [lock]:
+            return
+        lock.unlink()
+        with suppress(OSError):  # another process put something there
+            for folder in folders:
+                folder.rmdir()
+
+    return leave
 
 
 def _open_data(config: TrainConfig, listener: Listener) -> PreparedData:
@@ -118,22 +151,24 @@ def _prepare(
 ) -> Trainer:
     """A trainer at the step where it should go on; config.resolved.toml is written."""
     check_enough_text(plan.config, data)
-    found = ranks.from_main(lambda: find_checkpoint(plan.config, listener))
+    identity = Identity(plan.model.to_hf(), data.sha256, tokenizer.sha256)
+    found = ranks.from_main(lambda: find_checkpoint(plan.config, identity, listener))
     if found is not None:
         check_unchanged(found[1], plan.config, plan.model, data.sha256, tokenizer.sha256)
     _announce(plan, data, listener)
     if ranks.world > 1:
         _announce_ranks(plan, listener, ranks)
     trainer = Trainer(plan, data, tokenizer, listener, ranks)
+    trainer.rows = ranks.from_main(lambda: remembered(plan))
     if found is not None:
         checkpoint, state = found
-        restore(checkpoint, trainer.model, trainer.optimizer)
-        trainer.resume(state)
+        trainer.resume(checkpoint, state)
         listener.event({"event": "resume", "step": state.step, "path": str(checkpoint)})
     elif plan.config.init_from is not None:
-        trainer.model.load_hf_weights(WeightReader(plan.config.init_from).read)
+        read = WeightReader(plan.config.init_from).read
+        fill(trainer.model, lambda model: model.load_hf_weights(read))
     else:
-        trainer.model.initialize(plan.config.seed)
+        fill(trainer.model, lambda model: model.initialize(plan.config.seed))
     ranks.from_main(lambda: write_text(plan.config.output / "config.resolved.toml", to_toml(plan.config)))
     return trainer
 
@@ -173,23 +208,53 @@ def _announce_ranks(plan: Plan, listener: Listener, ranks: Ranks) -> None:
 
 
 def _finish(trainer: Trainer, metrics: MetricsLog, reason: StopReason | None) -> TrainResult:
-    """Save; for a finished run also the last evaluation, final/ and the report."""
+    """Save; for a finished run, and where the time was over, also the last evaluation and the report."""
+    if trainer.branch is not None:
+        return _finish_branch(trainer, trainer.branch, metrics, reason)
     if reason is None:
         trainer.observe(metrics)
     model = trainer.save()
+    if reason == "max_time":
+        trainer.observe(metrics)  # behind the save, which counts for more
     bits = metrics.last("eval").get("bits_per_byte")
     if reason is None:
-        model = trainer.ranks.from_main(lambda: _write_final(trainer, bits))
+        whole = gather(trainer.model, trainer.ranks)
+        model = trainer.ranks.from_main(lambda: _write_final(trainer, whole, bits))
     if reason in (None, "max_time"):
         trainer.ranks.from_main(lambda: write_report(trainer.config.output, trainer.plan, trainer.state))
+    return _result(trainer, metrics, reason, model, bits, trainer.state.step, trainer.state.tokens)
+
+
+def _finish_branch(
+    trainer: Trainer, branch: Branch, metrics: MetricsLog, reason: StopReason | None
+) -> TrainResult:
+    """The cooled model becomes final/, if the cooldown came to its end; the run stays in its stable phase."""
+    model, bits = branch.stable, branch.bits_per_byte
+    if branch.finished:
+        origin = {"branch": "cooldown", "stable_step": branch.step, "stable_checkpoint": branch.stable.name}
+        whole = gather(trainer.model, trainer.ranks)
+        model = trainer.ranks.from_main(lambda: _write_final(trainer, whole, bits, **origin))
+        trainer.ranks.from_main(lambda: write_report(trainer.config.output, trainer.plan, trainer.state))
+    return _result(trainer, metrics, reason, model, bits, branch.step, branch.tokens)
+
+
+def _result(
+    trainer: Trainer,
+    metrics: MetricsLog,
+    reason: StopReason | None,
+    model: Path,
+    bits: float | None,
+    step: int,
+    tokens: int,
+) -> TrainResult:
     return TrainResult(
         status="done" if reason is None else "stopped",
         reason=reason or "complete",
         exit_code=Exit.OK if reason is None else EXIT_OF[reason],
         run=trainer.config.output,
         model=model,
-        step=trainer.state.step,
-        tokens=trainer.state.tokens,
+        step=step,
+        tokens=tokens,
         loss=metrics.last("step").get("loss"),
         bits_per_byte=bits,
         seconds=trainer.elapsed_s,
@@ -198,9 +263,9 @@ def _finish(trainer: Trainer, metrics: MetricsLog, reason: StopReason | None) ->
     )
 
 
-def _write_final(trainer: Trainer, bits: float | None) -> Path:
+def _write_final(trainer: Trainer, model: Llama, bits: float | None, **origin: object) -> Path:
+    """origin: what else the manifest should say of where these weights come from."""
     final = trainer.config.output / "final"
-    model: Llama = trainer.model
     with atomic_folder(final) as folder:
         write_model_files(folder, model.config, model.to_hf_weights(), trainer.tokenizer)
         seal_model_folder(
@@ -209,17 +274,6 @@ def _write_final(trainer: Trainer, bits: float | None) -> Path:
             tokens=trainer.state.tokens,
             bits_per_byte=bits,
             source_run=str(trainer.config.output.resolve()),
+            **origin,
         )
     return final
-
-
-def _out_of_memory(error: Exception, config: TrainConfig) -> SlmError | None:
-    text = str(error)
-    if not isinstance(error, OutOfMemory) and not is_out_of_memory(error):
-        return None
-    return SlmError(
-        "E_MEMORY",
-        "a memória acabou durante o treino; o último checkpoint está intacto.",
-        where=text.splitlines()[0][:160],
-        hint=f"Repita com {smaller_batch(config)}, que dá o mesmo passo em pedaços menores.",
-    )

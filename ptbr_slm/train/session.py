@@ -81,20 +81,20 @@ class Deadline:
 
     def reached(self, step_s: float, save_s: float, evaluation_s: float = 0.0) -> bool:
         """step_s: of the slowest recent step; save_s, evaluation_s: of the last save and evaluation."""
-        return self.limit_s is not None and self.age() + step_s > self._end(save_s, evaluation_s)
+        return self.limit_s is not None and self.age() + step_s > self.end(save_s, evaluation_s)
 
-    def cooling(self, step_s: float, save_s: float, evaluation_s: float = 0.0) -> tuple[float, float] | None:
-        """(age at which a branch that begins now would end, seconds until then), once it is time for one."""
+    def cooling(self, step_s: float, save_s: float, evaluation_s: float = 0.0) -> float | None:
+        """Seconds that a branch which begins now would have; None while it is too early or none is wanted."""
         if self.limit_s is None or not self.cooldown_fraction:
             return None
-        end = self._end(save_s, evaluation_s)
+        end = self.end(save_s, evaluation_s)
         begin = end - self.cooldown_fraction * max(0.0, end - self.began_s)
         # The save of the stable phase comes first.
         if self.age() + step_s + MEASURED_LATE * save_s <= begin:
             return None
-        return end, end - self.age()
+        return end - self.age()
 
-    def _end(self, save_s: float, evaluation_s: float) -> float:
+    def end(self, save_s: float, evaluation_s: float) -> float:
         """The age at which the last step must be over."""
         assert self.limit_s is not None
         return self.limit_s - MEASURED_LATE * save_s - evaluation_s - REPORT_S

@@ -6,11 +6,13 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from ptbr_slm.faults import maybe_fail
 from ptbr_slm.model import IGNORE, Llama
@@ -82,12 +84,12 @@ def optimizer_step(
     """
     optimizer.zero_grad(set_to_none=True)
     mine = sum(int((batch[:, 1:] != IGNORE).sum()) for batch in micro_batches)
+    parallel = parallel or Parallel(model)
     counts = ranks.exchange([mine, len(micro_batches)])
     target_tokens, parts = (int(sum(column)) for column in zip(*counts, strict=True))
     first = int(sum(count[1] for count in counts[: ranks.rank]))
-    found = _accumulate(
-        parallel or Parallel(model), micro_batches, target_tokens, precision, scaler, ranks, first, parts
-    )
+    idle = int(max(count[1] for count in counts)) - len(micro_batches) if parallel.lockstep else 0
+    found = _accumulate(parallel, micro_batches, target_tokens, precision, scaler, ranks, first, parts, idle)
     if scaler is not None:
         scaler.unscale_(optimizer)  # clip what the optimizer will see, not 65,536 times it
     norm = clip_gradient(model, gradient_clip)
@@ -122,24 +124,27 @@ def _accumulate(
     ranks: Ranks,
     first: int,
     parts: int,
+    idle: int,
 ) -> Tensor:
     """Gradients of the whole step into `.grad`; returns, on the device, (1 + parts,): the mean loss over all
     ranks, and of each micro-batch (this rank's from `first` on) 1 where its loss was not finite, plus 2 where
     the gradients were not after it.
 
     The ranks ask each other whether all of them came through just before the last backward pass, in which
-    the gradients meet: until there a rank whose memory ran out holds up nobody.
+    the gradients meet: until there a rank whose memory ran out holds up nobody. Where they meet in every pass,
+    a rank makes `idle` passes whose loss is 0, for those that have more micro-batches.
     """
     device = parallel.model.embed.weight.device
     found = torch.zeros(1 + parts, device=device)
     factor = torch.ones((), device=device) / target_tokens
     parallel.model.backward_scale = factor if scaler is None else scaler.scale(factor)
 
-    def forward(batch: npt.NDArray[np.int64]) -> Tensor:
+    def forward(batch: npt.NDArray[np.int64], counts: bool = True) -> Tensor:
         maybe_fail("step.forward")
         rows = _to_device(batch, device)  # (B, T+1)
+        targets = rows[:, 1:] if counts else torch.full_like(rows[:, 1:], IGNORE)
         with autocast(device, precision):
-            share = parallel.loss_sum(rows[:, :-1], rows[:, 1:]) / target_tokens
+            share = parallel.loss_sum(rows[:, :-1], targets) / target_tokens
         return share * math.nan if maybe_fail("step.loss") else share
 
     def backward(number: int, share: Tensor) -> None:
@@ -149,8 +154,10 @@ def _accumulate(
         found[1 + first + number] = _not_finite(share) + 2 * _not_finite(_probe(parallel.model))
 
     *before, last = micro_batches
-    said, together, share = "", False, None
+    said, together, share = "", parallel.lockstep, None
     try:
+        for _ in range(idle):
+            torch.autograd.backward(forward(last[:1], counts=False))
         with parallel.micro_batch(last=False):
             for number, batch in enumerate(before):
                 backward(number, forward(batch))
@@ -176,9 +183,18 @@ def _accumulate(
 
 def _probe(model: Llama) -> Tensor:
     """A small gradient that every backward pass reaches last: what is not finite above it arrives there."""
-    gradient = model.layers[0].attention_norm.weight.grad
-    assert gradient is not None
-    local: Tensor = gradient.to_local() if hasattr(gradient, "to_local") else gradient  # type: ignore[operator]
+    gradient: Any = model.layers[0].attention_norm.weight.grad  # type: ignore[union-attr]
+    return _local(gradient)
+
+
+def all_finite(model: nn.Module) -> bool:
+    """Whether every weight that this rank holds is a finite number."""
+    return not float(sum(_not_finite(_local(weight)) for weight in model.parameters()))
+
+
+def _local(tensor: Any) -> Tensor:
+    """This rank's part of a tensor that is in shards."""
+    local: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
     return local
 
 
@@ -202,9 +218,12 @@ def _bad_parts(flags: Sequence[float], counts: Sequence[int]) -> tuple[int, ...]
 
 
 def clip_gradient(model: nn.Module, limit: float) -> Tensor:
-    """Scale the gradient down to norm `limit` (0: never); returns the norm before that, a scalar tensor."""
-    parameters = list(model.parameters())
-    return torch.nn.utils.clip_grad_norm_(parameters, limit or math.inf, foreach=True)
+    """Scale the gradient down to norm `limit` (0: never); returns the norm before that, a scalar tensor.
+
+    Of a sharded model, the norm over all ranks.
+    """
+    norm = torch.nn.utils.clip_grad_norm_(list(model.parameters()), limit or math.inf, foreach=True)
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def _to_device(batch: npt.NDArray[np.int64], device: torch.device) -> Tensor:

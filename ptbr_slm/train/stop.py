@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from types import FrameType
 from typing import Any, Literal
 
@@ -57,24 +56,3 @@ class SignalGuard:
         if number == signal.SIGINT and self.reason is not None:
             raise KeyboardInterrupt
         self.reason = "interrupt" if number == signal.SIGINT else "sigterm"
-
-
-class Deadline:
-    """Whether another step still fits into the session, with room to save after it."""
-
-    def __init__(self, limit_s: float | None, age: Callable[[], float]) -> None:
-        """limit_s: allowed age of the process in seconds (None: no limit); age: its age now."""
-        self.limit_s = limit_s
-        self._age = age
-
-    def reached(self, step_s: float, save_s: float) -> bool:
-        """step_s: of the slowest recent step; save_s: of the last save, counted twice for safety."""
-        return self.limit_s is not None and self._age() + step_s + 2 * save_s > self.limit_s
-
-
-def process_age() -> Callable[[], float]:
-    """A clock of the seconds since this process began, imports included."""
-    import psutil
-
-    born = time.monotonic() - max(0.0, time.time() - psutil.Process().create_time())
-    return lambda: time.monotonic() - born

@@ -123,7 +123,7 @@ def test_init_from_begins_with_the_weights_of_a_model(settings, tmp_path):
 
 def test_a_diverged_run_keeps_its_last_checkpoint(settings, monkeypatch):
     config = settings({"checkpoint.every": 2})
-    honest = run_module.Trainer._step
+    honest = run_module.Trainer.step_once
 
     def poisoned(trainer, metrics):
         if trainer.state.step == 5:
@@ -131,7 +131,7 @@ def test_a_diverged_run_keeps_its_last_checkpoint(settings, monkeypatch):
                 trainer.model.norm.weight.fill_(math.nan)
         honest(trainer, metrics)
 
-    monkeypatch.setattr(run_module.Trainer, "_step", poisoned)
+    monkeypatch.setattr(run_module.Trainer, "step_once", poisoned)
     error = fails("E_TRAINING_DIVERGED", config)
     assert "passo 6" in error.message and "taxa" in error.message and "--learning-rate" in error.hint
     assert (config.output / "checkpoints" / "latest").read_text() == "step-00000004\n"
@@ -169,9 +169,9 @@ def test_out_of_memory_suggests_the_same_step_in_smaller_pieces(settings, monkey
     def explode(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(run_module.Trainer, "_step", explode)
+    monkeypatch.setattr(run_module.Trainer, "step_once", explode)
     error = fails("E_MEMORY", settings())
-    assert error.exit_code == 5 and "--batch-size 1 --grad-accum 4" in error.hint
+    assert error.exit_code == 5 and "calculado" in error.hint and "--batch-size" in error.hint
 
 
 def test_a_run_in_minutes_ends_on_time_and_cooled_down(settings):

@@ -14,7 +14,7 @@ import pytest
 
 from ptbr_slm.train.metrics import read_metrics
 from ptbr_slm.train.run import train
-from ptbr_slm.train.stop import Deadline
+from ptbr_slm.train.session import Deadline
 
 LONG = {"max_steps": 150, "checkpoint.every": 5, "evaluation.every": 50}
 DIE_BEFORE_THE_RENAME = (
@@ -96,11 +96,11 @@ def test_the_session_time_is_counted_from_the_start_of_the_process(settings):
     assert train(settings({"max_time": "99h"})).status == "done"
 
 
-def test_the_deadline_leaves_room_for_a_step_and_two_saves():
+def test_the_deadline_leaves_room_for_a_step_two_saves_and_an_evaluation():
     age = [0.0]
     deadline = Deadline(100.0, lambda: age[0])
-    age[0] = 69.0
-    assert not deadline.reached(step_s=10, save_s=10)
-    age[0] = 71.0
-    assert deadline.reached(step_s=10, save_s=10)
+    age[0] = 59.0
+    assert not deadline.reached(step_s=10, save_s=10, evaluation_s=5)  # and 3 s for the report
+    age[0] = 63.0
+    assert deadline.reached(step_s=10, save_s=10, evaluation_s=5)
     assert not Deadline(None, lambda: 1e9).reached(10, 10)
