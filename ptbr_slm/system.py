@@ -214,6 +214,19 @@ def memory_bytes() -> int | None:
     return limit if total is None else min(total, limit)
 
 
+def peak_rss() -> int | None:
+    """Largest resident memory of this process so far; None where the system does not tell.
+
+    VmHWM and not ru_maxrss, which a child process inherits from its parent (Linux, fs/exec.c).
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    found = re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
+
+
 def _physical_memory() -> int | None:
     if hasattr(os, "sysconf"):
         try:

@@ -1,0 +1,54 @@
+"""Prepared data of random tokens: what a token is makes no difference to the time of a step."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer as _Tokenizer
+from tokenizers import models, pre_tokenizers
+
+from ptbr_slm.data import index
+from ptbr_slm.data.prepared import PreparedData
+from ptbr_slm.data.shards import SHARD_TOKENS, SplitWriter, token_dtype
+from ptbr_slm.tokenizer import SPECIAL_TOKENS, Tokenizer
+
+TOKENS = 1 << 20
+
+
+def random_data(folder: Path, vocab_size: int, tokens: int = TOKENS) -> PreparedData:
+    """Write a prepared folder of uniformly drawn ids, nothing held out."""
+    folder.mkdir(parents=True)
+    tokenizer = invented_tokenizer(vocab_size)
+    ids = np.random.default_rng(0).integers(len(SPECIAL_TOKENS), vocab_size, tokens)
+    splits = {}
+    for name in index.SPLITS:
+        with SplitWriter(folder, name, vocab_size, SHARD_TOKENS) as writer:
+            if name == "train":
+                writer.write(ids, text_bytes=4 * tokens, words=tokens)
+            splits[name] = writer.finish()
+    tokenizer.save(folder / "tokenizer.json")
+    body = {
+        "dtype": token_dtype(vocab_size).name,
+        "vocab_size": vocab_size,
+        "tokenizer_sha256": tokenizer.sha256,
+        "bos_id": 0,
+        "eos_id": 1,
+        "splits": splits,
+    }
+    index.write_index(folder, body)
+    return PreparedData.open(folder, verify=False)
+
+
+def invented_tokenizer(vocab_size: int) -> Tokenizer:
+    """A byte-level BPE of exactly so many tokens that joins letters in no sensible order: made at once."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    joined = itertools.islice(
+        itertools.product(letters, letters), vocab_size - len(letters) - len(SPECIAL_TOKENS)
+    )
+    merges = list(joined)
+    words = [*SPECIAL_TOKENS, *letters, *("".join(pair) for pair in merges)]
+    inner = _Tokenizer(models.BPE(vocab={word: id for id, word in enumerate(words)}, merges=merges))
+    inner.add_special_tokens(SPECIAL_TOKENS)
+    return Tokenizer(inner)

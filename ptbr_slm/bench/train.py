@@ -1,0 +1,170 @@
+"""`bench train`: every case in a process of its own, so that one that runs out of memory ends alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ptbr_slm.bench.cases import SEQ_LEN, SIZES, Case, Result, Wanted, cases, result_from
+from ptbr_slm.config import model_config
+from ptbr_slm.system import cpu_cores, find_gpus, installed_version, memory_bytes
+from ptbr_slm.version import __version__
+
+START_S = 45.0
+"""Seconds that a process may take before its first step, and the end of a step that is under way."""
+PATIENCE = 6.0
+"""A case may take so many times its measuring time before it is given up: a first step compiles kernels."""
+
+Progress = Callable[[int, int, Case], None]
+"""(cases done, of all, the one that begins)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bench:
+    """All results, and what they were measured on."""
+
+    machine: dict[str, Any]
+    results: tuple[Result, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"machine": self.machine, "results": [result.to_json() for result in self.results]}
+
+
+def bench_train(
+    sizes: Sequence[str] | None = None,
+    *,
+    minutes: float = 5.0,
+    device: str = "auto",
+    seq_len: int | None = None,
+    seconds: float = 8.0,
+    variants: bool = True,
+    progress: Progress | None = None,
+) -> Bench:
+    """Measure training on this machine for about `minutes`; cases that no longer fit into them say so.
+
+    sizes: names, by default those that fit the kind of device. seconds: of steps in a case. variants: compare
+    optimizers, checkpointing, loss and compile as well. Raises E_MODEL_SIZE.
+    """
+    began = time.monotonic()
+    kind, cards = _devices(device)
+    names = tuple(sizes or SIZES[kind])
+    for name in names:
+        model_config(name)
+    wanted = Wanted(
+        device=kind,
+        cards=cards,
+        sizes=names,
+        seq_len=seq_len or SEQ_LEN[kind],
+        seconds=seconds,
+        variants=variants,
+    )
+    todo = list(cases(wanted))
+    results: list[Result] = []
+    for index, case in enumerate(todo):
+        if _repeats(case, results):
+            continue
+        if progress is not None:
+            progress(index, len(todo), case)
+        left = 60 * minutes - (time.monotonic() - began)
+        results.append(_alone(case, left))
+    return Bench(machine=machine(kind), results=tuple(results))
+
+
+def _devices(asked: str) -> tuple[str, int]:
+    """(`cuda` or `cpu`, how many). torch is imported only where the driver lists a card."""
+    if asked == "cpu" or not find_gpus():
+        return "cpu", 1
+    import torch
+
+    return ("cuda", torch.cuda.device_count()) if torch.cuda.is_available() else ("cpu", 1)
+
+
+def _alone(case: Case, left_s: float) -> Result:
+    """The result of a case that has `left_s` seconds; a process that dies without a word is a result too."""
+    if left_s < case.seconds:
+        return Result(case=case, status="skipped", reason="não coube no tempo: aumente --minutes")
+    with tempfile.TemporaryDirectory(prefix="ptbr-slm-bench-") as folder:
+        asked, answer = Path(folder) / "case.json", Path(folder) / "result.json"
+        asked.write_text(json.dumps(asdict(case)), encoding="utf-8")
+        command = [sys.executable, "-m", "ptbr_slm.bench.measure", str(asked), str(answer)]
+        limit = START_S + PATIENCE * case.seconds
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        try:
+            _, errors = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            _end(process)
+            return Result(case=case, status="time", reason=f"não terminou em {limit:.0f} s")
+        except BaseException:
+            _end(process)
+            raise
+        if answer.exists():
+            return result_from(json.loads(answer.read_text(encoding="utf-8")))
+        return _died(case, process.returncode, errors)
+
+
+def _died(case: Case, code: int, errors: str) -> Result:
+    if code == -9:
+        reason = "o sistema encerrou o processo (quase sempre, a memória do computador acabou)"
+        return Result(case=case, status="oom", reason=reason)
+    last = next((line for line in reversed(errors.splitlines()) if line.strip()), "sem explicação")
+    return Result(case=case, status="error", reason=f"código {code}: {last.strip()[:160]}")
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Kill the process and all that it started: the ranks of a case are its children."""
+    if hasattr(os, "killpg"):
+        import signal
+
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.communicate()
+
+
+def _repeats(case: Case, results: Sequence[Result]) -> bool:
+    """Whether the plan has chosen what this variant asks for: it would only measure the same again."""
+    for result in results:
+        same = (result.case.size, result.case.ranks) == (case.size, case.ranks)
+        if same and result.case.label == "plano" and result.status == "ok":
+            return case.checkpointing == result.checkpointing or case.loss == result.loss
+    return False
+
+
+def machine(kind: str) -> dict[str, Any]:
+    """Cards, driver and versions: what a figure is worth nothing without."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": kind,
+        "gpus": [asdict(gpu) for gpu in find_gpus()],
+        "cpu": _processor(),
+        "cpu_cores": cpu_cores(),
+        "memory_bytes": memory_bytes(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": installed_version("torch"),
+        "ptbr_slm": __version__,
+        "load_average": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
+    }
+
+
+def _processor() -> str:
+    """The processor's name, as far as the system tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
