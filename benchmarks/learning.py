@@ -1,0 +1,251 @@
+"""How far a fixed time on a CPU takes a new model: bits per byte on works it never saw, ours against nanoGPT.
+
+    python benchmarks/learning.py --minutes 10            # the table on the terminal
+    python benchmarks/learning.py --minutes 10 --write    # and into docs/benchmarks.md
+
+Needs `pip install -e '.[train]'` and the complete works of Machado de Assis as text files (--corpus). Every run
+is a process of its own; with --seeds they take turns. docs/benchmarks.md says what is measured, and how.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import nanogpt
+from machine import facts
+from results import spread, table, write_section
+
+HELD_OUT = ("domCasmurro", "historiasMeiaNoite")
+"""Works (file names) that nobody sees in training: a novel and a book of stories."""
+VOCAB_SIZE = 4096
+OURS: dict[str, Any] = {
+    "model_size": "nano",
+    "model.hidden_size": 192,
+    "model.num_layers": 3,
+    "model.num_heads": 3,
+    "model.num_kv_heads": 1,
+    "model.intermediate_size": 512,
+    "batch_size": 8,
+    "seq_len": 256,
+    "max_steps": 1_000_000,
+    "optimizer.name": "muon",
+    "optimizer.learning_rate": 3e-3,
+    "schedule.kind": "wsd",
+    "schedule.cooldown_fraction": 0.5,
+    "device": "cpu",
+    "precision": "fp32",
+    "checkpoint.every": 0,
+    "evaluation.every": 0,
+    "evaluation.tokens": 4096,
+    "evaluation.sample_tokens": 0,
+}
+"""Settings of `ptbr-slm train`; the time comes from --minutes."""
+BASELINES = {
+    "nanoGPT, README's shape": nanogpt.Shape(layers=4, heads=4, width=128, block_size=64, batch_size=12),
+    "nanoGPT, our budget": nanogpt.Shape(layers=3, heads=3, width=192, block_size=256, batch_size=4),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One run."""
+
+    folder: Path
+    """Prepared data: `train` and `held-out` below it."""
+    seconds: float
+    seed: int
+    threads: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """What it came to."""
+
+    parameters: int
+    context: int
+    tokens_per_step: int
+    steps: int
+    seconds: float
+    """Of training, as measured: a step that had begun is finished."""
+    bits_per_byte: float
+    """On all of the held-out works, in windows of `context` tokens."""
+
+
+def main() -> None:
+    arguments = _arguments()
+    about = facts(("torch", "numpy"), arguments.threads)
+    folder = make_data(arguments.corpus, arguments.folder)
+    entrants: dict[str, Callable[[Job], Result]] = {"ptbr-slm": ours}
+    entrants |= {name: _Baseline(shape) for name, shape in BASELINES.items()}
+    results: dict[str, list[Result]] = {name: [] for name in entrants}
+    for seed in range(1, arguments.seeds + 1):
+        for name, run in entrants.items():
+            sys.stderr.write(f"seed {seed}: {name}\n")
+            job = Job(folder=folder, seconds=60 * arguments.minutes, seed=seed, threads=arguments.threads)
+            results[name].append(alone(run, job))
+    text = report(about, results, arguments.minutes)
+    sys.stdout.write(text + "\n")
+    if arguments.write:
+        write_section("learning", text)
+
+
+def ours(job: Job) -> Result:
+    """`ptbr_slm.train.run.train`, its schedule on the clock, and the model folder that it leaves."""
+    from ptbr_slm.model import Llama
+    from ptbr_slm.train.config_file import from_values
+    from ptbr_slm.train.run import train
+
+    with tempfile.TemporaryDirectory() as folder:
+        values = {**OURS, "data": job.folder / "train", "output": Path(folder) / "run", "seed": job.seed,
+                  "schedule.minutes": job.seconds / 60}  # fmt: skip
+        config = from_values(values)
+        done = train(config)
+        model = Llama.from_folder(done.model)
+        return Result(
+            parameters=model.config.num_parameters,
+            context=config.seq_len,
+            tokens_per_step=config.step_tokens,
+            steps=done.step,
+            seconds=done.seconds,
+            bits_per_byte=measure(model, job.folder, config.seq_len),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Baseline:
+    """nanoGPT with one shape; a class, since a process cannot be given a closure."""
+
+    shape: nanogpt.Shape
+
+    def __call__(self, job: Job) -> Result:
+        """Train it on the same tokens for the same time."""
+        import torch
+
+        from ptbr_slm.data.prepared import PreparedData
+
+        data = PreparedData.open(job.folder / "train")
+        split = data.split("train")
+        tokens = torch.from_numpy(split.read(0, split.tokens))
+        began = time.monotonic()
+        model, steps = nanogpt.train(self.shape, tokens, data.vocab_size, job.seconds, job.seed)
+        return Result(
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            context=self.shape.block_size,
+            tokens_per_step=self.shape.batch_size * self.shape.block_size,
+            steps=steps,
+            seconds=time.monotonic() - began,
+            bits_per_byte=measure(model, job.folder, self.shape.block_size),
+        )
+
+
+def measure(model: Any, folder: Path, context: int) -> float:
+    """Bits per byte on the whole of the held-out works."""
+    from ptbr_slm.data.prepared import PreparedData
+    from ptbr_slm.train.evaluate import bits_per_byte, held_out
+    from ptbr_slm.train.precision import Precision
+
+    data = PreparedData.open(folder / "held-out")
+    split = data.split("train")
+    text = held_out(split, data.load_tokenizer(), context, split.tokens + context)
+    assert text is not None
+    return bits_per_byte(model, text, 8192 // context, Precision("fp32", ""))
+
+
+def make_data(corpus: Path, folder: Path) -> Path:
+    """Tokenizer and tokens of the works that are trained on, tokens of those held out; made once."""
+    from ptbr_slm.data.prepare import prepare
+    from ptbr_slm.data.read import read_documents
+    from ptbr_slm.tokenizer import Tokenizer
+
+    if (folder / "held-out" / "index.json").exists():
+        return folder
+    works = sorted(corpus.rglob("*.txt"))
+    held = [work for work in works if work.stem in HELD_OUT]
+    if len(held) != len(HELD_OUT):
+        raise SystemExit(f"{corpus} has no {' or '.join(HELD_OUT)}: say --corpus FOLDER")
+    trained = [work for work in works if work.stem not in HELD_OUT]
+    tokenizer = Tokenizer.train((document.text for document in read_documents(trained)), VOCAB_SIZE)
+    prepare(trained, folder / "train", tokenizer, valid_fraction=0.0)
+    prepare(held, folder / "held-out", tokenizer, valid_fraction=0.0)
+    return folder
+
+
+def alone(run: Callable[[Job], Result], job: Job) -> Result:
+    """Run it in a fresh process. Raises RuntimeError where it fails."""
+    context = multiprocessing.get_context("spawn")
+    mine, theirs = context.Pipe()
+    os.environ["OMP_NUM_THREADS"] = str(job.threads)  # the child inherits it
+    process = context.Process(target=_answer, args=(theirs, run, job))
+    process.start()
+    theirs.close()
+    try:
+        result: Result = mine.recv()
+    except EOFError:
+        raise RuntimeError(f"{run} failed; its error is above") from None
+    finally:
+        process.join()
+    return result
+
+
+def _answer(pipe: Connection, run: Callable[[Job], Result], job: Job) -> None:
+    import torch
+
+    torch.set_num_threads(job.threads)
+    pipe.send(run(job))
+
+
+def report(about: str, results: dict[str, list[Result]], minutes: float) -> str:
+    """The section of docs/benchmarks.md."""
+    header = ["", "parameters", "tokens a step", "context", "steps", "tokens/s", "bits per byte"]
+    rows = []
+
+    def shown(values: list[float], digits: int = 0) -> str:
+        return spread(values, digits) if len(values) > 1 else f"{values[0]:.{digits}f}"
+
+    for name, runs in results.items():
+        first = runs[0]
+        speed = [run.steps * run.tokens_per_step / run.seconds for run in runs]
+        rows.append([
+            name, f"{first.parameters / 1e6:.2f}M", str(first.tokens_per_step), str(first.context),
+            shown([float(run.steps) for run in runs]), shown(speed),
+            shown([run.bits_per_byte for run in runs], 3),
+        ])  # fmt: skip
+    middle = {name: statistics.median(run.bits_per_byte for run in runs) for name, runs in results.items()}
+    mine = middle.pop("ptbr-slm")
+    best = min(middle, key=lambda name: middle[name])
+    verdict = (
+        f"ptbr-slm / {best}, the better of the baselines: {mine / middle[best]:.3f}x the bits per byte "
+        f"({100 * (1 - mine / middle[best]):.1f} % lower)."
+    )
+    seeds = len(results["ptbr-slm"])
+    return "\n\n".join([
+        f"`python benchmarks/learning.py {' '.join(sys.argv[1:])}`", about,
+        f"{minutes:g} minutes of training each, {seeds} {'seed' if seeds == 1 else 'seeds'}.",
+        table(header, rows), verdict,
+    ])  # fmt: skip
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10.0, help="of training, for each run")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--corpus", type=Path, default=Path("../shared/corpus/machado"))
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "ptbr-slm-learning")
+    parser.add_argument("--write", action="store_true", help="into docs/benchmarks.md")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
