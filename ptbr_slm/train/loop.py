@@ -27,6 +27,7 @@ from ptbr_slm.train.config_file import to_values
 from ptbr_slm.train.cooldown import Branch, cool_down, time_to_cool
 from ptbr_slm.train.evaluate import HeldOut, bits_per_byte, held_out
 from ptbr_slm.train.events import Listener
+from ptbr_slm.train.gauges import Gauges
 from ptbr_slm.train.guards import Guards, GuardState, Observed, diverged, last_good, take
 from ptbr_slm.train.metrics import MetricsLog
 from ptbr_slm.train.optim import build_optimizer, set_learning_rate
@@ -99,6 +100,9 @@ class Trainer:
             tokenizer_sha256=tokenizer.sha256,
         )
         self.pace = Pace()
+        self.gauges = Gauges(plan.device, ranks.world)
+        self.deadline: Deadline | None = None
+        """The session's, once training has begun."""
         self.guards = Guards(self.config.guard, run=str(self.config.output))
         self.branch: Branch | None = None
         """The cooldown at the end of the session, once it has begun."""
@@ -149,12 +153,16 @@ class Trainer:
 
         Raises E_TRAINING_DIVERGED, E_MEMORY, E_DISK_FULL.
         """
-        self._began = time.monotonic()
+        self._began, self.deadline = time.monotonic(), deadline
         deadline.began_s = deadline.age()
         self.model.train()
         self.parallel.agree_on_weights()
         self.agree(None)
         tell_again(self, metrics)
+        if self.config.compile:
+            from ptbr_slm.train.compile import compile_for  # 2 s of imports that others need not wait for
+
+            compile_for(self)
         if self._due(self.config.evaluation.every):
             self.observe(metrics)  # where a stop came between a step and its evaluation
         while self.progress < 1.0:
@@ -304,6 +312,7 @@ class Trainer:
             "tokens": self.state.tokens,
             "tokens_per_second": round(self.pace.tokens_per_second, 1),
             **self.throughput.of(self.pace.tokens_per_second),
+            **self.gauges.record(),
             "elapsed_s": round(self.elapsed_s, 3),
         }
         if result.scale is not None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import torch
 
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.data.resolve import resolve
-from ptbr_slm.errors import Exit, SlmError, missing_extra
+from ptbr_slm.errors import Exit, SlmError
 from ptbr_slm.model import Llama
 from ptbr_slm.storage.atomic import atomic_folder, remove_leftovers, write_text
 from ptbr_slm.storage.lock import run_lock
@@ -21,11 +20,11 @@ from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.allocator import keep_freed_memory
 from ptbr_slm.train.checkpoint import list_checkpoints
 from ptbr_slm.train.config import TrainConfig
-from ptbr_slm.train.config_file import to_toml, to_values
+from ptbr_slm.train.config_file import to_toml
 from ptbr_slm.train.cooldown import Branch
 from ptbr_slm.train.events import Listener, Silent, TrainResult
 from ptbr_slm.train.kaggle_input import Identity
-from ptbr_slm.train.loggers import check_loggers, opened
+from ptbr_slm.train.loggers import check_loggers
 from ptbr_slm.train.loop import Trainer
 from ptbr_slm.train.metrics import MetricsLog
 from ptbr_slm.train.out_of_memory import no_smaller, remembered
@@ -34,9 +33,10 @@ from ptbr_slm.train.ranks import Ranks, check_shares, join_ranks, restarts
 from ptbr_slm.train.report import write_report
 from ptbr_slm.train.resume import check_unchanged, find_checkpoint
 from ptbr_slm.train.session import Clock, Deadline, session_age
-from ptbr_slm.train.step import is_out_of_memory
 from ptbr_slm.train.shards import fill, gather
+from ptbr_slm.train.step import is_out_of_memory
 from ptbr_slm.train.stop import EXIT_OF, SignalGuard, StopReason
+from ptbr_slm.train.watch import watched
 
 
 def train(config: TrainConfig, listener: Listener | None = None) -> TrainResult:
@@ -57,10 +57,12 @@ def train(config: TrainConfig, listener: Listener | None = None) -> TrainResult:
         plan = _make_plan(replace(config, data=data.folder.resolve()), tokenizer, ranks)
         held.enter_context(_memory_errors(plan))
         trainer = _prepare(plan, data, tokenizer, listener, ranks)
-        trainer.listener = held.enter_context(_with_loggers(plan.config, listener, trainer))
+        history = held.enter_context(watched(trainer))
         log = config.output / "metrics.jsonl"
         with MetricsLog(log, trainer.state.step, writes=ranks.main) as metrics, SignalGuard() as guard:
             reason = trainer.run(metrics, guard, _deadline(config, age))
+            if history is not None:  # before the report, which shows how each session ended
+                history.end(trainer.state.step, reason or "complete")
             return _finish(trainer, metrics, reason)
 
 
@@ -118,13 +120,6 @@ def _open_data(config: TrainConfig, listener: Listener) -> PreparedData:
     )
 
 
-def _with_loggers(
-    config: TrainConfig, listener: Listener, trainer: Trainer
-) -> AbstractContextManager[Listener]:
-    names = config.logger if trainer.ranks.main else ()
-    return opened(names, listener, config.output, to_values(config), trainer.state.step)
-
-
 def _make_plan(config: TrainConfig, tokenizer: Tokenizer, ranks: Ranks) -> Plan:
     """The main rank's plan, on this rank's own card."""
     plan = ranks.from_main(lambda: make_plan(config, tokenizer, ranks.world))
@@ -136,8 +131,6 @@ def _make_plan(config: TrainConfig, tokenizer: Tokenizer, ranks: Ranks) -> Plan:
 
 def _check_before_writing(config: TrainConfig) -> None:
     """What would otherwise leave an empty run folder behind, or fail only at the end."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise missing_extra("matplotlib")
     check_loggers(config.logger)
     if not config.data.exists():
         raise SlmError(

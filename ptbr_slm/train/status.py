@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -39,15 +40,45 @@ class Pace:
 
 
 def status_line(trainer: Trainer, loss: float) -> str:
-    """'passo 120/1.000 · perda 3,21 · 2.345 tokens/s · faltam 2min': Brazilian numbers."""
+    """'passo 120/1.000 · perda 3,21 · 2.345 tokens/s · faltam 2min': Brazilian numbers, in one line."""
     minutes = trainer.config.schedule.minutes
     if minutes:
-        left, steps = 60 * minutes - trainer.elapsed_s, f"passo {number(trainer.state.step)}"
+        left_s, steps = 60 * minutes - trainer.elapsed_s, f"passo {number(trainer.state.step)}"
     else:
-        left = (trainer.config.max_steps - trainer.state.step) * trainer.pace.step_s
+        left_s = (trainer.config.max_steps - trainer.state.step) * trainer.pace.step_s
         steps = f"passo {number(trainer.state.step)}/{number(trainer.config.max_steps)}"
-    pace = f"{number(trainer.pace.tokens_per_second)} tokens/s"
-    return f"{steps} · perda {number(loss, 2)} · {pace} · faltam {duration(left)}"
+    parts = [steps, f"perda {number(loss, 2)}", f"{number(trainer.pace.tokens_per_second)} tokens/s"]
+    parts.append(time_left(left_s, _session_left_s(trainer)))
+    return " · ".join([*parts, *_machine(trainer)])
+
+
+def _session_left_s(trainer: Trainer) -> float | None:
+    """Seconds until the session's last step must be over; None without a limit."""
+    deadline = trainer.deadline
+    if deadline is None or deadline.limit_s is None:
+        return None
+    return deadline.end(trainer.save_s, trainer.evaluation_s) - deadline.age()
+
+
+def time_left(run_s: float, session_s: float | None) -> str:
+    """Which ends first: the run, or its session (None: without a limit)."""
+    if session_s is None or run_s <= session_s:
+        return f"faltam {duration(run_s)}"
+    return f"faltam {duration(run_s)}, mas a sessão acaba antes, em {duration(session_s)}"
+
+
+def _machine(trainer: Trainer) -> list[str]:
+    """Memory of a GPU, the loss scale and what was skipped: only where there is such a thing."""
+    parts = []
+    memory = trainer.gauges.memory_bytes() if trainer.plan.device.type == "cuda" else None
+    if memory is not None:
+        parts.append(f"{number(memory / 2**30, 1)} GiB")
+    if trainer.scaler is not None:
+        scale = trainer.scaler.get_scale()
+        parts.append(f"escala 2^{round(math.log2(scale))}" if scale > 0 else "escala 0")
+    if trainer.state.skipped_steps:
+        parts.append(f"{number(trainer.state.skipped_steps)} saltados")
+    return parts
 
 
 def duration(seconds: float) -> str:
