@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -139,6 +140,7 @@ class Llama(nn.Module):
     loss: `chunked` or `plain`, the same numbers (`ptbr_slm.loss`). z_loss: its factor, in training only.
     backward_scale: fp32 (), what backward will bring to `loss_sum`, where the caller knows it by then; it
     saves the chunked loss a fourth product with the head.
+    compiled_layer: what runs a layer in training instead of the layer itself (`ptbr_slm.train.compile`).
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -148,6 +150,7 @@ class Llama(nn.Module):
         self.loss = "chunked"
         self.z_loss = 0.0
         self.backward_scale: Tensor | None = None
+        self.compiled_layer: Callable[[Block, Tensor, Tensor, Tensor], Tensor] | None = None
         self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
@@ -183,18 +186,26 @@ class Llama(nn.Module):
         positions = slice(start, start + tokens.shape[1])
         cos, sin = self.cos[positions, None, :], self.sin[positions, None, :]  # (T, 1, D/2)
         x = self.embed(tokens) if shared is None else tied_embedding(tokens, self.embed.weight, shared)
-        for index, block in enumerate(self.layers):
+        for index in range(len(self.layers)):
             if self.training and self.checkpoint_every and index % self.checkpoint_every == 0:
                 # No dropout, so no RNG state to save.
                 x = checkpoint(
-                    block, x, cos, sin, index, cache, use_reentrant=False, preserve_rng_state=False
+                    self._layer, index, x, cos, sin, cache, use_reentrant=False, preserve_rng_state=False
                 )
             else:
-                x = block(x, cos, sin, index, cache)
+                x = self._layer(index, x, cos, sin, cache)
         if cache is not None:
             cache.length += tokens.shape[1]
         normalised: Tensor = self.norm(x)
         return normalised
+
+    def _layer(self, index: int, x: Tensor, cos: Tensor, sin: Tensor, cache: KVCache | None) -> Tensor:
+        """Layer `index`, x: (B, T, C) -> (B, T, C), compiled where that is wanted."""
+        block = self.layers[index]
+        if self.compiled_layer is not None and self.training and cache is None:
+            return self.compiled_layer(cast(Block, block), x, cos, sin)
+        output: Tensor = block(x, cos, sin, index, cache)
+        return output
 
     def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         """tokens: (B, T) int64 -> logits (B, T, V)."""

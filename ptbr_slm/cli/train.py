@@ -104,6 +104,9 @@ def train(
             help="Várias GPUs: uma cópia em cada (ddp, o padrão), o modelo repartido (fsdp), ou só uma.",
         ),
     ] = None,
+    compile_layers: Annotated[
+        bool, typer.Option("--compile", help="torch.compile por camada, conferido antes de ser usado.")
+    ] = False,
     batch_size: Annotated[
         str | None,
         typer.Option("--batch-size", metavar="N|auto", help="Sequências por micro-lote; auto: o que couber."),

@@ -1,0 +1,188 @@
+"""torch.compile for the layers of a model in training: opt-in, and compared with eager before it is trusted.
+
+One layer is compiled and serves all, since they differ in their weights only. Embedding, loss and head stay
+as they are: the loss forms its own gradients (`ptbr_slm.loss`). Names of weights do not change, so neither do
+checkpoints. What goes wrong (no C++ compiler, a fault of it, a wrong result, too much time) is told, and the
+training goes on in eager mode.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
+
+from ptbr_slm.brazilian import number
+from ptbr_slm.model import Block, Llama
+from ptbr_slm.train.events import Listener
+from ptbr_slm.train.precision import Precision
+from ptbr_slm.train.ranks import ALONE, Ranks
+from ptbr_slm.train.step import autocast, is_out_of_memory
+
+if TYPE_CHECKING:
+    from ptbr_slm.train.loop import Trainer
+
+TIMEOUT_S = 600.0
+"""Seconds that compiling may take. A cold start took 42 s on one core of an EPYC, for a tiny layer."""
+TOLERANCE = {"fp32": (1e-5, 1e-3), "fp16": (1e-2, 5e-2), "bf16": (1e-2, 5e-2)}
+"""Precision -> largest relative difference of the loss, and of the norm of the whole gradient."""
+
+LayerCall = Callable[[Block, Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Compiled against eager on one micro-batch."""
+
+    loss: float
+    """|difference| / |eager's loss|."""
+    gradient: float
+    """Norm of the difference / norm of eager's gradient, over all weights."""
+
+    def agrees(self, precision: Precision) -> bool:
+        """Whether both are within TOLERANCE; a NaN is not."""
+        loss, gradient = TOLERANCE[precision.name]
+        return self.loss <= loss and self.gradient <= gradient
+
+
+def compile_for(trainer: Trainer) -> bool:
+    """Compile the layers of a run, on the windows that its next micro-batch reads; see `compile_layers`."""
+    length = trainer.config.seq_len + 1
+    starts = trainer.order.starts(trainer.state.cursor, trainer.rows).tolist()
+    windows = np.stack([trainer.train_split.read(start, start + length) for start in starts])
+    tokens = torch.from_numpy(windows).to(trainer.plan.device)
+    return compile_layers(
+        trainer.model, tokens, trainer.plan.precision, trainer.listener, ranks=trainer.ranks
+    )
+
+
+def compile_layers(
+    model: Llama,
+    tokens: Tensor,
+    precision: Precision,
+    listener: Listener,
+    *,
+    ranks: Ranks = ALONE,
+    timeout_s: float = TIMEOUT_S,
+    compiler: Callable[..., Any] | None = None,
+) -> bool:
+    """Compile, compare on tokens (B, T+1), and keep it if loss and gradients agree; whether it was kept.
+
+    All ranks keep it or none does. Gradients are cleared. What was decided is told as an event: `compile`, or
+    a `warning` with code `compile_fallback`. Raises nothing for a compiler's failure; running out of memory
+    is raised as it is.
+    """
+    started = time.monotonic()
+    found, why = None, ""
+    try:
+        eager = _loss_and_gradients(model, tokens, precision)
+        model.compiled_layer = _layer_call(compiler or torch.compile, listener)
+        with _at_most(timeout_s):
+            found = _compare(eager, _loss_and_gradients(model, tokens, precision))
+        if not found.agrees(precision):
+            why = (
+                "o resultado difere do normal "
+                f"(diferença relativa da perda {found.loss:.1e}, do gradiente {found.gradient:.1e})"
+            )
+    except Exception as error:  # torch's compilers raise anything
+        if is_out_of_memory(error):
+            raise
+        why = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error) else ''}"
+    model.zero_grad(set_to_none=True)
+    if ranks.any(bool(why)):
+        model.compiled_layer = None
+        _tell_fallback(listener, why or "falhou em outro processo")
+        return False
+    assert found is not None
+    seconds = time.monotonic() - started
+    record = {"event": "compile", "seconds": round(seconds, 1), "loss_difference": found.loss}
+    message = f"camadas compiladas e conferidas em {number(seconds, 0)} s."
+    listener.event({**record, "gradient_difference": found.gradient, "message": message})
+    return True
+
+
+def _layer_call(compiler: Callable[..., Any], listener: Listener) -> LayerCall:
+    """A layer's call through one compiled function; eager from where it cannot compile a later shape."""
+
+    def plain(block: Block, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        output: Tensor = block(x, cos, sin, 0, None)
+        return output
+
+    compiled = compiler(plain, dynamic=False)
+    first, broken = True, False
+
+    def call(block: Block, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        nonlocal first, broken
+        if broken:
+            return plain(block, x, cos, sin)
+        try:
+            output: Tensor = compiled(block, x, cos, sin)
+        except TorchDynamoException as error:
+            if first:
+                raise
+            broken = True
+            _tell_fallback(listener, type(error).__name__)
+            return plain(block, x, cos, sin)
+        first = False
+        return output
+
+    return call
+
+
+def _loss_and_gradients(model: Llama, tokens: Tensor, precision: Precision) -> tuple[float, list[Tensor]]:
+    """The mean loss of a micro-batch, and its gradient on the CPU: two might not fit on the device."""
+    model.zero_grad(set_to_none=True)
+    inputs, targets = tokens[:, :-1], tokens[:, 1:]
+    model.backward_scale = torch.ones((), device=tokens.device) / targets.numel()
+    with autocast(tokens.device, precision):
+        loss = model.loss_sum(inputs, targets) / targets.numel()
+    torch.autograd.backward(loss)
+    found = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    gradients = [gradient.detach().to("cpu", copy=True) for gradient in found]
+    model.zero_grad(set_to_none=True)
+    return float(loss.detach()), gradients
+
+
+def _compare(eager: tuple[float, list[Tensor]], compiled: tuple[float, list[Tensor]]) -> Comparison:
+    if len(eager[1]) != len(compiled[1]):
+        return Comparison(float("nan"), float("nan"))
+    differences = [(a - b).norm() for a, b in zip(eager[1], compiled[1], strict=True)]
+    norm = torch.stack([gradient.norm() for gradient in eager[1]]).norm()
+    return Comparison(
+        loss=abs(eager[0] - compiled[0]) / abs(eager[0]),
+        gradient=float(torch.stack(differences).norm() / norm),
+    )
+
+
+def _tell_fallback(listener: Listener, why: str) -> None:
+    message = f"compile não pôde ser usado, e o treino segue sem ele: {why}."
+    listener.event({"event": "warning", "code": "compile_fallback", "message": message})
+
+
+@contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError inside after so many seconds; only in a main thread that has SIGALRM to itself."""
+    alarm = getattr(signal, "SIGALRM", None)
+    if alarm is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(*_: object) -> None:
+        raise TimeoutError(f"a compilação passou de {number(seconds, 0)} s")
+
+    before = signal.signal(alarm, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(alarm, before)
