@@ -3,8 +3,8 @@
     python benchmarks/learning.py --minutes 10            # the table on the terminal
     python benchmarks/learning.py --minutes 10 --write    # and into docs/benchmarks.md
 
-Needs `pip install -e '.[train]'` and the complete works of Machado de Assis as text files (--corpus). Every run
-is a process of its own; with --seeds they take turns. docs/benchmarks.md says what is measured, and how.
+Needs `pip install -e '.[train]'` and the works of Machado de Assis as text files (--corpus). Every run is
+a process of its own; with --seeds they take turns. docs/benchmarks.md says what is measured, and how.
 """
 
 from __future__ import annotations
