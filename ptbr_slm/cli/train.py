@@ -61,6 +61,22 @@ def train(
             help="Salva e para antes deste tempo, com código de saída 75.",
         ),
     ] = None,
+    session_start: Annotated[
+        str | None,
+        typer.Option(
+            "--session-start",
+            metavar="kaggle|HORA",
+            help="De quando contar --max-time: kaggle, data e hora ISO ou segundos; padrão: deste processo.",
+        ),
+    ] = None,
+    cooldown: Annotated[
+        str | None,
+        typer.Option(
+            "--cooldown",
+            metavar="schedule|session",
+            help="session: resfria no fim de cada sessão e grava RUN/final; a próxima continua de antes disso.",
+        ),
+    ] = None,
     logger: Annotated[
         list[str] | None,
         typer.Option(

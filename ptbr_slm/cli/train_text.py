@@ -49,6 +49,10 @@ def _sentence(record: Mapping[str, Any]) -> str:
             return f"  {record['world']} processos ({record['parallel']}) repartem cada passo"
         case "resume":
             return f"Continuando do passo {number(record['step'])} ({record['path']})"
+        case "copied" | "rollback" | "out_of_memory" | "cooldown":
+            return str(record["message"])
+        case "dropped":
+            return f"Atenção: passo {number(record['step'])} descartado: a perda não era um número."
         case "warning":
             return f"Atenção: {record['message']}"
         case "eval":
@@ -85,7 +89,11 @@ def train_report(result: TrainResult) -> Report:
     else:
         why = {"max_time": "o tempo acabou", "sigterm": "SIGTERM", "interrupt": "Ctrl-C"}[result.reason]
         head = f"Treino parado no passo {number(result.step)} ({why}) e salvo{bits}."
-        following = f"  checkpoint  {result.model}\n\nPara continuar, repita o mesmo comando."
+        what = "modelo resfriado" if result.model.name == "final" else "checkpoint"
+        following = (
+            f"  {what}  {result.model}\n\nPara continuar, repita o mesmo comando. Para já usar o modelo:\n"
+            f"  ptbr-slm export {result.model} -o {result.run / 'export'}"
+        )
     return Report(data, f"{head}\n{following}", brief=str(result.model), exit_code=result.exit_code)
 
 

@@ -47,7 +47,7 @@ def _forget_faults():
 
 @pytest.fixture
 def poison(monkeypatch) -> str:
-    """Windows 4 * 14 to 4 * 17 are noise that ruins the weights; the code that does it, for other processes."""
+    """Windows 4 * 14 to 4 * 17 are noise that ruins the weights; the code for it, for other processes."""
     code = POISON.format(first=4 * SPIKE[0], last=4 * SPIKE[1])
     monkeypatch.setattr(loop.Trainer, "_micro_batches", loop.Trainer._micro_batches)  # put back at the end
     exec(code, {})
