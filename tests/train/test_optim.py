@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
 
 import numpy as np
@@ -22,6 +23,7 @@ from ptbr_slm.train.optim import (
     set_learning_rate,
 )
 from ptbr_slm.train.precision import Precision
+from ptbr_slm.train.run import train
 from ptbr_slm.train.step import optimizer_step
 
 SHAPE = ModelConfig(vocab_size=200, hidden_size=64, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=32,
@@ -180,3 +182,23 @@ def test_default_rates_fall_with_size_and_are_larger_for_muon():
         assert default_learning_rate(size, "adamw8bit") == default_learning_rate(size)
         assert default_learning_rate(size) < default_learning_rate(size, "muon") < 0.01
     assert default_learning_rate(2_000_000, "muon") > default_learning_rate(792_000_000, "muon")
+
+
+@pytest.mark.parametrize("name", ["muon", pytest.param("adamw8bit", marks=needs("bitsandbytes"))])
+def test_a_whole_run_resumed_from_its_middle_ends_in_the_same_weights(name, settings, weights, tmp_path):
+    values = {"optimizer.name": name}
+    whole = weights(train(settings(values)).model)
+    other = tmp_path / "other"
+    shutil.copytree(tmp_path / "run", other)
+    for gone in ("final", "report", "checkpoints/step-00000008"):
+        shutil.rmtree(other / gone)
+    (other / "checkpoints" / "latest").write_text("step-00000004\n")
+    resumed = train(settings({**values, "output": other}))
+    assert weights(resumed.model) == whole
+
+
+def test_another_optimizer_over_a_runs_checkpoint_is_refused_in_words(settings):
+    train(settings({"max_steps": 4}))
+    with pytest.raises(SlmError) as caught:
+        train(settings({"max_steps": 8, "optimizer.name": "muon", "allow_config_change": True}))
+    assert caught.value.code == "E_CONFIG_CHANGED" and "--init-from" in caught.value.hint
