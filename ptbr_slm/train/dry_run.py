@@ -9,6 +9,7 @@ from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.errors import SlmError
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.config import TrainConfig
+from ptbr_slm.train.launch import ranks_to_start
 from ptbr_slm.train.order import WindowOrder
 from ptbr_slm.train.plan import Plan, check_enough_text, make_plan
 
@@ -33,7 +34,7 @@ def dry_run(config: TrainConfig) -> DryRun:
     tokenizer = data.load_tokenizer()
     if config.tokenizer is not None:
         data.check_tokenizer(Tokenizer.load(config.tokenizer), config.tokenizer)
-    plan = make_plan(config, tokenizer)
+    plan = make_plan(config, tokenizer, ranks_to_start(config))
     check_enough_text(plan.config, data)
     tokens = data.split("train").tokens
     windows = WindowOrder(tokens, config.seq_len, config.seed).windows
@@ -52,4 +53,4 @@ def _not_prepared(config: TrainConfig) -> DryRun:
             where=config.data,
             hint="Diga --tokenizer T, ou treine um com:  ptbr-slm tokenizer train TEXTOS -o tokenizer.json",
         )
-    return DryRun(make_plan(config, Tokenizer.load(config.tokenizer)), None, None)
+    return DryRun(make_plan(config, Tokenizer.load(config.tokenizer), ranks_to_start(config)), None, None)

@@ -73,7 +73,7 @@ def make_plan(config: TrainConfig, tokenizer: Tokenizer, ranks: int = 1) -> Plan
             f"o cálculo pede {_gib(setting.memory.total)} GiB e há {_gib(machine.memory_bytes or 0)}: "
             "se a memória acabar, o micro-lote será dividido; --batch-size auto escolhe um que cabe."
         )
-    reasons = (why.batch_size(request, machine, setting),)
+    reasons = (why.batch_size(request, machine, setting), why.loss(request, machine, setting))
     return Plan(
         config=_resolved(config, model, precision, request, setting),
         model=model,

@@ -42,6 +42,21 @@ def batch_size(request: Request, machine: Machine, chosen: Setting) -> str:
     )
 
 
+def loss(request: Request, machine: Machine, chosen: Setting) -> str:
+    """About how the loss is computed; empty where it was asked for."""
+    if request.loss is not None:
+        return ""
+    other = "plain" if chosen.loss == "chunked" else "chunked"
+    rival = setting(request, machine, chosen.batch_size, chosen.checkpoint_every, other)
+    what = "em pedaços (chunked)" if chosen.loss == "chunked" else "inteira (plain)"
+    slower = 100 * (rival.seconds / chosen.seconds - 1)
+    return (
+        f"perda {what}: com {other} seriam {_gib(rival.memory.total)} GiB em vez de "
+        f"{_gib(chosen.memory.total)}, e o passo {number(abs(slower), 1)} % mais "
+        f"{'lento' if slower >= 0 else 'rápido'} (calculado)"
+    )
+
+
 def _larger(request: Request, machine: Machine, chosen: Setting) -> Iterator[Setting]:
     for other in settings(request, machine):
         same = (other.checkpoint_every, other.loss) == (chosen.checkpoint_every, chosen.loss)
