@@ -74,7 +74,7 @@ def train(
         typer.Option(
             "--cooldown",
             metavar="schedule|session",
-            help="session: resfria no fim de cada sessão e grava RUN/final; a próxima continua de antes disso.",
+            help="session: resfria no fim da sessão e grava RUN/final; a próxima continua de antes disso.",
         ),
     ] = None,
     logger: Annotated[

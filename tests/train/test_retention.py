@@ -1,0 +1,203 @@
+"""As many checkpoints as the disk allows, on real tiny disks where one may mount them, and pretended ones."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections import namedtuple
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ptbr_slm import faults
+from ptbr_slm.errors import SlmError
+from ptbr_slm.storage.manifest import write_manifest
+from ptbr_slm.train import retention
+from ptbr_slm.train.checkpoint import list_checkpoints, read_state
+from ptbr_slm.train.config import AUTO
+from ptbr_slm.train.retention import drop_old, make_room, room
+from ptbr_slm.train.run import train
+
+Usage = namedtuple("Usage", "total used free")
+MB = 10**6
+
+
+@pytest.fixture(autouse=True)
+def _forget_faults():
+    faults.reset()
+    yield
+    faults.reset()
+
+
+def checkpoints(folder: Path, count: int, size: int = MB) -> list[Path]:
+    """Complete folders step-1.. of about `size` bytes, newest first."""
+    for step in range(1, count + 1):
+        made = folder / f"step-{step:08d}"
+        made.mkdir(parents=True)
+        (made / "data").write_bytes(bytes(size))
+        write_manifest(made, "checkpoint", step=step)
+    return list_checkpoints(folder)
+
+
+def pretend(monkeypatch, folder: Path, total: int) -> None:
+    """A disk of `total` bytes, filled by what lies in `folder`."""
+
+    def usage(_):
+        used = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+        return Usage(total, used, total - used)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+
+
+def names(folder: Path) -> list[int]:
+    return [int(p.name[5:]) for p in list_checkpoints(folder)]
+
+
+def test_auto_keeps_all_on_a_large_disk_but_no_more_than_twenty(tmp_path, monkeypatch):
+    found = checkpoints(tmp_path, 24, 1000)
+    pretend(monkeypatch, tmp_path, 10**12)
+    drop_old(tmp_path, found, 1000, AUTO)
+    assert names(tmp_path) == list(range(24, 4, -1))
+
+
+def test_auto_leaves_room_for_the_next_one_the_final_model_and_a_share_of_the_disk(tmp_path, monkeypatch):
+    found = checkpoints(tmp_path, 8)
+    pretend(monkeypatch, tmp_path, 10 * MB)
+    drop_old(tmp_path, found, MB, AUTO)
+    assert names(tmp_path) == [8, 7, 6, 5, 4, 3, 2, 1]
+    pretend(monkeypatch, tmp_path, 9 * MB)
+    drop_old(tmp_path, found, MB, AUTO)
+    assert names(tmp_path) == [8, 7, 6, 5, 4, 3, 2]
+    assert room(tmp_path).free >= MB + MB // 3 + 0.05 * 9 * MB
+
+
+def test_the_newest_and_the_protected_one_stay_even_on_a_full_disk(tmp_path, monkeypatch):
+    found = checkpoints(tmp_path, 5)
+    pretend(monkeypatch, tmp_path, 5 * MB + 5000)
+    drop_old(tmp_path, found, 3 * MB, AUTO, protected=["step-00000002"])
+    assert names(tmp_path) == [5, 2]
+    drop_old(tmp_path, list_checkpoints(tmp_path), MB, 1)
+    assert names(tmp_path) == [5]
+
+
+def test_a_number_keeps_that_number(tmp_path):
+    drop_old(tmp_path, checkpoints(tmp_path, 5, 10), 10, 3)
+    assert names(tmp_path) == [5, 4, 3]
+
+
+def test_room_for_a_new_one_is_made_of_the_oldest_and_never_of_the_newest_whole_one(tmp_path, monkeypatch):
+    found = checkpoints(tmp_path, 4)
+    (found[0] / "data").write_bytes(b"half")  # the newest is broken
+    pretend(monkeypatch, tmp_path, 4 * MB)
+    make_room(tmp_path, found, 2 * MB, AUTO)
+    assert names(tmp_path) == [4, 3]
+    with pytest.raises(SlmError) as caught:
+        make_room(tmp_path, list_checkpoints(tmp_path), 4 * MB, AUTO)
+    assert caught.value.code == "E_DISK_FULL" and 3 in names(tmp_path)
+    assert "4 MB" in caught.value.message and "livres" in caught.value.message
+
+
+def test_with_a_number_nothing_is_removed_to_make_room(tmp_path, monkeypatch):
+    found = checkpoints(tmp_path, 3)
+    pretend(monkeypatch, tmp_path, 3 * MB + 3000)
+    with pytest.raises(SlmError):
+        make_room(tmp_path, found, MB, 3)
+    assert names(tmp_path) == [3, 2, 1]
+
+
+def test_in_kaggles_working_folder_its_20_gb_count_and_not_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setenv("PTBR_SLM_KAGGLE_ROOT", str(tmp_path))
+    monkeypatch.setattr(retention, "KAGGLE_OUTPUT_BYTES", 5 * MB)
+    folder = tmp_path / "working" / "runs" / "x" / "checkpoints"
+    found = checkpoints(folder, 4)
+    (tmp_path / "working" / "other.bin").write_bytes(bytes(MB // 2))
+    assert room(folder).free < MB < room(tmp_path).free
+    drop_old(folder, found, MB, AUTO)
+    assert names(folder) == [4, 3]
+
+
+@pytest.fixture(scope="session")
+def may_mount() -> bool:
+    return hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("mount") is not None
+
+
+@pytest.fixture
+def tiny_disk(tmp_path, may_mount) -> Iterator[Path]:
+    """A real tmpfs of 4 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if (
+        not may_mount
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], check=False, capture_output=True
+        ).returncode
+    ):
+        pytest.skip("sem permissão para montar um tmpfs; rode como root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+BIG = {"model.intermediate_size": 256, "max_steps": 12, "checkpoint.every": 2}
+"""A checkpoint of about 1.7 MB: one fits a disk of 4 MB, and then the foreseen size does not."""
+
+
+def test_on_a_tiny_disk_the_run_stops_with_bytes_and_its_last_checkpoint_whole(settings, tiny_disk):
+    config = settings({**BIG, "output": tiny_disk / "run", "model.hidden_size": 128})
+    with pytest.raises(SlmError) as caught:
+        train(config)
+    assert caught.value.exit_code == 5 and "MB" in caught.value.message
+    assert not list(config.output.rglob(".tmp-*")), "no stump"
+    for checkpoint in list_checkpoints(config.output / "checkpoints"):
+        read_state(checkpoint)
+
+
+def test_a_disk_that_fills_up_in_the_middle_of_a_checkpoint_leaves_the_one_before(
+    settings, tiny_disk, monkeypatch
+):
+    """Another program takes the space after it was measured."""
+    config = settings({**BIG, "output": tiny_disk / "run"})
+    honest, filler = retention.room, tiny_disk / "filler"
+
+    def measured_too_early(folder):
+        found = honest(folder)
+        if len(list_checkpoints(folder)) == 1 and not filler.exists():
+            free = shutil.disk_usage(tiny_disk).free
+            filler.write_bytes(bytes(free - 600_000))
+            return retention.Room(found.total, 10**9)
+        return found
+
+    monkeypatch.setattr(retention, "room", measured_too_early)
+    with pytest.raises(SlmError) as caught:
+        train(config)
+    assert caught.value.code == "E_DISK_FULL" and caught.value.exit_code == 5
+    (kept,) = list_checkpoints(config.output / "checkpoints")
+    assert read_state(kept).step == 2 and not list(config.output.rglob(".tmp-*"))
+    monkeypatch.undo()
+    filler.unlink()
+    subprocess.run(["mount", "-o", "remount,size=32m", tiny_disk], check=True)
+    assert train(config).step == 12
+
+
+@pytest.mark.parametrize("point", ["checkpoint.after_weights", "checkpoint.after_optimizer"])
+def test_no_space_left_while_writing_is_exit_5_and_the_checkpoint_before_stays(settings, monkeypatch, point):
+    monkeypatch.setenv("PTBR_SLM_FAULT", f"enospc@{point}:2")
+    config = settings({"checkpoint.every": 2})
+    with pytest.raises(SlmError) as caught:
+        train(config)
+    assert (caught.value.code, caught.value.exit_code) == ("E_DISK_FULL", 5)
+    (kept,) = list_checkpoints(config.output / "checkpoints")
+    assert read_state(kept).step == 2 and not list(config.output.rglob(".tmp-*"))
+    faults.reset()
+    monkeypatch.delenv("PTBR_SLM_FAULT")
+    assert train(config).status == "done"
+
+
+def test_auto_is_the_default_and_a_run_keeps_all_of_a_few(settings):
+    config = settings({"checkpoint.every": 1})
+    assert config.checkpoint.keep == AUTO
+    train(config)
+    assert names(config.output / "checkpoints") == [8, 7, 6, 5, 4, 3, 2, 1]
