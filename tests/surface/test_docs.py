@@ -76,7 +76,7 @@ def used_commands() -> list[tuple[str, list[str]]]:
         text = re.sub(r"\\\n", " ", file.read_text(encoding="utf-8"))
         calls = re.findall(page if file.suffix == ".md" else script, text, re.M)
         for call in calls:
-            words = re.match(r"(?:(?:data|tokenizer) )?[a-z]+", call)
+            words = re.match(r"(?:(?:data|tokenizer|kaggle|bench) )?[a-z][a-z-]*", call)
             assert words is not None
             found.append((words[0], re.findall(r"(?<=\s)(--?[a-z][a-z-]*)", call)))
     return found

@@ -28,7 +28,9 @@ def test_the_table_shows_what_was_asked_with_and_without_checkpointing(run):
     text = run(*arguments, check=True).stdout
     assert "394.906.880" in text and "calculado" in text and "cabe" in text
     rows = json.loads(run(*arguments, "--json", check=True).stdout)["memory"]
-    asked = {r["checkpointing"]: r for r in rows if (r["batch_size"], r["seq_len"]) == (2, 256)}
+    here = [r for r in rows if (r["batch_size"], r["seq_len"]) == (2, 256)]
+    assert {r["loss"] for r in here} == {"chunked", "plain"}
+    asked = {r["checkpointing"]: r for r in here if r["loss"] == "chunked"}
     for policy, every in (("none", 0), ("full", 1)):
         e = estimate(
             replace(SIZES["400m"], max_seq_len=256),
@@ -50,6 +52,18 @@ def test_the_800m_fits_a_t4_only_with_checkpointing_and_a_small_batch(run):
     marks = {(r["batch_size"], r["seq_len"], r["checkpointing"]): r["fits"] for r in data["memory"]}
     assert marks[1, 1024, "full"] == "yes"
     assert marks[1, 1024, "none"] == "no" and marks[4, 1024, "none"] == "no"
+
+
+def test_the_recommendation_for_one_and_two_t4s_fits_and_keeps_the_tokens_of_a_step(run):
+    for size, tokens in (("85m", 131_072), ("400m", 262_144), ("800m", 262_144)):
+        arguments = ["info", "--model-size", size, "--batch-size", "1", "--seq-len", "1024"]
+        rows = json.loads(run(*arguments, "--json", check=True).stdout)["recommended"]
+        assert {(r["cards"], r["optimizer"]) for r in rows} >= {(1, "adamw"), (2, "adamw"), (2, "muon")}
+        for row in rows:
+            assert row["fits"] and row["total"] <= 0.95 * T4_BYTES and row["basis"] == "computed"
+            assert row["batch_size"] * row["grad_accum"] * 1024 == tokens
+        text = run(*arguments, check=True).stdout
+        assert "--batch-size auto" in text and "calculados, com a velocidade de T4s do Kaggle" in text
 
 
 def test_a_larger_card_holds_more(run):
