@@ -44,21 +44,24 @@ def bring_newer(
     config: TrainConfig,
     identity: Identity,
     than: int,
-    same_course: Callable[[dict[str, Any]], bool],
+    differences: Callable[[dict[str, Any]], str],
     listener: Listener,
 ) -> tuple[Path, TrainState] | None:
     """Copy the newest complete checkpoint of this run that is newer than step `than`; None where none is.
 
-    Where several runs qualify, those of the same course (`same_course` of their settings) come first. A
-    corrupt one is named and skipped. The run's metrics.jsonl comes along. Raises E_DISK_FULL.
+    Where several runs qualify, those without `differences` in their settings come first. A corrupt one is
+    named and skipped. The run's metrics.jsonl comes along. Raises E_DISK_FULL, and E_CONFIG_CHANGED before copying
+    where the settings differ and config.allow_config_change is not set.
     """
     found = []
     for path, body in _states_below(kaggle_root() / "input"):
         if body is None:
             _skip(path, "E_CHECKPOINT_CORRUPT", "training/state.json não se lê.", listener)
         elif identity.is_of(body) and body["step"] > than:
-            found.append((same_course(body.get("config", {})), body["step"], path))
-    for _, step, source in sorted(found, key=lambda item: (item[0], item[1]), reverse=True):
+            found.append((differences(body.get("config", {})), body["step"], path))
+    for changed, step, source in sorted(found, key=lambda item: (not item[0], item[1]), reverse=True):
+        if changed and not config.allow_config_change:
+            raise _another_course(source, changed)
         try:
             state = _copy(source, config)
         except SlmError as error:
@@ -78,6 +81,16 @@ def bring_newer(
 def _skip(source: Path, code: str, why: str, listener: Listener) -> None:
     message = f"{why} Pulado: {source}."
     listener.event({"event": "warning", "code": code, "where": str(source), "message": message})
+
+
+def _another_course(source: Path, changed: str) -> SlmError:
+    return SlmError(
+        "E_CONFIG_CHANGED",
+        f"este treino já começou numa versão anterior do notebook, com outra configuração: {changed}.",
+        where=source,
+        hint="Repita com os valores de antes, aceite os novos com --allow-config-change, ou comece outro treino "
+        "com --resume never.",
+    )
 
 
 def _copy(source: Path, config: TrainConfig) -> TrainState:

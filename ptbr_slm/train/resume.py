@@ -50,7 +50,7 @@ def find_checkpoint(
         config,
         identity,
         -1 if own is None else own[1].step,
-        lambda values: not _differences(_course(values), course),
+        lambda values: _differences(_course(values), course),
         listener,
     )
     return newer or own
