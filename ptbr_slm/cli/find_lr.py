@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,12 +23,16 @@ _NOT_OURS = ("out", "dry_run")
 
 def register(app: typer.Typer) -> None:
     """Add `find-lr` to the application: the flags of `train`, and its own."""
-    if not hasattr(find_lr, "__signature__"):  # another application of this process may have it already
-        own = list(inspect.signature(find_lr, eval_str=True).parameters.values())[:-1]
-        of_train = inspect.signature(train_verb.train, eval_str=True).parameters.values()
-        shared = [item for item in of_train if item.name not in _NOT_OURS]
-        find_lr.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
-    command(app, "find-lr")(find_lr)
+    own = list(inspect.signature(find_lr, eval_str=True).parameters.values())[:-1]
+    of_train = inspect.signature(train_verb.train, eval_str=True).parameters.values()
+    shared = [item for item in of_train if item.name not in _NOT_OURS]
+
+    @functools.wraps(find_lr)
+    def verb(out: Output, **arguments: Any) -> Report:
+        return find_lr(out, **arguments)
+
+    verb.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
+    command(app, "find-lr")(verb)
 
 
 def find_lr(

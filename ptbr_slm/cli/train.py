@@ -169,6 +169,7 @@ def train(
 
 
 _KEYS = {
+    "compile_layers": "compile",
     "optimizer": "optimizer.name",
     "learning_rate": "optimizer.learning_rate",
     "warmup_steps": "schedule.warmup_steps",
@@ -183,8 +184,11 @@ def settings_of(given: Mapping[str, Any]) -> TrainConfig:
     """The settings that the flags of `train` say, by parameter name; None where not given."""
     from ptbr_slm.train.config_file import load_config
 
-    flags = {_KEYS.get(name, name): value for name, value in given.items() if name not in ("config", "sets")}
-    flags["allow_config_change"] = given.get("allow_config_change") or None
+    flags = {
+        _KEYS.get(name, name): None if value is False else value  # a switch that is off was not given
+        for name, value in given.items()
+        if name not in ("config", "sets")
+    }
     if logger := given.get("logger"):
         flags["logger"] = [name.strip() for text in logger for name in text.split(",")]
     if (batch_size := given.get("batch_size")) and batch_size.isdecimal():

@@ -27,6 +27,7 @@ from ptbr_slm.train.kaggle_input import Identity
 from ptbr_slm.train.loggers import check_loggers
 from ptbr_slm.train.loop import Trainer
 from ptbr_slm.train.metrics import MetricsLog
+from ptbr_slm.train.optim.adamw8bit import check_adamw8bit
 from ptbr_slm.train.out_of_memory import no_smaller, remembered
 from ptbr_slm.train.plan import Plan, check_device, check_enough_text, make_plan
 from ptbr_slm.train.ranks import Ranks, check_shares, join_ranks, restarts
@@ -137,6 +138,9 @@ def _check_before_writing(config: TrainConfig) -> None:
             "E_NOT_FOUND", "os dados não existem.", where=config.data, hint="Confira o caminho em --data."
         )
     check_device(config)
+    if config.optimizer.name == "adamw8bit":
+        cuda = config.device != "cpu" and torch.cuda.is_available()
+        check_adamw8bit(torch.device("cuda" if cuda else "cpu"))
 
 
 def _prepare(

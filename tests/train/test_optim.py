@@ -202,3 +202,11 @@ def test_another_optimizer_over_a_runs_checkpoint_is_refused_in_words(settings):
     with pytest.raises(SlmError) as caught:
         train(settings({"max_steps": 8, "optimizer.name": "muon", "allow_config_change": True}))
     assert caught.value.code == "E_CONFIG_CHANGED" and "--init-from" in caught.value.hint
+
+
+def test_adamw8bit_without_a_package_is_refused_before_the_run_folder_is_made(settings, monkeypatch):
+    monkeypatch.setattr("ptbr_slm.train.optim.adamw8bit.MAKERS", {})
+    config = settings({"optimizer.name": "adamw8bit"})
+    with pytest.raises(SlmError) as caught:
+        train(config)
+    assert caught.value.code == "E_OPTIMIZER" and not config.output.exists()

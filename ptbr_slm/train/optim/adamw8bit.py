@@ -42,10 +42,15 @@ def adamw8bit(groups: Groups, device: torch.device) -> torch.optim.Optimizer:
     )
 
 
+def check_adamw8bit(device: torch.device) -> None:
+    """Raises E_OPTIMIZER where no package works on the device."""
+    adamw8bit([_trial_group(device)], device)
+
+
 def _trial(make: Callable[[Groups], torch.optim.Optimizer], device: torch.device) -> None:
     """Two steps on a small matrix: AdamW's first steps have the size of the learning rate."""
-    weight = torch.nn.Parameter(torch.zeros(TRIAL_ROWS, TRIAL_ROWS, device=device))
-    group = {"params": [weight], "lr": 0.01, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.0}
+    group = _trial_group(device)
+    (weight,) = group["params"]
     optimizer = make([group])
     for _ in range(2):
         weight.grad = torch.full_like(weight, 0.5)
@@ -53,6 +58,11 @@ def _trial(make: Callable[[Groups], torch.optim.Optimizer], device: torch.device
     moved = weight.mean().item()
     if not math.isclose(moved, -0.02, rel_tol=0.1):
         raise RuntimeError(f"passo de teste errado: {moved:.4f} em vez de -0.02")
+
+
+def _trial_group(device: torch.device) -> dict[str, Any]:
+    weight = torch.nn.Parameter(torch.zeros(TRIAL_ROWS, TRIAL_ROWS, device=device))
+    return {"params": [weight], "lr": 0.01, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.0}
 
 
 def _bitsandbytes(groups: Groups) -> torch.optim.Optimizer:

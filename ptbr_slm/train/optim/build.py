@@ -13,7 +13,6 @@ from ptbr_slm.train.optim.adamw import AdamW
 from ptbr_slm.train.optim.muon import Muon, Part
 from ptbr_slm.train.ranks import ALONE, Ranks
 
-
 EMBEDDING_RATE_WIDTH = 1920
 """With muon, hidden_size at which embedding and matrices would learn at the same rate (docs/decisions.md)."""
 
