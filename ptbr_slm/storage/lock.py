@@ -24,13 +24,15 @@ def run_lock(path: Path) -> Iterator[None]:
     The kernel releases a flock when its holder dies, so `kill -9` leaves no stale lock. The file stays, with
     the last holder's pid and host for the message.
     """
-    with os_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    handle = _open(path)
     try:
         if fcntl is not None:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                while not _same_file(handle, path):  # its last holder removed it before we had the lock
+                    os.close(handle)
+                    handle = _open(path)
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise _locked_error(path) from error
         with os_errors(path):
@@ -39,6 +41,20 @@ def run_lock(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _open(path: Path) -> int:
+    with os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+
+
+def _same_file(handle: int, path: Path) -> bool:
+    """Whether `path` still names the file that is open: a lock on a removed file keeps nobody out."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _locked_error(path: Path) -> SlmError:

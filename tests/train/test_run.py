@@ -166,6 +166,18 @@ def test_what_cannot_begin_leaves_no_folder(settings, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_refusal_after_reading_the_texts_leaves_no_folder_either(settings, tmp_path, tokenizer_file):
+    """It once left one with nothing but `lock` in it."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "a.txt").write_text("\n \n", encoding="utf-8")
+    deep = tmp_path / "runs" / "novo"
+    fails("E_DATA_EMPTY", settings({"data": tmp_path / "empty", "tokenizer": tokenizer_file, "output": deep}))
+    assert not (tmp_path / "runs").exists()
+    deep.mkdir(parents=True)
+    fails("E_DATA_EMPTY", settings({"data": tmp_path / "empty", "tokenizer": tokenizer_file, "output": deep}))
+    assert deep.is_dir(), "a folder that was there stays"
+
+
 def test_out_of_memory_suggests_the_same_step_in_smaller_pieces(settings, monkeypatch):
     def explode(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
