@@ -122,7 +122,7 @@ def _gpus(facts: SystemFacts) -> Iterator[Finding]:
         yield Finding(
             topic="gpu_count",
             status="ok",
-            message=f"{len(facts.gpus)} GPUs: esta versão treina numa só, a primeira",
+            message=f"{len(facts.gpus)} GPUs: o treino usa todas juntas (uma só: --parallel none)",
         )
 
 
@@ -288,7 +288,8 @@ def _kaggle(facts: SystemFacts) -> Iterator[Finding]:
     yield Finding(
         topic="kaggle",
         status="ok",
-        message=f"Kaggle, {kind}: treine com --max-time 11h30m, pois a sessão acaba em 12 horas",
+        message=f"Kaggle, {kind}: treine com --max-time 11h30m --session-start kaggle, "
+        "pois a sessão acaba em 12 horas",
     )
     free = session.working_free_bytes
     if free is None:
@@ -304,7 +305,7 @@ def _kaggle(facts: SystemFacts) -> Iterator[Finding]:
             topic="kaggle_working",
             status="warning" if little else "ok",
             message=f"/kaggle/working tem {_decimal(free / 1e9)} GB livres",
-            fix="apague o que não usa, ou grave com --set checkpoint.keep=1" if little else "",
+            fix="apague o que não usa; o treino guarda tantos checkpoints quantos couberem" if little else "",
         )
 
 

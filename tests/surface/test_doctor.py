@@ -31,13 +31,13 @@ def test_a_healthy_cpu_machine_has_nothing_to_fix(machine):
     assert "fp32" in found(findings, "precision").message
 
 
-def test_two_t4s_train_in_fp16_on_the_first(machine):
+def test_two_t4s_train_together_in_fp16(machine):
     facts = machine(gpus=(T4, T4), torch=BUILD)
     findings = diagnose(facts)
     assert training_device(facts) == "cuda"
     precision = found(findings, "precision")
     assert precision.status == "ok" and "em fp16" in precision.message and "GradScaler" in precision.message
-    assert "numa só" in found(findings, "gpu_count").message
+    assert "todas juntas" in found(findings, "gpu_count").message
 
 
 def test_a_p100_is_a_problem_that_names_the_t4(machine):
