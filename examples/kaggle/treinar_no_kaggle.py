@@ -46,6 +46,7 @@ BATCH_SIZE = (
 GRAD_ACCUM = 2
 MAX_STEPS = 4000
 MAX_TIME = "11h30m"  # a sessão do Kaggle acaba em 12 horas, sem aviso
+SESSION_START = "kaggle"  # de quando conta o MAX_TIME: do começo da sessão, não do comando
 TEXTS = ""  # pasta ou arquivo seu em /kaggle/input; vazio: a obra de Machado de Assis
 PROMPT = "Era uma vez"
 SOURCE = ""  # de onde instalar, se não for do PyPI, como "git+https://github.com/USUARIO/ptbr-slm"
@@ -60,11 +61,9 @@ OPTIONS = ""  # outras opções do treino, como "--logger tensorboard"
 # %%
 import os
 import sys
-import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-SESSION_START = int(time.time())  # de quando o treino conta o MAX_TIME
 ROOT = Path(os.environ.get("PTBR_SLM_KAGGLE_ROOT", "/kaggle"))
 INPUT, WORKING = ROOT / "input", ROOT / "working"
 DATA, RUN, EXPORT = WORKING / "dados", WORKING / "runs" / "meu-modelo", WORKING / "modelo"
@@ -140,7 +139,7 @@ check()
 # %%
 # !ptbr-slm train --data {DATA} --output {RUN} --model-size {MODEL_SIZE} --seq-len {SEQ_LEN} \
 #   --batch-size {BATCH_SIZE} --grad-accum {GRAD_ACCUM} --max-steps {MAX_STEPS} --set schedule.kind=wsd \
-#   --max-time {MAX_TIME} --resume auto {OPTIONS}
+#   --cooldown session --max-time {MAX_TIME} --session-start {SESSION_START} --resume auto {OPTIONS}
 check(75)
 
 # %%
