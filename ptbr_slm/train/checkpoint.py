@@ -15,6 +15,7 @@ import platform
 import random
 import re
 from collections.abc import Collection, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,10 @@ from ptbr_slm.storage.manifest import read_manifest, write_manifest
 from ptbr_slm.storage.model_folder import WeightReader, write_model_files, write_safetensors
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.optim import load_optimizer_arrays, optimizer_arrays
+from ptbr_slm.train.ranks import ALONE, Ranks
 from ptbr_slm.train.retention import drop_old, make_room
+from ptbr_slm.train.shards import FOLDER as SHARDS
+from ptbr_slm.train.shards import fill, gather, is_sharded, load_into_shards, load_shards, save_shards
 from ptbr_slm.version import __version__
 
 _NAME = re.compile(r"step-(\d{8,})")
@@ -91,30 +95,50 @@ def write_checkpoint(
     keep: int,
     protected: Collection[str] = (),
     replace: bool = False,
+    ranks: Ranks = ALONE,
 ) -> Path:
     """Write folder/step-N, then `latest`, then remove old ones (`train.retention`). Returns step-N.
 
+    All ranks call it and return when the main one has written it; of a sharded model each writes its part.
     protected: names that stay. replace: write it even where a checkpoint of this step exists.
     Raises E_DISK_FULL (before writing, where that can be foreseen), leaving earlier checkpoints as they were.
     """
     target = folder / f"step-{state.step:08d}"
     size = checkpoint_bytes(sum(p.numel() for p in model.parameters()))
-    if replace or not target.exists():  # it exists where a resumed run stops before its first step
+
+    def write(held: ExitStack) -> Path:
+        """Weights and, but for shards, moments; `held` publishes the folder at its end."""
         make_room(folder, list_checkpoints(folder), size, keep)
-        with atomic_folder(target) as temporary:
-            write_model_files(temporary, model.config, model.to_hf_weights(), tokenizer)
-            maybe_fail("checkpoint.after_weights")
-            (temporary / "training").mkdir()
-            arrays = dict(optimizer_arrays(model, optimizer)) | _random_arrays()
-            write_safetensors(temporary / "training" / "optimizer.safetensors", arrays)
-            maybe_fail("checkpoint.after_optimizer")
-            body = asdict(state) | {"random": _random_json(), "versions": _versions()}
-            write_json(temporary / "training" / "state.json", {"schema": STATE_SCHEMA} | body)
-            write_manifest(temporary, "checkpoint", step=state.step)
-            maybe_fail("checkpoint.before_rename")
+        temporary = held.enter_context(atomic_folder(target))
+        write_model_files(temporary, whole.config, whole.to_hf_weights(), tokenizer)
+        maybe_fail("checkpoint.after_weights")
+        (temporary / "training").mkdir()
+        arrays = _random_arrays() if sharded else dict(optimizer_arrays(model, optimizer)) | _random_arrays()
+        write_safetensors(temporary / "training" / "optimizer.safetensors", arrays)
+        return temporary
+
+    def publish(held: ExitStack, temporary: Path) -> None:
+        maybe_fail("checkpoint.after_optimizer")
+        body = asdict(state) | {"random": _random_json(), "versions": _versions()}
+        write_json(temporary / "training" / "state.json", {"schema": STATE_SCHEMA} | body)
+        write_manifest(temporary, "checkpoint", step=state.step)
+        maybe_fail("checkpoint.before_rename")
+        held.close()
         maybe_fail("checkpoint.after_rename")
-    write_text(folder / "latest", target.name + "\n")
-    drop_old(folder, list_checkpoints(folder), size, keep, protected)
+
+    def note() -> None:
+        write_text(folder / "latest", target.name + "\n")
+        drop_old(folder, list_checkpoints(folder), size, keep, protected)
+
+    # It exists where a resumed run stops before its first step.
+    if ranks.from_main(lambda: replace or not target.exists()):
+        sharded, whole = is_sharded(model), gather(model, ranks)
+        with ExitStack() as held:
+            temporary = ranks.from_main(lambda: write(held))
+            if sharded:
+                save_shards(temporary, model, optimizer, ranks)
+            ranks.from_main(lambda: publish(held, temporary))
+    ranks.from_main(note)
     return target
 
 
@@ -157,13 +181,18 @@ def restore(checkpoint: Path, model: Llama, optimizer: torch.optim.Optimizer) ->
 
     Raises E_CHECKPOINT_CORRUPT where its moments belong to another model.
     """
-    model.load_hf_weights(WeightReader(checkpoint).read)
+    read = WeightReader(checkpoint).read
+    fill(model, lambda whole: whole.load_hf_weights(read))
     try:
         with safe_open(checkpoint / "training" / "optimizer.safetensors", framework="np") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        load_optimizer_arrays(
-            model, optimizer, {k: v for k, v in arrays.items() if not k.startswith("random.")}
-        )
+        moments = {k: v for k, v in arrays.items() if not k.startswith("random.")}
+        if (checkpoint / SHARDS).is_dir():
+            load_shards(checkpoint, model, optimizer)
+        elif is_sharded(model):
+            load_into_shards(model, optimizer, moments)
+        else:
+            load_optimizer_arrays(model, optimizer, moments)
         body = json.loads((checkpoint / "training" / "state.json").read_bytes())
         _restore_random(arrays, body["random"])
     except (SafetensorError, KeyError, ValueError, TypeError) as error:

@@ -12,6 +12,7 @@ import torch
 from ptbr_slm.data.prepared import Split
 from ptbr_slm.model import IGNORE, Llama
 from ptbr_slm.tokenizer import Tokenizer
+from ptbr_slm.train.parallel import Parallel
 from ptbr_slm.train.precision import Precision
 from ptbr_slm.train.ranks import ALONE, Ranks
 from ptbr_slm.train.step import autocast
@@ -46,21 +47,33 @@ def held_out(split: Split, tokenizer: Tokenizer, seq_len: int, tokens: int) -> H
     return HeldOut(inputs, targets, size) if size else None
 
 
+def _cut(mine: slice, size: int, windows: int) -> list[tuple[slice, bool]]:
+    """`mine` in pieces of `size`, then others, which do not count, up to as many as `windows` make."""
+    pieces = [
+        (slice(start, min(start + size, mine.stop)), True) for start in range(mine.start, mine.stop, size)
+    ]
+    return pieces + [(slice(0, 1), False)] * (math.ceil(windows / size) - len(pieces))
+
+
 @torch.no_grad()
 def bits_per_byte(
-    model: Llama, text: HeldOut, batch_size: int, precision: Precision, ranks: Ranks = ALONE
+    model: Llama | Parallel, text: HeldOut, batch_size: int, precision: Precision, ranks: Ranks = ALONE
 ) -> float:
     """Nats over the targets that count / ln 2 / their bytes; each rank reads its share of the windows."""
+    parallel = model if isinstance(model, Parallel) else Parallel(model)
+    model = parallel.model
     device = model.embed.weight.device
     was_training = model.training
     model.eval()
     nats = torch.zeros((), dtype=torch.float64, device=device)
     mine = ranks.share(len(text.inputs))
-    for start in range(mine.start, mine.stop, batch_size):
-        rows = slice(start, min(start + batch_size, mine.stop))
+    most = math.ceil(len(text.inputs) / ranks.world) if parallel.lockstep else 0
+    for rows, counts in _cut(mine, batch_size, most):
         inputs = torch.from_numpy(text.inputs[rows]).to(device)  # (B, T)
         targets = torch.from_numpy(text.targets[rows]).to(device)
+        if not counts:  # the others have another batch, and need this rank there
+            targets = torch.full_like(targets, IGNORE)
         with autocast(device, precision):
-            nats += model.loss_sum(inputs, targets)
+            nats += parallel.loss_sum(inputs, targets)
     model.train(was_training)
     return float(ranks.sum_(nats)) / math.log(2) / text.bytes

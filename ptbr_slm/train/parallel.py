@@ -10,8 +10,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
+from ptbr_slm.errors import SlmError
 from ptbr_slm.model import Llama
 from ptbr_slm.train.ranks import Ranks
 
@@ -31,6 +34,9 @@ class LossSum(nn.Module):
 class Parallel:
     """One process: the model, and nothing to meet for. The base of the others."""
 
+    lockstep = False
+    """Whether the ranks meet inside every forward and backward pass, so that all need as many of them."""
+
     def __init__(self, model: Llama) -> None:
         self.model = model
 
@@ -45,6 +51,38 @@ class Parallel:
 
     def agree_on_weights(self) -> None:
         """Give every rank the main one's weights, once they are loaded."""
+
+
+class Shards(Parallel):
+    """FSDP2: each rank holds its part of weights, gradients and moments; layers are gathered as they are used.
+
+    For models that do not fit on one card. Gradients are summed in the backward pass of every micro-batch:
+    keeping them whole until the last would take the memory that sharding saves.
+    """
+
+    lockstep = True
+
+    def __init__(self, model: Llama, device: torch.device, world: int) -> None:
+        """model: on the CPU; its weights are moved to `device` and cut."""
+        super().__init__(model)
+        mesh = init_device_mesh(device.type, (world,))
+        self._module = LossSum(model)
+        for block in model.layers:
+            fully_shard(block, mesh=mesh)
+        # What is left: embedding, tied or untied head, last norm. Cut again after each forward pass: an evaluation
+        # is followed by no backward pass that would do it, and parameters() must give the parts.
+        fully_shard(self._module, mesh=mesh, reshard_after_forward=True)
+        for part in self._module.modules():
+            if isinstance(part, FSDPModule):
+                part.set_gradient_divide_factor(1.0)  # the sum, as in Replicas
+                part.set_force_sum_reduction_for_comms(True)  # gloo knows no other
+        for name, table in model.named_buffers(recurse=False):
+            setattr(model, name, table.to(device))
+
+    def loss_sum(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """As `Parallel.loss_sum`, through FSDP."""
+        loss: Tensor = self._module(tokens, targets)
+        return loss
 
 
 class Replicas(Parallel):
@@ -96,6 +134,26 @@ def _summed(bucket: Any) -> torch.futures.Future[Tensor]:
     return future
 
 
-def parallelize(model: Llama, ranks: Ranks) -> Parallel:
-    """The model as these ranks train it."""
+def parallelize(model: Llama, device: torch.device, ranks: Ranks, how: str = "auto") -> Parallel:
+    """The model, new and on the CPU, moved to `device` as these ranks train it.
+
+    how: as `TrainConfig.parallel`; auto is ddp. Raises E_CONFIG where it does not go with the ranks.
+    """
+    check_parallel(ranks, how)
+    if ranks.world > 1 and how == "fsdp":
+        return Shards(model, device, ranks.world)
+    model.to(device)
     return Replicas(model, ranks) if ranks.world > 1 else Parallel(model)
+
+
+def check_parallel(ranks: Ranks, how: str) -> None:
+    """Refuse a way of sharing that these ranks cannot go. Raises E_CONFIG."""
+    if ranks.world > 1 and how == "none":
+        message = f"--parallel none é um processo só, e o torchrun iniciou {ranks.world}."
+        hint = "Tire --parallel none, ou inicie o ptbr-slm sem o torchrun."
+    elif ranks.world == 1 and how == "fsdp":
+        message = "--parallel fsdp reparte o modelo entre processos, e aqui há um só."
+        hint = "Use --parallel auto (também continua um treino fsdp), ou --set ranks=2."
+    else:
+        return
+    raise SlmError("E_CONFIG", message, where=f"--parallel {how}", hint=hint)
