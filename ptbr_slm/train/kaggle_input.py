@@ -20,6 +20,7 @@ from ptbr_slm.system import kaggle_root
 from ptbr_slm.train.checkpoint import TrainState, checkpoint_bytes, list_checkpoints, read_state
 from ptbr_slm.train.config import AUTO, TrainConfig
 from ptbr_slm.train.events import Listener
+from ptbr_slm.train.history import NAME as SESSIONS
 from ptbr_slm.train.retention import make_room
 
 _DEEPEST = 8
@@ -50,8 +51,8 @@ def bring_newer(
     """Copy the newest complete checkpoint of this run that is newer than step `than`; None where none is.
 
     Where several runs qualify, those without `differences` in their settings come first. A corrupt one is
-    named and skipped. The run's metrics.jsonl comes along. Raises E_DISK_FULL, and E_CONFIG_CHANGED before copying
-    where the settings differ and config.allow_config_change is not set.
+    named and skipped. The run's metrics.jsonl comes along. Raises E_DISK_FULL; and E_CONFIG_CHANGED, before
+    copying, where the settings differ and config.allow_config_change is not set.
     """
     found = []
     for path, body in _states_below(kaggle_root() / "input"):
@@ -88,8 +89,8 @@ def _another_course(source: Path, changed: str) -> SlmError:
         "E_CONFIG_CHANGED",
         f"este treino já começou numa versão anterior do notebook, com outra configuração: {changed}.",
         where=source,
-        hint="Repita com os valores de antes, aceite os novos com --allow-config-change, ou comece outro treino "
-        "com --resume never.",
+        hint="Repita com os valores de antes, aceite os novos com --allow-config-change, ou comece outro "
+        "treino com --resume never.",
     )
 
 
@@ -104,9 +105,10 @@ def _copy(source: Path, config: TrainConfig) -> TrainState:
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copy)  # contents only: the mount's folders and files are read-only
         state = read_state(temporary)
-        history = source.parent.parent / "metrics.jsonl"
-        if history.is_file():  # first: a kill in between leaves no run without its past
-            write_bytes(config.output / "metrics.jsonl", history.read_bytes())
+        for name in ("metrics.jsonl", SESSIONS):  # first: a kill in between leaves no run without its past
+            past = source.parent.parent / name
+            if past.is_file():
+                write_bytes(config.output / name, past.read_bytes())
     write_text(target.parent / "latest", target.name + "\n")
     return state
 

@@ -181,6 +181,8 @@ def test_a_second_session_goes_on_from_the_first_ones_output(tmp_path, wheel, nl
     run = second.working / "runs" / "meu-modelo"
     assert "Treino completo: 12 passos" in said and (run / "final" / "model.safetensors").is_file()
     assert (second.working / "modelo" / "model.onnx").is_file()
+    sessions = json.loads((run / "report" / "report.json").read_text(encoding="utf-8"))["sessions"]
+    assert [session["reason"] for session in sessions] == ["max_time", "complete"]
     assert {path.name for path in second.working.iterdir()} == {"dados", "modelo", "runs"}
     assert "\x1b[" not in said  # no bar: each redraw would be an output of the cell
 
