@@ -161,8 +161,8 @@ def error_table(found: list[Measured]) -> str:
 def worst(found: list[Measured]) -> str:
     """The largest errors of all."""
     return (
-        f"what autograd holds, largest error {100 * _worst(found, 'saved'):.1f} %; peak of forward and backward, "
-        f"{100 * _worst(found, 'peak'):.1f} %"
+        f"what autograd holds, largest error {100 * _worst(found, 'saved'):.1f} %; peak of forward and "
+        f"backward, {100 * _worst(found, 'peak'):.1f} %"
     )
 
 

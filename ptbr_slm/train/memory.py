@@ -271,6 +271,8 @@ class _Step:
         gradients = FP32 * (self.head + self.tokens * self.model.hidden_size)
         everything = sum(self.held()) + self.ends()
         part = below * self.head  # a chunk's share of the head's gradient, before it is added in fp32
+        if below and rows < self.tokens and self.device == "cpu":
+            part += FP32 * self.head  # which the CPU's addition of two formats casts into a new tensor first
         return [_Instant("loss", self.copies(kept, head=True), everything, logits, gradients + part)]
 
     def _layer_instant(self, index: int) -> _Instant:
