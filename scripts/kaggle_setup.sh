@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Instala o ptbr-slm num notebook do Kaggle sem trocar o PyTorch que já está lá, e examina o ambiente.
+# O caderno pronto (ptbr-slm kaggle init) faz o mesmo na primeira célula.
 set -euo pipefail
 
 usage() {
@@ -11,14 +12,15 @@ O PyTorch que já está no ambiente não é trocado.
 
 Opções:
   --wheels PASTA        instala sem internet, a partir desta pasta de wheels
-                        (um Dataset seu, como /kaggle/input/ptbr-slm-wheels)
+                        (um Dataset seu; para achar a pasta:
+                        find /kaggle/input -name "ptbr_slm-*.whl")
   --make-wheels PASTA   só prepara essa pasta, num computador com internet, para virar Dataset
   --python-version 3.12 versão do Python do Kaggle, para --make-wheels
   -h, --help            mostra esta ajuda
 
 Exemplos:
   !bash ptbr-slm/scripts/kaggle_setup.sh
-  !bash ptbr-slm/scripts/kaggle_setup.sh --wheels /kaggle/input/ptbr-slm-wheels
+  !bash ptbr-slm/scripts/kaggle_setup.sh --wheels /kaggle/input/datasets/USUARIO/ptbr-slm-wheels
 TEXT
 }
 
@@ -100,7 +102,7 @@ trap 'rm -f "$constraints"' EXIT
 
 if [[ -n "$wheels" ]]; then
   [[ -d "$wheels" ]] || fail "a pasta de wheels não existe: $wheels" \
-    "Confira em «Add input» se o Dataset está no notebook; veja os nomes com: ls /kaggle/input"
+    "Confira em «Add input» se o Dataset está no notebook; ache a pasta com: find /kaggle/input -name '*.whl'"
   echo "Instalando sem internet, de $wheels ..."
   "$python" -m pip install --quiet --no-index --find-links "$wheels" -c "$constraints" "ptbr-slm[$extras]"
 else

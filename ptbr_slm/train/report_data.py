@@ -75,6 +75,7 @@ def summary(run: Path, plan: Plan, state: TrainState, course: Course) -> dict[st
         "loss": _first_and_last(course.points("loss")),
         "bits_per_byte": _first_and_last(course.points("bits_per_byte", "eval")),
         **_speed(course),
+        "cooldown": _without(course.of("cooldown")[-1], "event") if course.of("cooldown") else None,
         "skipped_steps": state.skipped_steps,
         "lowest_scale": min(course.values("scale"), default=None),
         "rollbacks": [_without(record, "event") for record in course.of("rollback")],

@@ -45,6 +45,12 @@ def facts(found: Found) -> list[tuple[str, str]]:
         best = f" (a menor, {number(bits['best'], 4)}, no passo {number(bits['best_step'])})"
         rows.append(("bits por byte na validação", number(bits["last"], 4)
                      + (best if bits["best_step"] != bits["last_step"] else "")))  # fmt: skip
+    if found["cooldown"]:
+        cooled, step = found["cooldown"].get("bits_per_byte"), found["cooldown"]["step"]
+        what = f": {number(cooled, 4)} bits por byte" if cooled else ""
+        rows.append(
+            ("modelo resfriado no fim da sessão", f"em final/, a partir do passo {number(step)}{what}")
+        )
     return rows + _speed(found) + _trouble(found)
 
 

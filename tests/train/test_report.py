@@ -69,13 +69,14 @@ def test_everything_that_was_recorded_is_told(write):
     ]  # fmt: skip
     rollback = {"event": "rollback", "step": 20, "from_step": 25, "message": "A perda saltou no passo 25"}
     evaluation = {"event": "eval", "step": 59, "bits_per_byte": 1.25}
-    folder = write([*FULL, rollback, evaluation], sessions)
+    cooldown = {"event": "cooldown", "step": 50, "until_step": 59, "bits_per_byte": 1.1875}
+    folder = write([*FULL, rollback, evaluation, cooldown], sessions)
     page = (folder / "report.html").read_text("utf-8")
     text = (folder / "report.md").read_text("utf-8")
     for shown in (page, text):
         for fact in ("46.000 tokens/s", "8,00 GiB", "19,0 % do pico da placa", "0,059 kWh", "1,2500",
                      "abc123", "torch 2.11.0", "20/11/2026 08:00", "11h30min", "tempo da sessão", "em curso",
-                     "1, no passo 25", "em pedaços menores"):  # fmt: skip
+                     "1, no passo 25", "em pedaços menores", "1,1875 bits por byte"):  # fmt: skip
             assert fact in shown, fact
     assert command in text and "meus dados&#x27; | sort" in page
     for title in ("perda (nats por token)", "bits por byte", "escala do fp16", "tokens por segundo",
