@@ -53,7 +53,7 @@ def state_bytes(model: ModelConfig, optimizer: str) -> int:
 def buffer_bytes(model: ModelConfig, optimizer: str, *, precision: str, ranks: int = 1) -> int:
     """What the optimizer keeps allocated for its updates: nothing but for Muon's Newton-Schulz.
 
-    That holds two buffers for the largest batch of matrices of one shape, two for its Gram matrices, and with
+    That holds two buffers for the largest batch of matrices of one shape, four for its Gram matrices, and with
     several ranks one for everybody's (`train.optim.newton_schulz`, `train.optim.muon`).
     """
     if optimizer != "muon":
@@ -64,7 +64,7 @@ def buffer_bytes(model: ModelConfig, optimizer: str, *, precision: str, ranks: i
         mine = -(-batch // ranks)
         largest, gram = max(largest, mine * m * n), max(gram, mine * m * m)
     size = 2 if precision == "bf16" else FP32
-    return size * (2 * largest + 2 * gram + (ranks * largest if ranks > 1 else 0))
+    return size * (2 * largest + 4 * gram + (ranks * largest if ranks > 1 else 0))
 
 
 def _muon_shapes(model: ModelConfig) -> dict[tuple[int, int], int]:

@@ -52,14 +52,16 @@ def test_singular_values_come_near_one_and_directions_stay(m, n):
     assert torch.allclose(aligned, values.sort(descending=True).values, atol=0.7) and aligned.min() > 0.6
 
 
-def test_it_is_torchs_formula_in_fp32():
-    x = gradient(1, 48, 96)[0]
+@pytest.mark.parametrize(("n", "error"), [(64, 1e-5), (96, 1e-3)])
+def test_it_is_torchs_formula_in_fp32(n, error):
+    """Wide matrices go through their Gram matrices, whose rounding is a hundredth of bf16's."""
+    x = gradient(1, 48, n)[0]
     wanted = x / x.norm()
     for a, b, c in JORDAN:
         gram = wanted @ wanted.T
         wanted = a * wanted + (b * gram + c * gram @ gram) @ wanted
     ours = orthogonal(x[None], JORDAN)[0]
-    assert torch.allclose(ours, wanted, atol=1e-5)
+    assert (ours - wanted).norm() < error * wanted.norm()
     theirs = bf16_reference(x, JORDAN[0], len(JORDAN), 1e-7).float()
     assert torch.nn.functional.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0) > 0.99
 

@@ -18,7 +18,7 @@ from ptbr_slm.train.optim.newton_schulz import NewtonSchulz, compute_dtype, upda
 from ptbr_slm.train.ranks import ALONE, Ranks
 
 BATCH_ELEMENTS = 1 << 23
-"""Numbers orthogonalised at once on a rank: 32 MiB a buffer in fp32, of which there are two to four."""
+"""Numbers orthogonalised at once on a rank: 32 MiB a buffer in fp32, of which there are two, and squares."""
 
 
 @dataclass(frozen=True, slots=True)
