@@ -56,7 +56,7 @@ def main() -> None:
             f"Relative error of the gradient (of hidden states / of the head), {ROWS} rows of {WIDTH}, V = "
             f"{VOCABULARY:,}, chunks of {CHUNK} rows, against fp64. Measured.",
             table(["mean over, tokens", *VARIANTS], rows),
-            "Logits and their gradients at V = 32,000, by the sizes of the tensors that exist at once. Computed.",
+            "Logits and their gradients at V = 32,000, by the sizes of what exists at once. Computed.",
             table(["tokens", "plain", "chunked fp32 (CPU)", "chunked fp16 (GPU)"], sizes()),
         ]
     )

@@ -4,9 +4,9 @@
 
 A small model (4 layers x 128, two heads of 64) is trained from the same weights on the same windows, with and
 without QK-norm, at rising learning rates (AdamW, warm-up and cosine, clipped at 1). fp16 is the CPU's
-autocast with a GradScaler: products rounded as on a T4, some accumulated in another order. Prints Markdown: the
+autocast with a GradScaler: products rounded as on a T4, some accumulated in another order. In Markdown: the
 training loss over the last tenth of the steps, its worst value after the warm-up, skipped steps, and the
-largest attention score (scaled, before softmax) of the finished model; fp16 overflows above 65,504.
+largest attention score (scaled, before softmax) of the finished model. fp16 overflows above 65,504.
 """
 
 from __future__ import annotations
