@@ -53,8 +53,8 @@ def state_bytes(model: ModelConfig, optimizer: str) -> int:
 def buffer_bytes(model: ModelConfig, optimizer: str, *, precision: str, ranks: int = 1) -> int:
     """What the optimizer keeps allocated for its updates: nothing but for Muon's Newton-Schulz.
 
-    That holds two buffers for the largest batch of matrices of one shape, four for its Gram matrices, and with
-    several ranks one for everybody's (`train.optim.newton_schulz`, `train.optim.muon`).
+    That holds two buffers for the largest batch of matrices of one shape, four for its Gram matrices, and
+    with several ranks one for everybody's (`train.optim.newton_schulz`, `train.optim.muon`).
     """
     if optimizer != "muon":
         return 0
