@@ -167,3 +167,15 @@ def test_a_step_allocates_nothing_of_size_after_a_weight_has_changed():
         optimizer.step()
     largest = max(event.self_cpu_memory_usage for event in seen.events())
     assert largest < 4 * 64 * 192  # the smallest matrix of the layers
+
+
+def test_an_overflowing_fp16_step_leaves_muons_weights_and_momentum():
+    model = Llama(SHAPE).initialize(3).train()
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    optimizer = build_optimizer(model, OptimizerConfig(name="muon", learning_rate=0.01))
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    result = optimizer_step(model, optimizer, [rows()], precision=Precision("fp16", ""), scaler=scaler,
+                            gradient_clip=1.0)  # fmt: skip
+    assert not result.applied and scaler.get_scale() == 2.0**39
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
+    assert not any(state["momentum"].any() for state in optimizer.state.values() if "momentum" in state)
