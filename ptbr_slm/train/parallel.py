@@ -52,6 +52,10 @@ class Parallel:
     def agree_on_weights(self) -> None:
         """Give every rank the main one's weights, once they are loaded."""
 
+    def drop_step(self) -> None:
+        """Forget a step that all ranks gave up before its last backward pass; all of them call it."""
+        self.model.zero_grad(set_to_none=True)
+
 
 class Shards(Parallel):
     """FSDP2: each rank holds its part of weights, gradients and moments; layers are gathered as they are used.
@@ -94,13 +98,17 @@ class Replicas(Parallel):
     def __init__(self, model: Llama, ranks: Ranks) -> None:
         super().__init__(model)
         self.ranks = ranks
-        cuda = model.embed.weight.device.type == "cuda"
+        self._ddp: Any = None
+        self._wrap()
+
+    def _wrap(self) -> None:
+        device = self.model.embed.weight.device
         with warnings.catch_warnings():
             # Later versions rename broadcast_buffers; 2.10, on Kaggle, knows no other name.
             warnings.simplefilter("ignore", FutureWarning)
             self._ddp = DistributedDataParallel(
-                LossSum(model),
-                device_ids=[model.embed.weight.device.index] if cuda else None,
+                LossSum(self.model),
+                device_ids=[device.index] if device.type == "cuda" else None,
                 broadcast_buffers=False,  # RoPE tables: the same everywhere
                 init_sync=False,  # no weights yet: see agree_on_weights
                 gradient_as_bucket_view=True,  # or 4 bytes a parameter more (reference, training C)
@@ -117,6 +125,12 @@ class Replicas(Parallel):
         """Gradients stay on this rank in all but the last."""
         with nullcontext() if last else self._ddp.no_sync():
             yield
+
+    def drop_step(self) -> None:
+        """As `Parallel.drop_step`; a DDP whose last forward pass had no backward would send gradients too early."""
+        super().drop_step()
+        self._ddp = None  # its buckets go before the new ones come
+        self._wrap()
 
     def agree_on_weights(self) -> None:
         """The main rank's weights for all: files that differ between machines would go unseen for ever."""

@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 DATA_TIMEOUT = timedelta(minutes=30)
 """For gradients and losses: no rank is ever further behind than a step, an evaluation or a sample."""
+WORD_TIMEOUT = timedelta(seconds=60)
+"""For the store in which a rank leaves why it went."""
 CONTROL_TIMEOUT = timedelta(days=7)
 """For words between the ranks: the others wait with one while the main rank prepares data or writes a checkpoint.
 A rank that dies ends the wait at once, since its connections close."""
@@ -168,9 +170,9 @@ def join_ranks(device: str = "auto") -> Iterator[Ranks]:
         torch.cuda.set_device(local_rank)
         _avoid_peer_access(torch.cuda.get_device_name(local_rank))
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-    store, _, _ = next(rendezvous("env://", timeout=DATA_TIMEOUT))
-    own = dist.PrefixStore("ptbr-slm", store)
-    dist.init_process_group(backend, store=own, rank=rank, world_size=world, timeout=DATA_TIMEOUT)
+    dist.init_process_group(backend, rank=rank, world_size=world, timeout=DATA_TIMEOUT)
+    # A connection of its own: a group that waits for a lost rank may hold the other one.
+    own, _, _ = next(rendezvous("env://", rank, world, timeout=WORD_TIMEOUT))
     try:
         yield Ranks(rank, world, local_rank, dist.new_group(backend="gloo", timeout=CONTROL_TIMEOUT))
     except Lost:
@@ -186,7 +188,7 @@ def join_ranks(device: str = "auto") -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
-_WORD = "why"
+_WORD = "ptbr-slm/why"
 
 
 def _leave_word(store: dist.Store, error: BaseException) -> None:

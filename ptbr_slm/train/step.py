@@ -173,11 +173,11 @@ def _accumulate(
         said = str(error).splitlines()[0]
     # Outside the except block, whose traceback would keep every tensor of the partial step alive.
     share = None
-    parallel.model.zero_grad(set_to_none=True)
     if together and said:
         raise OutOfMemoryAmongOthers(said)
     if not together:
         ranks.any(True)
+    parallel.drop_step()
     raise OutOfMemory(said or "on another rank")
 
 
