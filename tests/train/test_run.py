@@ -40,7 +40,8 @@ def test_a_run_writes_the_layout_of_the_design(settings, recorder, weights):
     run = config.output
     assert (result.status, result.exit_code, result.step, result.tokens) == ("done", 0, 8, 8 * 64)
     assert {p.name for p in run.iterdir()} == {
-        "config.resolved.toml", "metrics.jsonl", "sessions.jsonl", "lock", "checkpoints", "final", "report"}  # fmt: skip
+        "config.resolved.toml", "metrics.jsonl", "sessions.jsonl", "lock", "checkpoints", "final",
+        "report"}  # fmt: skip
     assert (run / "checkpoints" / "latest").read_text() == "step-00000008\n"
     assert [p.name for p in list_checkpoints(run / "checkpoints")] == ["step-00000008", "step-00000004"]
     assert {p.name for p in (run / "report").iterdir()} == {
