@@ -31,6 +31,7 @@ class Case:
     loss: str = "auto"
     optimizer: str = "adamw"
     compile: bool = False
+    parallel: str = "auto"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,6 +128,7 @@ def cases(wanted: Wanted) -> Iterator[Case]:
         return
     for base in bases:
         yield from _variants(base)
+    yield from (replace(base, label="compile", compile=True) for base in bases)  # last: it takes a minute
 
 
 def _variants(base: Case) -> Iterator[Case]:
@@ -135,4 +137,5 @@ def _variants(base: Case) -> Iterator[Case]:
     yield replace(base, label="checkpointing full", checkpointing="full")
     yield replace(base, label="checkpointing none", checkpointing="none")
     yield replace(base, label="perda plain", loss="plain")
-    yield replace(base, label="compile", compile=True)
+    if base.ranks > 1:
+        yield replace(base, label="fsdp", parallel="fsdp")

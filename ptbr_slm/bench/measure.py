@@ -28,6 +28,7 @@ from ptbr_slm.train.loop import Trainer
 from ptbr_slm.train.metrics import MetricsLog
 from ptbr_slm.train.plan import Plan, make_plan
 from ptbr_slm.train.ranks import Ranks, join_ranks
+from ptbr_slm.train.shards import fill
 from ptbr_slm.train.step import OutOfMemory, is_out_of_memory
 
 FEW, MANY = 1, 4
@@ -86,6 +87,7 @@ def _config(case: Case, folder: Path) -> TrainConfig:
         checkpointing=case.checkpointing,
         loss=case.loss,
         compile=case.compile,
+        parallel=case.parallel,
         device=case.device,
         max_steps=1_000_000,
         optimizer=OptimizerConfig(name=case.optimizer),
@@ -102,15 +104,27 @@ class _Measurement:
         self.case, self.plan, self.ranks, self.folder = case, plan, ranks, folder
         self.before = peak_rss()
         self.first_loss: float | None = None
+        self.warning = ""
         self.trainer = Trainer(plan, data, data.load_tokenizer(), self, ranks)
-        self.trainer.model.initialize(0)
+        fill(self.trainer.model, lambda model: model.initialize(0))
         self.trainer.model.train()
         self.trainer.parallel.agree_on_weights()
+        if case.compile:
+            self._compile()
+
+    def _compile(self) -> None:
+        """Compile the layers as `train --compile` does. Raises RuntimeError where it would go on without."""
+        from ptbr_slm.train.compile import compile_for
+
+        if not compile_for(self.trainer):
+            raise RuntimeError(self.warning)
 
     def event(self, record: Mapping[str, Any]) -> None:
         """Listen to the trainer: the first loss tells whether this is a training at all."""
         if record["event"] == "step" and self.first_loss is None:
             self.first_loss = record["loss"]
+        if record["event"] == "warning":
+            self.warning = str(record["message"])
 
     def progress(self, done: float, status: str) -> None:
         """Nobody watches."""

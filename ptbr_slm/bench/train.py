@@ -20,8 +20,10 @@ from ptbr_slm.config import model_config
 from ptbr_slm.system import cpu_cores, find_gpus, installed_version, memory_bytes
 from ptbr_slm.version import __version__
 
-START_S = 45.0
+START_S = 90.0
 """Seconds that a process may take before its first step, and the end of a step that is under way."""
+COMPILE_S = 180.0
+"""What torch.compile may take on top: 42 s for a tiny layer on one core (`train.compile`)."""
 PATIENCE = 6.0
 """A case may take so many times its measuring time before it is given up: a first step compiles kernels."""
 
@@ -98,7 +100,7 @@ def _alone(case: Case, left_s: float) -> Result:
         asked, answer = Path(folder) / "case.json", Path(folder) / "result.json"
         asked.write_text(json.dumps(asdict(case)), encoding="utf-8")
         command = [sys.executable, "-m", "ptbr_slm.bench.measure", str(asked), str(answer)]
-        limit = START_S + PATIENCE * case.seconds
+        limit = START_S + PATIENCE * case.seconds + (COMPILE_S if case.compile else 0.0)
         process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
         )

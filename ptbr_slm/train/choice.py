@@ -203,7 +203,7 @@ def does_not_fit(request: Request, machine: Machine, size: str | None, least: Se
 
 
 def _changes(free: Request, machine: Machine, size: str | None) -> Iterator[tuple[str, Request]]:
-    if machine.ranks > 1 and free.parallel == "ddp":
+    if machine.ranks > 1 and free.parallel == "ddp" and free.optimizer == "adamw":
         yield "--parallel fsdp", replace(free, parallel="fsdp")
     if machine.kind == "cuda" and free.optimizer == "adamw":
         yield "--optimizer adamw8bit", replace(free, optimizer="adamw8bit")
