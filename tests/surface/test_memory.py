@@ -199,3 +199,14 @@ def test_a_value_that_makes_no_sense_is_refused_by_its_flag(change: dict[str, ob
     with pytest.raises(SlmError) as caught:
         estimate(GROUPED, **(good | change))  # type: ignore[arg-type]
     assert caught.value.code == "E_CONFIG" and caught.value.where == flag
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_peak_holds_where_the_loss_takes_several_chunks(precision: str) -> None:
+    """With 32,000 tokens a chunk has 524 rows on a CPU; adding the second one's gradient costs a cast there."""
+    model = replace(GROUPED, vocab_size=32_000, num_layers=1, max_seq_len=600)
+    predicted = estimate(
+        model, batch_size=1, seq_len=600, checkpoint_every=1, precision=precision, device="cpu"
+    )
+    measured = measured_peak(network(model, 1, "formed in forward"), 1, 600, PRECISIONS[precision])
+    assert transient(predicted) == pytest.approx(measured, rel=0.05)
