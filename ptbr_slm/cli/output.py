@@ -81,9 +81,14 @@ class Output:
         sys.stderr.flush()
 
     @contextmanager
-    def progress(self, description: str, total: float | None = None) -> Iterator[Progress]:
-        """A bar on a terminal, a line each 30 s elsewhere, nothing with `--quiet`."""
-        progress = _bar(description, total) if self._terminal() else Progress(description, total, self)
+    def progress(
+        self, description: str, total: float | None = None, *, eta: bool = True
+    ) -> Iterator[Progress]:
+        """A bar on a terminal, a line each 30 s elsewhere, nothing with `--quiet`.
+
+        eta: whether the bar tells the time left; not where the status knows better.
+        """
+        progress = _bar(description, total, eta) if self._terminal() else Progress(description, total, self)
         with progress:
             yield progress
 
@@ -126,7 +131,7 @@ def in_notebook(environment: Mapping[str, str]) -> bool:
     return "JPY_PARENT_PID" in environment or "KAGGLE_KERNEL_RUN_TYPE" in environment
 
 
-def _bar(description: str, total: float | None) -> Progress:
+def _bar(description: str, total: float | None, eta: bool) -> Progress:
     from rich import progress as rich_progress
     from rich.console import Console
 
@@ -138,7 +143,7 @@ def _bar(description: str, total: float | None) -> Progress:
                 rich_progress.TextColumn("{task.description}"),
                 rich_progress.BarColumn(bar_width=24),
                 rich_progress.TaskProgressColumn(),
-                rich_progress.TimeRemainingColumn(compact=True),
+                *([rich_progress.TimeRemainingColumn(compact=True)] if eta else []),
                 rich_progress.TextColumn("{task.fields[status]}"),
                 console=Console(stderr=True),
                 transient=True,

@@ -48,7 +48,7 @@ def run_training(out: Output, settings: TrainConfig) -> Report:
 def _train(out: Output, settings: TrainConfig) -> Report:
     from ptbr_slm.train.run import train
 
-    with out.progress("treinando", total=1.0) as bar:
+    with out.progress("treinando", total=1.0, eta=False) as bar:
         return train_report(train(settings, Printer(out, bar)))
 
 

@@ -104,7 +104,7 @@ def panels(course: Course) -> list[Panel]:
     ]
     scale = [(step, math.log2(value)) for step, value in course.points("scale") if value > 0]
     mfu = "mfu" if course.points("mfu") else "mfu_gemm"
-    of = "da placa" if mfu == "mfu" else "de um produto de matrizes medido"
+    of = "do pico da placa" if mfu == "mfu" else "de um produto medido"
     candidates = [
         Panel(title="perda (nats por token)", points=course.points("loss"), smooth=True, decimals=3,
               marks=marks),
@@ -115,7 +115,7 @@ def panels(course: Course) -> list[Panel]:
         Panel(title="escala do fp16 (expoente de 2)", points=scale),
         Panel(title="tokens por segundo", points=course.points("tokens_per_second")),
         Panel(title="memória máxima (GiB)", points=course.points("memory_bytes", factor=2**-30), decimals=2),
-        Panel(title=f"aproveitamento do pico {of} (%)", points=course.points(mfu, factor=100.0), decimals=1),
+        Panel(title=f"MFU {of} (%)", points=course.points(mfu, factor=100.0), decimals=1),
         Panel(title="energia das GPUs na sessão (kWh)", points=course.points("energy_kwh"), decimals=3),
     ]  # fmt: skip
     return [panel for panel in candidates if panel.points]

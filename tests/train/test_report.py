@@ -177,4 +177,7 @@ def test_the_page_fits_a_phone_and_a_desk_and_asks_nobody_for_anything(write, tm
             )
             assert tops.count(tops[0]) == columns and len(tops) == 8
             assert len(asked) == 1  # itself
+            clear = """[...document.querySelectorAll('.painel')].every(p => p.querySelector('.titulo')
+              .getBoundingClientRect().right < p.querySelector('.valor').getBoundingClientRect().left)"""
+            assert page.evaluate(clear)
         browser.close()
