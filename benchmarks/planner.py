@@ -9,6 +9,7 @@ Bytes do not depend on how busy the machine is. docs/benchmarks.md says what is 
 from __future__ import annotations
 
 import argparse
+import gc
 import statistics
 import sys
 from collections.abc import Iterator
@@ -79,6 +80,7 @@ def measure(sizes: list[str]) -> Iterator[Measured]:
                     for loss in LOSSES:
                         sys.stderr.write(f"{size} {batch_size} x {seq_len} {precision} {every} {loss}\n")
                         yield one(size, batch_size, seq_len, precision, every, loss)
+                        gc.collect()  # autograd's cycles hold a whole model each: 17 GB without this
 
 
 def one(
