@@ -218,7 +218,7 @@ class Llama(nn.Module):
         A sum, so that a step of any number of micro-batches divides once by all its target tokens.
         """
         z_loss = self.z_loss if self.training else 0.0
-        if self.loss == "plain":
+        if self.loss == "plain" and torch.is_grad_enabled():  # evaluation takes as little memory as it can
             return plain_cross_entropy(self(tokens).flatten(0, 1), targets.flatten(), z_loss)
         tied = self.config.tie_embeddings and torch.is_grad_enabled()
         shared = SharedGradient() if tied else None

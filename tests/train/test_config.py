@@ -65,7 +65,7 @@ def test_unknown_key_names_the_nearest(key, near):
 BAD = """
 seq_len=0 seq_len=1.5 seq_len=true batch_size=-1 schedule.kind=linear precision=int8 seed=-1
 optimizer.learning_rate=0 optimizer.learning_rate=nan optimizer.beta1=1 optimizer.name=lion
-checkpointing=every:0
+checkpointing=every:0 loss=liger z_loss=-1
 checkpoint.keep=0 evaluation.prompts=Olá max_time=11 max_time=0s seq_len schedule.cooldown_fraction=1.5
 optimizer.weight_decay=-0.1 =3 model=3
 """.split()  # noqa: SIM905

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ptbr_slm.config import ModelConfig
 from ptbr_slm.loss import IGNORE, SharedGradient, linear_cross_entropy, plain_cross_entropy, tied_embedding
 from ptbr_slm.loss_chunks import CHUNK_BYTES, chunk_rows
+from ptbr_slm.model import Llama
+from ptbr_slm.train.evaluate import HeldOut, bits_per_byte
+from ptbr_slm.train.precision import Precision, PrecisionName
+from ptbr_slm.train.step import optimizer_step
 
 ROWS, WIDTH, VOCABULARY = 96, 64, 512
 SCALE = 65_536.0
@@ -190,21 +197,43 @@ def test_logits_of_8k_tokens_at_32k_take_at_most_a_third_of_a_gibibyte() -> None
         assert rows * 32_000 * 4 <= CHUNK_BYTES[device]
 
 
+def peak_of(work: Callable[[], object]) -> int:
+    """Most bytes that PyTorch's allocator held during it."""
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
+        work()
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    running = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        running += event.nbytes()
+        peak = max(peak, running)
+    return peak
+
+
+@pytest.mark.parametrize("kind", ["chunked", "plain"])
+def test_evaluation_makes_a_chunk_of_logits_at_a_time_whatever_training_does(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CHUNK_BYTES, "cpu", 1 << 18)
+    shape = ModelConfig(vocab_size=8192, hidden_size=16, num_layers=1, num_heads=1, num_kv_heads=1,
+                        head_dim=16, intermediate_size=16, max_seq_len=64)  # fmt: skip
+    model = Llama(shape).initialize(0).eval()
+    model.loss = kind
+    inputs = np.random.default_rng(0).integers(0, 8192, (8, 64))
+    text = HeldOut(inputs, inputs, 1000)
+    peak = peak_of(lambda: bits_per_byte(model, text, 8, Precision("fp32", "")))
+    assert peak < 0.1 * 4 * inputs.size * 8192
+
+
 def test_measured_peak_of_the_loss_is_a_chunk_and_the_gradients() -> None:
     """On the CPU by PyTorch's allocator: far below the three (N, V) tensors of plain cross-entropy."""
     rows, width, vocabulary = 2048, 16, 16_000
     hidden = torch.randn(rows, width, requires_grad=True)
     weight = torch.randn(vocabulary, width, requires_grad=True)
     targets = torch.randint(0, vocabulary, (rows,))
-    with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
-    ) as profile:
-        linear_cross_entropy(hidden, weight, targets, scale=torch.tensor(1 / rows)).backward()
-    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
-    running = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        running += event.nbytes()
-        peak = max(peak, running)
+    scale = torch.tensor(1 / rows)
+    peak = peak_of(lambda: linear_cross_entropy(hidden, weight, targets, scale=scale).backward())
     logits = 4 * rows * vocabulary
     expected = 4 * (chunk_rows(rows, vocabulary, "cpu") * vocabulary + (rows + vocabulary) * width)
     assert peak == pytest.approx(expected, rel=0.1) and peak < 0.6 * logits
@@ -218,3 +247,49 @@ def test_chunks_cover_all_rows_evenly(tokens: int, vocabulary: int) -> None:
     chunks = math.ceil(tokens / rows)
     assert 1 <= rows <= tokens and (chunks - 1) * rows < tokens
     assert chunks == 1 or rows - tokens / chunks <= 1
+
+
+def small(**settings: object) -> Llama:
+    shape = ModelConfig(vocab_size=200, hidden_size=32, num_layers=1, num_heads=1, num_kv_heads=1,
+                        head_dim=32, intermediate_size=32, max_seq_len=32)  # fmt: skip
+    model = Llama(shape).initialize(0).train()
+    for name, value in settings.items():
+        setattr(model, name, value)
+    return model
+
+
+def test_z_loss_counts_in_training_and_not_in_evaluation() -> None:
+    tokens = torch.randint(0, 200, (2, 9), generator=torch.Generator().manual_seed(0))
+    losses = {}
+    for z_loss in (0.0, 0.1):
+        for kind in ("chunked", "plain"):
+            model = small(loss=kind, z_loss=z_loss)
+            trained = model.loss_sum(tokens[:, :-1], tokens[:, 1:]).item()
+            with torch.no_grad():
+                losses[kind, z_loss] = trained, model.eval().loss_sum(tokens[:, :-1], tokens[:, 1:]).item()
+    for kind in ("chunked", "plain"):
+        assert losses[kind, 0.1][1] == losses[kind, 0.0][1] == pytest.approx(losses[kind, 0.0][0], rel=1e-6)
+        expected = 16 * 0.1 * math.log(200) ** 2  # 16 tokens of a model that knows nothing
+        assert losses[kind, 0.1][0] - losses[kind, 0.0][0] == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_training_step_makes_three_products_with_the_head_and_plains_gradients(
+    precision: PrecisionName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = [np.random.default_rng(seed).integers(0, 200, (2, 10)) for seed in range(3)]
+    found = {}
+    for kind in ("plain", "chunked"):
+        if kind == "chunked":
+            monkeypatch.setattr("ptbr_slm.loss._Recomputed.apply", None)  # what would take a fourth
+        model = small(loss=kind)
+        scaler = torch.amp.GradScaler("cpu") if precision == "fp16" else None
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        result = optimizer_step(
+            model, optimizer, batches, precision=Precision(precision, ""), scaler=scaler, gradient_clip=0.0
+        )
+        found[kind] = result, {name: p.grad for name, p in model.named_parameters()}
+    assert found["chunked"][0].loss == pytest.approx(found["plain"][0].loss, rel=1e-5)
+    for name, gradient in found["plain"][1].items():
+        assert gradient is not None and found["chunked"][1][name] is not None
+        assert error(found["chunked"][1][name], gradient) < (3e-6 if precision == "fp32" else 2e-3), name
