@@ -42,6 +42,7 @@ OURS: dict[str, Any] = {
     "optimizer.name": "muon",
     "optimizer.learning_rate": 3e-3,
     "schedule.kind": "wsd",
+    "schedule.warmup_steps": 20,
     "schedule.cooldown_fraction": 0.5,
     "device": "cpu",
     "precision": "fp32",
