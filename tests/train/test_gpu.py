@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ptbr_slm.config import ModelConfig
+from ptbr_slm.loss import linear_cross_entropy
 from ptbr_slm.model import Llama
 from ptbr_slm.train.config import OptimizerConfig
 from ptbr_slm.train.memory import estimate
@@ -64,3 +65,21 @@ def test_the_planner_is_within_15_percent_of_the_measured_peak(checkpoint_every)
         CONFIG, batch_size=ROWS, seq_len=LENGTH, checkpoint_every=checkpoint_every, precision="fp16"
     )
     assert abs((planned.total - planned.context) / measured - 1) < 0.15
+
+
+@pytest.mark.parametrize("tokens", [1_024, 524_288])
+@pytest.mark.parametrize("known", [True, False])
+def test_chunked_loss_in_fp16_is_within_one_in_a_thousand_of_fp32_on_the_card(tokens, known):
+    draw = torch.Generator().manual_seed(0)
+    hidden = torch.randn(2048, 256, generator=draw).cuda().requires_grad_()
+    weight = (torch.randn(32_000, 256, generator=draw) * 0.05).cuda().requires_grad_()
+    targets = torch.randint(0, 32_000, (2048,), generator=draw).cuda()
+    factor = 65_536 / tokens
+    exact = torch.nn.functional.cross_entropy(hidden @ weight.t(), targets, reduction="sum")
+    wanted = torch.autograd.grad(exact * factor, (hidden, weight))
+    with torch.autocast("cuda", torch.float16):
+        scale = torch.tensor(factor, device="cuda") if known else None
+        loss = linear_cross_entropy(hidden, weight, targets, scale=scale, rows=512)
+    assert loss.item() == pytest.approx(exact.item(), rel=1e-3)
+    for found, right in zip(torch.autograd.grad(loss * factor, (hidden, weight)), wanted, strict=True):
+        assert found.isfinite().all() and float((found - right).norm() / right.norm()) < 1e-3
