@@ -1,7 +1,7 @@
 """The curves of a run as SVG, small multiples that share the axis of steps. Drawn here: no plotting library.
 
-Each panel stands alone (`Panel.svg`), so that a page can lay them out in as many columns as fit; `sheet` puts
-all of them into one picture.
+Each panel stands alone (`draw`), so that a page can lay them out in as many columns as fit; `sheet` puts all
+of them into one picture.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Panel:
     marks: Sequence[tuple[float, str]] = field(default=())
     """(step, what happened): dashed lines, with a text that a mouse shows."""
 
-    def svg(self, steps: tuple[float, float], *, position: str = "") -> str:
+    def svg(self, steps: tuple[float, float]) -> str:
         """The panel over these steps (first, last); '' where it has no finite value."""
         points = finite(self.points)
         if not points:
@@ -67,7 +67,7 @@ class Panel:
             ]
         newest = number(line[-1][1], decimals)
         return (
-            f'<svg class="painel" viewBox="0 0 {WIDTH} {HEIGHT}" {position}role="img" '
+            f'<svg class="painel" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
             f'aria-label="{html.escape(title)}, no fim {newest}">'
             f'<text class="titulo" x="4" y="16">{html.escape(title)}</text>'
             f'<text class="valor" x="{WIDTH - RIGHT}" y="16">{newest}</text>{"".join(parts)}</svg>'
@@ -87,31 +87,32 @@ STYLE = (
 """CSS of the panels; a page may set --texto and --linha."""
 
 
-def sheet(panels: Sequence[Panel], columns: int = 2) -> str:
-    """All panels that have something to show, in one SVG file on white."""
+def draw(panels: Sequence[Panel]) -> list[str]:
+    """The SVG of each panel that has something to show, all over the same steps."""
     steps = common_steps(panels)
-    shown = [panel for panel in panels if finite(panel.points)]
-    rows = max(1, -(-len(shown) // columns))
+    return [drawing for panel in panels if (drawing := panel.svg(steps))]
+
+
+def sheet(drawings: Sequence[str], columns: int = 2) -> str:
+    """These panels in one SVG file, on white."""
+    rows = max(1, -(-len(drawings) // columns))
     width, height = columns * (WIDTH + 16) + 16, rows * (HEIGHT + 16) + 16
-    body = "".join(
-        panel.svg(
-            steps,
-            position=f'x="{16 + index % columns * (WIDTH + 16)}" y="{16 + index // columns * (HEIGHT + 16)}" '
-            f'width="{WIDTH}" height="{HEIGHT}" ',
-        )
-        for index, panel in enumerate(shown)
-    )
+    placed = []
+    for index, drawing in enumerate(drawings):
+        x, y = 16 + index % columns * (WIDTH + 16), 16 + index // columns * (HEIGHT + 16)
+        place = f'<svg x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}"'
+        placed.append(drawing.replace("<svg", place, 1))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
         f'height="{height}"><style>{STYLE}</style><rect width="100%" height="100%" fill="#fff"/>'
-        f"{body}</svg>\n"
+        f"{''.join(placed)}</svg>\n"
     )
 
 
 def common_steps(panels: Sequence[Panel]) -> tuple[float, float]:
     """The first and the last step of any panel, at least one step apart."""
-    steps = [x for panel in panels for x, _ in finite(panel.points)] or [0.0]
-    first, last = min(steps), max(steps)
+    ends = [x for panel in panels if panel.points for x in (panel.points[0][0], panel.points[-1][0])]
+    first, last = min(ends, default=0.0), max(ends, default=0.0)
     return (first, last) if last > first else (first - 0.5, first + 0.5)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from ptbr_slm.storage.atomic import atomic_folder, write_text
 from ptbr_slm.train.checkpoint import TrainState
 from ptbr_slm.train.config_file import to_toml
-from ptbr_slm.train.curves import sheet
+from ptbr_slm.train.curves import draw, sheet
 from ptbr_slm.train.curves import smoothed as smoothed  # find-lr draws with it, too
 from ptbr_slm.train.plan import Plan
 from ptbr_slm.train.report_data import Course, panels, summary
@@ -21,7 +21,7 @@ def write_report(run: Path, plan: Plan, state: TrainState) -> Path:
     """Write run/report from the run's records, replacing an earlier one. Returns the folder."""
     course = Course(run)
     found = summary(run, plan, state, course)
-    curves, toml = panels(course), to_toml(plan.config)
+    curves, toml = draw(panels(course)), to_toml(plan.config)
     with atomic_folder(run / "report") as folder:
         write_text(folder / "loss.svg", sheet(curves))
         write_text(folder / "samples.md", samples_page(course.of("sample")))

@@ -20,6 +20,7 @@ from ptbr_slm.train.metrics import read_metrics
 from ptbr_slm.train.plan import Plan
 
 Records = list[dict[str, Any]]
+_NUMBERS = (int, float)
 
 
 class Course:
@@ -27,6 +28,7 @@ class Course:
 
     def __init__(self, run: Path) -> None:
         self.by_event: dict[str, Records] = {}
+        self._points: dict[tuple[str, str], list[Point]] = {}
         for record in read_metrics(run / "metrics.jsonl"):
             self.by_event.setdefault(record["event"], []).append(record)
         self.sessions = read_history(run)
@@ -38,11 +40,14 @@ class Course:
 
     def points(self, name: str, event: str = "step", factor: float = 1.0) -> list[Point]:
         """(step, value) of a field, wherever it is a finite number."""
-        return [
-            (float(record["step"]), factor * record[name])
-            for record in self.of(event)
-            if isinstance(record.get(name), int | float) and math.isfinite(record[name])
-        ]
+        found = self._points.get((name, event))
+        if found is None:
+            found = self._points[name, event] = [
+                (float(record["step"]), value)
+                for record in self.of(event)
+                if isinstance(value := record.get(name), _NUMBERS) and math.isfinite(value)
+            ]
+        return found if factor == 1.0 else [(step, factor * value) for step, value in found]
 
     def values(self, name: str, event: str = "step") -> list[float]:
         """The finite values of a field."""

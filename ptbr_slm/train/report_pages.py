@@ -9,7 +9,6 @@ from typing import Any
 
 from ptbr_slm.brazilian import number
 from ptbr_slm.train.curves import STYLE as CURVES_STYLE
-from ptbr_slm.train.curves import Panel, common_steps
 from ptbr_slm.train.status import duration
 
 Found = dict[str, Any]
@@ -194,16 +193,15 @@ _STYLE = (
 )
 
 
-def html_page(found: Found, curves: Sequence[Panel], toml: str) -> str:
-    """report.html: one file, no script, nothing from the network."""
-    steps = common_steps(curves)
+def html_page(found: Found, curves: Sequence[str], toml: str) -> str:
+    """report.html: one file, no script, nothing from the network. curves: as `draw` gives them."""
     rows = "".join(f"<tr><td>{_safe(n)}</td><td>{_safe(v)}</td></tr>" for n, v in facts(found))
     quotes = "".join(
         f"<blockquote><b>{_safe(s['prompt'])}</b>{_safe(s['text'])}</blockquote>" for s in found["samples"]
     )
     parts = [
         f"<h1>Treino {_safe(found['run'])}</h1>\n<table class='fatos'>{rows}</table>\n",
-        f"<h2>Curvas</h2>\n<div class='curvas'>{''.join(panel.svg(steps) for panel in curves)}</div>\n",
+        f"<h2>Curvas</h2>\n<div class='curvas'>{''.join(curves)}</div>\n",
         f"<h2>O que o modelo escreve</h2>\n{quotes or '<p>Nenhuma amostra foi escrita.</p>'}\n",
     ]
     if found["sessions"]:

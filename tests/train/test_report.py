@@ -16,7 +16,7 @@ import pytest
 
 from ptbr_slm.config import model_config
 from ptbr_slm.train.config import TrainConfig
-from ptbr_slm.train.curves import MOST_POINTS, Panel, axis, sheet, thinned
+from ptbr_slm.train.curves import MOST_POINTS, Panel, axis, draw, sheet, thinned
 from ptbr_slm.train.precision import choose_precision
 from ptbr_slm.train.report import write_report
 from ptbr_slm.train.run import train
@@ -138,7 +138,7 @@ def test_an_axis_has_a_few_round_ticks_around_the_values(values):
 
 
 def test_small_values_are_shown_with_their_power_of_ten():
-    svg = sheet([Panel(title="taxa", points=[(1.0, 0.0015), (2.0, 0.0005)])])
+    svg = sheet(draw([Panel(title="taxa", points=[(1.0, 0.0015), (2.0, 0.0005)])]))
     assert "taxa (×10⁻³)" in svg and ">0,50<" in svg
 
 
