@@ -43,8 +43,8 @@ def cooldown(progress: float, fraction: float, shape: str = "linear") -> float:
 def cooldown_factor(done: float, shape: str = "linear") -> float:
     """Factor of the stable rate when `done` (0 to 1) of a cooldown is over: 1 before it, 0 after it.
 
-    `linear` falls evenly; `1-sqrt` falls faster at first and spends longer at small rates (Hägele et al., 2024,
-    arXiv:2405.18392).
+    `linear` falls evenly; `1-sqrt` falls faster at first and spends longer at small rates
+    (Hägele et al., 2024, arXiv:2405.18392).
     """
     done = min(1.0, max(0.0, done))
     return 1 - (math.sqrt(done) if shape == "1-sqrt" else done)
