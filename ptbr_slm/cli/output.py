@@ -6,6 +6,7 @@ Modes: for people (default), `--json` (one document, or JSON lines), `--quiet` (
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -62,7 +63,7 @@ class Output:
     def event(self, data: Mapping[str, Any]) -> None:
         """Print one JSON line on stdout, in `--json` mode only."""
         if self.mode is Mode.JSON:
-            self._stdout(json.dumps(data, ensure_ascii=False, allow_nan=False) + "\n")
+            self._stdout(json.dumps(_known(data), ensure_ascii=False, allow_nan=False) + "\n")
 
     def stream(self, text: str) -> None:
         """Print a piece of generated text on stdout at once, except in `--json` mode."""
@@ -122,6 +123,14 @@ class Progress:
             self._last = now
             share = f" {100 * done / self.total:.0f} %" if self.total else f" {done:.0f}"
             self.output.note(f"{self.description}{share}  {status}".rstrip())
+
+
+def _known(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with null for NaN and infinity, which are no JSON."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in data.items()
+    }
 
 
 def in_notebook(environment: Mapping[str, str]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -89,4 +90,9 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _dump(record: Mapping[str, Any]) -> str:
-    return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+    # NaN and infinity are no JSON: null. A gradient that overflowed must not end a run at its own record.
+    known = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in record.items()
+    }
+    return json.dumps(known, ensure_ascii=False, allow_nan=False) + "\n"

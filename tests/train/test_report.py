@@ -14,9 +14,11 @@ from xml.etree import ElementTree
 
 import pytest
 
+from ptbr_slm.cli.output import Mode, Output
 from ptbr_slm.config import model_config
 from ptbr_slm.train.config import TrainConfig
 from ptbr_slm.train.curves import MOST_POINTS, Panel, axis, draw, sheet, thinned
+from ptbr_slm.train.metrics import MetricsLog
 from ptbr_slm.train.precision import choose_precision
 from ptbr_slm.train.report import write_report
 from ptbr_slm.train.run import train
@@ -181,3 +183,12 @@ def test_the_page_fits_a_phone_and_a_desk_and_asks_nobody_for_anything(write, tm
               .getBoundingClientRect().right < p.querySelector('.valor').getBoundingClientRect().left)"""
             assert page.evaluate(clear)
         browser.close()
+
+
+def test_a_record_that_is_not_a_number_never_ends_a_run(tmp_path, capsys):
+    record = {"event": "rollback", "step": 3, "grad_norm": float("inf"), "loss": float("nan"), "tokens": 7}
+    with MetricsLog(tmp_path / "metrics.jsonl", 0) as metrics:
+        metrics.write(record)
+    Output(Mode.JSON).event(record)
+    for line in ((tmp_path / "metrics.jsonl").read_text(), capsys.readouterr().out):
+        assert json.loads(line) == {**record, "grad_norm": None, "loss": None}
