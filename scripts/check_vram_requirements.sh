@@ -7,7 +7,9 @@ usage() {
 Uso: bash scripts/check_vram_requirements.sh [opções] [TAMANHO...]
 
 Mostra a conta de memória do treino dos tamanhos 400m e 800m (ou dos que você pedir) contra a
-placa desta máquina; sem placa NVIDIA, contra uma T4 do Kaggle. Tudo calculado por «ptbr-slm info».
+placa desta máquina; sem placa NVIDIA, contra uma T4 do Kaggle. No fim de cada tamanho, o que o
+treino escolheria com --batch-size auto em uma placa e em duas. Tudo calculado por «ptbr-slm info»;
+para medir, «ptbr-slm bench train».
 
 Opções:
   --batch-size N   sequências por micro-lote (padrão: 1)
