@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -51,7 +52,8 @@ class History:
     def note(self, record: Mapping[str, Any]) -> None:
         """Keep what metrics.jsonl does not: that the memory ran out, or a warning."""
         if record.get("event") in NOTED:
-            self._write({"time": _now(), **record})
+            with suppress(SlmError):  # a full disk is told by what needs the disk
+                self._write({"time": _now(), **record})
 
     def __enter__(self) -> History:
         return self
@@ -62,7 +64,8 @@ class History:
         if self._ended or error is None:
             return
         reason = error.code if isinstance(error, SlmError) else type(error).__name__
-        self._write({"event": "end", "time": _now(), "step": None, "reason": reason})
+        with suppress(SlmError):  # nothing here may hide `error`
+            self._write({"event": "end", "time": _now(), "step": None, "reason": reason})
 
     def _write(self, record: Mapping[str, Any]) -> None:
         with os_errors(self._path), self._path.open("a", encoding="utf-8", newline="\n") as file:

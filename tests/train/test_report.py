@@ -16,8 +16,10 @@ import pytest
 
 from ptbr_slm.cli.output import Mode, Output
 from ptbr_slm.config import model_config
+from ptbr_slm.errors import SlmError
 from ptbr_slm.train.config import TrainConfig
 from ptbr_slm.train.curves import MOST_POINTS, Panel, axis, draw, sheet, thinned
+from ptbr_slm.train.history import History, read_history
 from ptbr_slm.train.metrics import MetricsLog
 from ptbr_slm.train.precision import choose_precision
 from ptbr_slm.train.report import write_report
@@ -192,3 +194,25 @@ def test_a_record_that_is_not_a_number_never_ends_a_run(tmp_path, capsys):
     Output(Mode.JSON).event(record)
     for line in ((tmp_path / "metrics.jsonl").read_text(), capsys.readouterr().out):
         assert json.loads(line) == {**record, "grad_norm": None, "loss": None}
+
+
+def test_the_history_never_hides_what_ended_the_session(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    with pytest.raises(SlmError, match="cheio"), History(run, 0, {}) as history:
+        shutil.rmtree(run)  # nothing can be written any more
+        history.note({"event": "warning", "message": "quase"})
+        raise SlmError("E_DISK_FULL", "o disco está cheio.", hint="Libere espaço.")
+
+
+def test_a_session_that_failed_or_was_killed_says_so(tmp_path):
+    with pytest.raises(SlmError), History(tmp_path, 0, {}):
+        raise SlmError("E_TRAINING_DIVERGED", "a perda explodiu.", hint="")
+    History(tmp_path, 5, {})  # killed: no end
+    with History(tmp_path, 5, {}) as history:
+        history.end(9, "complete")
+    assert [(s["step"], s["reason"]) for s in read_history(tmp_path)] == [
+        (0, "E_TRAINING_DIVERGED"),
+        (5, None),
+        (5, "complete"),
+    ]
