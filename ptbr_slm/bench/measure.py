@@ -26,8 +26,9 @@ from ptbr_slm.train.config import AUTO, CheckpointConfig, EvaluationConfig, Opti
 from ptbr_slm.train.launch import launch
 from ptbr_slm.train.loop import Trainer
 from ptbr_slm.train.metrics import MetricsLog
+from ptbr_slm.train.out_of_memory import NAME as MICRO_BATCH
 from ptbr_slm.train.plan import Plan, make_plan
-from ptbr_slm.train.ranks import Ranks, join_ranks
+from ptbr_slm.train.ranks import Ranks, join_ranks, restarts
 from ptbr_slm.train.shards import fill
 from ptbr_slm.train.step import OutOfMemory, is_out_of_memory
 
@@ -69,12 +70,21 @@ def on_rank(case: Case, folder: Path) -> Result:
         plan = ranks.from_main(lambda: make_plan(_config(case, folder), data.load_tokenizer(), ranks.world))
         if plan.device.type == "cuda":
             plan = replace(plan, device=torch.device("cuda", ranks.local_rank))
+        if restarts():
+            return _after_a_death(case, plan, folder)
         try:
             return _Measurement(case, plan, data, ranks, folder).result()
         except (RuntimeError, OutOfMemory, MemoryError) as error:
             if not isinstance(error, OutOfMemory | MemoryError) and not is_out_of_memory(error):
                 raise
             return _planned(case, plan, "oom", "a memória acabou")
+
+
+def _after_a_death(case: Case, plan: Plan, folder: Path) -> Result:
+    """The agent has started all ranks again: a measurement would be of something else."""
+    if (folder / "run" / MICRO_BATCH).exists():
+        return _planned(case, plan, "oom", "a memória acabou num dos processos")
+    return _planned(case, plan, "error", "um dos processos morreu")
 
 
 def _config(case: Case, folder: Path) -> TrainConfig:
