@@ -9,7 +9,6 @@ Bytes do not depend on how busy the machine is. docs/benchmarks.md says what is 
 from __future__ import annotations
 
 import argparse
-import gc
 import statistics
 import sys
 from collections.abc import Iterator
@@ -31,7 +30,7 @@ CPU = torch.device("cpu")
 SHAPES: dict[str, tuple[tuple[tuple[int, int], ...], tuple[PrecisionName, ...]]] = {
     "nano": (((2, 256), (4, 512), (2, 1024)), ("fp32", "bf16")),
     "mini": (((1, 256), (2, 512), (1, 1024)), ("fp32", "bf16")),
-    "85m": (((1, 128), (1, 512)), ("fp32",)),
+    "85m": (((1, 64), (1, 128)), ("fp32",)),
 }
 """Size -> (batch_size, seq_len) to measure, and precisions; bf16 is emulated here and slow."""
 POLICIES = (0, 2, 1)
@@ -80,7 +79,6 @@ def measure(sizes: list[str]) -> Iterator[Measured]:
                     for loss in LOSSES:
                         sys.stderr.write(f"{size} {batch_size} x {seq_len} {precision} {every} {loss}\n")
                         yield one(size, batch_size, seq_len, precision, every, loss)
-                        gc.collect()  # autograd's cycles hold a whole model each: 17 GB without this
 
 
 def one(
@@ -110,18 +108,19 @@ def saved_bytes(llama: Llama, forward) -> int:  # type: ignore[no-untyped-def]
     """Bytes of the distinct storages that autograd packs, parameters and buffers left out."""
     llama.backward_scale, scale = None, llama.backward_scale
     owned = {t.untyped_storage().data_ptr() for t in [*llama.parameters(), *llama.buffers()]}
-    kept: dict[int, torch.Tensor] = {}
+    kept: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         pointer = tensor.untyped_storage().data_ptr()
         if pointer not in owned:
-            kept.setdefault(pointer, tensor)
-        return tensor
+            kept[pointer] = tensor.untyped_storage().nbytes()
+        # Without its history: a hook that holds on to the graph that holds it is a cycle that nothing frees.
+        return tensor.detach()
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         forward()
     llama.backward_scale = scale
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    return sum(kept.values())
 
 
 def peak_bytes(forward) -> int:  # type: ignore[no-untyped-def]
