@@ -170,9 +170,14 @@ def join_ranks(device: str = "auto") -> Iterator[Ranks]:
         torch.cuda.set_device(local_rank)
         _avoid_peer_access(torch.cuda.get_device_name(local_rank))
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-    dist.init_process_group(backend, rank=rank, world_size=world, timeout=DATA_TIMEOUT)
-    # A connection of its own: a group that waits for a lost rank may hold the other one.
-    own, _, _ = next(rendezvous("env://", rank, world, timeout=WORD_TIMEOUT))
+    # The agent's store outlives the ranks: without a prefix for each start, gloo reads a dead rank's address.
+    # Two connections, since a group that waits for a lost rank may hold the one it was given.
+    prefix = f"ptbr-slm/{restarts()}"
+    store, own = (
+        dist.PrefixStore(prefix, next(rendezvous("env://", rank, world, timeout=timeout))[0])
+        for timeout in (DATA_TIMEOUT, WORD_TIMEOUT)
+    )
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=DATA_TIMEOUT)
     try:
         yield Ranks(rank, world, local_rank, dist.new_group(backend="gloo", timeout=CONTROL_TIMEOUT))
     except Lost:
@@ -188,7 +193,7 @@ def join_ranks(device: str = "auto") -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
-_WORD = "ptbr-slm/why"
+_WORD = "why"
 
 
 def _leave_word(store: dist.Store, error: BaseException) -> None:

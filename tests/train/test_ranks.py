@@ -1,0 +1,121 @@
+"""Several ranks compute what one computes: gradients, losses, weights, checkpoints, in copies and in shards."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ptbr_slm.errors import SlmError
+from ptbr_slm.model import Llama
+from ptbr_slm.storage.model_folder import check_model_folder
+from ptbr_slm.train.checkpoint import read_state, restore
+from ptbr_slm.train.parallel import check_parallel
+from ptbr_slm.train.ranks import ALONE, Ranks, _avoid_peer_access, check_shares
+
+sys.path.insert(0, str(Path(__file__).parent))
+import two_ranks
+
+
+def free_port() -> str:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return str(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory, tokenizer_file: Path) -> Path:
+    """The folder in which two real gloo ranks left the outcome of all cases; one launch for all tests."""
+    folder, port = tmp_path_factory.mktemp("ranks"), free_port()
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, two_ranks.__file__, folder, tokenizer_file],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ
+            | {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+               "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+    errors = [rank.communicate(timeout=120)[1] for rank in ranks]
+    assert all((folder / f"done.{rank}").exists() for rank in (0, 1)), "\n".join(errors)
+    return folder
+
+
+@pytest.mark.parametrize("case", two_ranks.CASES)
+def test_two_ranks_compute_what_one_computes(played, case):
+    alone = two_ranks.play(case, ALONE)
+    main, other = (dict(np.load(played / f"{case}.{rank}.npz")) for rank in (0, 1))
+    half = "scaled" in case  # fp16 rounds its products by 2^-11, and micro-batches are cut differently
+    scale = max(np.abs(value).max() for key, value in alone.items() if key.startswith("gradient"))
+    for key, value in alone.items():
+        if key.startswith("gradient"):
+            assert np.abs(main[key] - value).max() <= (2e-3 if half else 1e-6) * scale, key
+        elif key.startswith("weight"):
+            np.testing.assert_allclose(main[key], value, atol=2e-2 if half else 2e-4, err_msg=key)
+        else:
+            np.testing.assert_allclose(main[key], value, rtol=2e-3 if half else 1e-5, err_msg=key)
+            assert np.array_equal(main[key], other[key]), f"{key} differs between the ranks"
+
+
+def test_the_fp16_case_skips_a_step_on_both_ranks(played):
+    for case in ("scaled", "sharded, scaled"):
+        main, other = (dict(np.load(played / f"{case}.{rank}.npz")) for rank in (0, 1))
+        assert not main["applied"].all() and main["applied"].any()
+        assert np.array_equal(main["applied"], other["applied"]) and main["scale"] == other["scale"] < 2**18
+
+
+def test_one_process_goes_on_from_shards(played, tokenizer_file):
+    checkpoint = played / "fsdp" / "step-00000002"
+    check_model_folder(checkpoint)
+    assert read_state(checkpoint).step == 2
+    assert len(list((checkpoint / "training" / "shards").glob("*.safetensors"))) == 2
+    again, calm = (two_ranks.Run("even", ALONE) for _ in range(2))
+    restore(checkpoint, again.model, again.optimizer)
+    for number in range(3):
+        calm.step(number)
+    again.step(2)
+    for key, value in calm.weights().items():
+        np.testing.assert_allclose(again.weights()[key], value, atol=2e-4, err_msg=key)
+    assert Llama.from_folder(checkpoint).config == again.model.config
+
+
+def test_a_step_with_fewer_sequences_than_ranks_is_refused_with_what_to_change(settings):
+    check_shares(settings({"batch_size": 1, "grad_accum": 3}), Ranks(0, 2))
+    with pytest.raises(SlmError) as caught:
+        check_shares(settings({"batch_size": 1, "grad_accum": 1}), Ranks(0, 2))
+    assert caught.value.code == "E_CONFIG" and "--grad-accum 2" in caught.value.hint
+
+
+def test_shares_cover_every_sequence_once_and_evenly():
+    for world in (1, 2, 3, 8):
+        for count in (8, 9, 31):
+            pieces = [Ranks(rank, world).share(count) for rank in range(world)]
+            assert [i for piece in pieces for i in range(count)[piece]] == list(range(count))
+            sizes = [piece.stop - piece.start for piece in pieces]
+            assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize(("ranks", "how"), [(Ranks(0, 2), "none"), (ALONE, "fsdp")])
+def test_a_way_of_sharing_that_the_ranks_cannot_go_is_refused(ranks, how):
+    with pytest.raises(SlmError) as caught:
+        check_parallel(ranks, how)
+    assert f"--parallel {how}" in caught.value.where
+
+
+def test_nccl_leaves_peer_access_alone_on_t4s_unless_told_otherwise(monkeypatch):
+    monkeypatch.setenv("NCCL_P2P_DISABLE", "0")
+    _avoid_peer_access("Tesla T4")
+    assert os.environ["NCCL_P2P_DISABLE"] == "0"
+    monkeypatch.delenv("NCCL_P2P_DISABLE")
+    _avoid_peer_access("NVIDIA A100-SXM4-40GB")
+    assert "NCCL_P2P_DISABLE" not in os.environ
+    _avoid_peer_access("Tesla T4")
+    assert os.environ["NCCL_P2P_DISABLE"] == "1"
+    monkeypatch.delenv("NCCL_P2P_DISABLE")

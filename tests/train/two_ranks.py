@@ -1,0 +1,169 @@
+"""One of two ranks: plays every case of `CASES` and leaves what came out. Started by test_ranks.py."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ptbr_slm import faults
+from ptbr_slm.config import ModelConfig
+from ptbr_slm.errors import SlmError
+from ptbr_slm.model import Llama
+from ptbr_slm.tokenizer import Tokenizer
+from ptbr_slm.train.checkpoint import TrainState, restore, write_checkpoint
+from ptbr_slm.train.config import OptimizerConfig
+from ptbr_slm.train.evaluate import HeldOut, bits_per_byte
+from ptbr_slm.train.optim import build_optimizer
+from ptbr_slm.train.parallel import parallelize
+from ptbr_slm.train.precision import Precision
+from ptbr_slm.train.ranks import Ranks, join_ranks
+from ptbr_slm.train.shards import fill, gather, is_sharded
+from ptbr_slm.train.step import OutOfMemory, OutOfMemoryAmongOthers, optimizer_step
+
+SHAPE = ModelConfig(vocab_size=300, hidden_size=64, num_layers=3, num_heads=2, num_kv_heads=1, head_dim=32,
+                    intermediate_size=96, max_seq_len=32)  # fmt: skip
+CPU = torch.device("cpu")
+STEPS = 4
+CASES = {
+    # name: (sequences of a step, rows of a micro-batch, parallel, precision, tied embedding)
+    "even": (8, 2, "ddp", "fp32", True),
+    "uneven": (3, 1, "ddp", "fp32", True),
+    "scaled": (6, 2, "ddp", "fp16", True),
+    "sharded": (8, 2, "fsdp", "fp32", True),
+    "sharded, uneven": (5, 1, "fsdp", "fp32", False),
+    "sharded, scaled": (4, 2, "fsdp", "fp16", True),
+    "shared muon": (4, 2, "ddp", "fp32", True),
+}
+
+
+def rows(count: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(5, 300, (count, 17))
+
+
+class Run:
+    """A few steps of one case."""
+
+    def __init__(self, name: str, ranks: Ranks) -> None:
+        self.sequences, self.rows, parallel, precision, tied = CASES[name]
+        self.ranks, self.precision = ranks, Precision(precision, "")  # type: ignore[arg-type]
+        self.model = Llama(ModelConfig(**{**SHAPE_FIELDS, "tie_embeddings": tied}))
+        self.parallel = parallelize(self.model, CPU, ranks, "auto" if ranks.world == 1 else parallel)
+        fill(self.model, lambda model: model.initialize(3))
+        optimizer = "muon" if "muon" in name else "adamw"
+        self.optimizer = build_optimizer(
+            self.model, OptimizerConfig(name=optimizer, learning_rate=0.01), ranks
+        )
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**18) if precision == "fp16" else None
+
+    def step(self, number: int):
+        mine = rows(self.sequences, number)[self.ranks.share(self.sequences)]
+        batches = [mine[i : i + self.rows] for i in range(0, len(mine), self.rows)]
+        return optimizer_step(self.model, self.optimizer, batches, precision=self.precision, scaler=self.scaler,
+                              gradient_clip=1.0, parallel=self.parallel, ranks=self.ranks)  # fmt: skip
+
+    def weights(self) -> dict[str, np.ndarray]:
+        whole = gather(self.model, self.ranks)
+        return {} if is_sharded(whole) else whole.to_hf_weights()
+
+    def gradients(self) -> dict[str, np.ndarray]:
+        found = {}
+        for name, parameter in self.model.named_parameters():
+            gradient = parameter.grad
+            found[name] = (gradient.full_tensor() if hasattr(gradient, "full_tensor") else gradient).numpy()
+        return found
+
+
+SHAPE_FIELDS = {name: getattr(SHAPE, name) for name in SHAPE.__dataclass_fields__}
+
+
+def play(name: str, ranks: Ranks) -> dict[str, np.ndarray]:
+    """Losses, norms, the first step's gradients and the weights after STEPS steps."""
+    run = Run(name, ranks)
+    first = run.step(0)
+    out = {f"gradient {key}": value.copy() for key, value in run.gradients().items()}
+    results = [first, *(run.step(number) for number in range(1, STEPS))]
+    out["loss"] = np.array([result.loss for result in results])
+    out["norm"] = np.array([result.grad_norm for result in results])
+    out["applied"] = np.array([result.applied for result in results])
+    if run.scaler is not None:
+        out["scale"] = np.array(run.scaler.get_scale())
+    text = HeldOut(rows(5, 99)[:, :-1], rows(5, 99)[:, 1:], 100)
+    out["bits"] = np.array(bits_per_byte(run.parallel, text, 1, run.precision, ranks))
+    return out | {f"weight {key}": value for key, value in run.weights().items()}
+
+
+def out_of_memory(ranks: Ranks) -> None:
+    """A rank that runs out before the gradients meet: all drop the step, and it can be done again."""
+    for fault in ("oom@step.forward:1:1", "oom@step.backward:1:1", "oom@step.forward:2:1"):
+        run, calm = Run("even", ranks), Run("even", ranks)
+        os.environ[faults.VARIABLE] = fault
+        faults.reset()
+        try:
+            run.step(0)
+        except OutOfMemory as error:
+            assert not isinstance(error, OutOfMemoryAmongOthers)
+        else:
+            raise AssertionError("not raised")
+        del os.environ[faults.VARIABLE]
+        assert all(parameter.grad is None for parameter in run.model.parameters())
+        run.rows = 1
+        assert abs(run.step(0).loss - calm.step(0).loss) < 1e-5
+        for ours, theirs in zip(run.model.parameters(), calm.model.parameters(), strict=True):
+            assert torch.allclose(ours, theirs, atol=2e-4)
+
+
+def words(ranks: Ranks) -> None:
+    assert ranks.from_main(lambda: {"said": ranks.rank}) == {"said": 0}
+    assert ranks.any(ranks.rank == 1) and not ranks.any(False)
+    assert ranks.total(ranks.rank + 1) == 3 and ranks.exchange([ranks.rank]) == [[0.0], [1.0]]
+
+    def fail() -> None:
+        raise SlmError("E_DISK_FULL", "cheio", where="aqui", hint="apague")
+
+    try:
+        ranks.from_main(fail)
+    except SlmError as error:
+        assert (error.code, error.where, error.hint) == ("E_DISK_FULL", "aqui", "apague")
+    else:
+        raise AssertionError("only the main rank heard of it")
+
+
+def checkpoints(ranks: Ranks, folder: Path) -> None:
+    """Two steps, saved in shards and whole; each read back both ways, and a third step."""
+    tokenizer, third = Tokenizer.load(Path(sys.argv[2])), {}
+    for name, where in (("sharded", "fsdp"), ("even", "ddp")):
+        run = Run(name, ranks)
+        run.step(0)
+        run.step(1)
+        write_checkpoint(
+            folder / where, run.model, run.optimizer, tokenizer, TrainState(step=2), keep=2, ranks=ranks
+        )
+        run.step(2)
+        third[where] = run.weights()
+    for origin in third:
+        for name in ("sharded", "even"):
+            again = Run(name, ranks)
+            restore(folder / origin / "step-00000002", again.model, again.optimizer)
+            again.step(2)
+            for key, value in again.weights().items() if ranks.main else ():
+                np.testing.assert_allclose(value, third[origin][key], atol=1e-4)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    folder = Path(sys.argv[1])
+    with join_ranks("cpu") as ranks:
+        words(ranks)
+        for name in CASES:
+            np.savez(folder / f"{name}.{ranks.rank}.npz", **play(name, ranks))
+        out_of_memory(ranks)
+        checkpoints(ranks, folder)
+    (folder / f"done.{ranks.rank}").touch()
+
+
+if __name__ == "__main__":
+    main()
