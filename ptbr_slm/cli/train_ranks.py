@@ -55,7 +55,9 @@ def _train(out: Output, settings: TrainConfig) -> Report:
 def _rank(
     settings: TrainConfig, mode: Mode, debug: bool, launched: bool = True
 ) -> Report | SlmError | KeyboardInterrupt:
-    """One rank's whole life; its answer is for the process that started it. Raises what a restart may mend."""
+    """One rank's whole life; its answer is for the process that started it. Raises what a restart may
+    mend.
+    """
     from ptbr_slm.train.launch import StopBeforeTraining, hear_signals
     from ptbr_slm.train.ranks import Lost
 

@@ -1,11 +1,13 @@
-"""Several GPUs, one command: torchrun's elastic agent starts a process for each and starts all again if one dies.
+"""Several GPUs, one command: torchrun's elastic agent starts a process for each and starts all again if one
+dies.
 
-A rank answers with a value: a finished run, a stopped one and an error that the user can mend are all answers, after
-which nothing is started again. Only a process that dies, or is lost to the others, is a failure.
+A rank answers with a value: a finished run, a stopped one and an error that the user can mend are all
+answers, after which nothing is started again. Only a process that dies, or is lost to the others, is a
+failure.
 
-Signals: the ranks leave the process group of their parent, so that Ctrl-C reaches the parent alone; it passes each
-signal on to each rank exactly once, and a rank that is still starting finds it waiting. The agent's own way, which
-gives the ranks 30 seconds to save, is switched off.
+Signals: the ranks leave the process group of their parent, so that Ctrl-C reaches the parent alone; it
+passes each signal on to each rank exactly once, and a rank that is still starting finds it waiting. The
+agent's own way, which gives the ranks 30 seconds to save, is switched off.
 """
 
 from __future__ import annotations
@@ -120,7 +122,9 @@ def hear_signals() -> None:
 
 
 def _leave_without(parent: int) -> None:
-    """Nobody waits for the answer once the parent was killed; its death itself came as a SIGINT, which saved."""
+    """Nobody waits for the answer once the parent was killed; its death itself came as a SIGINT, which
+    saved.
+    """
     while os.getppid() == parent:
         time.sleep(0.2)
     os._exit(Exit.INTERRUPTED)
@@ -134,8 +138,9 @@ def _stop_before_training(number: int, frame: Any) -> None:
 def _passing_signals_on() -> Iterator[list[int]]:
     """SIGINT and SIGTERM that reach this process go to all its ranks; yields the list of those that came.
 
-    The main thread blocks them, which its children inherit: a rank that is still importing is not killed by one,
-    but finds it when it is ready. Another thread, where they are not blocked, takes them for this process.
+    The main thread blocks them, which its children inherit: a rank that is still importing is not killed by
+    one, but finds it when it is ready. Another thread, where they are not blocked, takes them for this
+    process.
     """
     asked: list[int] = []
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):

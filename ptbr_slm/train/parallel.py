@@ -58,7 +58,8 @@ class Parallel:
 
 
 class Shards(Parallel):
-    """FSDP2: each rank holds its part of weights, gradients and moments; layers are gathered as they are used.
+    """FSDP2: each rank holds its part of weights, gradients and moments; layers are gathered as they are
+    used.
 
     For models that do not fit on one card. Gradients are summed in the backward pass of every micro-batch:
     keeping them whole until the last would take the memory that sharding saves.
@@ -73,8 +74,8 @@ class Shards(Parallel):
         self._module = LossSum(model)
         for block in model.layers:
             fully_shard(block, mesh=mesh)
-        # What is left: embedding, tied or untied head, last norm. Cut again after each forward pass: an evaluation
-        # is followed by no backward pass that would do it, and parameters() must give the parts.
+        # What is left: embedding, tied or untied head, last norm. Cut again after each forward pass: an
+        # evaluation is followed by no backward pass that would do it, and parameters() must give the parts.
         fully_shard(self._module, mesh=mesh, reshard_after_forward=True)
         for part in self._module.modules():
             if isinstance(part, FSDPModule):
@@ -127,7 +128,9 @@ class Replicas(Parallel):
             yield
 
     def drop_step(self) -> None:
-        """As `Parallel.drop_step`; a DDP whose last forward pass had no backward would send gradients too early."""
+        """As `Parallel.drop_step`; a DDP whose last forward pass had no backward would send gradients too
+        early.
+        """
         super().drop_step()
         self._ddp = None  # its buckets go before the new ones come
         self._wrap()

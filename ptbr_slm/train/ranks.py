@@ -1,8 +1,9 @@
 """Who trains together: this process's place among the ranks, and the few words that they exchange.
 
-A run's course does not depend on the number of ranks: an optimizer step takes `batch_size * grad_accum` sequences
-in all, and each rank computes its share of them. Only `Ranks.main` writes files or speaks to the listener; what
-depends on files, clocks or signals is decided there and told to all (`from_main`), or put to the vote (`any`).
+A run's course does not depend on the number of ranks: an optimizer step takes `batch_size * grad_accum`
+sequences in all, and each rank computes its share of them. Only `Ranks.main` writes files or speaks to the
+listener; what depends on files, clocks or signals is decided there and told to all (`from_main`), or put to
+the vote (`any`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from ptbr_slm.errors import SlmError
@@ -30,8 +32,8 @@ DATA_TIMEOUT = timedelta(minutes=30)
 WORD_TIMEOUT = timedelta(seconds=60)
 """For the store in which a rank leaves why it went."""
 CONTROL_TIMEOUT = timedelta(days=7)
-"""For words between the ranks: the others wait with one while the main rank prepares data or writes a checkpoint.
-A rank that dies ends the wait at once, since its connections close."""
+"""For words between the ranks: the others wait with one while the main rank prepares data or writes a
+checkpoint. A rank that dies ends the wait at once, since its connections close."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,8 @@ class Ranks:
         self.exchange([0])
 
     def from_main(self, decide: Callable[[], T]) -> T:
-        """What `decide` returns on the main rank, on every rank; what it raises there is raised on all of them.
+        """What `decide` returns on the main rank, on every rank; what it raises there is raised on all of
+        them.
 
         Only the main rank calls it; the value travels pickled, so it is small and made of plain data.
         """
@@ -112,7 +115,9 @@ class Ranks:
         return value
 
     def main_first(self, work: Callable[[], T]) -> T:
-        """Every rank's own `work()`, begun by the others when the main rank's is done: they find its files."""
+        """Every rank's own `work()`, begun by the others when the main rank's is done: they find its
+        files.
+        """
         value: list[T] = []
         self.from_main(lambda: value.append(work()))
         return value[0] if self.main else work()
@@ -132,8 +137,8 @@ def check_shares(config: TrainConfig, ranks: Ranks) -> None:
             "E_CONFIG",
             f"um passo de {config.step_sequences} sequência(s) não se reparte entre {ranks.world} processos.",
             where=f"--batch-size {config.batch_size} --grad-accum {config.grad_accum}",
-            hint=f"Use --grad-accum {-(-ranks.world // config.batch_size)} ou maior, ou treine num só processo "
-            "com --parallel none.",
+            hint=f"Use --grad-accum {-(-ranks.world // config.batch_size)} ou maior, ou treine num só "
+            "processo com --parallel none.",
         )
 
 
@@ -174,7 +179,7 @@ def join_ranks(device: str = "auto") -> Iterator[Ranks]:
     # Two connections, since a group that waits for a lost rank may hold the one it was given.
     prefix = f"ptbr-slm/{restarts()}"
     store, own = (
-        dist.PrefixStore(prefix, next(rendezvous("env://", rank, world, timeout=timeout))[0])
+        PrefixStore(prefix, next(rendezvous("env://", rank, world, timeout=timeout))[0])
         for timeout in (DATA_TIMEOUT, WORD_TIMEOUT)
     )
     dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=DATA_TIMEOUT)
@@ -196,7 +201,7 @@ def join_ranks(device: str = "auto") -> Iterator[Ranks]:
 _WORD = "why"
 
 
-def _leave_word(store: dist.Store, error: BaseException) -> None:
+def _leave_word(store: Any, error: BaseException) -> None:
     try:
         word = pickle.dumps(error)
         pickle.loads(word)
@@ -206,7 +211,7 @@ def _leave_word(store: dist.Store, error: BaseException) -> None:
         store.set(_WORD, word.hex())
 
 
-def _word_left(store: dist.Store) -> BaseException | None:
+def _word_left(store: Any) -> BaseException | None:
     """The exception that another rank left before it went."""
     with suppress(Exception):
         if store.check([_WORD]):
@@ -226,6 +231,7 @@ def _is_loss(error: BaseException) -> bool:
 def _avoid_peer_access(card: str) -> None:
     """T4s have no NVLink, and in the virtual machines that rent them out NCCL's direct copies hang instead of
     failing (taming-transformers#235, xgboost#11242). Through host memory it is as fast. Whoever set the
-    variable decides."""
+    variable decides.
+    """
     if "T4" in card:
         os.environ.setdefault("NCCL_P2P_DISABLE", "1")

@@ -1,9 +1,9 @@
 """A model in shards (FSDP2): whole weights in and out of it, and its optimizer's state on disk by
 torch.distributed.checkpoint.
 
-The shards lie as safetensors under `training/shards/` of a checkpoint, one file a rank, named as the arrays of
-`optim.optimizer_arrays`: any number of ranks, one without FSDP too, reads them back. The weights are gathered into
-the model folder as ever, so that every checkpoint can be used and exported.
+The shards lie as safetensors under `training/shards/` of a checkpoint, one file a rank, named as the arrays
+of `optim.optimizer_arrays`: any number of ranks, one without FSDP too, reads them back. The weights are
+gathered into the model folder as ever, so that every checkpoint can be used and exported.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def is_sharded(model: nn.Module) -> bool:
 
 @torch.no_grad()
 def fill(model: Llama, load: Callable[[Llama], object]) -> None:
-    """Give the model the weights that `load` gives to a whole one; of a sharded model each rank keeps its part.
+    """Give the model the weights that `load` gives to a whole one; of a sharded model each rank keeps its
+    part.
 
     A sharded model costs the host 4 bytes a parameter meanwhile.
     """
@@ -63,13 +64,16 @@ def gather(model: Llama, ranks: Ranks) -> Llama:
 
 
 def save_shards(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks) -> None:
-    """Every rank writes its part of the optimizer's state below `checkpoint`. Raises E_DISK_FULL and its kin."""
-    from torch.distributed import checkpoint as dcp
+    """Every rank writes its part of the optimizer's state below `checkpoint`. Raises E_DISK_FULL and its
+    kin.
+    """
     from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
 
-    writer = dcp.HuggingFaceStorageWriter(str(checkpoint / FOLDER), save_distributed=True)
+    writer = HuggingFaceStorageWriter(str(checkpoint / FOLDER), save_distributed=True)
     try:
-        dcp.save(_state(model, optimizer), storage_writer=writer, process_group=ranks.control)
+        save(_state(model, optimizer), storage_writer=writer, process_group=ranks.control)
     except CheckpointException as error:
         cause = next(iter(error.failures.values()))[0]
         if isinstance(cause, OSError):
@@ -87,14 +91,15 @@ def load_shards(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optim
 
     Raises ValueError where it is another model's or another optimizer's.
     """
-    from torch.distributed import checkpoint as dcp
     from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.state_dict_loader import load
 
-    reader = dcp.HuggingFaceStorageReader(str(checkpoint / FOLDER))
+    reader = HuggingFaceStorageReader(str(checkpoint / FOLDER))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that it reads by itself is what was asked
         try:
-            dcp.load(_state(model, optimizer), storage_reader=reader, no_dist=True)
+            load(_state(model, optimizer), storage_reader=reader, no_dist=True)
         except (CheckpointException, RuntimeError) as error:
             raise ValueError(f"shards: {error}") from error
 
@@ -103,7 +108,9 @@ def load_shards(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optim
 def load_into_shards(
     model: nn.Module, optimizer: torch.optim.Optimizer, arrays: Mapping[str, npt.NDArray[Any]]
 ) -> None:
-    """Each rank's part of whole arrays, as `optim.optimizer_arrays` gave them. Raises KeyError or ValueError."""
+    """Each rank's part of whole arrays, as `optim.optimizer_arrays` gave them. Raises KeyError or
+    ValueError.
+    """
     for name, value in _state(model, optimizer).items() if arrays else ():
         array = torch.from_numpy(arrays[name].copy())
         if array.shape != value.shape:

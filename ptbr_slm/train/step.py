@@ -49,15 +49,17 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 
 class OutOfMemory(Exception):
-    """The memory ran out in a step of which nothing was applied: free it, take smaller micro-batches, do it again.
+    """The memory ran out in a step of which nothing was applied: free it, take smaller micro-batches, do it
+    again.
 
     Raised on all ranks alike; the gradients are dropped already. What the device said is `str(error)`.
     """
 
 
 class OutOfMemoryAmongOthers(OutOfMemory, Lost):
-    """The memory ran out on this rank while the others were waiting for it inside a collective: they cannot be
-    rejoined. Leave the process: the agent starts all ranks again, from the last checkpoint."""
+    """The memory ran out on this rank while the others were waiting for it inside a collective: they cannot
+    be rejoined. Leave the process: the agent starts all ranks again, from the last checkpoint.
+    """
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -79,8 +81,8 @@ def optimizer_step(
     """Forward and backward over each of this rank's micro-batches (rows, T+1), then one update.
 
     Every micro-batch's loss is divided by the target tokens of the whole step, so that the gradient is that
-    of one large batch whatever the number and size of micro-batches, and the number of ranks. The host waits for
-    the device once. Raises OutOfMemory.
+    of one large batch whatever the number and size of micro-batches, and the number of ranks. The host waits
+    for the device once. Raises OutOfMemory.
     """
     optimizer.zero_grad(set_to_none=True)
     mine = sum(int((batch[:, 1:] != IGNORE).sum()) for batch in micro_batches)
@@ -131,8 +133,8 @@ def _accumulate(
     the gradients were not after it.
 
     The ranks ask each other whether all of them came through just before the last backward pass, in which
-    the gradients meet: until there a rank whose memory ran out holds up nobody. Where they meet in every pass,
-    a rank makes `idle` passes whose loss is 0, for those that have more micro-batches.
+    the gradients meet: until there a rank whose memory ran out holds up nobody. Where they meet in every
+    pass, a rank makes `idle` passes whose loss is 0, for those that have more micro-batches.
     """
     device = parallel.model.embed.weight.device
     found = torch.zeros(1 + parts, device=device)

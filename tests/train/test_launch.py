@@ -32,8 +32,10 @@ def start(train_arguments: Callable[..., list[str]], tmp_path: Path) -> Callable
     def run(output: Path, fault: str = "", **values: Any) -> Iterator[subprocess.Popen[str]]:
         command = [sys.executable, "-m", "ptbr_slm", *train_arguments(output, **values), "--json"]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PTBR_SLM_FAULT": fault}
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
-                              start_new_session=True, env=environment) as process:  # fmt: skip
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+            start_new_session=True, env=environment,
+        ) as process:  # fmt: skip
             try:
                 yield process
             finally:
@@ -83,7 +85,9 @@ def test_two_ranks_started_by_the_command_do_the_run_of_one(start, settings, und
     assert process.returncode == 0 and rest == "" and errors == "", "one voice, one stream"
     assert [line["event"] for line in lines].count("step") == 8, "only the main rank speaks"
     assert next(line for line in lines if line["event"] == "ranks")["world"] == 2
-    assert lines[-1]["step"] == 8 and lines[-1]["bits_per_byte"] == pytest.approx(alone.bits_per_byte, rel=1e-5)
+    assert lines[-1]["step"] == 8 and lines[-1]["bits_per_byte"] == pytest.approx(
+        alone.bits_per_byte, rel=1e-5
+    )
     assert losses(undisturbed) == pytest.approx(losses(alone.run), abs=1e-4)
     same_weights(undisturbed / "final", alone.model, atol=1e-4)
 
@@ -154,8 +158,8 @@ def test_two_nodes_under_torchrun_do_the_run_of_one_process(train_arguments, set
     nodes = [
         subprocess.Popen(
             [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1",
-             "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=teste", "--local-addr=127.0.0.1",
-             "-m", "ptbr_slm", *train_arguments(tmp_path / "nodes"), "--json"],
+             "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=teste",
+             "--local-addr=127.0.0.1", "-m", "ptbr_slm", *train_arguments(tmp_path / "nodes"), "--json"],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )

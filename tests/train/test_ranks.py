@@ -1,4 +1,4 @@
-"""Several ranks compute what one computes: gradients, losses, weights, checkpoints, in copies and in shards."""
+"""Several ranks compute what one does: gradients, losses, weights, checkpoints, in copies and in shards."""
 
 from __future__ import annotations
 

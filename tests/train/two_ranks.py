@@ -62,8 +62,16 @@ class Run:
     def step(self, number: int):
         mine = rows(self.sequences, number)[self.ranks.share(self.sequences)]
         batches = [mine[i : i + self.rows] for i in range(0, len(mine), self.rows)]
-        return optimizer_step(self.model, self.optimizer, batches, precision=self.precision, scaler=self.scaler,
-                              gradient_clip=1.0, parallel=self.parallel, ranks=self.ranks)  # fmt: skip
+        return optimizer_step(
+            self.model,
+            self.optimizer,
+            batches,
+            precision=self.precision,
+            scaler=self.scaler,
+            gradient_clip=1.0,
+            parallel=self.parallel,
+            ranks=self.ranks,
+        )
 
     def weights(self) -> dict[str, np.ndarray]:
         whole = gather(self.model, self.ranks)
