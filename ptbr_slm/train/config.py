@@ -65,8 +65,8 @@ class OptimizerConfig:
     """Peak learning rate; Muon's is scaled to AdamW's (Moonlight). None: from the number of parameters and
     the optimizer (see `default_learning_rate`)."""
     embedding_rate_factor: float | None = None
-    """With muon: learning rate of embedding, head and norms over that of the matrices. None: 1920 /
-    hidden_size, since the logits of a step move in proportion to the width (arXiv:2203.03466)."""
+    """With muon: learning rate of embedding, head and norms over that of the matrices. None: 10 up
+    to a hidden_size of 192, then 1920 / hidden_size (`train.optim.build`)."""
     momentum: float = 0.95
     """With muon: decay of the mean of gradients of the matrices (Nesterov's)."""
     beta1: float = 0.9

@@ -22,6 +22,7 @@ from ptbr_slm.train.optim import (
     optimizer_arrays,
     set_learning_rate,
 )
+from ptbr_slm.train.optim.build import embedding_rate_factor
 from ptbr_slm.train.precision import Precision
 from ptbr_slm.train.run import train
 from ptbr_slm.train.step import optimizer_step
@@ -174,7 +175,11 @@ def test_muon_takes_the_matrices_of_the_layers_and_adamw_the_rest():
 def test_muons_learning_rates_move_together():
     _, optimizer = new("muon")
     set_learning_rate(optimizer, 0.02)
-    assert [group["lr"] for group in optimizer.param_groups] == [0.02, 0.02 * 1920 / SHAPE.hidden_size]
+    assert [group["lr"] for group in optimizer.param_groups] == [0.02, 0.2]
+
+
+def test_muons_embedding_rate_falls_with_the_width_and_is_never_above_what_was_measured():
+    assert [embedding_rate_factor(width) for width in (64, 192, 768, 1536)] == [10.0, 10.0, 2.5, 1.25]
 
 
 def test_default_rates_fall_with_size_and_are_larger_for_muon():
