@@ -255,12 +255,12 @@ class TrainConfig:
     device: str = "auto"
     """auto, cpu or cuda."""
     parallel: str = "auto"
-    """How several processes (ranks) share the model: `ddp` (auto): a whole copy each. `fsdp`: weights, gradients
-    and moments in shards, for models that do not fit on one card. `none`: one process, whatever there is."""
+    """How several processes (ranks) share the model: `ddp` (auto): a whole copy each. `fsdp`: weights,
+    gradients and moments in shards, for models that do not fit on one card. `none`: one process."""
     ranks: int = 0
-    """Processes on this machine; 0: one per visible GPU, one on the CPU. Under torchrun, as many as it says."""
+    """Processes on this machine; 0: one per visible GPU, one on the CPU. Under torchrun, as it says."""
     logger: tuple[str, ...] = ()
-    """tensorboard, trackio, wandb: where the curves go besides metrics.jsonl and report/ (`train.loggers`)."""
+    """tensorboard, trackio, wandb: where the curves go besides metrics.jsonl and report/."""
     seed: int = 0
     """Of the weights and of the order of the data."""
     resume: str = "auto"
