@@ -55,7 +55,13 @@ class Comparison:
 
 
 def compile_for(trainer: Trainer) -> bool:
-    """Compile the layers of a run, on the windows that its next micro-batch reads; see `compile_layers`."""
+    """Compile the layers of a run, on the windows that its next micro-batch reads; see `compile_layers`.
+
+    Not with FSDP, whose shards meet in the hooks of the wrapped model, which the comparison would pass by.
+    """
+    if trainer.ranks.world > 1 and trainer.config.parallel == "fsdp":
+        _tell_fallback(trainer.listener, "com --parallel fsdp ele não é usado")
+        return False
     length = trainer.config.seq_len + 1
     starts = trainer.order.starts(trainer.state.cursor, trainer.rows).tolist()
     windows = np.stack([trainer.train_split.read(start, start + length) for start in starts])
