@@ -80,7 +80,7 @@ class FakeKaggle:
         output.rename(target)
 
     def run(self, *, until: str = "", path: str = "", **parameters: Any) -> str:
-        """Run the notebook with nbmake, to the cell that holds `until` or to its end; what the cells printed."""
+        """Run the notebook with nbmake, to the cell that holds `until` or the end; what it printed."""
         notebook = nbformat.read(NOTEBOOK, as_version=4)
         at = next(i for i, c in enumerate(notebook.cells) if "parameters" in c.metadata.get("tags", []))
         lines = [f"{name} = {value!r}" for name, value in {**TINY, **parameters}.items()]
