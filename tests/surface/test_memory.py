@@ -56,17 +56,17 @@ def forward(llama: Llama, batch_size: int, seq_len: int, precision: Precision) -
 def measured_saved(llama: Llama, batch_size: int, seq_len: int, precision: Precision) -> int:
     """Bytes of the distinct storages that autograd packs, parameters and buffers left out."""
     owned = {t.untyped_storage().data_ptr() for t in [*llama.parameters(), *llama.buffers()]}
-    kept: dict[int, torch.Tensor] = {}
+    kept: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         pointer = tensor.untyped_storage().data_ptr()
         if pointer not in owned:
-            kept.setdefault(pointer, tensor)
-        return tensor
+            kept[pointer] = tensor.untyped_storage().nbytes()
+        return tensor.detach()  # without its history: a hook that holds the graph that holds it is never freed
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         forward(llama, batch_size, seq_len, precision)
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    return sum(kept.values())
 
 
 def measured_peak(llama: Llama, batch_size: int, seq_len: int, precision: Precision) -> int:
