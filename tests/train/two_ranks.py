@@ -97,11 +97,14 @@ def play(name: str, ranks: Ranks) -> dict[str, np.ndarray]:
     out["loss"] = np.array([result.loss for result in results])
     out["norm"] = np.array([result.grad_norm for result in results])
     out["applied"] = np.array([result.applied for result in results])
-    if run.scaler is not None:
-        out["scale"] = np.array(run.scaler.get_scale())
     text = HeldOut(rows(5, 99)[:, :-1], rows(5, 99)[:, 1:], 100)
     out["bits"] = np.array(bits_per_byte(run.parallel, text, 1, run.precision, ranks))
-    return out | {f"weight {key}": value for key, value in run.weights().items()}
+    out |= {f"weight {key}": value for key, value in run.weights().items()}
+    if run.scaler is not None:
+        run.scaler.update(2.0**60)
+        out["overflow applied"] = np.array(run.step(9).applied)
+        out["scale after it"] = np.array(run.scaler.get_scale())
+    return out
 
 
 def out_of_memory(ranks: Ranks) -> None:
@@ -157,7 +160,8 @@ def checkpoints(ranks: Ranks, folder: Path) -> None:
             again = Run(name, ranks)
             restore(folder / origin / "step-00000002", again.model, again.optimizer)
             again.step(2)
-            for key, value in again.weights().items() if ranks.main else ():
+            weights = again.weights()  # all ranks gather them
+            for key, value in weights.items() if ranks.main else ():
                 np.testing.assert_allclose(value, third[origin][key], atol=1e-4)
 
 
