@@ -4,9 +4,9 @@
     PTBR_SLM_FAULT="oom@step.backward:5:1"              the 5th time, on rank 1 only
     PTBR_SLM_FAULT="nan@step.loss:3;enospc@checkpoint.after_weights"      two faults
 
-Kinds: `kill` (SIGKILL), `oom` (torch.OutOfMemoryError), `enospc` (disk full), `error` (RuntimeError); every other
-word, such as `nan`, makes `maybe_fail` answer True, and the caller does what it means. Each fault strikes once a
-process. Unarmed, a point costs one look into the environment.
+Kinds: `kill` (SIGKILL), `oom` (torch.OutOfMemoryError), `enospc` (disk full), `error` (RuntimeError); every
+other word, such as `nan`, makes `maybe_fail` answer True, and the caller does what it means. Each fault strikes
+once a process. Unarmed, a point costs one look into the environment.
 """
 
 from __future__ import annotations
