@@ -62,7 +62,7 @@ def measured_saved(llama: Llama, batch_size: int, seq_len: int, precision: Preci
         pointer = tensor.untyped_storage().data_ptr()
         if pointer not in owned:
             kept[pointer] = tensor.untyped_storage().nbytes()
-        return tensor.detach()  # without its history: a hook that holds the graph that holds it is never freed
+        return tensor.detach()  # a hook that holds the graph that holds it is never freed
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         forward(llama, batch_size, seq_len, precision)
@@ -203,7 +203,7 @@ def test_a_value_that_makes_no_sense_is_refused_by_its_flag(change: dict[str, ob
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_peak_holds_where_the_loss_takes_several_chunks(precision: str) -> None:
-    """With 32,000 tokens a chunk has 524 rows on a CPU; adding the second one's gradient costs a cast there."""
+    """With 32,000 tokens a chunk has 524 rows on a CPU, where adding the second's gradient costs a cast."""
     model = replace(GROUPED, vocab_size=32_000, num_layers=1, max_seq_len=600)
     predicted = estimate(
         model, batch_size=1, seq_len=600, checkpoint_every=1, precision=precision, device="cpu"
