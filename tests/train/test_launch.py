@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from ptbr_slm.train import loop
 from ptbr_slm.train.metrics import read_metrics
 from ptbr_slm.train.ranks import started_by_agent
 from ptbr_slm.train.run import train
@@ -109,21 +110,32 @@ def test_kill_9_of_a_rank_restarts_both_and_the_result_is_the_undisturbed_runs(
 
 
 @pytest.mark.slow
-def test_from_one_rank_to_two_by_sigterm_back_to_one_sees_the_same_samples(start, settings, tmp_path):
-    long = {"max_steps": 300, "checkpoint.every": 0, "schedule.warmup_steps": 5}
+def test_from_one_rank_to_two_by_sigterm_back_to_one_sees_the_same_samples(
+    start, settings, tmp_path, monkeypatch
+):
+    # A rate at which the last bits of a sum do not grow into another course.
+    long = {"max_steps": 300, "checkpoint.every": 0, "optimizer.learning_rate": 3e-4}
     alone = train(settings({**long, "output": tmp_path / "alone"}))
-    moved = settings({**long, "output": tmp_path / "moved"})
+    moved, honest = settings({**long, "output": tmp_path / "moved"}), loop.Trainer.step_once
+
+    def stopping(trainer, metrics):
+        honest(trainer, metrics)
+        if trainer.state.step == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Trainer, "step_once", stopping)
+        assert train(moved).step == 3
     with start(moved.output, **long, ranks=2) as process:
         until(process, "step", 20)
         process.send_signal(signal.SIGTERM)  # to the parent only
         last = until(process, "done")[-1]
         assert process.wait(60) == 75
     assert last["reason"] == "sigterm" and 20 <= last["step"] < 300
-    assert len(list((moved.output / "checkpoints").glob("step-*"))) == 1, "saved once"
+    assert len(list((moved.output / "checkpoints").glob("step-*"))) == 2, "one a stop"
     assert train(moved).status == "done"
     assert [r["tokens"] for r in steps(moved.output)] == [r["tokens"] for r in steps(alone.run)]
-    assert losses(moved.output) == pytest.approx(losses(alone.run), abs=0.05)
-    assert losses(moved.output)[:60] == pytest.approx(losses(alone.run)[:60], abs=1e-3)
+    assert losses(moved.output) == pytest.approx(losses(alone.run), abs=1e-3)
 
 
 @pytest.mark.slow
