@@ -5,7 +5,7 @@
     PTBR_SLM_FAULT="nan@step.loss:3;enospc@checkpoint.after_weights"      two faults
 
 Kinds: `kill` (SIGKILL), `oom` (torch.OutOfMemoryError), `enospc` (disk full), `error` (RuntimeError); every
-other word, such as `nan`, makes `maybe_fail` answer True, and the caller does what it means. Each fault strikes
+other word, such as `nan`, makes `maybe_fail` answer True, and the caller does what it means. A fault strikes
 once a process. Unarmed, a point costs one look into the environment.
 """
 

@@ -131,7 +131,8 @@ def test_every_setting_is_documented_below_its_field():
                 if isinstance(here, ast.AnnAssign) and not is_text:
                     undocumented.append(f"{node.name}.{ast.unparse(here.target)}")
     assert set(undocumented) <= {
-        f"TrainConfig.{name}" for name in ("model", "optimizer", "schedule", "evaluation", "checkpoint", "guard")
+        f"TrainConfig.{name}"
+        for name in ("model", "optimizer", "schedule", "evaluation", "checkpoint", "guard")
     }
     assert len(config_types()) > 30
 
