@@ -1,4 +1,4 @@
-"""A run with `model.qk_norm`: asked for by one setting, resumed like any other, saved as a Qwen3ForCausalLM."""
+"""A run with `model.qk_norm`: asked for by one setting, resumed like any other, saved as Qwen3ForCausalLM."""
 
 from __future__ import annotations
 
