@@ -44,6 +44,9 @@ class Parallel:
         """The summed loss of a micro-batch, tokens and targets (B, T)."""
         return self.model.loss_sum(tokens, targets)
 
+    def begin_step(self) -> None:
+        """Before the first micro-batch, while all ranks are together and hold no gradient."""
+
     @contextmanager
     def micro_batch(self, last: bool) -> Iterator[None]:
         """Around forward and backward of a micro-batch; gradients are whole after the `last` of the step."""
@@ -120,6 +123,13 @@ class Replicas(Parallel):
         """As `Parallel.loss_sum`, through DDP."""
         loss: Tensor = self._ddp(tokens, targets)
         return loss
+
+    def begin_step(self) -> None:
+        """Once, after the first reduction, DDP sorts its buckets anew, and the ranks meet to agree on the
+        order. Left to itself it does so inside the next forward pass, which a rank whose memory ran out
+        never reaches: the others would wait for it.
+        """
+        self._ddp.reducer._rebuild_buckets()
 
     @contextmanager
     def micro_batch(self, last: bool) -> Iterator[None]:

@@ -89,6 +89,7 @@ def optimizer_step(
     parallel = parallel or Parallel(model)
     counts = ranks.exchange([mine, len(micro_batches)])
     target_tokens, parts = (int(sum(column)) for column in zip(*counts, strict=True))
+    parallel.begin_step()
     first = int(sum(count[1] for count in counts[: ranks.rank]))
     idle = int(max(count[1] for count in counts)) - len(micro_batches) if parallel.lockstep else 0
     found = _accumulate(parallel, micro_batches, target_tokens, precision, scaler, ranks, first, parts, idle)

@@ -20,7 +20,12 @@ VALUES = {"batch_size": 4, "grad_accum": 2, "max_steps": 3, "checkpoint.every": 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("point", "restarted"),
-    [("step.forward:3", False), ("step.optimizer:3", True)],
+    [
+        ("step.forward:2", False),
+        ("step.forward:3", False),
+        ("step.backward:3", True),
+        ("step.optimizer:3", True),
+    ],
 )
 def test_one_rank_of_two_out_of_memory(settings, train_arguments, tmp_path, point, restarted):
     train(settings(VALUES))
