@@ -21,7 +21,7 @@ from pathlib import Path
 from ptbr_slm.data.prepare import prepare
 from ptbr_slm.storage.manifest import sha256_file
 from ptbr_slm.tokenizer import Tokenizer
-from ptbr_slm.train.metrics import read_metrics
+from ptbr_slm.train.reporting.metrics import read_metrics
 
 WORDS = """o rio corre devagar entre as pedras e a manhã começa com cheiro de café maria abriu a janela olhou
 a rua molhada e decidiu que não iria à feira as crianças brincavam no quintal enquanto o avô contava histórias

@@ -53,8 +53,8 @@ OURS: dict[str, Any] = {
 }
 """Settings of `ptbr-slm train`; the time comes from --minutes."""
 BASELINES = {
-    "nanoGPT, README's shape": nanogpt.Shape(layers=4, heads=4, width=128, block_size=64, batch_size=12),
-    "nanoGPT, our budget": nanogpt.Shape(layers=3, heads=3, width=192, block_size=256, batch_size=4),
+    "readme-shape": nanogpt.Shape(layers=4, heads=4, width=128, block_size=64, batch_size=12),
+    "our-budget": nanogpt.Shape(layers=3, heads=3, width=192, block_size=256, batch_size=4),
 }
 
 
@@ -88,7 +88,7 @@ def main() -> None:
     about = facts(("torch", "numpy"), arguments.threads)
     folder = make_data(arguments.corpus, arguments.folder)
     entrants: dict[str, Callable[[Job], Result]] = {"ptbr-slm": ours}
-    entrants |= {name: _Baseline(shape) for name, shape in BASELINES.items()}
+    entrants |= {name: _Baseline(BASELINES[name]) for name in arguments.baselines}
     results: dict[str, list[Result]] = {name: [] for name in entrants}
     for seed in range(1, arguments.seeds + 1):
         for name, run in entrants.items():
@@ -154,7 +154,7 @@ def measure(model: Any, folder: Path, context: int) -> float:
     """Bits per byte on the whole of the held-out works."""
     from ptbr_slm.data.prepared import PreparedData
     from ptbr_slm.train.evaluate import bits_per_byte, held_out
-    from ptbr_slm.train.precision import Precision
+    from ptbr_slm.train.planning.precision import Precision
 
     data = PreparedData.open(folder / "held-out")
     split = data.split("train")
@@ -218,7 +218,7 @@ def report(about: str, results: dict[str, list[Result]], minutes: float) -> str:
         first = runs[0]
         speed = [run.steps * run.tokens_per_step / run.seconds for run in runs]
         rows.append([
-            name, f"{first.parameters / 1e6:.2f}M", str(first.tokens_per_step), str(first.context),
+            name if name == "ptbr-slm" else f"nanoGPT, {name}", f"{first.parameters / 1e6:.2f}M", str(first.tokens_per_step), str(first.context),
             shown([float(run.steps) for run in runs]), shown(speed),
             shown([run.bits_per_byte for run in runs], 3),
         ])  # fmt: skip
@@ -226,7 +226,7 @@ def report(about: str, results: dict[str, list[Result]], minutes: float) -> str:
     mine = middle.pop("ptbr-slm")
     best = min(middle, key=lambda name: middle[name])
     verdict = (
-        f"ptbr-slm / {best}, the better of the baselines: {mine / middle[best]:.3f}x the bits per byte "
+        f"ptbr-slm / nanoGPT, {best}, the best of the baselines run: {mine / middle[best]:.3f}x the bits per byte "
         f"({100 * (1 - mine / middle[best]):.1f} % lower)."
     )
     seeds = len(results["ptbr-slm"])
@@ -241,6 +241,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0, help="of training, for each run")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--baselines", nargs="+", default=list(BASELINES), choices=BASELINES)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--corpus", type=Path, default=Path("../shared/corpus/machado"))
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "ptbr-slm-learning")

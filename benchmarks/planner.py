@@ -21,9 +21,9 @@ from results import table, write_section
 from ptbr_slm.cli.info_choice import recommend
 from ptbr_slm.config import SIZES, model_config
 from ptbr_slm.model import Llama
-from ptbr_slm.train.choice import LOSSES, policy_name
-from ptbr_slm.train.memory import GIB, T4_BYTES, estimate, saved_tensors
-from ptbr_slm.train.precision import Precision, PrecisionName
+from ptbr_slm.train.planning.choice import LOSSES, policy_name
+from ptbr_slm.train.planning.memory import GIB, T4_BYTES, estimate, saved_tensors
+from ptbr_slm.train.planning.precision import Precision, PrecisionName
 from ptbr_slm.train.step import autocast
 
 CPU = torch.device("cpu")

@@ -28,7 +28,7 @@ from ptbr_slm.model import Llama
 from ptbr_slm.train.config import OptimizerConfig, ScheduleConfig
 from ptbr_slm.train.optim import build_optimizer, set_learning_rate
 from ptbr_slm.train.order import WindowOrder
-from ptbr_slm.train.precision import Precision
+from ptbr_slm.train.planning.precision import Precision
 from ptbr_slm.train.schedule import lr_factor
 from ptbr_slm.train.step import optimizer_step
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.system import Gpu, SystemFacts, TorchBuild
-from ptbr_slm.train.precision import OLDEST, choose_precision
+from ptbr_slm.train.planning.precision import OLDEST, choose_precision
 
 Status = Literal["ok", "warning", "problem"]
 

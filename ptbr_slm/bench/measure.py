@@ -21,16 +21,16 @@ from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.errors import Exit, SlmError
 from ptbr_slm.system import peak_rss
 from ptbr_slm.train.allocator import keep_freed_memory
-from ptbr_slm.train.choice import policy_name
 from ptbr_slm.train.config import AUTO, CheckpointConfig, EvaluationConfig, OptimizerConfig, TrainConfig
-from ptbr_slm.train.launch import launch
 from ptbr_slm.train.loop import Trainer
-from ptbr_slm.train.metrics import MetricsLog
-from ptbr_slm.train.out_of_memory import NAME as MICRO_BATCH
-from ptbr_slm.train.plan import Plan, make_plan
-from ptbr_slm.train.ranks import Ranks, join_ranks, restarts
-from ptbr_slm.train.shards import fill
+from ptbr_slm.train.planning.choice import policy_name
+from ptbr_slm.train.planning.plan import Plan, make_plan
+from ptbr_slm.train.ranks.launch import launch
+from ptbr_slm.train.ranks.shards import fill
+from ptbr_slm.train.ranks.world import Ranks, join_ranks, restarts
+from ptbr_slm.train.reporting.metrics import MetricsLog
 from ptbr_slm.train.step import OutOfMemory, is_out_of_memory
+from ptbr_slm.train.survival.out_of_memory import NAME as MICRO_BATCH
 
 FEW, MANY = 1, 4
 """Micro-batches of the two kinds of step that are timed: their difference is micro-batches alone."""

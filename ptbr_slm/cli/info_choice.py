@@ -6,11 +6,11 @@ from typing import Any
 
 from ptbr_slm.cli.output import number, table
 from ptbr_slm.config import ModelConfig
-from ptbr_slm.train.cards import T4
-from ptbr_slm.train.choice import Machine, Request, Setting, choose, policy_name
 from ptbr_slm.train.config import default_tokens_per_step
-from ptbr_slm.train.memory import GIB
-from ptbr_slm.train.speed import device_of
+from ptbr_slm.train.planning.cards import T4
+from ptbr_slm.train.planning.choice import Machine, Request, Setting, choose, policy_name
+from ptbr_slm.train.planning.memory import GIB
+from ptbr_slm.train.planning.speed import device_of
 
 WAYS = (
     (1, "adamw", "ddp"), (1, "adamw8bit", "ddp"), (1, "muon", "ddp"),

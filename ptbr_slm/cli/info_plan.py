@@ -9,9 +9,9 @@ from ptbr_slm.cli.info_choice import recommended_data, recommended_text
 from ptbr_slm.cli.output import Report, number, table
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
-from ptbr_slm.train.choice import LOSSES
-from ptbr_slm.train.flops import flops_per_token
-from ptbr_slm.train.memory import CUDA_CONTEXT_BYTES, FP32, GIB, T4_BYTES, MemoryEstimate, estimate
+from ptbr_slm.train.planning.choice import LOSSES
+from ptbr_slm.train.planning.flops import flops_per_token
+from ptbr_slm.train.planning.memory import CUDA_CONTEXT_BYTES, FP32, GIB, T4_BYTES, MemoryEstimate, estimate
 
 POLICIES = {"none": 0, "full": 1}
 """`--checkpointing` -> `checkpoint_every`: the two ends of what the table shows."""

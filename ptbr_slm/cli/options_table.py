@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ptbr_slm.cli.output import number, table
-from ptbr_slm.train.choice import Machine, Setting, policy_name
-from ptbr_slm.train.memory import GIB
+from ptbr_slm.train.planning.choice import Machine, Setting, policy_name
+from ptbr_slm.train.planning.memory import GIB
 
 HEADER = (
     "checkpointing", "perda", "lote", "pesos", "cópias", "grad.", "otim.", "ativ.", "logits", "outros",

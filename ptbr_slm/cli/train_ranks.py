@@ -28,8 +28,8 @@ def run_training(out: Output, settings: TrainConfig) -> Report:
     Under torchrun this process is one of the ranks already; all but the main one are silent and end with 0,
     since torchrun takes any other code for a death.
     """
-    from ptbr_slm.train.launch import launch, ranks_to_start
-    from ptbr_slm.train.ranks import started_by_agent
+    from ptbr_slm.train.ranks.launch import launch, ranks_to_start
+    from ptbr_slm.train.ranks.world import started_by_agent
 
     count = ranks_to_start(settings)
     if count > 1:
@@ -58,8 +58,8 @@ def _rank(
     """One rank's whole life; its answer is for the process that started it. Raises what a restart may
     mend.
     """
-    from ptbr_slm.train.launch import StopBeforeTraining, hear_signals
-    from ptbr_slm.train.ranks import Lost
+    from ptbr_slm.train.ranks.launch import StopBeforeTraining, hear_signals
+    from ptbr_slm.train.ranks.world import Lost
 
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

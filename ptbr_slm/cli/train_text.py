@@ -10,9 +10,9 @@ from ptbr_slm.cli.options_table import options_data, options_text
 from ptbr_slm.cli.output import Mode, Output, Progress, Report, human_bytes, number, table
 
 if TYPE_CHECKING:
-    from ptbr_slm.train.dry_run import DryRun
     from ptbr_slm.train.events import TrainResult
-    from ptbr_slm.train.memory import MemoryEstimate
+    from ptbr_slm.train.planning.dry_run import DryRun
+    from ptbr_slm.train.planning.memory import MemoryEstimate
 
 
 class Printer:

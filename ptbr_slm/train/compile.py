@@ -24,8 +24,8 @@ from torch._dynamo.exc import TorchDynamoException
 from ptbr_slm.brazilian import number
 from ptbr_slm.model import Block, Llama
 from ptbr_slm.train.events import Listener
-from ptbr_slm.train.precision import Precision
-from ptbr_slm.train.ranks import ALONE, Ranks
+from ptbr_slm.train.planning.precision import Precision
+from ptbr_slm.train.ranks.world import ALONE, Ranks
 from ptbr_slm.train.step import autocast, is_out_of_memory
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ptbr_slm.config import ModelConfig, model_config
 from ptbr_slm.errors import SlmError
-from ptbr_slm.train.session import check_session
+from ptbr_slm.train.survival.session import check_session
 
 AUTO = 0
 """`batch_size` of a configuration that says `auto`; the plan of a run has a number in its place."""
@@ -175,8 +175,8 @@ class CheckpointConfig:
     every: int = 500
     """Steps between checkpoints; 0 only when the run stops."""
     keep: int = AUTO
-    """Checkpoints to keep; `auto` (`AUTO`) keeps as many as the disk allows (`train.retention`). An older one
-    goes only when the new one is complete, or to make room for it."""
+    """Checkpoints to keep; `auto` (`AUTO`) keeps as many as the disk allows (`train.saving.retention`). An
+    older one goes only when the new one is complete, or to make room for it."""
 
     def __post_init__(self) -> None:
         _require(self.every >= 0, "checkpoint.every", self.every, "zero ou um inteiro positivo")
@@ -185,7 +185,7 @@ class CheckpointConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GuardConfig:
-    """When a run is taken to go wrong (`train.guards`). None of these changes a run that goes well."""
+    """When a run is taken to go wrong (`train.survival.guards`). None changes a run that goes well."""
 
     spike_sigmas: float = 6.0
     """A loss above its running mean plus this many standard deviations is high; 0 turns spikes off."""

@@ -23,8 +23,8 @@ from ptbr_slm.train.allocator import keep_freed_memory
 from ptbr_slm.train.config import TrainConfig
 from ptbr_slm.train.optim import build_optimizer, set_learning_rate
 from ptbr_slm.train.order import WindowOrder
-from ptbr_slm.train.plan import Plan, check_enough_text, make_plan
-from ptbr_slm.train.report import smoothed
+from ptbr_slm.train.planning.plan import Plan, check_enough_text, make_plan
+from ptbr_slm.train.reporting.write import smoothed
 from ptbr_slm.train.step import optimizer_step
 
 SMOOTHING = 0.9

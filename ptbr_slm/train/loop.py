@@ -16,41 +16,28 @@ import torch
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.model import Llama
 from ptbr_slm.tokenizer import Tokenizer
-from ptbr_slm.train.checkpoint import (
+from ptbr_slm.train.config_file import to_values
+from ptbr_slm.train.evaluate import HeldOut, bits_per_byte, held_out
+from ptbr_slm.train.events import Listener
+from ptbr_slm.train.optim import build_optimizer, set_learning_rate
+from ptbr_slm.train.order import WindowOrder
+from ptbr_slm.train.planning.plan import Plan
+from ptbr_slm.train.planning.throughput import throughput
+from ptbr_slm.train.ranks.parallel import parallelize
+from ptbr_slm.train.ranks.shards import gather
+from ptbr_slm.train.ranks.world import ALONE, Ranks
+from ptbr_slm.train.reporting.gauges import Gauges
+from ptbr_slm.train.reporting.metrics import MetricsLog
+from ptbr_slm.train.reporting.samples import write_sample
+from ptbr_slm.train.reporting.status import Pace, status_line
+from ptbr_slm.train.saving.checkpoint import (
     TrainState,
     checkpoint_bytes,
     list_checkpoints,
     restore,
     write_checkpoint,
 )
-from ptbr_slm.train.config_file import to_values
-from ptbr_slm.train.cooldown import Branch, cool_down, time_to_cool
-from ptbr_slm.train.evaluate import HeldOut, bits_per_byte, held_out
-from ptbr_slm.train.events import Listener
-from ptbr_slm.train.gauges import Gauges
-from ptbr_slm.train.guards import Guards, GuardState, Observed, diverged, last_good, take
-from ptbr_slm.train.metrics import MetricsLog
-from ptbr_slm.train.optim import build_optimizer, set_learning_rate
-from ptbr_slm.train.order import WindowOrder
-from ptbr_slm.train.out_of_memory import NAME as MICRO_BATCH
-from ptbr_slm.train.out_of_memory import (
-    free,
-    half_updated,
-    no_smaller,
-    random_states,
-    remember,
-    restore_random,
-    weight_versions,
-)
-from ptbr_slm.train.parallel import parallelize
-from ptbr_slm.train.plan import Plan
-from ptbr_slm.train.ranks import ALONE, Ranks
-from ptbr_slm.train.rollback import go_back, tell_again
-from ptbr_slm.train.samples import write_sample
 from ptbr_slm.train.schedule import lr_factor
-from ptbr_slm.train.session import Deadline
-from ptbr_slm.train.shards import gather
-from ptbr_slm.train.status import Pace, status_line
 from ptbr_slm.train.step import (
     OutOfMemory,
     OutOfMemoryAmongOthers,
@@ -59,8 +46,21 @@ from ptbr_slm.train.step import (
     is_out_of_memory,
     optimizer_step,
 )
-from ptbr_slm.train.stop import SignalGuard, StopReason, most_urgent, urgency
-from ptbr_slm.train.throughput import throughput
+from ptbr_slm.train.survival.cooldown import Branch, cool_down, time_to_cool
+from ptbr_slm.train.survival.guards import Guards, GuardState, Observed, diverged, last_good, take
+from ptbr_slm.train.survival.out_of_memory import NAME as MICRO_BATCH
+from ptbr_slm.train.survival.out_of_memory import (
+    free,
+    half_updated,
+    no_smaller,
+    random_states,
+    remember,
+    restore_random,
+    weight_versions,
+)
+from ptbr_slm.train.survival.rollback import go_back, tell_again
+from ptbr_slm.train.survival.session import Deadline
+from ptbr_slm.train.survival.stop import SignalGuard, StopReason, most_urgent, urgency
 
 
 class Trainer:

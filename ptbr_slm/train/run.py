@@ -18,26 +18,26 @@ from ptbr_slm.storage.lock import run_lock
 from ptbr_slm.storage.model_folder import WeightReader, seal_model_folder, write_model_files
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.allocator import keep_freed_memory
-from ptbr_slm.train.checkpoint import list_checkpoints
 from ptbr_slm.train.config import TrainConfig
 from ptbr_slm.train.config_file import to_toml
-from ptbr_slm.train.cooldown import Branch
 from ptbr_slm.train.events import Listener, Silent, TrainResult
-from ptbr_slm.train.kaggle_input import Identity
-from ptbr_slm.train.loggers import check_loggers
 from ptbr_slm.train.loop import Trainer
-from ptbr_slm.train.metrics import MetricsLog
 from ptbr_slm.train.optim.adamw8bit import check_adamw8bit
-from ptbr_slm.train.out_of_memory import no_smaller, remembered
-from ptbr_slm.train.plan import Plan, check_device, check_enough_text, make_plan
-from ptbr_slm.train.ranks import Ranks, check_shares, join_ranks, restarts
-from ptbr_slm.train.report import write_report
-from ptbr_slm.train.resume import check_unchanged, find_checkpoint
-from ptbr_slm.train.session import Clock, Deadline, session_age
-from ptbr_slm.train.shards import fill, gather
+from ptbr_slm.train.planning.plan import Plan, check_device, check_enough_text, make_plan
+from ptbr_slm.train.ranks.shards import fill, gather
+from ptbr_slm.train.ranks.world import Ranks, check_shares, join_ranks, restarts
+from ptbr_slm.train.reporting.loggers import check_loggers
+from ptbr_slm.train.reporting.metrics import MetricsLog
+from ptbr_slm.train.reporting.watch import watched
+from ptbr_slm.train.reporting.write import write_report
+from ptbr_slm.train.saving.checkpoint import list_checkpoints
+from ptbr_slm.train.saving.kaggle_input import Identity
+from ptbr_slm.train.saving.resume import check_unchanged, find_checkpoint
 from ptbr_slm.train.step import is_out_of_memory
-from ptbr_slm.train.stop import EXIT_OF, SignalGuard, StopReason
-from ptbr_slm.train.watch import watched
+from ptbr_slm.train.survival.cooldown import Branch
+from ptbr_slm.train.survival.out_of_memory import no_smaller, remembered
+from ptbr_slm.train.survival.session import Clock, Deadline, session_age
+from ptbr_slm.train.survival.stop import EXIT_OF, SignalGuard, StopReason
 
 
 def train(config: TrainConfig, listener: Listener | None = None) -> TrainResult:

@@ -66,7 +66,7 @@ def test_an_out_of_memory_is_shown_as_that_with_the_predicted_bytes(monkeypatch,
 
 def test_what_the_plan_refuses_is_an_out_of_memory_too(monkeypatch, tmp_path: Path) -> None:
     from ptbr_slm.bench import measure
-    from ptbr_slm.train import plan
+    from ptbr_slm.train.planning import plan
 
     monkeypatch.setattr(plan, "memory_bytes", lambda: GIB)
     result = measure.measure(replace(NANO, size="800m", batch_size=0, seq_len=256), tmp_path)

@@ -11,9 +11,11 @@ import pytest
 
 from ptbr_slm.config import SIZES, ModelConfig
 from ptbr_slm.errors import SlmError
-from ptbr_slm.train import why
-from ptbr_slm.train.cards import T4, card_of
-from ptbr_slm.train.choice import (
+from ptbr_slm.train.config import default_tokens_per_step
+from ptbr_slm.train.config_file import from_values, to_toml
+from ptbr_slm.train.planning import why
+from ptbr_slm.train.planning.cards import T4, card_of
+from ptbr_slm.train.planning.choice import (
     CLOSE,
     Machine,
     Request,
@@ -24,10 +26,8 @@ from ptbr_slm.train.choice import (
     settings,
     ways_out,
 )
-from ptbr_slm.train.config import default_tokens_per_step
-from ptbr_slm.train.config_file import from_values, to_toml
-from ptbr_slm.train.memory import GIB, T4_BYTES, estimate
-from ptbr_slm.train.speed import cpu, device_of
+from ptbr_slm.train.planning.memory import GIB, T4_BYTES, estimate
+from ptbr_slm.train.planning.speed import cpu, device_of
 
 
 def t4(ranks: int = 1, memory_bytes: int = T4_BYTES) -> Machine:
@@ -212,7 +212,7 @@ def fake_t4(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def plan_of(tmp_path: Path, ranks: int = 1, **values: object):  # type: ignore[no-untyped-def]
     from ptbr_slm.bench.data import invented_tokenizer
-    from ptbr_slm.train.plan import make_plan
+    from ptbr_slm.train.planning.plan import make_plan
 
     values = {"seq_len": 1024, **values}
     return make_plan(from_values(base(tmp_path, **values)), invented_tokenizer(32_000), ranks)
@@ -255,7 +255,7 @@ def test_memory_that_another_program_holds_is_not_planned_with(
 
 
 def test_on_a_cpu_the_machines_memory_decides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from ptbr_slm.train import plan as module
+    from ptbr_slm.train.planning import plan as module
 
     plan = plan_of(tmp_path, model_size="nano", device="cpu", batch_size=2, seq_len=64)
     assert plan.checkpoint_every == 0 and plan.machine.kind == "cpu"

@@ -12,8 +12,8 @@ import pytest
 from ptbr_slm.cli.info_plan import CHECKPOINT_BYTES_PER_PARAMETER, FITS, POLICIES, fit
 from ptbr_slm.cli.output import number
 from ptbr_slm.config import SIZES
-from ptbr_slm.train.flops import flops_per_token
-from ptbr_slm.train.memory import GIB, estimate
+from ptbr_slm.train.planning.flops import flops_per_token
+from ptbr_slm.train.planning.memory import GIB, estimate
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE, CHECKLIST = ROOT / "docs" / "KAGGLE_QUICK_START.md", ROOT / "docs" / "KAGGLE_CHECKLIST.md"

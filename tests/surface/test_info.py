@@ -12,8 +12,8 @@ from ptbr_slm.cli.info_plan import Plan, fit
 from ptbr_slm.config import SIZES
 from ptbr_slm.errors import Exit
 from ptbr_slm.storage.manifest import write_manifest
-from ptbr_slm.train.flops import flops_per_token
-from ptbr_slm.train.memory import GIB, T4_BYTES, estimate
+from ptbr_slm.train.planning.flops import flops_per_token
+from ptbr_slm.train.planning.memory import GIB, T4_BYTES, estimate
 
 
 def test_every_named_size_is_listed(run):

@@ -8,8 +8,8 @@ import pytest
 
 from ptbr_slm.config import SIZES, ModelConfig
 from ptbr_slm.errors import SlmError
-from ptbr_slm.train.memory import GIB, MemoryEstimate, estimate, fits_t4, saved_tensors
-from ptbr_slm.train.precision import Precision
+from ptbr_slm.train.planning.memory import GIB, MemoryEstimate, estimate, fits_t4, saved_tensors
+from ptbr_slm.train.planning.precision import Precision
 
 torch = pytest.importorskip("torch", reason="falta o torch: pip install 'ptbr-slm[train]'")
 

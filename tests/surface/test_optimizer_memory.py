@@ -8,8 +8,8 @@ import pytest
 
 from ptbr_slm.config import SIZES, ModelConfig
 from ptbr_slm.train.config import OptimizerConfig
-from ptbr_slm.train.memory import estimate
-from ptbr_slm.train.optimizer_memory import (
+from ptbr_slm.train.planning.memory import estimate
+from ptbr_slm.train.planning.optimizer_memory import (
     MUON_BATCH,
     STATES,
     buffer_bytes,

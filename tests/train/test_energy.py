@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ptbr_slm.train import energy
-from ptbr_slm.train.energy import EnergyMeter, NoMeter, energy_meter, total_kwh, visible
+from ptbr_slm.train.reporting import energy
+from ptbr_slm.train.reporting.energy import EnergyMeter, NoMeter, energy_meter, total_kwh, visible
 
 
 class Clock:

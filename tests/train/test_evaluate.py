@@ -10,9 +10,9 @@ import torch.nn.functional as F
 
 from ptbr_slm.model import Llama
 from ptbr_slm.train.evaluate import bits_per_byte, held_out
-from ptbr_slm.train.plan import make_plan
-from ptbr_slm.train.precision import Precision
-from ptbr_slm.train.samples import write_sample
+from ptbr_slm.train.planning.plan import make_plan
+from ptbr_slm.train.planning.precision import Precision
+from ptbr_slm.train.reporting.samples import write_sample
 
 FP32 = Precision("fp32", "")
 

@@ -8,9 +8,9 @@ from ptbr_slm.config import ModelConfig
 from ptbr_slm.loss import linear_cross_entropy
 from ptbr_slm.model import Llama
 from ptbr_slm.train.config import OptimizerConfig
-from ptbr_slm.train.memory import estimate
 from ptbr_slm.train.optim import build_optimizer
-from ptbr_slm.train.precision import choose_precision
+from ptbr_slm.train.planning.memory import estimate
+from ptbr_slm.train.planning.precision import choose_precision
 from ptbr_slm.train.step import optimizer_step
 
 pytestmark = [

@@ -11,7 +11,7 @@ import pytest
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.train.config import GuardConfig
-from ptbr_slm.train.guards import Guards, GuardState, Observed, last_good, take
+from ptbr_slm.train.survival.guards import Guards, GuardState, Observed, last_good, take
 
 SETTINGS = GuardConfig(spike_steps=3, spike_after=20)
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.train.checkpoint import read_state
-from ptbr_slm.train.metrics import read_metrics
+from ptbr_slm.train.reporting.metrics import read_metrics
 from ptbr_slm.train.run import train
+from ptbr_slm.train.saving.checkpoint import read_state
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_resume_never_does_not_look_there(settings, tmp_path, kaggle, monkeypatc
 
 
 def test_a_kill_while_copying_leaves_nothing_that_counts(settings, tmp_path, kaggle, monkeypatch):
-    from ptbr_slm.train import kaggle_input
+    from ptbr_slm.train.saving import kaggle_input
 
     mounted(stopped_at(settings, tmp_path / "first", 4, monkeypatch), kaggle)
     config = settings({"output": tmp_path / "next"})

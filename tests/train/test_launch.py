@@ -18,8 +18,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from ptbr_slm.train import loop
-from ptbr_slm.train.metrics import read_metrics
-from ptbr_slm.train.ranks import started_by_agent
+from ptbr_slm.train.ranks.world import started_by_agent
+from ptbr_slm.train.reporting.metrics import read_metrics
 from ptbr_slm.train.run import train
 
 TWO = {"ranks": 2, "evaluation.every": 4}

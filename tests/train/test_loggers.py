@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.train import loggers
-from ptbr_slm.train.loggers import KINDS, numbers_of
+from ptbr_slm.train.reporting import loggers
+from ptbr_slm.train.reporting.loggers import KINDS, numbers_of
 from ptbr_slm.train.run import train
 
 WATCHED = {"evaluation.every": 4, "evaluation.sample_tokens": 4, "evaluation.prompts": ["O rio"]}

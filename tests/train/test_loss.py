@@ -16,7 +16,7 @@ from ptbr_slm.loss import IGNORE, SharedGradient, linear_cross_entropy, plain_cr
 from ptbr_slm.loss_chunks import CHUNK_BYTES, chunk_rows
 from ptbr_slm.model import Llama
 from ptbr_slm.train.evaluate import HeldOut, bits_per_byte
-from ptbr_slm.train.precision import Precision, PrecisionName
+from ptbr_slm.train.planning.precision import Precision, PrecisionName
 from ptbr_slm.train.step import optimizer_step
 
 ROWS, WIDTH, VOCABULARY = 96, 64, 512

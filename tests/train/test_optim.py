@@ -23,7 +23,7 @@ from ptbr_slm.train.optim import (
     set_learning_rate,
 )
 from ptbr_slm.train.optim.build import embedding_rate_factor
-from ptbr_slm.train.precision import Precision
+from ptbr_slm.train.planning.precision import Precision
 from ptbr_slm.train.run import train
 from ptbr_slm.train.step import optimizer_step
 

@@ -13,9 +13,10 @@ from safetensors.numpy import load_file
 
 from ptbr_slm import faults
 from ptbr_slm.errors import SlmError
-from ptbr_slm.train import loop, plan
-from ptbr_slm.train.metrics import read_metrics
-from ptbr_slm.train.precision import Precision
+from ptbr_slm.train import loop
+from ptbr_slm.train.planning import plan
+from ptbr_slm.train.planning.precision import Precision
+from ptbr_slm.train.reporting.metrics import read_metrics
 from ptbr_slm.train.run import train
 from ptbr_slm.train.step import OutOfMemory, optimizer_step
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.train.precision import choose_precision
+from ptbr_slm.train.planning.precision import choose_precision
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_what_was_asked_is_what_is_given(asked):
 
 def test_choosing_imports_no_torch():
     code = (
-        "import sys, ptbr_slm.train.precision, ptbr_slm.train.config, ptbr_slm.train.config_file\n"
+        "import sys, ptbr_slm.train.planning.precision, ptbr_slm.train.config, ptbr_slm.train.config_file\n"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from ptbr_slm.train.metrics import read_metrics
+from ptbr_slm.train.reporting.metrics import read_metrics
 from ptbr_slm.train.run import train
 
 VALUES = {"batch_size": 4, "grad_accum": 2, "max_steps": 3, "checkpoint.every": 2}

@@ -18,11 +18,11 @@ from ptbr_slm.cli.output import Mode, Output
 from ptbr_slm.config import model_config
 from ptbr_slm.errors import SlmError
 from ptbr_slm.train.config import TrainConfig
-from ptbr_slm.train.curves import MOST_POINTS, Panel, axis, draw, sheet, thinned
-from ptbr_slm.train.history import History, read_history
-from ptbr_slm.train.metrics import MetricsLog
-from ptbr_slm.train.precision import choose_precision
-from ptbr_slm.train.report import write_report
+from ptbr_slm.train.planning.precision import choose_precision
+from ptbr_slm.train.reporting.curves import MOST_POINTS, Panel, axis, draw, sheet, thinned
+from ptbr_slm.train.reporting.history import History, read_history
+from ptbr_slm.train.reporting.metrics import MetricsLog
+from ptbr_slm.train.reporting.write import write_report
 from ptbr_slm.train.run import train
 
 Write = Callable[[list[dict[str, Any]], list[dict[str, Any]]], Path]

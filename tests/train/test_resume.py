@@ -14,11 +14,12 @@ from ptbr_slm.data.prepare import prepare
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.lock import run_lock
 from ptbr_slm.tokenizer import Tokenizer
-from ptbr_slm.train import loop, plan
-from ptbr_slm.train.checkpoint import list_checkpoints, read_state, write_checkpoint
-from ptbr_slm.train.metrics import read_metrics
-from ptbr_slm.train.precision import Precision
+from ptbr_slm.train import loop
+from ptbr_slm.train.planning import plan
+from ptbr_slm.train.planning.precision import Precision
+from ptbr_slm.train.reporting.metrics import read_metrics
 from ptbr_slm.train.run import train
+from ptbr_slm.train.saving.checkpoint import list_checkpoints, read_state, write_checkpoint
 
 
 def fails(code: str, config) -> SlmError:

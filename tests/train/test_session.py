@@ -14,11 +14,12 @@ import pytest
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.manifest import read_manifest
 from ptbr_slm.storage.model_folder import check_model_folder
-from ptbr_slm.train import cooldown, loop, session
-from ptbr_slm.train.checkpoint import list_checkpoints
-from ptbr_slm.train.metrics import read_metrics
+from ptbr_slm.train import loop
+from ptbr_slm.train.reporting.metrics import read_metrics
 from ptbr_slm.train.run import train
-from ptbr_slm.train.session import Deadline, mark_birth, session_age
+from ptbr_slm.train.saving.checkpoint import list_checkpoints
+from ptbr_slm.train.survival import cooldown, session
+from ptbr_slm.train.survival.session import Deadline, mark_birth, session_age
 
 
 class Clock:
@@ -129,7 +130,7 @@ def test_ranks_that_are_started_again_count_from_the_launchers_birth(monkeypatch
     monkeypatch.delenv(session.BORN_VARIABLE, raising=False)
     mark_birth()
     born = os.environ.pop(session.BORN_VARIABLE)
-    code = "from ptbr_slm.train.session import session_age; print(session_age()())"
+    code = "from ptbr_slm.train.survival.session import session_age; print(session_age()())"
     environment = {**os.environ, session.BORN_VARIABLE: str(float(born) - 1000)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
     assert float(done.stdout) > 1000

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from ptbr_slm.train.reporting.status import Pace, duration, status_line, time_left
 from ptbr_slm.train.run import train
-from ptbr_slm.train.session import Deadline
-from ptbr_slm.train.status import Pace, duration, status_line, time_left
+from ptbr_slm.train.survival.session import Deadline
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from ptbr_slm.config import ModelConfig
 from ptbr_slm.model import IGNORE, Llama
 from ptbr_slm.train.config import OptimizerConfig
 from ptbr_slm.train.optim import build_optimizer
-from ptbr_slm.train.precision import Precision
+from ptbr_slm.train.planning.precision import Precision
 from ptbr_slm.train.step import StepResult, optimizer_step
 
 FP32, FP16 = Precision("fp32", ""), Precision("fp16", "")

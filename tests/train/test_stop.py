@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ptbr_slm.train.metrics import read_metrics
+from ptbr_slm.train.reporting.metrics import read_metrics
 from ptbr_slm.train.run import train
-from ptbr_slm.train.session import Deadline
+from ptbr_slm.train.survival.session import Deadline
 
 LONG = {"max_steps": 150, "checkpoint.every": 5, "evaluation.every": 50}
 DIE_BEFORE_THE_RENAME = (

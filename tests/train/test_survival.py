@@ -15,9 +15,9 @@ import pytest
 from ptbr_slm import faults
 from ptbr_slm.errors import SlmError
 from ptbr_slm.train import loop
-from ptbr_slm.train.checkpoint import list_checkpoints, read_state
-from ptbr_slm.train.metrics import read_metrics
+from ptbr_slm.train.reporting.metrics import read_metrics
 from ptbr_slm.train.run import train
+from ptbr_slm.train.saving.checkpoint import list_checkpoints, read_state
 
 WATCHFUL = {"max_steps": 40, "checkpoint.every": 4, "guard.spike_after": 8, "guard.spike_steps": 3}
 SPIKE = (14, 17)

@@ -14,14 +14,14 @@ from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
 from ptbr_slm.model import Llama
 from ptbr_slm.tokenizer import Tokenizer
-from ptbr_slm.train.checkpoint import TrainState, restore, write_checkpoint
 from ptbr_slm.train.config import OptimizerConfig
 from ptbr_slm.train.evaluate import HeldOut, bits_per_byte
 from ptbr_slm.train.optim import build_optimizer
-from ptbr_slm.train.parallel import parallelize
-from ptbr_slm.train.precision import Precision
-from ptbr_slm.train.ranks import Ranks, join_ranks
-from ptbr_slm.train.shards import fill, gather, is_sharded
+from ptbr_slm.train.planning.precision import Precision
+from ptbr_slm.train.ranks.parallel import parallelize
+from ptbr_slm.train.ranks.shards import fill, gather, is_sharded
+from ptbr_slm.train.ranks.world import Ranks, join_ranks
+from ptbr_slm.train.saving.checkpoint import TrainState, restore, write_checkpoint
 from ptbr_slm.train.step import OutOfMemory, OutOfMemoryAmongOthers, optimizer_step
 
 SHAPE = ModelConfig(vocab_size=300, hidden_size=64, num_layers=3, num_heads=2, num_kv_heads=1, head_dim=32,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ptbr_slm.brazilian import number
-from ptbr_slm.train.choice import Machine, Request, Setting, setting, settings
-from ptbr_slm.train.memory import GIB
+from ptbr_slm.train.planning.choice import Machine, Request, Setting, setting, settings
+from ptbr_slm.train.planning.memory import GIB
 
 
 def checkpointing(request: Request, machine: Machine, chosen: Setting) -> str:

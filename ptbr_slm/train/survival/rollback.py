@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.train.checkpoint import TrainState, list_checkpoints, read_state
 from ptbr_slm.train.events import Listener
-from ptbr_slm.train.guards import Observed, diverged, last_good
-from ptbr_slm.train.metrics import MetricsLog
+from ptbr_slm.train.reporting.metrics import MetricsLog
+from ptbr_slm.train.saving.checkpoint import TrainState, list_checkpoints, read_state
+from ptbr_slm.train.survival.guards import Observed, diverged, last_good
 
 if TYPE_CHECKING:
     from ptbr_slm.train.loop import Trainer

@@ -13,8 +13,8 @@ from ptbr_slm.brazilian import number
 from ptbr_slm.config import SIZES, ModelConfig, model_config
 from ptbr_slm.errors import SlmError
 from ptbr_slm.loss_chunks import chunk_rows
-from ptbr_slm.train.memory import GIB, MemoryEstimate, estimate
-from ptbr_slm.train.speed import Device, micro_batch_seconds, step_seconds
+from ptbr_slm.train.planning.memory import GIB, MemoryEstimate, estimate
+from ptbr_slm.train.planning.speed import Device, micro_batch_seconds, step_seconds
 
 LOSSES = ("chunked", "plain")
 """Ways to compute the loss (`ptbr_slm.loss`)."""

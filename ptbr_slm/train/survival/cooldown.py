@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ptbr_slm.train.metrics import MetricsLog
+from ptbr_slm.train.reporting.metrics import MetricsLog
+from ptbr_slm.train.reporting.status import duration
 from ptbr_slm.train.schedule import cooldown_factor
-from ptbr_slm.train.session import Deadline
-from ptbr_slm.train.status import duration
-from ptbr_slm.train.stop import SignalGuard, StopReason
+from ptbr_slm.train.survival.session import Deadline
+from ptbr_slm.train.survival.stop import SignalGuard, StopReason
 
 if TYPE_CHECKING:
     from ptbr_slm.train.loop import Trainer

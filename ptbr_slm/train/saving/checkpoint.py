@@ -33,10 +33,10 @@ from ptbr_slm.storage.manifest import read_manifest, write_manifest
 from ptbr_slm.storage.model_folder import WeightReader, write_model_files, write_safetensors
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.optim import load_optimizer_arrays, optimizer_arrays
-from ptbr_slm.train.ranks import ALONE, Ranks
-from ptbr_slm.train.retention import drop_old, make_room
-from ptbr_slm.train.shards import FOLDER as SHARDS
-from ptbr_slm.train.shards import fill, gather, is_sharded, load_into_shards, load_shards, save_shards
+from ptbr_slm.train.ranks.shards import FOLDER as SHARDS
+from ptbr_slm.train.ranks.shards import fill, gather, is_sharded, load_into_shards, load_shards, save_shards
+from ptbr_slm.train.ranks.world import ALONE, Ranks
+from ptbr_slm.train.saving.retention import drop_old, make_room
 from ptbr_slm.version import __version__
 
 _NAME = re.compile(r"step-(\d{8,})")
@@ -67,7 +67,7 @@ class TrainState:
     data_sha256: str = ""
     tokenizer_sha256: str = ""
     guard: dict[str, Any] = field(default_factory=dict)
-    """`train.guards.GuardState` as plain values."""
+    """`train.survival.guards.GuardState` as plain values."""
     skipped_windows: list[list[int]] = field(default_factory=list)
     """[first, last + 1) of the training windows that rollbacks left out."""
     rollbacks: list[dict[str, Any]] = field(default_factory=list)
@@ -97,7 +97,7 @@ def write_checkpoint(
     replace: bool = False,
     ranks: Ranks = ALONE,
 ) -> Path:
-    """Write folder/step-N, then `latest`, then remove old ones (`train.retention`). Returns step-N.
+    """Write folder/step-N, then `latest`, then remove old ones (`train.saving.retention`). Returns step-N.
 
     All ranks call it and return when the main one has written it; of a sharded model each writes its part.
     protected: names that stay. replace: write it even where a checkpoint of this step exists.

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ptbr_slm.train.config_file import to_values
 from ptbr_slm.train.events import Listener
-from ptbr_slm.train.history import History
-from ptbr_slm.train.loggers import opened
+from ptbr_slm.train.reporting.history import History
+from ptbr_slm.train.reporting.loggers import opened
 
 if TYPE_CHECKING:
     from ptbr_slm.train.loop import Trainer

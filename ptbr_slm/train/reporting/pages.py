@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from ptbr_slm.brazilian import number
-from ptbr_slm.train.curves import STYLE as CURVES_STYLE
-from ptbr_slm.train.status import duration
+from ptbr_slm.train.reporting.curves import STYLE as CURVES_STYLE
+from ptbr_slm.train.reporting.status import duration
 
 Found = dict[str, Any]
 GIB = 2**30

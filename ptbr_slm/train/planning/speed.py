@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ptbr_slm.config import ModelConfig
-from ptbr_slm.train.cards import T4, Card
-from ptbr_slm.train.flops import flops_per_token
+from ptbr_slm.train.planning.cards import T4, Card
+from ptbr_slm.train.planning.flops import flops_per_token
 
 LAUNCH_S = 5e-6
 """Of one kernel on a T4 (shared reference, onnx E1)."""

@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ptbr_slm.train.checkpoint import TrainState
 from ptbr_slm.train.config_file import to_values
-from ptbr_slm.train.curves import Panel, Point
-from ptbr_slm.train.energy import total_kwh
-from ptbr_slm.train.history import read_history, read_notes, versions
-from ptbr_slm.train.metrics import read_metrics
-from ptbr_slm.train.plan import Plan
+from ptbr_slm.train.planning.plan import Plan
+from ptbr_slm.train.reporting.curves import Panel, Point
+from ptbr_slm.train.reporting.energy import total_kwh
+from ptbr_slm.train.reporting.history import read_history, read_notes, versions
+from ptbr_slm.train.reporting.metrics import read_metrics
+from ptbr_slm.train.saving.checkpoint import TrainState
 
 Records = list[dict[str, Any]]
 _NUMBERS = (int, float)

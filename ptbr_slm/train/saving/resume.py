@@ -8,11 +8,11 @@ from typing import Any
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError, os_errors
-from ptbr_slm.train.checkpoint import TrainState, list_checkpoints, read_state
 from ptbr_slm.train.config import TrainConfig
 from ptbr_slm.train.config_file import to_values
 from ptbr_slm.train.events import Listener
-from ptbr_slm.train.kaggle_input import Identity, bring_newer
+from ptbr_slm.train.saving.checkpoint import TrainState, list_checkpoints, read_state
+from ptbr_slm.train.saving.kaggle_input import Identity, bring_newer
 
 _FREE = (
     "data", "output", "tokenizer", "model_size", "init_from", "max_time", "checkpointing", "device", "resume",

@@ -17,11 +17,11 @@ from typing import Any
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.atomic import atomic_folder, write_bytes, write_text
 from ptbr_slm.system import kaggle_root
-from ptbr_slm.train.checkpoint import TrainState, checkpoint_bytes, list_checkpoints, read_state
 from ptbr_slm.train.config import AUTO, TrainConfig
 from ptbr_slm.train.events import Listener
-from ptbr_slm.train.history import NAME as SESSIONS
-from ptbr_slm.train.retention import make_room
+from ptbr_slm.train.reporting.history import NAME as SESSIONS
+from ptbr_slm.train.saving.checkpoint import TrainState, checkpoint_bytes, list_checkpoints, read_state
+from ptbr_slm.train.saving.retention import make_room
 
 _DEEPEST = 8
 """Folders below /kaggle/input that are looked into: a notebook's output, its runs, a run, its checkpoints."""

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ptbr_slm.storage.atomic import atomic_folder, write_text
-from ptbr_slm.train.checkpoint import TrainState
 from ptbr_slm.train.config_file import to_toml
-from ptbr_slm.train.curves import draw, sheet
-from ptbr_slm.train.curves import smoothed as smoothed  # find-lr draws with it, too
-from ptbr_slm.train.plan import Plan
-from ptbr_slm.train.report_data import Course, panels, summary
-from ptbr_slm.train.report_pages import html_page, markdown_page, samples_page
+from ptbr_slm.train.planning.plan import Plan
+from ptbr_slm.train.reporting.curves import draw, sheet
+from ptbr_slm.train.reporting.curves import smoothed as smoothed  # find-lr draws with it, too
+from ptbr_slm.train.reporting.data import Course, panels, summary
+from ptbr_slm.train.reporting.pages import html_page, markdown_page, samples_page
+from ptbr_slm.train.saving.checkpoint import TrainState
 
 
 def write_report(run: Path, plan: Plan, state: TrainState) -> Path:

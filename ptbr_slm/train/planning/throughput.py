@@ -13,13 +13,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ptbr_slm.config import ModelConfig
-from ptbr_slm.train.cards import card_of
-from ptbr_slm.train.flops import flops_per_token
+from ptbr_slm.train.planning.cards import card_of
+from ptbr_slm.train.planning.flops import flops_per_token
 
 if TYPE_CHECKING:
     import torch
 
-    from ptbr_slm.train.precision import Precision
+    from ptbr_slm.train.planning.precision import Precision
 
 SIDE = {"cpu": 1024, "cuda": 4096}
 """Of the square matrices: a CPU multiplies 1,024 at full speed, a large card needs 4,096."""

@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from ptbr_slm.train.energy import energy_meter
+from ptbr_slm.train.reporting.energy import energy_meter
 
 
 class Gauges:

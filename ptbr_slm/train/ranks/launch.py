@@ -25,8 +25,8 @@ from typing import Any
 
 from ptbr_slm.errors import Exit, SlmError
 from ptbr_slm.train.config import TrainConfig
-from ptbr_slm.train.ranks import started_by_agent
-from ptbr_slm.train.session import mark_birth
+from ptbr_slm.train.ranks.world import started_by_agent
+from ptbr_slm.train.survival.session import mark_birth
 
 MAX_RESTARTS = 3
 """Times that all ranks are started again, from the last checkpoint, before giving up."""

@@ -16,9 +16,9 @@ from torch import nn
 from ptbr_slm.brazilian import number
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.atomic import write_json
-from ptbr_slm.train.choice import setting, ways_out
-from ptbr_slm.train.memory import GIB
-from ptbr_slm.train.plan import Plan
+from ptbr_slm.train.planning.choice import setting, ways_out
+from ptbr_slm.train.planning.memory import GIB
+from ptbr_slm.train.planning.plan import Plan
 
 NAME = "micro_batch.json"
 

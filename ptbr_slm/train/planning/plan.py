@@ -14,13 +14,13 @@ from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.model_folder import check_model_folder, read_config
 from ptbr_slm.system import cpu_cores, memory_bytes
 from ptbr_slm.tokenizer import Tokenizer
-from ptbr_slm.train import why
-from ptbr_slm.train.cards import card_of
-from ptbr_slm.train.choice import Machine, Request, Setting, choose, does_not_fit, options, settings
 from ptbr_slm.train.config import AUTO, TrainConfig, default_tokens_per_step, seq_len_too_long
-from ptbr_slm.train.memory import CUDA_CONTEXT_BYTES, GIB, MemoryEstimate
-from ptbr_slm.train.precision import Precision, choose_precision
-from ptbr_slm.train.speed import cpu, device_of
+from ptbr_slm.train.planning import why
+from ptbr_slm.train.planning.cards import card_of
+from ptbr_slm.train.planning.choice import Machine, Request, Setting, choose, does_not_fit, options, settings
+from ptbr_slm.train.planning.memory import CUDA_CONTEXT_BYTES, GIB, MemoryEstimate
+from ptbr_slm.train.planning.precision import Precision, choose_precision
+from ptbr_slm.train.planning.speed import cpu, device_of
 
 DOUBT = 1.1
 """What was asked for in every part is refused from this multiple of the memory on: the calculation is tested

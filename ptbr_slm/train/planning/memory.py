@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
 from ptbr_slm.loss_chunks import chunk_rows
-from ptbr_slm.train.optimizer_memory import STATES, buffer_bytes, layer_matrices, state_bytes
+from ptbr_slm.train.planning.optimizer_memory import STATES, buffer_bytes, layer_matrices, state_bytes
 
 GIB = 1 << 30
 

@@ -1,0 +1,1 @@
+"""The processes that compute a step together."""

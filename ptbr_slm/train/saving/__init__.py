@@ -1,0 +1,1 @@
+"""What outlives a process: checkpoints, and which of them a run goes on from."""
