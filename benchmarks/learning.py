@@ -218,7 +218,8 @@ def report(about: str, results: dict[str, list[Result]], minutes: float) -> str:
         first = runs[0]
         speed = [run.steps * run.tokens_per_step / run.seconds for run in runs]
         rows.append([
-            name if name == "ptbr-slm" else f"nanoGPT, {name}", f"{first.parameters / 1e6:.2f}M", str(first.tokens_per_step), str(first.context),
+            name if name == "ptbr-slm" else f"nanoGPT, {name}",
+            f"{first.parameters / 1e6:.2f}M", str(first.tokens_per_step), str(first.context),
             shown([float(run.steps) for run in runs]), shown(speed),
             shown([run.bits_per_byte for run in runs], 3),
         ])  # fmt: skip
@@ -226,8 +227,8 @@ def report(about: str, results: dict[str, list[Result]], minutes: float) -> str:
     mine = middle.pop("ptbr-slm")
     best = min(middle, key=lambda name: middle[name])
     verdict = (
-        f"ptbr-slm / nanoGPT, {best}, the best of the baselines run: {mine / middle[best]:.3f}x the bits per byte "
-        f"({100 * (1 - mine / middle[best]):.1f} % lower)."
+        f"ptbr-slm / nanoGPT, {best}, the best of the baselines run: {mine / middle[best]:.3f}x the bits "
+        f"per byte ({100 * (1 - mine / middle[best]):.1f} % lower)."
     )
     seeds = len(results["ptbr-slm"])
     return "\n\n".join([
