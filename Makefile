@@ -32,6 +32,8 @@ format: $(VENV)/.test
 bench: $(VENV)/.demo
 	@echo "Instale os concorrentes (benchmarks/requirements.txt) num ambiente à parte e rode:"
 	@echo "  python benchmarks/inference.py --write && python benchmarks/training.py --write"
+	@echo "Sem concorrentes a instalar: python benchmarks/learning.py, planner.py, loss_error.py, qk_norm.py, kill_loop.py"
+	@echo "Na sua GPU: ptbr-slm bench train"
 
 clean:
 	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache
