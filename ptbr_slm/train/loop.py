@@ -17,7 +17,7 @@ from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.model import Llama
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.config_file import to_values
-from ptbr_slm.train.evaluate import HeldOut, bits_per_byte, held_out
+from ptbr_slm.train.evaluate import held_out
 from ptbr_slm.train.events import Listener
 from ptbr_slm.train.optim import build_optimizer, set_learning_rate
 from ptbr_slm.train.order import WindowOrder
@@ -38,26 +38,10 @@ from ptbr_slm.train.saving.checkpoint import (
     write_checkpoint,
 )
 from ptbr_slm.train.schedule import lr_factor
-from ptbr_slm.train.step import (
-    OutOfMemory,
-    OutOfMemoryAmongOthers,
-    StepResult,
-    all_finite,
-    is_out_of_memory,
-    optimizer_step,
-)
+from ptbr_slm.train.step import StepResult, all_finite
 from ptbr_slm.train.survival.cooldown import Branch, cool_down, time_to_cool
 from ptbr_slm.train.survival.guards import Guards, GuardState, Observed, diverged, last_good, take
-from ptbr_slm.train.survival.out_of_memory import NAME as MICRO_BATCH
-from ptbr_slm.train.survival.out_of_memory import (
-    free,
-    half_updated,
-    no_smaller,
-    random_states,
-    remember,
-    restore_random,
-    weight_versions,
-)
+from ptbr_slm.train.survival.retry import attempt, evaluate
 from ptbr_slm.train.survival.rollback import go_back, tell_again
 from ptbr_slm.train.survival.session import Deadline
 from ptbr_slm.train.survival.stop import SignalGuard, StopReason, most_urgent, urgency
@@ -201,7 +185,7 @@ class Trainer:
         set_learning_rate(self.optimizer, rate)
         windows, cursor = take(state.cursor, self.config.step_sequences, state.skipped_windows)
         started = time.monotonic()
-        result = self._attempt(windows)
+        result = attempt(self, windows)
         self.pace.add(result.target_tokens, time.monotonic() - started)
         seen = Observed(
             step=state.step + 1,
@@ -232,68 +216,7 @@ class Trainer:
         factor = lr_factor(self.config.schedule, self.state.step, self.config.max_steps, self.elapsed_s)
         return peak * factor * (1.0 if self.branch is None else self.branch.factor)
 
-    def _attempt(self, windows: list[range]) -> StepResult:
-        """One step over these windows; where the memory runs out, again with smaller micro-batches."""
-        random, versions = random_states(self.plan.device), weight_versions(self.model)
-        while True:
-            said, rejoined = "", self.ranks.world == 1
-            try:
-                return optimizer_step(
-                    self.model,
-                    self.optimizer,
-                    self._micro_batches(windows),
-                    precision=self.plan.precision,
-                    scaler=self.scaler,
-                    gradient_clip=self.config.optimizer.gradient_clip,
-                    parallel=self.parallel,
-                    ranks=self.ranks,
-                )
-            except OutOfMemory as error:
-                said, rejoined = str(error), not isinstance(error, OutOfMemoryAmongOthers)
-            except (RuntimeError, MemoryError) as error:
-                if not (isinstance(error, MemoryError) or is_out_of_memory(error)):
-                    raise
-                said = str(error)
-            # Outside the except blocks, whose tracebacks would keep every tensor of the partial step alive.
-            if versions != weight_versions(self.model):
-                rejoined = False  # half of the weights are updated already: only a checkpoint is whole
-            self._make_smaller(said, rejoined)
-            restore_random(random, self.plan.device)
-
-    def _make_smaller(self, said: str, rejoined: bool) -> None:
-        """Halve the micro-batch. rejoined: whether this process, and all others, can do the step again.
-
-        Raises E_MEMORY where it is a single row already, OutOfMemoryAmongOthers where not rejoined.
-        """
-        self.optimizer.zero_grad(set_to_none=True)
-        free(self.plan.device)
-        before, self.rows = self.rows, self.rows // 2
-        if self.ranks.main or not rejoined:
-            remember(self.plan, self.rows)
-        if not rejoined:
-            raise half_updated(self.plan, said) if self.ranks.world == 1 else OutOfMemoryAmongOthers(said)
-        if self.rows == 0:
-            self.rows = before
-            self.ranks.from_main(lambda: (self.config.output / MICRO_BATCH).unlink(missing_ok=True))
-            raise no_smaller(self.plan, said)
-        if self.scaler is not None:  # it may wait for an update that never came
-            self.scaler = _same_scaler(self.scaler, self.plan.device)
-        message = (
-            f"A memória acabou no passo {self.state.step + 1}: micro-lote de {before} para {self.rows}, "
-            "e o mesmo passo de novo. O resultado não muda."
-        )
-        self.listener.event(
-            {
-                "event": "out_of_memory",
-                "step": self.state.step + 1,
-                "before": before,
-                "after": self.rows,
-                "said": said.splitlines()[0][:200] if said else "",
-                "message": message,
-            }
-        )
-
-    def _micro_batches(self, windows: list[range]) -> list[npt.NDArray[np.int64]]:
+    def micro_batches(self, windows: list[range]) -> list[npt.NDArray[np.int64]]:
         """This rank's share of these windows, in arrays of at most `rows` x (seq_len + 1) tokens."""
         starts = np.concatenate([self.order.starts(piece.start, len(piece)) for piece in windows])
         mine = starts[self.ranks.share(len(starts))].tolist()
@@ -337,7 +260,7 @@ class Trainer:
         """Evaluate (all ranks) and write samples (the main one), once a step."""
         step, settings, started = self.state.step, self.config.evaluation, time.monotonic()
         if self.held_out is not None and not self.ranks.from_main(lambda: metrics.has("eval", step)):
-            value = self._bits_per_byte(self.held_out)
+            value = evaluate(self, self.held_out)
             record: dict[str, Any] = {"event": "eval", "step": step, "bits_per_byte": value}
             metrics.write(record)
             self.listener.event(record)
@@ -350,24 +273,6 @@ class Trainer:
                 self.listener.event(record)
         if metrics.has("eval", step):
             self._evaluation_s = max(time.monotonic() - started, self._evaluation_s or 0.0)
-
-    def _bits_per_byte(self, text: HeldOut) -> float:
-        """On the held-out part; row by row if need be. Raises E_MEMORY, OutOfMemoryAmongOthers."""
-        rows = self.rows
-        while True:
-            try:
-                return bits_per_byte(self.parallel, text, rows, self.plan.precision, self.ranks)
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                said = str(error)
-            free(self.plan.device)
-            rows //= 2
-            if rows == 0:
-                raise no_smaller(self.plan, said)
-            if self.ranks.world > 1:  # the others wait for this rank's share
-                remember(self.plan, rows)
-                raise OutOfMemoryAmongOthers(said)
 
     def save(self, *, replace: bool = False) -> Path:
         """Write a checkpoint of this step; all ranks wait for it. replace: even where one of it exists."""
@@ -419,10 +324,3 @@ class Trainer:
 
     def _due(self, every: int) -> bool:
         return bool(every) and self.state.step > 0 and self.state.step % every == 0
-
-
-def _same_scaler(scaler: torch.amp.GradScaler, device: torch.device) -> torch.amp.GradScaler:
-    """A scaler in the same state that is not in the middle of a step."""
-    fresh = torch.amp.GradScaler(device.type)
-    fresh.load_state_dict(scaler.state_dict())
-    return fresh

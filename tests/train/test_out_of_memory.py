@@ -19,6 +19,7 @@ from ptbr_slm.train.planning.precision import Precision
 from ptbr_slm.train.reporting.metrics import read_metrics
 from ptbr_slm.train.run import train
 from ptbr_slm.train.step import OutOfMemory, optimizer_step
+from ptbr_slm.train.survival import retry
 
 ROWS = {"batch_size": 4, "grad_accum": 2, "max_steps": 6}
 
@@ -60,14 +61,14 @@ def test_it_halves_again_and_again_and_a_later_start_begins_small(settings, reco
     assert [(e["before"], e["after"]) for e in recorder.named("out_of_memory")] == [(4, 2), (2, 1)]
     assert json.loads((config.output / "micro_batch.json").read_bytes())["rows"] == 1
     used = []
-    honest = loop.Trainer._micro_batches
+    honest = loop.Trainer.micro_batches
 
     def watching(trainer, windows):
         batches = honest(trainer, windows)
         used.append([len(batch) for batch in batches])
         return batches
 
-    monkeypatch.setattr(loop.Trainer, "_micro_batches", watching)
+    monkeypatch.setattr(loop.Trainer, "micro_batches", watching)
     train(settings({**ROWS, "max_steps": 3, "allow_config_change": True}))
     assert used == [[1] * 8]
     train(settings({**ROWS, "batch_size": 8, "grad_accum": 1, "max_steps": 4, "allow_config_change": True}))
@@ -89,7 +90,7 @@ def test_nothing_keeps_the_failed_step_alive(settings, monkeypatch):
     """The predecessor's cascade: the traceback held the tensors, and each retry began with less memory."""
     held: list[weakref.ref] = []
     alive: list[int] = []
-    honest = loop.optimizer_step
+    honest = retry.optimizer_step
 
     def failing(model, optimizer, batches, **keywords):
         if held:
@@ -100,8 +101,8 @@ def test_nothing_keeps_the_failed_step_alive(settings, monkeypatch):
         gc.disable()  # reference counting alone must free it
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(loop, "optimizer_step", failing)
-    monkeypatch.setattr(loop, "free", lambda device: None)
+    monkeypatch.setattr(retry, "optimizer_step", failing)
+    monkeypatch.setattr(retry, "free", lambda device: None)
     try:
         assert train(settings({**ROWS, "max_steps": 1})).status == "done"
     finally:
@@ -115,7 +116,7 @@ def test_a_failed_update_leaves_weights_moments_and_gradients_clean(settings, mo
         monkeypatch.setattr(plan, "choose_precision", lambda *_: Precision("fp16", "teste"))
     monkeypatch.setenv("PTBR_SLM_FAULT", "oom@step.optimizer:2")
     before = {}
-    honest = loop.Trainer._make_smaller
+    honest = retry._make_smaller
 
     def watching(trainer, said, rejoined):
         honest(trainer, said, rejoined)
@@ -129,7 +130,7 @@ def test_a_failed_update_leaves_weights_moments_and_gradients_clean(settings, mo
             before["after_one"] = [p.detach().clone() for p in trainer.model.parameters()]
 
     honest_step = loop.Trainer.step_once
-    monkeypatch.setattr(loop.Trainer, "_make_smaller", watching)
+    monkeypatch.setattr(retry, "_make_smaller", watching)
     monkeypatch.setattr(loop.Trainer, "step_once", one_step)
     assert train(settings({**ROWS, "max_steps": 3})).status == "done"
     assert all(torch.equal(a, b) for a, b in zip(before["weights"], before["after_one"], strict=True))
@@ -137,7 +138,7 @@ def test_a_failed_update_leaves_weights_moments_and_gradients_clean(settings, mo
 
 
 def test_a_half_done_update_is_never_trained_on(settings, monkeypatch):
-    honest = loop.optimizer_step
+    honest = retry.optimizer_step
 
     def tearing(model, optimizer, batches, **keywords):
         result = honest(model, optimizer, batches, **keywords)
@@ -150,7 +151,7 @@ def test_a_half_done_update_is_never_trained_on(settings, monkeypatch):
         return result
 
     torn: list[int] = []
-    monkeypatch.setattr(loop, "optimizer_step", tearing)
+    monkeypatch.setattr(retry, "optimizer_step", tearing)
     config = settings({**ROWS, "checkpoint.every": 1})
     with pytest.raises(SlmError) as caught:
         train(config)
@@ -163,7 +164,7 @@ def test_a_half_done_update_is_never_trained_on(settings, monkeypatch):
 def test_evaluation_out_of_memory_is_read_in_smaller_pieces(settings, monkeypatch, tmp_path):
     train(settings(ROWS))
     sizes = []
-    honest = loop.bits_per_byte
+    honest = retry.bits_per_byte
 
     def greedy(model, text, rows, *others):
         sizes.append(rows)
@@ -171,7 +172,7 @@ def test_evaluation_out_of_memory_is_read_in_smaller_pieces(settings, monkeypatc
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return honest(model, text, rows, *others)
 
-    monkeypatch.setattr(loop, "bits_per_byte", greedy)
+    monkeypatch.setattr(retry, "bits_per_byte", greedy)
     result = train(settings({**ROWS, "output": tmp_path / "small"}))
     assert sizes == [4, 2, 1] and result.bits_per_byte == pytest.approx(
         read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]["bits_per_byte"], rel=1e-5

@@ -26,7 +26,7 @@ SPIKE = (14, 17)
 POISON = """
 import numpy as np
 from ptbr_slm.train import loop
-honest = loop.Trainer._micro_batches
+honest = loop.Trainer.micro_batches
 def poisoned(trainer, windows):
     batches, draw = honest(trainer, windows), np.random.default_rng(windows[0].start)
     if any({first} <= w < {last} for piece in windows for w in piece):
@@ -34,7 +34,7 @@ def poisoned(trainer, windows):
         for group in trainer.optimizer.param_groups:
             group["lr"] = 2.0
     return batches
-loop.Trainer._micro_batches = poisoned
+loop.Trainer.micro_batches = poisoned
 """
 
 
@@ -49,7 +49,7 @@ def _forget_faults():
 def poison(monkeypatch) -> str:
     """Windows 4 * 14 to 4 * 17 are noise that ruins the weights; the code for it, for other processes."""
     code = POISON.format(first=4 * SPIKE[0], last=4 * SPIKE[1])
-    monkeypatch.setattr(loop.Trainer, "_micro_batches", loop.Trainer._micro_batches)  # put back at the end
+    monkeypatch.setattr(loop.Trainer, "micro_batches", loop.Trainer.micro_batches)  # put back at the end
     exec(code, {})
     return code
 
