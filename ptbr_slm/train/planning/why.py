@@ -65,4 +65,5 @@ def _larger(request: Request, machine: Machine, chosen: Setting) -> Iterator[Set
 
 
 def _gib(size: float) -> str:
-    return number(size / GIB, 1)
+    """One decimal; two below 1 GiB, where small models would all look alike."""
+    return number(size / GIB, 1 if size >= GIB else 2)
