@@ -24,12 +24,12 @@ from ptbr_slm.storage.manifest import NAME as MANIFEST
 from ptbr_slm.storage.manifest import write_manifest
 from ptbr_slm.storage.model_folder import WeightReader, check_model_folder, read_config
 from ptbr_slm.tokenizer import Tokenizer
-from ptbr_slm_export.graph import build_graph
+from ptbr_slm_export.graphs.gqa import build_graph
+from ptbr_slm_export.graphs.projections import Float32Projections, Projections, QuantizedProjections
+from ptbr_slm_export.graphs.weights import LlamaWeights
 from ptbr_slm_export.identity import source_sha256
-from ptbr_slm_export.projections import Float32Projections, Projections, QuantizedProjections
-from ptbr_slm_export.quantize import BLOCKS
-from ptbr_slm_export.verify import VerifyReport, check_vocabulary, compare, require_engines
-from ptbr_slm_export.weights import LlamaWeights
+from ptbr_slm_export.quantization.blocks import BLOCKS
+from ptbr_slm_export.verification.verify import VerifyReport, check_vocabulary, compare, require_engines
 
 Precision = Literal["fp32", "int8", "int4"]
 TARGET = "cpu"

@@ -8,7 +8,7 @@ from ptbr_slm.cli.output import number, table
 
 if TYPE_CHECKING:
     from ptbr_slm_export import VerifyReport
-    from ptbr_slm_export.judge import Check
+    from ptbr_slm_export.verification.judge import Check
 
 
 def parity_table(report: VerifyReport) -> str:

@@ -28,7 +28,7 @@ def open_engine(path: Path | str, device: str = "auto") -> Engine:
     folder = Path(path)
     if (folder / GRAPH).exists():
         _require("onnxruntime")
-        from ptbr_slm.runtime.onnx_engine import OnnxEngine
+        from ptbr_slm.runtime.onnx.engine import OnnxEngine
 
         return OnnxEngine(folder, device)
     _refuse_non_model(folder)

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, overload
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime import loop
+from ptbr_slm.runtime.generation import loop
 from ptbr_slm.runtime.load import open_engine
 from ptbr_slm.runtime.slots import closed_error
 from ptbr_slm.runtime.types import Engine, Floats, GenerationChunk, GenerationResult, SamplingParams

@@ -67,6 +67,19 @@ class TorchEngine:
         """See `Engine.length`."""
         return self._slots[row].length
 
+    def truncate(self, row: int, length: int) -> None:
+        """See `Engine.truncate`."""
+        self._slots[row].length = min(length, self._slots[row].length)
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        """See `Engine.copy_prefix`."""
+        theirs = self._slots[source]
+        length = min(length, theirs.length)
+        mine = self._slots[target] = self._new_cache(length)
+        mine.keys[:, :, :, :length] = theirs.keys[:, :, :, :length]
+        mine.values[:, :, :, :length] = theirs.values[:, :, :, :length]
+        mine.length = length
+
     @torch.inference_mode()
     def prefill(self, row: int, tokens: Sequence[int]) -> Floats:
         """See `Engine.prefill`."""
@@ -76,6 +89,15 @@ class TorchEngine:
             states = self._hidden(row, tokens[start : start + PREFILL_CHUNK])
         logits: Floats = self._head(states[:, -1])[0]
         return logits
+
+    @torch.inference_mode()
+    def extend(self, row: int, tokens: Sequence[int]) -> Floats:
+        """See `Engine.extend`."""
+        check_ids(self.config, tokens)
+        check_room(self._slots[row].length + len(tokens), self._limit)
+        chunks = range(0, len(tokens), PREFILL_CHUNK)
+        parts = [self._head(self._hidden(row, tokens[start : start + PREFILL_CHUNK])[0]) for start in chunks]
+        return np.concatenate(parts)
 
     @torch.inference_mode()
     def decode(self, rows: Sequence[int], tokens: Sequence[int]) -> Floats:

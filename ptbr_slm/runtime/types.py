@@ -14,8 +14,9 @@ from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
 from ptbr_slm.tokenizer import Tokenizer
 
-FinishReason = Literal["eos", "stop", "length", "context"]
-"""Why a text ended: the model said so, a stop string, max_new_tokens, or a full context."""
+FinishReason = Literal["eos", "stop", "length", "context", "cancelled", "timeout"]
+"""Why a text ended: the model said so (or a constraint was fulfilled), a stop string, max_new_tokens, a full
+context, the caller's cancellation, or its time limit."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -138,10 +139,19 @@ class Engine(Protocol):
     def length(self, row: int) -> int:
         """Tokens a slot holds."""
 
+    def truncate(self, row: int, length: int) -> None:
+        """Forget a slot's tokens from position `length` on; what was before them stays."""
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        """Give the slot `target` the first `length` tokens of `source` in place of its own."""
+
     def prefill(self, row: int, tokens: Sequence[int]) -> Floats:
         """Append `tokens` (at least one) to a slot; (V,) logits after the last. May be called again on a slot
         that already holds tokens: that is a chunked prefill.
         """
+
+    def extend(self, row: int, tokens: Sequence[int]) -> Floats:
+        """As `prefill`, with the (T, V) logits after each of the T tokens."""
 
     def decode(self, rows: Sequence[int], tokens: Sequence[int]) -> Floats:
         """Append one token to each of these slots, all different; (len(rows), V) logits."""

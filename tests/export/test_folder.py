@@ -123,7 +123,7 @@ def test_a_missing_tensor_leaves_nothing_behind(copy_of, untied, tmp_path, preci
 
 
 def test_an_export_that_answers_otherwise_is_refused_and_the_earlier_one_stays(tied, tmp_path, monkeypatch):
-    import ptbr_slm_export.graph as graph
+    import ptbr_slm_export.graphs.gqa as graph
 
     out = tmp_path / "e"
     export_model(tied, out, precision="int8", verify=False)

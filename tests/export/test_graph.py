@@ -12,7 +12,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from ptbr_slm_export import export_model
-from ptbr_slm_export.graph import rope_tables as exported_rope_tables
+from ptbr_slm_export.graphs.gqa import rope_tables as exported_rope_tables
 
 from ptbr_slm.model import Llama, rope_tables
 from ptbr_slm.storage.model_folder import read_config

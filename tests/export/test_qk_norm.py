@@ -18,7 +18,7 @@ def test_its_export_passes_verification(normalised, precision: Precision, tmp_pa
 
 
 def test_a_gain_that_differs_is_found(normalised, tmp_path) -> None:
-    from ptbr_slm_export.stored import StoredWeights, rounding
+    from ptbr_slm_export.verification.stored import StoredWeights, rounding
 
     from ptbr_slm.storage.model_folder import WeightReader, read_config
 

@@ -6,9 +6,9 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-from ptbr_slm_export.nodes import GraphWriter
-from ptbr_slm_export.projections import QuantizedProjections
-from ptbr_slm_export.quantize import dequantize, quantize
+from ptbr_slm_export.graphs.nodes import GraphWriter
+from ptbr_slm_export.graphs.projections import QuantizedProjections
+from ptbr_slm_export.quantization.blocks import dequantize, quantize
 
 
 def relative_error(matrix: np.ndarray, bits: int, block: int) -> float:

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 import pytest
 from ptbr_slm_export import export_model, verify_export
-from ptbr_slm_export.judge import judge
-from ptbr_slm_export.probe import Answers, Greedy, SelfAgreement
+from ptbr_slm_export.verification.judge import judge
+from ptbr_slm_export.verification.probe import Answers, Greedy, SelfAgreement
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.eval.bits import BitsPerByte
@@ -126,7 +126,7 @@ def test_logits_that_are_not_numbers_fail(precision):
 def test_a_matrix_swapped_between_two_layers_is_found_in_every_precision(
     foreign, tmp_path, monkeypatch, part, precision
 ):
-    from ptbr_slm_export.weights import LlamaWeights
+    from ptbr_slm_export.graphs.weights import LlamaWeights
 
     right = getattr(LlamaWeights, part)
     monkeypatch.setattr(LlamaWeights, part, lambda self, layer, *name: right(self, 2 - layer, *name))
@@ -140,7 +140,7 @@ def test_a_matrix_swapped_between_two_layers_is_found_in_every_precision(
 def test_a_graph_that_computes_something_else_over_the_right_weights_is_found(
     untied, tmp_path, monkeypatch, precision
 ):
-    import ptbr_slm_export.graph as graph
+    import ptbr_slm_export.graphs.gqa as graph
 
     right = graph.rope_tables
     monkeypatch.setattr(graph, "rope_tables", lambda config: (right(config)[0], -right(config)[1]))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ptbr_slm.config import ModelConfig
-from ptbr_slm.runtime.onnx_engine import OnnxEngine
+from ptbr_slm.runtime.onnx.engine import OnnxEngine
 from ptbr_slm.runtime.torch_engine import TorchEngine
 from ptbr_slm.storage.atomic import atomic_folder
 from ptbr_slm.storage.model_folder import seal_model_folder, write_model_files

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime import kv_cache
-from ptbr_slm.runtime.onnx_engine import OnnxEngine
+from ptbr_slm.runtime.onnx import kv_cache
+from ptbr_slm.runtime.onnx.engine import OnnxEngine
 
 CLOSE = {"rtol": 0, "atol": 1e-4}
 
@@ -67,6 +67,33 @@ def test_stopping_early_and_going_on_equals_a_fresh_run(engine, ids):
         engine.decode([0], [token])
     continued = engine.prefill(0, ids[15:40])
     np.testing.assert_allclose(continued, last_logits(engine, ids[:40]), **CLOSE)
+
+
+def test_a_truncated_slot_goes_on_as_if_the_rest_had_never_been(engine, ids):
+    engine.reset(1, engine.config.max_seq_len)
+    engine.prefill(0, ids[:300])
+    engine.truncate(0, 40)
+    assert engine.length(0) == 40
+    expected = last_logits(engine, [*ids[:40], *ids[400:410]])
+    np.testing.assert_allclose(engine.prefill(0, ids[400:410]), expected, **CLOSE)
+
+
+def test_a_copied_prefix_replaces_what_the_slot_held(engine, ids):
+    engine.reset(2, engine.config.max_seq_len)
+    engine.prefill(0, ids[:300])
+    engine.prefill(1, ids[500:520])
+    engine.copy_prefix(0, 1, 270)
+    assert (engine.length(0), engine.length(1)) == (300, 270)
+    np.testing.assert_allclose(engine.prefill(1, ids[270:300]), engine.logits(ids[:300])[-1], **CLOSE)
+
+
+def test_extend_gives_the_logits_after_each_token_and_keeps_them(engine, ids):
+    engine.reset(1, engine.config.max_seq_len)
+    engine.prefill(0, ids[:20])
+    after = engine.extend(0, ids[20:330])
+    np.testing.assert_allclose(after, engine.logits(ids[:330])[20:], **CLOSE)
+    assert engine.length(0) == 330
+    np.testing.assert_allclose(engine.decode([0], ids[330:331])[0], engine.logits(ids[:331])[-1], **CLOSE)
 
 
 def test_a_reused_slot_keeps_nothing_of_the_text_before(onnx_engine, ids):

@@ -11,7 +11,8 @@ import pytest
 
 import ptbr_slm
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime import api, loop
+from ptbr_slm.runtime import api
+from ptbr_slm.runtime.generation import loop
 from ptbr_slm.runtime.model import Model
 
 PROMPTS = ["O rio corre devagar", "Maria", "As crianças brincavam no quintal enquanto o avô", "Ninguém sabia"]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime.sampling import Sampler, distribution, penalise
+from ptbr_slm.runtime.sampling.sampler import Sampler, distribution, penalise
 from ptbr_slm.runtime.types import SamplingParams
 
 torch = pytest.importorskip("torch", reason="compares with transformers: pip install 'ptbr-slm[train,dev]'")

@@ -8,9 +8,9 @@ from typing import Protocol
 import numpy as np
 import onnx_ir as ir
 
-from ptbr_slm_export.nodes import MICROSOFT, GraphWriter
-from ptbr_slm_export.quantize import BLOCKS, QuantizedMatrix, quantize
-from ptbr_slm_export.weights import Floats, LlamaWeights
+from ptbr_slm_export.graphs.nodes import MICROSOFT, GraphWriter
+from ptbr_slm_export.graphs.weights import Floats, LlamaWeights
+from ptbr_slm_export.quantization.blocks import BLOCKS, QuantizedMatrix, quantize
 
 
 class Projections(Protocol):

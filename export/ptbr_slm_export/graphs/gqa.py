@@ -19,9 +19,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ptbr_slm.config import ModelConfig
-from ptbr_slm_export.nodes import MICROSOFT, GraphWriter
-from ptbr_slm_export.projections import Projections
-from ptbr_slm_export.weights import Floats, LlamaWeights
+from ptbr_slm_export.graphs.nodes import MICROSOFT, GraphWriter
+from ptbr_slm_export.graphs.projections import Projections
+from ptbr_slm_export.graphs.weights import Floats, LlamaWeights
 
 FLOAT, INT32, INT64 = ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64
 

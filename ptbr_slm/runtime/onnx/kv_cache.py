@@ -72,6 +72,19 @@ class KVCaches:
         """Index of a slot in the arrays."""
         return self._places[row]
 
+    def truncate(self, row: int, length: int) -> None:
+        """Forget a slot's tokens from `length` on: what lies behind a row's length is never read."""
+        place = self._places[row]
+        self.lengths[place] = min(length, self.lengths[place])
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        """The first `length` tokens of `source` in place of those of `target`."""
+        here, there = self._places[source], self._places[target]
+        length = min(length, int(self.lengths[here]))
+        for array in self.arrays:
+            array[there, :, :length] = array[here, :, :length]
+        self.lengths[there] = length
+
     def gather(self, rows: Sequence[int]) -> tuple[int, list[int]]:
         """Make the slots `rows` neighbours: the first place, and each row's offset from it.
 

@@ -10,7 +10,7 @@ import onnxruntime as ort
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime.cores import physical_cores
+from ptbr_slm.runtime.onnx.cores import physical_cores
 
 _ERROR_SEVERITY = 3
 """ORT's log level: warnings about our own graphs are of no use to whoever reads stderr."""

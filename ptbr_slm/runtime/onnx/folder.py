@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime.onnx_file import check_graph_file
+from ptbr_slm.runtime.onnx.graph_file import check_graph_file
 from ptbr_slm.storage.manifest import NAME as MANIFEST
 from ptbr_slm.storage.manifest import Manifest, read_manifest, sha256_file
 

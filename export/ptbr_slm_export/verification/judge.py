@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ptbr_slm_export.probe import Answers, Greedy, SelfAgreement
+from ptbr_slm_export.verification.probe import Answers, Greedy, SelfAgreement
 
 LOGITS = 1e-4
 """fp32: largest difference of a logit, at every position. Measured 4e-6 at 85m."""

@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from threading import Lock
 
-from ptbr_slm.runtime.sampling import Sampler
+from ptbr_slm.runtime.generation.text import TextStream
+from ptbr_slm.runtime.sampling.sampler import Sampler
 from ptbr_slm.runtime.slots import PREFILL_CHUNK
-from ptbr_slm.runtime.text import TextStream
 from ptbr_slm.runtime.types import (
     Engine,
     FinishReason,

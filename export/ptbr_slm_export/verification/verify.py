@@ -20,8 +20,8 @@ from ptbr_slm.storage.manifest import read_manifest
 from ptbr_slm.storage.model_folder import WeightReader, check_model_folder, read_config
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm_export.identity import source_sha256
-from ptbr_slm_export.judge import Check, judge
-from ptbr_slm_export.probe import (
+from ptbr_slm_export.verification.judge import Check, judge
+from ptbr_slm_export.verification.probe import (
     Answers,
     Probe,
     SelfAgreement,
@@ -30,7 +30,7 @@ from ptbr_slm_export.probe import (
     held_out_bits,
     make_probe,
 )
-from ptbr_slm_export.stored import StoredWeights, rounding
+from ptbr_slm_export.verification.stored import StoredWeights, rounding
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime.binding import DecodeBinding, PrefillBinding
-from ptbr_slm.runtime.export_folder import ExportFolder
-from ptbr_slm.runtime.kv_cache import KVCaches
-from ptbr_slm.runtime.session import choose_device, open_session
+from ptbr_slm.runtime.onnx.binding import DecodeBinding, PrefillBinding
+from ptbr_slm.runtime.onnx.folder import ExportFolder
+from ptbr_slm.runtime.onnx.kv_cache import KVCaches
+from ptbr_slm.runtime.onnx.session import choose_device, open_session
 from ptbr_slm.runtime.slots import PREFILL_CHUNK, check_capacity, check_ids, check_room, closed_error
 from ptbr_slm.runtime.types import Floats
 from ptbr_slm.storage.model_folder import read_config
@@ -23,7 +23,7 @@ from ptbr_slm.tokenizer import Tokenizer
 
 
 class OnnxEngine:
-    """`Engine` over an export folder (see `ptbr_slm_export.graph` for the graph's inputs and outputs)."""
+    """`Engine` over an export folder; `ptbr_slm_export.graphs.gqa` tells the graph's inputs and outputs."""
 
     name = "onnx"
 
@@ -68,6 +68,14 @@ class OnnxEngine:
         """See `Engine.length`."""
         return int(self._caches.lengths[self._caches.place(row)])
 
+    def truncate(self, row: int, length: int) -> None:
+        """See `Engine.truncate`."""
+        self._caches.truncate(row, length)
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        """See `Engine.copy_prefix`."""
+        self._caches.copy_prefix(source, target, length)
+
     @property
     def kv_bytes(self) -> int:
         """Bytes of the key and value buffers now."""
@@ -86,6 +94,14 @@ class OnnxEngine:
             self._append(row, chunk, np.array([len(chunk) - 1]), logits)
         last: Floats = logits[0]
         return last
+
+    def extend(self, row: int, tokens: Sequence[int]) -> Floats:
+        """See `Engine.extend`."""
+        self._refresh()
+        check_ids(self.config, tokens)
+        total = self.length(row) + len(tokens)
+        check_room(total, self._caches.limit)
+        return self._all_logits(row, tokens)
 
     def decode(self, rows: Sequence[int], tokens: Sequence[int]) -> Floats:
         """See `Engine.decode`."""
@@ -108,16 +124,11 @@ class OnnxEngine:
         """See `Engine.logits`."""
         check_ids(self.config, tokens)
         check_room(len(tokens), self.config.max_seq_len)
-        result = np.empty((len(tokens), self.config.vocab_size), dtype=np.float32)
         row = self.open_slot()
         try:
-            self._caches.ensure(len(tokens))
-            for start in range(0, len(tokens), PREFILL_CHUNK):
-                chunk = tokens[start : start + PREFILL_CHUNK]
-                self._append(row, chunk, np.arange(len(chunk)), result[start : start + len(chunk)])
+            return self._all_logits(row, tokens)
         finally:
             self.close_slot(row)
-        return result
 
     def describe(self) -> dict[str, Any]:
         """See `Engine.describe`."""
@@ -133,6 +144,15 @@ class OnnxEngine:
         self._session = None
         self._forget_bindings()
         self._caches.release()
+
+    def _all_logits(self, row: int, tokens: Sequence[int]) -> Floats:
+        """Append tokens to a slot, chunk by chunk; (T, V) logits."""
+        self._caches.ensure(self.length(row) + len(tokens))
+        logits = np.empty((len(tokens), self.config.vocab_size), dtype=np.float32)
+        for start in range(0, len(tokens), PREFILL_CHUNK):
+            chunk = tokens[start : start + PREFILL_CHUNK]
+            self._append(row, chunk, np.arange(len(chunk)), logits[start : start + len(chunk)])
+        return logits
 
     def _append(self, row: int, tokens: Sequence[int], wanted: npt.NDArray[np.int64], logits: Floats) -> None:
         """Run one chunk on a slot with room for it; the logits at `wanted` (K,) go into logits (K, V)."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ptbr_slm.runtime.kv_cache import KVCaches
+from ptbr_slm.runtime.onnx.kv_cache import KVCaches
 from ptbr_slm.runtime.types import Floats
 
 Session = Any

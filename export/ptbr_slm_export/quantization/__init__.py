@@ -1,0 +1,1 @@
+"""From float matrices to blocks of codes, by more than one method."""
