@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -11,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptbr_slm.config import ModelConfig
-from ptbr_slm.errors import SlmError
+from ptbr_slm.runtime.sampling.params import SamplingParams as SamplingParams
 from ptbr_slm.tokenizer import Tokenizer
 
 FinishReason = Literal["eos", "stop", "length", "context", "cancelled", "timeout"]
@@ -21,61 +20,15 @@ context, the caller's cancellation, or its time limit."""
 Floats = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SamplingParams:
-    """How to choose tokens. Each field is checked; E_SAMPLING says what to change."""
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """What the model itself thought of one token: before penalties, bias, temperature and any constraint."""
 
-    max_new_tokens: int = 128
-    """Tokens to generate at most."""
-    temperature: float = 0.8
-    """Divides the logits; 0 is greedy."""
-    top_k: int = 0
-    """Keep the k most probable tokens; 0 keeps all."""
-    top_p: float = 0.95
-    """Keep the smallest set whose probability reaches p (Holtzman et al., 2020, arXiv:1904.09751)."""
-    min_p: float = 0.0
-    """Drop tokens below min_p times the largest probability (Nguyen et al., 2024, arXiv:2407.01082)."""
-    repetition_penalty: float = 1.0
-    """Divides positive, multiplies negative logits of tokens seen (Keskar et al., 2019, arXiv:1909.05858)."""
-    seed: int | None = None
-    """Of the random draws; None takes a fresh one, which the result names."""
-    stop: tuple[str, ...] = ()
-    """Texts that end the generation; they are not part of the result."""
-
-    def __post_init__(self) -> None:
-        _check_range("max_new_tokens", self.max_new_tokens, 1, 1_000_000, integer=True)
-        _check_range("temperature", self.temperature, 0.0, 100.0)
-        _check_range("top_k", self.top_k, 0, 10_000_000, integer=True)
-        _check_range("top_p", self.top_p, 1e-6, 1.0)
-        _check_range("min_p", self.min_p, 0.0, 1.0)
-        _check_range("repetition_penalty", self.repetition_penalty, 0.01, 100.0)
-        if self.seed is not None:
-            _check_range("seed", self.seed, 0, 2**63 - 1, integer=True)
-        stop: object = self.stop  # callers are not type-checked
-        if not isinstance(stop, tuple) or not all(isinstance(s, str) and s for s in stop):
-            raise SlmError(
-                "E_SAMPLING",
-                "stop deve ser uma lista de textos não vazios.",
-                where="stop",
-                hint='Exemplo: --stop "."',
-            )
-
-
-def _check_range(name: str, value: Any, low: float, high: float, *, integer: bool = False) -> None:
-    kind = int if integer else (int, float)
-    good = (
-        isinstance(value, kind)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and low <= value <= high
-    )
-    if not good:
-        raise SlmError(
-            "E_SAMPLING",
-            f"{name} deve ser um {'inteiro' if integer else 'número'} de {low:g} a {high:g}, não {value!r}.",
-            where=name,
-            hint=f"Corrija com --{name.replace('_', '-')} (ou {name}= no Python).",
-        )
+    token: int
+    logprob: float
+    """Natural logarithm of its probability, at most 0."""
+    top: tuple[tuple[int, float], ...] = ()
+    """The most probable tokens and their log probabilities, largest first; the token may be among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +44,10 @@ class GenerationChunk:
     """Set on a row's last chunk."""
     result: GenerationResult | None = None
     """The whole finished text and its figures, on a row's last chunk."""
+    logprob: TokenLogprob | None = None
+    """Of `token`, where log probabilities were asked for."""
+    completion: int = 0
+    """Which of the prompt's `n` completions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +64,16 @@ class GenerationResult:
     time_to_first_token_s: float
     tokens_per_second: float
     """Decode speed of this row: tokens after the first, divided by the time they took; 0 for one token."""
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    """One for each of `tokens`; None where not asked for."""
+    prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
+    """One for each token of the prompt, the first None: nothing comes before it. None where not asked for."""
+    reused_tokens: int = 0
+    """Tokens of the prompt that were in the cache already."""
+    drafted: int = 0
+    """Tokens guessed by `lookahead`."""
+    accepted: int = 0
+    """Guesses that were right: steps of the model saved."""
 
 
 class Engine(Protocol):

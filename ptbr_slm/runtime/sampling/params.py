@@ -1,0 +1,141 @@
+"""What a caller may ask of a generation, field by field, and what is wrong with it before anything runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ptbr_slm.errors import SlmError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplingParams:
+    """How to choose tokens, and when to end. Each field is checked; E_SAMPLING says what to change.
+
+    The order in which they act on the logits is written down in `ptbr_slm/runtime/sampling/sampler.py`.
+    """
+
+    max_new_tokens: int = 128
+    """Tokens to generate at most."""
+    temperature: float = 0.8
+    """Divides the logits; 0 is greedy."""
+    top_k: int = 0
+    """Keep the k most probable tokens; 0 keeps all."""
+    top_p: float = 0.95
+    """Keep the smallest set whose probability reaches p (Holtzman et al., 2020, arXiv:1904.09751)."""
+    min_p: float = 0.0
+    """Drop tokens below min_p times the largest probability (Nguyen et al., 2024, arXiv:2407.01082)."""
+    repetition_penalty: float = 1.0
+    """Divides positive, multiplies negative logits of tokens seen (Keskar et al., 2019, arXiv:1909.05858)."""
+    presence_penalty: float = 0.0
+    """Subtracted from the logit of every token generated so far (OpenAI; the prompt does not count)."""
+    frequency_penalty: float = 0.0
+    """Subtracted from the logit of a token once for each time it was generated (OpenAI)."""
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    """Added to the logits of token ids, -100 to 100; 100 and -100 all but force and forbid."""
+    seed: int | None = None
+    """Of the random draws; None takes a fresh one, which the result names."""
+    stop: tuple[str, ...] = ()
+    """Texts that end the generation; they are not part of the result."""
+    logprobs: int | None = None
+    """Log probability of each token, with this many (0 to 20) most probable alternatives; None is off."""
+    prompt_logprobs: bool = False
+    """Log probabilities of the prompt's tokens as well; alternatives as many as `logprobs` says."""
+    n: int = 1
+    """Completions of each prompt. Their seeds differ; with temperature 0 they are all the same."""
+    json_schema: str | Mapping[str, Any] | None = None
+    """The text is JSON that fits this schema, unless it ends for another reason than `eos`."""
+    regex: str | None = None
+    """The whole text matches this regular expression, unless it ends for another reason than `eos`."""
+    lookahead: int = 0
+    """Tokens guessed a step from what the text already repeats, and checked in one pass; 0 is off.
+    Saves time and changes no greedy text.
+    """
+    timeout_s: float | None = None
+    """Seconds after which the text ends where it is, with the reason `timeout`."""
+
+    def __post_init__(self) -> None:
+        _check_range("max_new_tokens", self.max_new_tokens, 1, 1_000_000, integer=True)
+        _check_range("temperature", self.temperature, 0.0, 100.0)
+        _check_range("top_k", self.top_k, 0, 10_000_000, integer=True)
+        _check_range("top_p", self.top_p, 1e-6, 1.0)
+        _check_range("min_p", self.min_p, 0.0, 1.0)
+        _check_range("repetition_penalty", self.repetition_penalty, 0.01, 100.0)
+        _check_range("presence_penalty", self.presence_penalty, -2.0, 2.0)
+        _check_range("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
+        _check_range("n", self.n, 1, 64, integer=True)
+        _check_range("lookahead", self.lookahead, 0, 32, integer=True)
+        for name, low, high, integer in (
+            ("seed", 0, 2**63 - 1, True),
+            ("logprobs", 0, 20, True),
+            ("timeout_s", 0.001, 1e6, False),
+        ):
+            value = getattr(self, name)
+            if value is not None:
+                _check_range(name, value, low, high, integer=integer)
+        if not isinstance(self.prompt_logprobs, bool):
+            raise _wrong("prompt_logprobs", "prompt_logprobs deve ser True ou False.")
+        _check_stop(self.stop)
+        _check_bias(self.logit_bias)
+        _check_constraint(self.json_schema, self.regex)
+
+
+def _check_range(name: str, value: Any, low: float, high: float, *, integer: bool = False) -> None:
+    kind = int if integer else (int, float)
+    good = (
+        isinstance(value, kind)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and low <= value <= high
+    )
+    if not good:
+        kind_name = "inteiro" if integer else "número"
+        raise _wrong(name, f"{name} deve ser um {kind_name} de {low:g} a {high:g}, não {_shown(value)}.")
+
+
+def _check_stop(stop: object) -> None:
+    if not isinstance(stop, tuple) or not all(isinstance(s, str) and s for s in stop):
+        raise SlmError(
+            "E_SAMPLING",
+            "stop deve ser uma lista de textos não vazios.",
+            where="stop",
+            hint='Exemplo: --stop "."',
+        )
+
+
+def _check_bias(bias: object) -> None:
+    hint = "Exemplo: --logit-bias 42=-100 (ou logit_bias={42: -100.0} no Python)."
+    if not isinstance(bias, Mapping):
+        raise _wrong("logit_bias", "logit_bias deve associar ids de tokens a números.", hint)
+    for token, value in bias.items():
+        if not isinstance(token, int) or isinstance(token, bool) or token < 0:
+            raise _wrong("logit_bias", f"logit_bias leva ids de tokens, e não {_shown(token)}.", hint)
+        _check_range("logit_bias", value, -100.0, 100.0)
+
+
+def _check_constraint(json_schema: object, regex: object) -> None:
+    if json_schema is not None and regex is not None:
+        raise _wrong(
+            "json_schema, regex",
+            "json_schema e regex não andam juntos: o texto seguiria duas formas ao mesmo tempo.",
+            "Escolha um dos dois.",
+        )
+    if json_schema is not None and not isinstance(json_schema, str | Mapping):
+        raise _wrong("json_schema", "json_schema deve ser um esquema JSON: texto ou dicionário.")
+    if regex is not None and not (isinstance(regex, str) and regex):
+        raise _wrong("regex", "regex deve ser uma expressão regular que não seja vazia.")
+
+
+def _shown(value: object) -> str:
+    """A wrong value, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:60] + "…"
+
+
+def _wrong(name: str, message: str, hint: str = "") -> SlmError:
+    flag = name.removesuffix("_s").replace("_", "-")
+    return SlmError(
+        "E_SAMPLING", message, where=name, hint=hint or f"Corrija com --{flag} (ou {name}= no Python)."
+    )
