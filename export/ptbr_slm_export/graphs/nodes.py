@@ -19,8 +19,10 @@ Array = npt.NDArray[Any]
 class GraphWriter:
     """Collects inputs, initializers and nodes, then makes the `ir.Model`."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(
+        self, name: str, opsets: Mapping[str, int] = OPSETS, ir_version: int = IR_VERSION
+    ) -> None:
+        self.name, self.opsets, self.ir_version = name, dict(opsets), ir_version
         self.inputs: list[ir.Value] = []
         self.outputs: list[ir.Value] = []
         self.initializers: list[ir.Value] = []
@@ -88,10 +90,10 @@ class GraphWriter:
             self.outputs,
             nodes=self.nodes,
             initializers=self.initializers,
-            opset_imports=OPSETS,
+            opset_imports=self.opsets,
             name=self.name,
         )
-        return ir.Model(graph, ir_version=IR_VERSION, producer_name="ptbr-slm")
+        return ir.Model(graph, ir_version=self.ir_version, producer_name="ptbr-slm")
 
     def _initializer(self, tensor: ir.TensorProtocol) -> ir.Value:
         value = ir.Value(
