@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ptbr_slm.errors import SlmError
+from ptbr_slm.rope import RopeScaling, frequencies, read_scaling, rope_body, rope_type
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +31,8 @@ class ModelConfig:
     """Width of one head. Even, for RoPE."""
     rope_theta: float = 10_000.0
     """RoPE base (Su et al., 2021, arXiv:2104.09864)."""
+    rope_scaling: RopeScaling | None = None
+    """How a foreign model (Llama 3.1, say) stretches its rotations; ours do not."""
     norm_eps: float = 1e-5
     """Added to the mean square in RMSNorm."""
     tie_embeddings: bool = True
@@ -66,6 +69,11 @@ class ModelConfig:
         return self.num_kv_heads * self.head_dim
 
     @property
+    def rope_frequencies(self) -> list[float]:
+        """Radians a position of each of the D/2 rotations."""
+        return frequencies(self.rope_theta, self.head_dim, self.rope_scaling)
+
+    @property
     def layer_parameters(self) -> int:
         """Weights of one decoder layer, its norms included."""
         attention = self.hidden_size * (2 * self.q_size + 2 * self.kv_size)
@@ -81,6 +89,7 @@ class ModelConfig:
     def to_hf(self) -> dict[str, Any]:
         """The `config.json` of a LlamaForCausalLM folder; with qk_norm of a Qwen3ForCausalLM one."""
         eos = self.eos_token_ids
+        rope = {"rope_type": "default"} if self.rope_scaling is None else self.rope_scaling.to_hf()
         return {
             "architectures": ["Qwen3ForCausalLM" if self.qk_norm else "LlamaForCausalLM"],
             "model_type": "qwen3" if self.qk_norm else "llama",
@@ -94,7 +103,8 @@ class ModelConfig:
             "max_position_embeddings": self.max_seq_len,
             "rms_norm_eps": self.norm_eps,
             "rope_theta": self.rope_theta,
-            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
+            "rope_parameters": {**rope, "rope_theta": self.rope_theta},
+            **({} if self.rope_scaling is None else {"rope_scaling": rope}),  # transformers 4, older vLLM
             "hidden_act": "silu",
             "attention_bias": False,
             "mlp_bias": False,
@@ -112,13 +122,13 @@ class ModelConfig:
     def from_hf(cls, body: dict[str, Any], *, where: str = "config.json") -> ModelConfig:
         """Read any LlamaForCausalLM `config.json`, or a Qwen3ForCausalLM's, which is a Llama with qk_norm.
 
-        Raises E_MODEL_INVALID where the architecture is another or uses what the graph lacks (rope scaling,
-        biases, another activation): never a silent approximation.
+        Raises E_MODEL_INVALID where the architecture is another or uses what the graph lacks (biases, another
+        activation, a rope scaling other than linear and llama3): never a silent approximation.
         """
         _refuse_foreign(body, where)
         try:
             heads = int(body["num_attention_heads"])
-            rope = body.get("rope_parameters") or {}
+            rope = rope_body(body)
             eos = body.get("eos_token_id")
             return cls(
                 vocab_size=int(body["vocab_size"]),
@@ -130,6 +140,7 @@ class ModelConfig:
                 intermediate_size=int(body["intermediate_size"]),
                 max_seq_len=int(body["max_position_embeddings"]),
                 rope_theta=float(rope.get("rope_theta") or body.get("rope_theta") or 10_000.0),
+                rope_scaling=read_scaling(body),
                 norm_eps=float(body.get("rms_norm_eps", 1e-6)),
                 tie_embeddings=bool(body.get("tie_word_embeddings", False)),
                 qk_norm=body["model_type"] == "qwen3",
@@ -147,21 +158,24 @@ class ModelConfig:
 
 
 def _refuse_foreign(body: dict[str, Any], where: str) -> None:
-    rope = body.get("rope_parameters") or body.get("rope_scaling") or {}
-    rope_type = rope.get("rope_type", rope.get("type", "default")) if isinstance(rope, dict) else "?"
+    kind, rope = rope_type(body), rope_body(body)
+    partial = rope.get("partial_rotary_factor", body.get("partial_rotary_factor", 1.0))
     faults = {
         f"arquitetura {body.get('model_type')!r}": body.get("model_type") not in ("llama", "qwen3"),
-        f"rope {rope_type!r}": rope_type != "default",
+        f"rope {kind!r}": kind not in ("default", "linear", "llama3"),
+        f"RoPE em parte da cabeça ({partial})": partial not in (None, 1, 1.0),
         "attention_bias": bool(body.get("attention_bias")),
         "mlp_bias": bool(body.get("mlp_bias")),
         "janela deslizante": bool(body.get("use_sliding_window")),
-        f"hidden_act {body.get('hidden_act')!r}": body.get("hidden_act", "silu") != "silu",
+        "pesos quantizados": bool(body.get("quantization_config")),
+        f"hidden_act {body.get('hidden_act')!r}": body.get("hidden_act", "silu") not in ("silu", "swish"),
     }
     found = [name for name, present in faults.items() if present]
     if found:
         raise SlmError(
             "E_MODEL_INVALID",
-            f"modelo com {', '.join(found)}: só abrimos Llama e Qwen3 sem vieses e com RoPE padrão.",
+            f"modelo com {', '.join(found)}: só abrimos Llama e Qwen3 sem vieses, em precisão inteira e com "
+            "RoPE padrão, linear ou llama3.",
             where=where,
             hint="Use um LlamaForCausalLM, como Tucano-160m, TeenyTinyLlama, SmolLM2 ou um treinado aqui.",
         )

@@ -48,8 +48,8 @@ class KVCache:
 
 
 def rope_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """cos, sin: (max_seq_len, D/2) in fp32, angle = position * theta^(-2i/D) (Su et al., 2021)."""
-    frequencies = config.rope_theta ** (-torch.arange(0, config.head_dim, 2).double() / config.head_dim)
+    """cos, sin: (max_seq_len, D/2) in fp32, angle = position * frequency."""
+    frequencies = torch.tensor(config.rope_frequencies, dtype=torch.float64)
     angles = torch.outer(torch.arange(config.max_seq_len).double(), frequencies)
     return angles.cos().float(), angles.sin().float()
 

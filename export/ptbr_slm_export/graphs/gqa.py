@@ -176,7 +176,6 @@ class _LlamaGraph:
 
 
 def rope_tables(config: ModelConfig) -> tuple[Floats, Floats]:
-    """cos, sin: (max_seq_len, D/2) in fp32, angle = position * theta^(-2i/D) (Su et al., 2021)."""
-    frequencies = config.rope_theta ** (-np.arange(0, config.head_dim, 2, dtype=np.float64) / config.head_dim)
-    angles = np.outer(np.arange(config.max_seq_len, dtype=np.float64), frequencies)
+    """cos, sin: (max_seq_len, D/2) in fp32, angle = position * frequency."""
+    angles = np.outer(np.arange(config.max_seq_len, dtype=np.float64), config.rope_frequencies)
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
