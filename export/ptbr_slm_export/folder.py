@@ -1,7 +1,8 @@
 """`export_model`: a Llama folder in, an export folder out, whole and verified or not at all.
 
 model.onnx  model.onnx.data  config.json  tokenizer.json  tokenizer_config.json  generation_config.json
-manifest.json   kind "export": target, precision, source_sha256, bits_per_byte, parity
+manifest.json   kind "export": target, flavour, precision, kv_dtype, source_sha256, bits_per_byte, parity;
+                of int8 and int4 also method and recipe
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import onnx_ir as ir
 
@@ -24,18 +25,18 @@ from ptbr_slm.storage.manifest import NAME as MANIFEST
 from ptbr_slm.storage.manifest import write_manifest
 from ptbr_slm.storage.model_folder import WeightReader, check_model_folder, read_config
 from ptbr_slm.tokenizer import Tokenizer
-from ptbr_slm_export.graphs.gqa import build_graph
-from ptbr_slm_export.graphs.projections import Float32Projections, Projections, QuantizedProjections
 from ptbr_slm_export.graphs.weights import LlamaWeights
 from ptbr_slm_export.identity import source_sha256
-from ptbr_slm_export.quantization.blocks import BLOCKS
+from ptbr_slm_export.quantization.quantizer import Quantizer
+from ptbr_slm_export.quantization.recipe import Precision, Recipe, recipe_for
+from ptbr_slm_export.targets import Target, target_of
 from ptbr_slm_export.verification.verify import VerifyReport, check_vocabulary, compare, require_engines
 
-Precision = Literal["fp32", "int8", "int4"]
-TARGET = "cpu"
 MODEL, DATA = "model.onnx", "model.onnx.data"
 _COPIED = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json")
 """What travels with the graph; the last two may be absent in a foreign folder."""
+_SMALLEST_BLOCK = 32
+"""What a width that is quantised must be a multiple of: smaller blocks are mostly scales."""
 _EXTERNAL_FROM = 1024
 """Bytes from which an initializer goes to model.onnx.data; ORT reads shapes best from the graph itself."""
 
@@ -45,7 +46,10 @@ class ExportReport:
     """What was written."""
 
     folder: Path
+    target: str
     precision: Precision
+    recipe: Recipe | None
+    """How it was quantised; None for fp32 and fp16."""
     bytes: int
     """Size of the graph and its weights."""
     source_sha256: str
@@ -59,70 +63,92 @@ def export_model(
     source: Path,
     out: Path,
     *,
-    precision: Precision = "int8",
+    target: str = "cpu",
+    precision: str | None = None,
+    method: str | None = None,
+    recipe: Recipe | None = None,
     held_out: Path | None = None,
     verify: bool = True,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> ExportReport:
     """Write the export of the model folder `source` to `out`, replacing an earlier export there.
 
-    held_out: prepared data for the bits per byte (see `held_out_text`). on_step: told each step, in pt-BR.
-    Raises E_EXISTS where `out` is something else, E_MODEL_INVALID, E_TOKENIZER_MISSING, E_TOKENIZER_MISMATCH,
-    E_VERIFY where the export does not answer as PyTorch does; nothing is left behind then.
+    precision: None is the target's default. method: how int8 and int4 find their codes. recipe: all of that
+    choice in place of `method`. held_out: prepared data for the bits per byte (see `held_out_text`). on_step:
+    told each step, in pt-BR. Raises E_USAGE for a target or precision there is not, E_EXISTS where `out` is
+    something else, E_MODEL_INVALID, E_TOKENIZER_MISSING, E_TOKENIZER_MISMATCH, E_VERIFY where the export does
+    not answer as PyTorch does; nothing is left behind then.
     """
     started = time.monotonic()
+    place = target_of(target)
+    chosen = place.precision(precision)
+    recipe = recipe or recipe_for(chosen, method)
+    verify = verify and place.verified
     if verify:
         require_engines()
     _check_source(source)
     _check_output(out)
     config = read_config(source)
-    _check_shape(config, precision, source)
+    _check_shape(config, chosen, source)
     check_vocabulary(config, Tokenizer.load(source), source)
-    identity = source_sha256(source)
-    facts = {"target": TARGET, "precision": precision, "source_sha256": identity}
+    facts = _facts(place, chosen, recipe, source_sha256(source))
     report: VerifyReport | None = None
     with atomic_folder(out) as folder:
         on_step("escrevendo o grafo")
-        write_graph(source, config, folder, precision)
+        write_graph(source, config, folder, place, chosen, recipe)
         _copy_companions(source, folder)
+        place.companions(folder, config)
         write_manifest(folder, "export", **facts)
         if verify:
-            report = compare(folder, source, precision, held_out, on_step)
+            report = compare(folder, source, chosen, held_out, on_step)
             report.require(out)
             write_manifest(
                 folder, "export", **facts, bits_per_byte=report.bits_per_byte, parity=report.as_dict()
             )
     return ExportReport(
         folder=out,
-        precision=precision,
+        target=target,
+        precision=chosen,
+        recipe=recipe,
         bytes=sum((out / name).stat().st_size for name in (MODEL, DATA)),
-        source_sha256=identity,
+        source_sha256=facts["source_sha256"],
         seconds=time.monotonic() - started,
         verification=report,
     )
 
 
-def write_graph(source: Path, config: ModelConfig, folder: Path, precision: Precision) -> None:
+def _facts(target: Target, precision: Precision, recipe: Recipe | None, source: str) -> dict[str, Any]:
+    """What the manifest says before anything is measured."""
+    facts = {
+        "target": target.name,
+        "flavour": target.flavour,
+        "precision": precision,
+        "kv_dtype": target.kv_dtype,
+        "source_sha256": source,
+    }
+    return facts if recipe is None else {**facts, "method": recipe.method, "recipe": recipe.as_dict()}
+
+
+def write_graph(
+    source: Path,
+    config: ModelConfig,
+    folder: Path,
+    target: Target,
+    precision: Precision,
+    recipe: Recipe | None,
+) -> None:
     """Write model.onnx and model.onnx.data into `folder`.
 
-    fp32 matrices are read one at a time as they are written; int8 and int4 ones wait for it quantised.
+    Float matrices are read one at a time as they are written; int8 and int4 ones wait for it quantised.
     """
     weights = LlamaWeights(config, WeightReader(source))
-    model = build_graph(config, weights, _projections(precision, weights))
+    model = target.build(config, weights, precision, None if recipe is None else Quantizer(recipe))
     try:
         ir.save(model, folder / MODEL, external_data=DATA, size_threshold_bytes=_EXTERNAL_FROM)
     except OSError as error:
         if error.errno is None:  # NumPy's tofile tells a short write, a full disk, without its number
             raise OSError(errno.ENOSPC, str(error)) from error
         raise
-
-
-def _projections(precision: Precision, weights: LlamaWeights) -> Projections:
-    return (
-        Float32Projections(weights)
-        if precision == "fp32"
-        else QuantizedProjections(weights, int(precision[3:]))
-    )
 
 
 def _copy_companions(source: Path, folder: Path) -> None:
@@ -172,8 +198,8 @@ def _check_shape(config: ModelConfig, precision: Precision, source: Path) -> Non
     if config.head_dim % 16:
         fault = f"head_dim é {config.head_dim}; a atenção do ONNX Runtime pede um múltiplo de 16"
     widths = (config.hidden_size, config.q_size, config.intermediate_size)
-    if precision != "fp32" and any(width % BLOCKS[-1] for width in widths):
-        fault = f"as larguras {widths} não são todas múltiplas de {BLOCKS[-1]}, o bloco de {precision}"
+    if precision in ("int8", "int4") and any(width % _SMALLEST_BLOCK for width in widths):
+        fault = f"as larguras {widths} não são todas múltiplas de {_SMALLEST_BLOCK}, o bloco de {precision}"
     if fault:
         raise SlmError(
             "E_MODEL_INVALID",

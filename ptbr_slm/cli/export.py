@@ -11,26 +11,42 @@ import typer
 from ptbr_slm.cli.command import command
 from ptbr_slm.cli.output import Output, Report, human_bytes, number
 from ptbr_slm.cli.parity_table import parity_table
+from ptbr_slm.errors import SlmError
 
 
 class Target(StrEnum):
     """Where the export will run."""
 
     CPU = "cpu"
+    CUDA = "cuda"
+    TENSORRT = "tensorrt"
+    GENAI = "genai"
 
 
 class Precision(StrEnum):
     """How weights are stored."""
 
     FP32 = "fp32"
+    FP16 = "fp16"
     INT8 = "int8"
     INT4 = "int4"
+
+
+class Method(StrEnum):
+    """How int8 and int4 find their codes."""
+
+    SEARCH = "search"
+    RTN = "rtn"
+    KQUANT = "kquant"
+    HQQ = "hqq"
+    GPTQ = "gptq"
 
 
 class Format(StrEnum):
     """The kind of file."""
 
     ONNX = "onnx"
+    GGUF = "gguf"
 
 
 def register(app: typer.Typer) -> None:
@@ -44,8 +60,12 @@ def export(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="PASTA", help="Onde gravar o export.")],
     target: Annotated[Target, typer.Option(help="Onde o export vai rodar.")] = Target.CPU,
     precision: Annotated[
-        Precision, typer.Option(help="Como os pesos são guardados; int4 é o menor e mais rápido.")
-    ] = Precision.INT8,
+        Precision | None,
+        typer.Option(help="Como os pesos são guardados; sem isto, int8 na CPU e fp16 numa GPU."),
+    ] = None,
+    method: Annotated[
+        Method | None, typer.Option(help="Como int8 e int4 arredondam; o padrão é o melhor medido.")
+    ] = None,
     file_format: Annotated[Format, typer.Option("--format", help="O formato do arquivo.")] = Format.ONNX,
     data: Annotated[
         Path | None,
@@ -55,27 +75,46 @@ def export(
     ] = None,
 ) -> Report:
     """Converte um modelo para ONNX com cache KV e só o aceita se responder como o PyTorch."""
+    if file_format is Format.GGUF:
+        return _gguf(out, model, output, precision)
     from ptbr_slm_export import export_model
 
     report = export_model(
-        model, output, precision=precision.value, held_out=data, on_step=lambda step: out.note(f"{step}...")
+        model,
+        output,
+        target=target.value,
+        precision=precision and precision.value,
+        method=method and method.value,
+        held_out=data,
+        on_step=lambda step: out.note(f"{step}..."),
     )
     parity = report.verification
-    assert parity is not None
     body = {
         "folder": str(report.folder),
-        "target": target.value,
+        "target": report.target,
         "format": file_format.value,
         "precision": report.precision,
+        "method": report.recipe and report.recipe.method,
         "bytes": report.bytes,
         "source_sha256": report.source_sha256,
         "seconds": round(report.seconds, 3),
-        "parity": parity.as_dict(),
+        "parity": parity and parity.as_dict(),
     }
+    checked = parity_table(parity) if parity else "Não conferido: este computador não roda este alvo."
     text = (
-        f"{parity_table(parity)}\n\n"
+        f"{checked}\n\n"
         f"Export {report.precision} gravado em {report.folder}: {human_bytes(report.bytes)}, "
-        f"feito e verificado em {number(report.seconds, 1)} s\n\n"
+        f"feito{' e verificado' if parity else ''} em {number(report.seconds, 1)} s\n\n"
         f'Próximo passo:\n  ptbr-slm generate -m {report.folder} "O Brasil é"'
     )
     return Report(body, text, brief=str(report.folder))
+
+
+def _gguf(out: Output, model: Path, output: Path, precision: Precision | None) -> Report:
+    """`--format gguf`: one file for llama.cpp."""
+    raise SlmError(
+        "E_USAGE",
+        "esta versão ainda não grava GGUF.",
+        where="--format gguf",
+        hint=f"Use:  ptbr-slm export {model} -o {output} --format onnx",
+    )

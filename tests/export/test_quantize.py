@@ -9,6 +9,8 @@ import pytest
 from ptbr_slm_export.graphs.nodes import GraphWriter
 from ptbr_slm_export.graphs.projections import QuantizedProjections
 from ptbr_slm_export.quantization.blocks import dequantize, quantize
+from ptbr_slm_export.quantization.quantizer import Quantizer
+from ptbr_slm_export.quantization.recipe import RECIPES
 
 
 def relative_error(matrix: np.ndarray, bits: int, block: int) -> float:
@@ -55,7 +57,7 @@ def test_the_kernel_multiplies_by_what_dequantize_says(bits, columns, block, tmp
     matrix = generator.standard_normal((48, columns)).astype(np.float32) + 0.3
     writer = GraphWriter("product")
     x = writer.input("x", ir.DataType.FLOAT, ("rows", columns))
-    projections = QuantizedProjections(None, bits)  # type: ignore[arg-type]
+    projections = QuantizedProjections(None, Quantizer(RECIPES[f"int{bits}"]))  # type: ignore[arg-type]
     product = projections.dense(writer, x, "product", 48, columns, lambda: matrix)
     writer.output(product, "y", ir.DataType.FLOAT, ("rows", 48))
     ir.save(writer.model(), tmp_path / "m.onnx")

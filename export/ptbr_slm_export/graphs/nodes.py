@@ -19,9 +19,7 @@ Array = npt.NDArray[Any]
 class GraphWriter:
     """Collects inputs, initializers and nodes, then makes the `ir.Model`."""
 
-    def __init__(
-        self, name: str, opsets: Mapping[str, int] = OPSETS, ir_version: int = IR_VERSION
-    ) -> None:
+    def __init__(self, name: str, opsets: Mapping[str, int] = OPSETS, ir_version: int = IR_VERSION) -> None:
         self.name, self.opsets, self.ir_version = name, dict(opsets), ir_version
         self.inputs: list[ir.Value] = []
         self.outputs: list[ir.Value] = []
@@ -43,15 +41,21 @@ class GraphWriter:
         """An initializer that is in memory already."""
         return self._initializer(ir.Tensor(np.ascontiguousarray(array), name=name))
 
-    def weight(self, name: str, shape: tuple[int, ...], make: Callable[[], Array]) -> ir.Value:
-        """A float32 initializer, made when it is written to disk: one matrix at a time is in memory."""
+    def weight(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        make: Callable[[], Array],
+        dtype: ir.DataType = ir.DataType.FLOAT,
+    ) -> ir.Value:
+        """A float initializer, made when it is written to disk: one matrix at a time is in memory."""
 
         def evaluate() -> ir.Tensor:
-            array = np.ascontiguousarray(make(), dtype=np.float32)
+            array = np.ascontiguousarray(make(), dtype=dtype.numpy())
             assert array.shape == shape, (name, array.shape, shape)
             return ir.Tensor(array, name=name)
 
-        return self._initializer(ir.LazyTensor(evaluate, ir.DataType.FLOAT, ir.Shape(shape), name=name))
+        return self._initializer(ir.LazyTensor(evaluate, dtype, ir.Shape(shape), name=name))
 
     def node(
         self,

@@ -1,0 +1,98 @@
+"""Where an export can run: one line a target, with the precisions it has and what writes its graph.
+
+To add one, write `build` and add a line to `TARGETS`. `build` is called with the model, its weights, the
+precision and the quantiser (None for fp32 and fp16), and mostly passes
+`projections_for(weights, precision, quantizer, dtype)` on to a graph of `graphs/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import onnx_ir as ir
+
+from ptbr_slm.config import ModelConfig
+from ptbr_slm.errors import SlmError
+from ptbr_slm_export.graphs.gqa import build_graph
+from ptbr_slm_export.graphs.projections import projections_for
+from ptbr_slm_export.graphs.weights import LlamaWeights
+from ptbr_slm_export.quantization.quantizer import Quantizer
+from ptbr_slm_export.quantization.recipe import Precision
+
+Flavour = Literal["gqa", "std", "genai"]
+Build = Callable[[ModelConfig, LlamaWeights, Precision, Quantizer | None], ir.Model]
+NAMES = ("cpu", "cuda", "tensorrt", "genai")
+"""Every target of the command line, whether this version has it or not."""
+
+
+def _nothing_more(folder: Path, config: ModelConfig) -> None:
+    """No file beside the graph and the tokenizer."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """One place to run, and what is written for it."""
+
+    name: str
+    flavour: Flavour
+    """Which graph: `graphs/gqa.py`, `graphs/std.py` or `graphs/genai.py`."""
+    precisions: tuple[Precision, ...]
+    """What it can run, in the order they are offered."""
+    default: Precision
+    """Where none is asked for."""
+    kv_dtype: Literal["float32", "float16"]
+    """Element of the KV cache."""
+    build: Build
+    """Writes the graph."""
+    companions: Callable[[Path, ModelConfig], None] = _nothing_more
+    """Writes further files into the export's folder, such as genai_config.json; the manifest lists them."""
+    verified: bool = True
+    """Whether `verification` can ask the export on this computer's CPU before it is accepted."""
+
+    def precision(self, wanted: str | None) -> Precision:
+        """The precision asked for, or the default. Raises E_USAGE naming what there is."""
+        for precision in self.precisions:
+            if precision == (wanted or self.default):
+                return precision
+        raise SlmError(
+            "E_USAGE",
+            f"o alvo {self.name} não tem a precisão {wanted}; tem {', '.join(self.precisions)}.",
+            where=f"--target {self.name} --precision {wanted}",
+            hint=f"Use:  ptbr-slm export MODELO -o PASTA --target {self.name} --precision {self.default}",
+        )
+
+
+def target_of(name: str) -> Target:
+    """The target called `name`. Raises E_USAGE naming those there are."""
+    if name in TARGETS:
+        return TARGETS[name]
+    raise SlmError(
+        "E_USAGE",
+        f"não há export para o alvo {name!r} nesta versão; há {', '.join(TARGETS)}.",
+        where=f"--target {name}",
+        hint="Use:  ptbr-slm export MODELO -o PASTA --target cpu",
+    )
+
+
+def _cpu(
+    config: ModelConfig, weights: LlamaWeights, precision: Precision, quantizer: Quantizer | None
+) -> ir.Model:
+    return build_graph(config, weights, projections_for(weights, precision, quantizer, ir.DataType.FLOAT))
+
+
+TARGETS: dict[str, Target] = {
+    target.name: target
+    for target in (
+        Target(
+            name="cpu",
+            flavour="gqa",
+            precisions=("fp32", "int8", "int4"),
+            default="int8",
+            kv_dtype="float32",
+            build=_cpu,
+        ),
+    )
+}
