@@ -1,7 +1,8 @@
-"""One IO binding over a range of places of the KV caches, made once and run many times.
+"""The IO bindings of the gqa graph: made once over a range of places of the KV caches, run many times.
 
 Past and present are bound to the same memory, so a step writes its keys and values in place and copies
-nothing. The small inputs are arrays whose content changes while their address stays.
+nothing. The small inputs are arrays whose content changes while their address stays; a device reads them
+through mirrors.
 """
 
 from __future__ import annotations
@@ -12,71 +13,103 @@ import numpy as np
 import numpy.typing as npt
 
 from ptbr_slm.runtime.onnx.kv_cache import KVCaches
+from ptbr_slm.runtime.onnx.memory import Mirror
+from ptbr_slm.runtime.onnx.opened import Opened
 from ptbr_slm.runtime.types import Floats
 
-Session = Any
-"""An onnxruntime.InferenceSession; the package has no types."""
+Array = npt.NDArray[Any]
 
 
 class Binding:
     """Binds the caches of `count` places from `first` on, and the inputs a subclass adds."""
 
-    def __init__(self, session: Session, caches: KVCaches, first: int, count: int) -> None:
-        self._session = session
-        self._io = session.io_binding()
-        self._total = np.zeros((), dtype=np.int32)
-        self._input("total_sequence_length", self._total)
-        for index, array in enumerate(caches.arrays):
-            rows = array[first : first + count]  # (count, K, capacity, D), a view
+    def __init__(self, opened: Opened, caches: KVCaches, first: int, count: int) -> None:
+        self._opened, self._session, self._memory = opened, opened.session, opened.memory
+        self._io = self._session.io_binding()
+        for index, buffer in enumerate(caches.arrays):
+            _, heads, capacity, width = buffer.shape
+            pointer = self._memory.pointer(buffer) + first * (buffer.nbytes // buffer.shape[0])
             name = f"{index // 2}.{'value' if index % 2 else 'key'}"
-            self._input(f"past_key_values.{name}", rows)
-            self._output(f"present.{name}", rows)
+            where = (self._memory.device, 0, caches.dtype, (count, heads, capacity, width), pointer)
+            self._io.bind_input(f"past_key_values.{name}", *where)
+            self._io.bind_output(f"present.{name}", *where)
 
-    def _input(self, name: str, array: npt.NDArray[Any]) -> None:
+    def _input(self, name: str, array: Array) -> None:
+        """Bind a host array. A device's session copies it at this moment, unless it reads it on the host."""
         self._io.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
 
-    def _output(self, name: str, array: npt.NDArray[Any]) -> None:
+    def _output(self, name: str, array: Array) -> None:
         self._io.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
 
 
 class DecodeBinding(Binding):
     """One token for each of `count` rows."""
 
-    def __init__(self, session: Session, caches: KVCaches, first: int, count: int, vocab_size: int) -> None:
-        super().__init__(session, caches, first, count)
+    def __init__(self, opened: Opened, caches: KVCaches, first: int, count: int, vocab_size: int) -> None:
+        super().__init__(opened, caches, first, count)
         self.ids = np.zeros((count, 1), dtype=np.int64)
         # seqlens_k is the total minus 1, which is just what each row held before this token.
         self.lengths = caches.lengths[first : first + count]
         self._index = np.zeros((count, 1), dtype=np.int64)
-        self._logits = np.empty((count, 1, vocab_size), dtype=np.float32)
-        self._input("input_ids", self.ids)
-        self._input("seqlens_k", self.lengths)
-        self._input("logits_index", self._index)
-        self._output("logits", self._logits)
+        # A captured graph keeps the value of its capture: the capacity is right for every length below it.
+        self._total = np.array(caches.capacity, dtype=np.int32)
+        self._fixed = opened.captures
+        self._options, self._graph = opened.captured_run()
+        self._mirrors: list[Mirror] = []
+        self._input("total_sequence_length", self._total)  # GroupQueryAttention reads it on the host
+        self._mirrored("input_ids", self.ids)
+        self._mirrored("seqlens_k", self.lengths)
+        self._mirrored("logits_index", self._index)
+        self.logits = self._memory.result((count, 1, vocab_size), np.float32)
+        self._io.bind_output(
+            "logits", self._memory.device, 0, np.float32, (count, 1, vocab_size), self.logits.pointer
+        )
 
     def run(self) -> Floats:
-        """Feed `ids`; (count, V) logits in a buffer that the next run overwrites. Advances the lengths."""
-        self._total[...] = self.lengths.max() + 1
-        self._session.run_with_iobinding(self._io)
+        """Feed `ids`; (count, V) logits, which the next run may overwrite. Advances the lengths."""
+        self.step()
+        logits: Floats = self.logits.read()[:, 0]
+        return logits
+
+    def step(self) -> None:
+        """As `run`, leaving the logits where the session wrote them."""
+        if not self._fixed:
+            self._total[...] = self.lengths.max() + 1
+        for mirror in self._mirrors:
+            mirror.upload()
+        self._session.run_with_iobinding(self._io, self._options)
         self.lengths += 1
-        return self._logits[:, 0]
+
+    def release(self) -> None:
+        """Forget what the provider captured of this binding."""
+        self._opened.release(self._graph)
+
+    def _mirrored(self, name: str, array: Array) -> None:
+        mirror = self._memory.mirror(array)
+        mirror.upload()
+        self._io.bind_input(name, self._memory.device, 0, array.dtype.type, array.shape, mirror.pointer)
+        if not self._memory.shared:
+            self._mirrors.append(mirror)
 
 
 class PrefillBinding(Binding):
     """Any number of tokens for the row at one place."""
 
-    def __init__(self, session: Session, caches: KVCaches, place: int) -> None:
-        super().__init__(session, caches, place, 1)
+    def __init__(self, opened: Opened, caches: KVCaches, place: int) -> None:
+        super().__init__(opened, caches, place, 1)
         self._length = caches.lengths[place : place + 1]
+        self._total = np.zeros((), dtype=np.int32)
         self._seqlens = np.zeros(1, dtype=np.int32)
-        self._input("seqlens_k", self._seqlens)
+        self._options = opened.free_run()
 
     def run(self, tokens: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64], logits: Floats) -> None:
         """Append tokens (S,); the logits at the positions `wanted` (K,) of the chunk go to logits (K, V)."""
-        self._input("input_ids", tokens[None])
-        self._input("logits_index", wanted[None])
-        self._output("logits", logits[None])
         self._total[...] = self._length[0] + len(tokens)
         self._seqlens[0] = self._total - 1
-        self._session.run_with_iobinding(self._io)
+        self._input("input_ids", tokens[None])
+        self._input("seqlens_k", self._seqlens)
+        self._input("total_sequence_length", self._total)
+        self._input("logits_index", wanted[None])
+        self._output("logits", logits[None])
+        self._session.run_with_iobinding(self._io, self._options)
         self._length += len(tokens)

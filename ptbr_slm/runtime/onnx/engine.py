@@ -12,10 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime.onnx.binding import DecodeBinding, PrefillBinding
+from ptbr_slm.runtime.onnx.devices import Request, choose_place, open_session
+from ptbr_slm.runtime.onnx.flavours import Decode, Prefill, flavour_of
 from ptbr_slm.runtime.onnx.folder import ExportFolder
 from ptbr_slm.runtime.onnx.kv_cache import KVCaches
-from ptbr_slm.runtime.onnx.session import choose_device, open_session
+from ptbr_slm.runtime.onnx.opened import Opened
+from ptbr_slm.runtime.onnx.session import OUT_OF_MEMORY
 from ptbr_slm.runtime.slots import PREFILL_CHUNK, check_capacity, check_ids, check_room, closed_error
 from ptbr_slm.runtime.types import Floats
 from ptbr_slm.storage.model_folder import read_config
@@ -23,28 +25,52 @@ from ptbr_slm.tokenizer import Tokenizer
 
 
 class OnnxEngine:
-    """`Engine` over an export folder; `ptbr_slm_export.graphs.gqa` tells the graph's inputs and outputs."""
+    """`Engine` over an export folder. Its flavour tells the graph's inputs and outputs (see `flavours`)."""
 
     name = "onnx"
 
     def __init__(
-        self, folder: Path, device: str = "auto", *, threads: int | None = None, spinning: bool | None = None
+        self,
+        folder: Path,
+        device: str = "auto",
+        *,
+        threads: int | None = None,
+        spinning: bool | None = None,
+        cuda_graph: bool | None = None,
+        oracle: bool = False,
     ) -> None:
-        """Open an export. device: `auto` or `cpu`; threads and spinning: see `open_session`.
+        """Open an export. device: `auto`, `cpu` or `cuda`; threads and spinning: see `open_cpu`; cuda_graph:
+        see `Request`; oracle: run an export for a GPU on the CPU, slowly, to check its answers.
 
         Raises E_PROVIDER, E_MANIFEST, E_SCHEMA, E_MODEL_INVALID, E_TOKENIZER_INVALID.
         """
         export = ExportFolder(folder)
-        self.device = choose_device(device, str(export.facts.get("target", "cpu")))
-        self.precision = str(export.facts.get("precision", "fp32"))
+        facts = export.facts
+        place = choose_place(device, str(facts.get("target", "cpu")), oracle=oracle)
+        self.device = place.device
+        self.precision = str(facts.get("precision", "fp32"))
         self.config = read_config(folder)
         self._export = export
+        self._flavour = flavour_of(str(facts.get("flavour", "gqa")), folder)
+        kv_dtype = str(facts.get("kv_dtype", "float32"))
+        request = Request(
+            graph=export.graph,
+            config=self.config,
+            flavour=self._flavour,
+            precision=self.precision,
+            kv_dtype=kv_dtype,
+            threads=threads,
+            spinning=spinning,
+            cuda_graph=cuda_graph,
+        )
         # Hashing, packing the weights and parsing the vocabulary take about as long: side by side.
         with export.weights_checked(), ThreadPoolExecutor(1) as pool:
-            opening = pool.submit(open_session, export.graph, self.config, threads=threads, spinning=spinning)
+            opening = pool.submit(open_session, place, request)
             self.tokenizer = Tokenizer.load(folder)
-            self._session: Any = opening.result()
-        self._caches = KVCaches(self.config)
+            self._opened: Opened | None = opening.result()
+        memory, dtype = self._opened.memory, np.dtype(kv_dtype).type
+        self._caches = KVCaches(self.config, memory, dtype)
+        self._decodes: dict[tuple[int, int], Decode] = {}
         self._forget_bindings()
 
     def reset(self, rows: int, capacity: int) -> None:
@@ -137,12 +163,14 @@ class OnnxEngine:
             "file_bytes": self._export.file_bytes,
             "bits_per_byte": facts.get("bits_per_byte"),
             "target": facts.get("target", "cpu"),
+            **self._session.facts,
         }
 
     def close(self) -> None:
         """See `Engine.close`."""
-        self._session = None
-        self._forget_bindings()
+        if self._opened is not None:
+            self._forget_bindings()
+        self._opened = None
         self._caches.release()
 
     def _all_logits(self, row: int, tokens: Sequence[int]) -> Floats:
@@ -160,11 +188,11 @@ class OnnxEngine:
         place = self._caches.place(row)
         binding = self._prefills.get(place)
         if binding is None:
-            binding = self._prefills[place] = PrefillBinding(self._session, self._caches, place)
+            binding = self._prefills[place] = self._flavour.prefill(self._session, self._caches, place)
         with _run_errors():
             binding.run(np.array(tokens, dtype=np.int64), wanted, logits)
 
-    def _plan(self, rows: tuple[int, ...]) -> tuple[DecodeBinding, npt.NDArray[np.intp]]:
+    def _plan(self, rows: tuple[int, ...]) -> tuple[Decode, npt.NDArray[np.intp]]:
         """The binding that covers `rows`, and each row's offset in it; moves rows together if need be."""
         plan = self._plans.get(rows)
         if plan is None:
@@ -172,23 +200,40 @@ class OnnxEngine:
             self._refresh()
             binding = self._decodes.get((first, len(rows)))
             if binding is None:
-                binding = DecodeBinding(self._session, self._caches, first, len(rows), self.config.vocab_size)
+                binding = self._flavour.decode(
+                    self._session, self._caches, first, len(rows), self.config.vocab_size
+                )
                 self._decodes[first, len(rows)] = binding
             plan = self._plans[rows] = (binding, np.array(order))
         return plan
 
-    def _refresh(self) -> None:
-        """Forget the bindings of buffers that were moved. Raises E_CLOSED after `close`."""
-        if self._session is None:
+    @property
+    def _session(self) -> Opened:
+        """Raises E_CLOSED after `close`."""
+        if self._opened is None:
             raise closed_error()
-        if self._caches.version != self._bound_version:
-            self._forget_bindings()
+        return self._opened
+
+    def _refresh(self) -> None:
+        """Forget the bindings of buffers that were replaced, and the plans of rows that moved.
+
+        Raises E_CLOSED after `close`.
+        """
+        if self._opened is None:
+            raise closed_error()
+        if self._caches.version != self._planned_version:
+            if self._caches.allocation != self._bound_allocation:
+                self._forget_bindings()
+            self._plans.clear()
+            self._planned_version = self._caches.version
 
     def _forget_bindings(self) -> None:
-        self._prefills: dict[int, PrefillBinding] = {}
-        self._decodes: dict[tuple[int, int], DecodeBinding] = {}
-        self._plans: dict[tuple[int, ...], tuple[DecodeBinding, npt.NDArray[np.intp]]] = {}
-        self._bound_version = self._caches.version
+        for binding in self._decodes.values():
+            binding.release()
+        self._prefills: dict[int, Prefill] = {}
+        self._decodes = {}
+        self._plans: dict[tuple[int, ...], tuple[Decode, npt.NDArray[np.intp]]] = {}
+        self._bound_allocation, self._planned_version = self._caches.allocation, self._caches.version
 
 
 @contextmanager
@@ -197,7 +242,7 @@ def _run_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # ORT's exceptions share no base class but Exception
-        if isinstance(error, MemoryError) or "llocat" in str(error) or "bad_alloc" in str(error):
+        if isinstance(error, MemoryError) or any(word in str(error) for word in OUT_OF_MEMORY):
             raise SlmError(
                 "E_MEMORY",
                 "a memória não foi suficiente para gerar.",

@@ -1,6 +1,6 @@
-"""Keys and values of all slots: one array per layer and side, grown by copying as texts get longer.
+"""Keys and values of all slots: one buffer per layer and side, grown by copying as texts get longer.
 
-A slot is a caller's name for a row; a place is its index in the arrays. Rows that are decoded together must
+A slot is a caller's name for a row; a place is its index in the buffers. Rows that are decoded together must
 lie side by side, since a binding covers one range of places: `gather` moves them there.
 """
 
@@ -8,29 +8,38 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from ptbr_slm.config import ModelConfig
+from ptbr_slm.runtime.onnx.memory import HostMemory, Memory
 from ptbr_slm.runtime.slots import bucket
-from ptbr_slm.runtime.types import Floats
 
 KEEP_BYTES = 64 << 20
 """Buffers up to this size are kept between texts; larger ones are freed when no slot is open."""
 
 
 class KVCaches:
-    """Slots and their memory. `version` changes with every move or reallocation: bindings are stale then."""
+    """Slots and their memory.
 
-    def __init__(self, config: ModelConfig) -> None:
+    `allocation` changes with every reallocation: bindings are stale then. `version` changes with that and
+    with every move of rows.
+    """
+
+    def __init__(
+        self, config: ModelConfig, memory: Memory | None = None, dtype: type[np.generic] = np.float32
+    ) -> None:
         self._config = config
+        self._memory = memory or HostMemory()
+        self.dtype = dtype
         self._freed: deque[int] = (
             deque()
         )  # `close` may come from any thread at any time: it only appends here
-        self.version = 0
+        self.version = self.allocation = 0
         self.limit = config.max_seq_len
         self._places: dict[int, int] = {}
-        self.arrays: list[Floats]
+        self.arrays: list[Any]  # the memory's buffers (slots, num_kv_heads, capacity, head_dim)
         self._allocate(1, bucket(1, config.max_seq_len))
 
     @property
@@ -82,7 +91,7 @@ class KVCaches:
         here, there = self._places[source], self._places[target]
         length = min(length, int(self.lengths[here]))
         for array in self.arrays:
-            array[there, :, :length] = array[here, :, :length]
+            self._memory.copy_row(array, here, there, length)
         self.lengths[there] = length
 
     def gather(self, rows: Sequence[int]) -> tuple[int, list[int]]:
@@ -121,29 +130,27 @@ class KVCaches:
         shape = (slots, config.num_kv_heads, capacity, config.head_dim)
         self.capacity = capacity
         self.arrays = []  # the old ones go before the new ones come
-        self.arrays = [np.zeros(shape, dtype=np.float32) for _ in range(2 * config.num_layers)]
+        self.arrays = [self._memory.zeros(shape, self.dtype) for _ in range(2 * config.num_layers)]
         self.lengths = np.zeros(slots, dtype=np.int32)  # tokens in each place
         self.version += 1
+        self.allocation += 1
 
     def _reallocate(self, slots: int, capacity: int) -> None:
         """Larger arrays with the same content, one at a time: at most one array is there twice."""
-        config, used = self._config, int(self.lengths.max())
+        used = int(self.lengths.max())
         for index, old in enumerate(self.arrays):
-            new = np.zeros((slots, config.num_kv_heads, capacity, config.head_dim), dtype=np.float32)
-            new[: len(old), :, :used] = old[:, :, :used]
-            self.arrays[index] = new
+            self.arrays[index] = self._memory.grown(old, slots, capacity, used)
         lengths = np.zeros(slots, dtype=np.int32)
         lengths[: len(self.lengths)] = self.lengths
         self.lengths, self.capacity = lengths, capacity
         self.version += 1
+        self.allocation += 1
 
     def _swap(self, source: int, target: int) -> None:
         """Exchange the contents of two places, and the slots that own them."""
         used = int(max(self.lengths[source], self.lengths[target]))
         for array in self.arrays:
-            kept = array[target, :, :used].copy()
-            array[target, :, :used] = array[source, :, :used]
-            array[source, :, :used] = kept
+            self._memory.swap_rows(array, target, source, used)
         self.lengths[[source, target]] = self.lengths[[target, source]]
         moved = {source: target, target: source}
         self._places = {row: moved.get(place, place) for row, place in self._places.items()}

@@ -1,8 +1,9 @@
-"""An ONNX Runtime session over an export: options, the provider that was asked for, the expected graph."""
+"""An ONNX Runtime session over an export on the CPU, and what every session is checked for."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,18 @@ import onnxruntime as ort
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.onnx.cores import physical_cores
+from ptbr_slm.runtime.onnx.flavours import Signature
+from ptbr_slm.runtime.onnx.opened import Opened
 
-_ERROR_SEVERITY = 3
+ERROR_SEVERITY = 3
 """ORT's log level: warnings about our own graphs are of no use to whoever reads stderr."""
 
+OUT_OF_MEMORY = ("llocat", "bad_alloc", "out of memory")
+"""What ORT's messages say when memory runs out, the host's or the card's."""
 
-def open_session(graph: Path, config: ModelConfig, *, threads: int | None, spinning: bool | None) -> Any:
-    """An `onnxruntime.InferenceSession` on the CPU whose inputs and outputs are those of the gqa graph.
+
+def open_cpu(graph: Path, *, threads: int | None, spinning: bool | None) -> Opened:
+    """An `onnxruntime.InferenceSession` on the CPU.
 
     threads: of the matrix products; None takes PTBR_SLM_THREADS, OMP_NUM_THREADS or the physical cores.
     spinning: whether idle threads burn cycles to answer sooner; None takes PTBR_SLM_SPINNING (0, 1), or yes.
@@ -28,38 +34,21 @@ def open_session(graph: Path, config: ModelConfig, *, threads: int | None, spinn
     options.intra_op_num_threads = threads or thread_count()
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = _ERROR_SEVERITY
+    options.log_severity_level = ERROR_SEVERITY
     if spinning is None:
         spinning = os.environ.get("PTBR_SLM_SPINNING", "1") != "0"
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    return Opened(
+        new_session(graph, options, ["CPUExecutionProvider"]), facts={"provider": "CPUExecutionProvider"}
+    )
+
+
+def new_session(graph: Path, options: Any, providers: Sequence[Any]) -> Any:
+    """An `onnxruntime.InferenceSession`. Raises E_MODEL_INVALID or E_MEMORY."""
     try:
-        session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(str(graph), options, providers=list(providers))
     except Exception as error:  # ORT's exceptions share no base class but Exception
-        raise _load_error(error, graph) from error
-    _check_signature(session, config, graph)
-    return session
-
-
-def choose_device(asked: str, target: str) -> str:
-    """The device for an export made for `target`: only what runs it whole. Raises E_PROVIDER."""
-    if target != "cpu":
-        raise SlmError(
-            "E_PROVIDER",
-            f"este export foi feito para {target}; esta versão executa exports de CPU.",
-            where="manifest.json: target",
-            hint="Exporte para CPU:  ptbr-slm export MODELO -o PASTA --target cpu",
-        )
-    if asked == "cuda":
-        available = "CUDAExecutionProvider" in ort.get_available_providers()
-        # GroupQueryAttention has no fp32 CUDA kernel: ORT would quietly run it on the CPU, with copies.
-        why = "este export é para CPU e não roda na GPU" if available else "este onnxruntime não tem CUDA"
-        raise SlmError(
-            "E_PROVIDER",
-            f"foi pedido device=cuda, mas {why}.",
-            where="--device cuda",
-            hint="Use --device cpu, ou veja o que falta com:  ptbr-slm doctor",
-        )
-    return "cpu"
+        raise load_error(error, graph) from error
 
 
 def thread_count() -> int:
@@ -75,19 +64,9 @@ def thread_count() -> int:
     return physical_cores()
 
 
-def _check_signature(session: Any, config: ModelConfig, graph: Path) -> None:
-    """Names and types must be those of the gqa graph: a foreign one fails here, not at the first token."""
-    inputs = {
-        "input_ids": "tensor(int64)",
-        "seqlens_k": "tensor(int32)",
-        "total_sequence_length": "tensor(int32)",
-        "logits_index": "tensor(int64)",
-    }
-    outputs = {"logits": "tensor(float)"}
-    for layer in range(config.num_layers):
-        for side in ("key", "value"):
-            inputs[f"past_key_values.{layer}.{side}"] = "tensor(float)"
-            outputs[f"present.{layer}.{side}"] = "tensor(float)"
+def check_signature(session: Any, config: ModelConfig, signature: Signature, graph: Path) -> None:
+    """Names and types must be those of the flavour: a foreign graph fails here, not at the first token."""
+    inputs, outputs = signature.inputs, signature.outputs
     found = {value.name: value.type for value in session.get_inputs()}
     found_outputs = {value.name: value.type for value in session.get_outputs()}
     cache = [None, config.num_kv_heads, None, config.head_dim]
@@ -115,9 +94,9 @@ def _foreign(detail: str, graph: Path) -> SlmError:
     )
 
 
-def _load_error(error: Exception, graph: Path) -> SlmError:
+def load_error(error: Exception, graph: Path) -> SlmError:
     detail = str(error).partition("failed:")[2] or str(error)  # "Load model from PATH failed:..."
-    if isinstance(error, MemoryError) or "llocat" in detail or "bad_alloc" in detail:
+    if isinstance(error, MemoryError) or any(word in detail for word in OUT_OF_MEMORY):
         return SlmError(
             "E_MEMORY",
             "a memória não foi suficiente para abrir o modelo.",

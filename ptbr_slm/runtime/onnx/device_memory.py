@@ -1,0 +1,143 @@
+"""Buffers in a device's memory, allocated, moved and grown by ONNX Runtime itself: no CUDA binding is needed.
+
+A move is a graph of one node, Identity or Pad, run over raw addresses. Moves are rare (a capacity bucket is
+left, rows change places), so their bindings are made when they are needed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from ptbr_slm.runtime.onnx.memory import Array
+from ptbr_slm.runtime.onnx.tiny_graph import Node, Tensor, model_bytes
+
+Providers = Sequence[str | tuple[str, dict[str, str]]]
+
+
+class DeviceArray:
+    """A tensor in the device's memory, with the facts that the host may know."""
+
+    def __init__(self, shape: Sequence[int], dtype: type[np.generic], device: str) -> None:
+        self.shape = tuple(shape)
+        self.dtype = np.dtype(dtype)
+        self.nbytes = math.prod(shape) * self.dtype.itemsize
+        self.value = ort.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, device, 0)
+        self.pointer = int(self.value.data_ptr())
+
+    def upload(self, array: Array) -> None:
+        """Overwrite it with a host array of its shape."""
+        self.value.update_inplace(array)
+
+    def read(self) -> Array:
+        """A copy on the host."""
+        copied: Array = self.value.numpy()
+        return copied
+
+
+class DeviceMemory:
+    """`Memory` over `DeviceArray`s."""
+
+    shared = False
+
+    def __init__(self, device: str, providers: Providers) -> None:
+        """device: ONNX Runtime's name (`cuda`); providers: those of the model's session."""
+        self.device = device
+        self._providers = list(providers)
+
+    def zeros(self, shape: Sequence[int], dtype: type[np.generic]) -> DeviceArray:
+        """See `Memory.zeros`. Fresh memory may hold NaN, and 0 x NaN is NaN even where attention masks."""
+        array = DeviceArray(shape, dtype, self.device)
+        array.upload(np.zeros(shape, dtype=dtype))
+        return array
+
+    def pointer(self, buffer: DeviceArray) -> int:
+        """See `Memory.pointer`."""
+        return buffer.pointer
+
+    def grown(self, buffer: DeviceArray, slots: int, capacity: int, used: int) -> DeviceArray:
+        """See `Memory.grown`; copies whole rows, not only what is used."""
+        rows, heads, old, width = buffer.shape
+        new = DeviceArray((slots, heads, capacity, width), buffer.dtype.type, self.device)
+        pads = np.array([0, 0, 0, 0, slots - rows, 0, capacity - old, 0], dtype=np.int64)
+        io = self._pad.io_binding()
+        io.bind_input("pads", "cpu", 0, np.int64, pads.shape, pads.ctypes.data)
+        # Two fp16 or one fp32: Pad only moves bits, and the CPU provider has no fp16 kernel for it.
+        self._bind(io.bind_input, "x", self._halved(buffer.shape, buffer.dtype), buffer.pointer)
+        self._bind(io.bind_output, "y", self._halved(new.shape, new.dtype), new.pointer)
+        self._pad.run_with_iobinding(io)
+        return new
+
+    def copy_row(self, buffer: DeviceArray, source: int, target: int, used: int) -> None:
+        """See `Memory.copy_row`; copies the whole row, which lies in one piece."""
+        size = buffer.nbytes // buffer.shape[0]
+        self._copy(buffer.pointer + source * size, buffer.pointer + target * size, size)
+
+    def swap_rows(self, buffer: DeviceArray, one: int, other: int, used: int) -> None:
+        """See `Memory.swap_rows`; by way of a third row."""
+        size = buffer.nbytes // buffer.shape[0]
+        spare = DeviceArray((size // 4,), np.float32, self.device)
+        first, second = (buffer.pointer + place * size for place in (one, other))
+        self._copy(first, spare.pointer, size)
+        self._copy(second, first, size)
+        self._copy(spare.pointer, second, size)
+
+    def mirror(self, array: Array) -> DeviceMirror:
+        """See `Memory.mirror`."""
+        return DeviceMirror(array, self.device)
+
+    def result(self, shape: Sequence[int], dtype: type[np.generic]) -> DeviceArray:
+        """See `Memory.result`."""
+        return DeviceArray(shape, dtype, self.device)
+
+    def open(self, graph: bytes) -> Any:
+        """A session over a small graph on this device."""
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        return ort.InferenceSession(graph, options, providers=self._providers)
+
+    @cached_property
+    def _identity(self) -> Any:
+        ends = [Tensor(name, "float32", ("elements",)) for name in "xy"]
+        return self.open(model_bytes("copy", [Node("Identity", ["x"], ["y"])], ends[:1], ends[1:]))
+
+    @cached_property
+    def _pad(self) -> Any:
+        ends = [Tensor(name, "float32", ("slots", "heads", "capacity", "width")) for name in "xy"]
+        pads = Tensor("pads", "int64", (8,))
+        return self.open(model_bytes("grow", [Node("Pad", ["x", "pads"], ["y"])], [ends[0], pads], ends[1:]))
+
+    def _copy(self, source: int, target: int, size: int) -> None:
+        """Copy `size` bytes, a multiple of 4, between two addresses of the device."""
+        io = self._identity.io_binding()
+        self._bind(io.bind_input, "x", (size // 4,), source)
+        self._bind(io.bind_output, "y", (size // 4,), target)
+        self._identity.run_with_iobinding(io)
+
+    def _bind(self, bind: Any, name: str, shape: Sequence[int], pointer: int) -> None:
+        bind(name, self.device, 0, np.float32, shape, pointer)
+
+    @staticmethod
+    def _halved(shape: Sequence[int], dtype: np.dtype[Any]) -> tuple[int, ...]:
+        """The shape of the same bytes read as float32; head_dim is a multiple of 16."""
+        return (*shape[:-1], shape[-1] * dtype.itemsize // 4)
+
+
+class DeviceMirror:
+    """A host array and its copy on the device."""
+
+    def __init__(self, array: npt.NDArray[Any], device: str) -> None:
+        self._array = array
+        self._copy = DeviceArray(array.shape, array.dtype.type, device)
+        self.pointer = self._copy.pointer
+
+    def upload(self) -> None:
+        """See `Mirror.upload`."""
+        self._copy.upload(self._array)

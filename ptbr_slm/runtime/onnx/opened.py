@@ -1,0 +1,52 @@
+"""An opened session with the memory that its tensors lie in: what a binding is made over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import onnxruntime as ort
+
+from ptbr_slm.runtime.onnx.memory import HostMemory, Memory
+
+Session = Any
+"""An onnxruntime.InferenceSession; the package has no types."""
+
+_NOT_CAPTURED = "-1"
+"""The CUDA provider's id for a run that is neither captured nor replayed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a provider's opener returns."""
+
+    session: Session
+    memory: Memory = field(default_factory=HostMemory)
+    captures: bool = False
+    """Whether decode steps are captured as CUDA graphs and replayed."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """For `Engine.describe`: provider, device_name, cuda_graph."""
+    _ids: count[int] = field(default_factory=lambda: count(1))
+
+    def free_run(self) -> Any:
+        """RunOptions of a run whose shapes vary; None where nothing is captured anyway."""
+        return _run_options(_NOT_CAPTURED) if self.captures else None
+
+    def captured_run(self) -> tuple[Any, int]:
+        """RunOptions of a step that is captured under an id of its own, and that id; (None, 0) as above."""
+        if not self.captures:
+            return None, 0
+        number = next(self._ids)
+        return _run_options(str(number)), number
+
+    def release(self, number: int) -> None:
+        """Forget a captured graph, whose buffers are about to go."""
+        if number:
+            self.session.release_captured_graph(number)
+
+
+def _run_options(graph: str) -> Any:
+    options = ort.RunOptions()
+    options.add_run_config_entry("gpu_graph_id", graph)
+    return options
