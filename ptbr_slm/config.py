@@ -129,7 +129,7 @@ class ModelConfig:
         try:
             heads = int(body["num_attention_heads"])
             rope = rope_body(body)
-            eos = body.get("eos_token_id")
+            eos, pad = body.get("eos_token_id"), body.get("pad_token_id")  # some files say -1 for no padding
             return cls(
                 vocab_size=int(body["vocab_size"]),
                 hidden_size=int(body["hidden_size"]),
@@ -145,8 +145,8 @@ class ModelConfig:
                 tie_embeddings=bool(body.get("tie_word_embeddings", False)),
                 qk_norm=body["model_type"] == "qwen3",
                 bos_token_id=int(body["bos_token_id"]) if body.get("bos_token_id") is not None else 1,
-                eos_token_ids=tuple(eos) if isinstance(eos, list) else (int(2 if eos is None else eos),),
-                pad_token_id=body.get("pad_token_id"),
+                eos_token_ids=token_ids(2 if eos is None else eos),
+                pad_token_id=pad if isinstance(pad, int) and pad >= 0 else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise SlmError(
@@ -155,6 +155,11 @@ class ModelConfig:
                 where=where,
                 hint="Use a pasta de um modelo LlamaForCausalLM, como RUN/final.",
             ) from error
+
+
+def token_ids(value: Any) -> tuple[int, ...]:
+    """An `eos_token_id`: one id or a list. Raises TypeError or ValueError for anything else."""
+    return tuple(int(i) for i in value) if isinstance(value, list) else (int(value),)
 
 
 def _refuse_foreign(body: dict[str, Any], where: str) -> None:

@@ -20,12 +20,21 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, pro
 from tokenizers import Tokenizer as _Tokenizer
 from tokenizers.decoders import DecodeStream
 
+from ptbr_slm import metaspace
 from ptbr_slm.errors import SlmError, os_errors
 from ptbr_slm.storage.atomic import write_text
 
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
-SPECIAL_TOKENS = [BOS, EOS, PAD, "<|im_start|>", "<|im_end|>"]
+CHAT_TOKENS = ["<|im_start|>", "<|im_end|>"]
+SPECIAL_TOKENS = [BOS, EOS, PAD, *CHAT_TOKENS]
 """Ids 0 to 4, all different: onnxruntime-genai finds the last token by scanning for the padding."""
+
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+"""ChatML, which every tool knows; a model learns it only from conversations written so."""
 
 MIN_VOCAB_SIZE = 256 + len(SPECIAL_TOKENS)
 
@@ -189,8 +198,36 @@ class Tokenizer:
         decoder = self._inner.decoder
         return decoder is not None and b'"ByteLevel"' in decoder.__getstate__()
 
+    @cached_property
+    def is_metaspace(self) -> bool:
+        """Whether tokens are written SentencePiece's way (`▁`, `<0x0A>`), as in Llama 2 or TeenyTinyLlama."""
+        return not self.is_byte_level and metaspace.is_metaspace(self._body)
+
+    @cached_property
+    def marks_start(self) -> bool:
+        """Whether a text's first token holds a space that the text has not."""
+        return self.is_metaspace and metaspace.marks_start(self._body)
+
+    @cached_property
+    def strips_start(self) -> bool:
+        """Whether `decode` takes that space away."""
+        return self.is_metaspace and metaspace.strips_start(self._body)
+
+    @property
+    def _body(self) -> dict[str, Any]:
+        body: dict[str, Any] = json.loads(self._inner.to_str())
+        return body
+
+    def token_name(self, token_id: int) -> str | None:
+        """The token as the vocabulary writes it, or None beyond its end."""
+        found = self._inner.id_to_token(token_id)
+        return None if found is None else str(found)
+
     def token_bytes(self, token_id: int) -> bytes:
-        """Bytes of an id of a byte-level vocabulary, worked out when asked for; empty for special tokens."""
+        """Bytes of an id of a byte-level or SentencePiece-style vocabulary, worked out when asked for.
+
+        Empty for special tokens.
+        """
         known = self._bytes_of.get(token_id)
         if known is None:
             known = self._bytes_of[token_id] = self._spell(token_id)
@@ -200,6 +237,8 @@ class Tokenizer:
         token = self._inner.id_to_token(token_id)
         if token is None or token_id in self.special_ids:
             return b""
+        if self.is_metaspace:
+            return metaspace.spell(str(token))
         try:
             return bytes(_BYTE_OF[char] for char in token)
         except KeyError:  # an added token, stored as plain text
@@ -208,54 +247,79 @@ class Tokenizer:
     @cached_property
     def byte_lengths(self) -> npt.NDArray[np.int32]:
         """(vocab_size,) UTF-8 bytes of each id, 0 for special tokens: the divisor of bits per byte."""
-        if self.is_byte_level:
+        if self.is_byte_level or self.is_metaspace:
             lengths = [len(self.token_bytes(i)) for i in range(self.vocab_size)]
-        else:
-            lengths = [self._foreign_length(i) for i in range(self.vocab_size)]
+        else:  # an approximation: WordPiece and its kin say nothing of the spaces between words
+            special, name = self.special_ids, self._inner.id_to_token
+            lengths = [
+                0 if i in special else len(str(name(i) or "").encode("utf-8")) for i in range(self.vocab_size)
+            ]
         return np.array(lengths, dtype=np.int32)
 
-    def _foreign_length(self, token_id: int) -> int:
-        """SentencePiece: `▁` stands for one space, `<0xNN>` for one byte."""
-        if token_id in self.special_ids:
-            return 0
-        token = str(self._inner.id_to_token(token_id) or "")
-        if len(token) == 6 and token.startswith("<0x"):
-            return 1
-        return len(token.replace("▁", " ").encode("utf-8"))
+    @cached_property
+    def start_marks(self) -> npt.NDArray[np.int32]:
+        """(vocab_size,) 1 where an id, first in its text, holds the space that the text has not."""
+        if not self.marks_start:
+            return np.zeros(self.vocab_size, dtype=np.int32)
+        marked = [self.token_bytes(i).startswith(b" ") for i in range(self.vocab_size)]
+        return np.array(marked, dtype=np.int32)
 
-    def stream_decoder(self) -> StreamDecoder:
-        """A new incremental decoder for one generated text."""
-        return StreamDecoder(self)
+    def target_bytes(self, tokens: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+        """(..., T) UTF-8 bytes of the text of each of `tokens` (..., T + 1) but the first.
 
-    def hf_config(self, max_seq_len: int) -> dict[str, Any]:
-        """The `tokenizer_config.json` that lets AutoTokenizer open our tokenizer.json."""
-        names = {"bos_token": BOS, "eos_token": EOS, "pad_token": PAD}
+        They add up to a document's size: what follows a special token is the start of a text.
+        """
+        before, targets = tokens[..., :-1], tokens[..., 1:]
+        counted: npt.NDArray[np.int32] = self.byte_lengths[targets] - self.start_marks[targets] * (
+            self.byte_lengths[before] == 0
+        )
+        return counted
+
+    def stream_decoder(self, *, continuation: bool = False) -> StreamDecoder:
+        """A new incremental decoder for one text.
+
+        continuation: the text goes on from a prompt, so that its first space is its own.
+        """
+        return StreamDecoder(self, continuation=continuation)
+
+    def hf_config(self, max_seq_len: int, *, bos: int, eos: int, pad: int | None) -> dict[str, Any]:
+        """The `tokenizer_config.json` that lets AutoTokenizer open our tokenizer.json.
+
+        bos, eos, pad: the model's. With ChatML's tokens in the vocabulary, also its template.
+        """
+        ids = {"bos_token": bos, "eos_token": eos, "pad_token": pad}
+        names = {key: None if i is None else self.token_name(i) for key, i in ids.items()}
+        chat = all(self.token_id(name) is not None for name in CHAT_TOKENS)
         return {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "model_max_length": max_seq_len,
             "clean_up_tokenization_spaces": False,
-            **{key: name for key, name in names.items() if self.token_id(name) is not None},
+            **{key: name for key, name in names.items() if name is not None},
+            **({"chat_template": CHAT_TEMPLATE} if chat else {}),
         }
 
 
 class StreamDecoder:
     """Text from tokens, one at a time, that never splits a UTF-8 character.
 
-    Byte-level vocabularies go through an incremental UTF-8 decoder, exact and O(1) a token; others through
-    the tokenizers library's DecodeStream.
+    Byte-level and SentencePiece-style vocabularies go through an incremental UTF-8 decoder, exact and O(1) a
+    token; others through the tokenizers library's DecodeStream. In a run of byte tokens that is not UTF-8 the
+    library gives up every byte of it; here the characters that are whole come out.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, continuation: bool = False) -> None:
         self._tokenizer = tokenizer
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
-        self._foreign = None if tokenizer.is_byte_level else DecodeStream(skip_special_tokens=True)
+        known = tokenizer.is_byte_level or tokenizer.is_metaspace
+        self._foreign = None if known else DecodeStream(skip_special_tokens=True)
+        self._strip = tokenizer.strips_start and not continuation
         self._ids: list[int] = []
         self._emitted = 0
 
     def push(self, token: int) -> str:
         """The text that `token` completes; empty while a character is unfinished."""
         if self._foreign is None:
-            return self._utf8.decode(self._tokenizer.token_bytes(token))
+            return self._stripped(self._utf8.decode(self._tokenizer.token_bytes(token)))
         self._ids.append(token)
         text = self._foreign.step(self._tokenizer._inner, token) or ""
         self._emitted += len(text)
@@ -264,8 +328,15 @@ class StreamDecoder:
     def finish(self) -> str:
         """What is left at the end: an unfinished character becomes U+FFFD."""
         if self._foreign is None:
-            return self._utf8.decode(b"", final=True)
+            return self._stripped(self._utf8.decode(b"", final=True))
         return self._tokenizer.decode(self._ids)[self._emitted :]
+
+    def _stripped(self, text: str) -> str:
+        """`text` without the space that a start mark left."""
+        if not (self._strip and text):
+            return text
+        self._strip = False
+        return text.removeprefix(" ")
 
 
 class _Counted:

@@ -34,13 +34,17 @@ class BitsPerByte:
 
 
 def bits_per_byte(
-    logits: Callable[[Sequence[int]], Floats], windows: Sequence[Ids], byte_lengths: npt.NDArray[np.int32]
+    logits: Callable[[Sequence[int]], Floats],
+    windows: Sequence[Ids],
+    byte_lengths: npt.NDArray[np.int32],
+    start_marks: npt.NDArray[np.int32] | None = None,
 ) -> BitsPerByte:
     """Measure a model on `windows`.
 
     logits: token ids (T,) -> (T, V), such as `Engine.logits`. windows: each (T + 1,) ids; the last T are
     targets, each predicted from those before it in its window. byte_lengths: (V,), as
     `Tokenizer.byte_lengths`; targets of 0 bytes (special tokens) count neither in the nats nor in the bytes.
+    start_marks: (V,), as `Tokenizer.start_marks`; that space at the start of a text is none of its bytes.
     """
     nats, targets, size = 0.0, 0, 0
     for window in windows:
@@ -50,6 +54,8 @@ def bits_per_byte(
         nats += float(surprise[lengths > 0].sum())
         targets += int((lengths > 0).sum())
         size += int(lengths.sum())
+        if start_marks is not None:
+            size -= int(start_marks[wanted][byte_lengths[window[:-1]] == 0].sum())
     return BitsPerByte(nats, targets, size)
 
 

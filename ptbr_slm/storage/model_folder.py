@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,14 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from ptbr_slm.config import ModelConfig
+from ptbr_slm.config import ModelConfig, token_ids
 from ptbr_slm.errors import SlmError, os_errors
 from ptbr_slm.storage.atomic import write_json
 from ptbr_slm.storage.manifest import NAME as MANIFEST
 from ptbr_slm.storage.manifest import read_manifest, write_manifest
 from ptbr_slm.tokenizer import Tokenizer
 
-WEIGHTS = "model.safetensors"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _NOT_A_MODEL = "Aponte para uma pasta com config.json e model.safetensors, como RUN/final."
 
 
@@ -47,7 +48,10 @@ def write_model_files(
     }
     write_json(folder / "generation_config.json", generation)
     tokenizer.save(folder / "tokenizer.json")
-    write_json(folder / "tokenizer_config.json", tokenizer.hf_config(config.max_seq_len))
+    names = tokenizer.hf_config(
+        config.max_seq_len, bos=config.bos_token_id, eos=eos[0], pad=config.pad_token_id
+    )
+    write_json(folder / "tokenizer_config.json", names)
     write_safetensors(folder / WEIGHTS, weights)
 
 
@@ -91,19 +95,50 @@ def check_model_folder(folder: Path, *, code: str = "E_MODEL_INVALID") -> None:
 
 
 def read_config(folder: Path) -> ModelConfig:
-    """The `ModelConfig` of a model folder. Raises E_MODEL_INVALID."""
-    path = folder / "config.json"
+    """The `ModelConfig` of a model folder. Raises E_MODEL_INVALID.
+
+    Where generation_config.json names the tokens that end a text, it is believed, as transformers does: chat
+    models end a turn with another token than a document.
+    """
+    config = ModelConfig.from_hf(_read_json(folder / "config.json"), where=str(folder / "config.json"))
+    path = folder / "generation_config.json"
+    eos = _read_json(path).get("eos_token_id") if path.is_file() else None
+    if eos is None:
+        return config
+    try:
+        return replace(config, eos_token_ids=token_ids(eos))
+    except (TypeError, ValueError) as error:
+        raise SlmError(
+            "E_MODEL_INVALID", f"eos_token_id inválido ({eos!r}).", where=path, hint=_NOT_A_MODEL
+        ) from error
+
+
+def read_chat_template(folder: Path) -> str | None:
+    """The Jinja template that turns a conversation into a prompt, if the folder has one."""
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        with os_errors(file):
+            return file.read_text(encoding="utf-8", errors="replace")
+    settings = folder / "tokenizer_config.json"
+    found = _read_json(settings).get("chat_template") if settings.is_file() else None
+    if isinstance(found, list):  # several, by name
+        named = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
+        found = named.get("default")
+    return found if isinstance(found, str) else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     with os_errors(path):
         raw = path.read_bytes()
     try:
         body = json.loads(raw)
         if not isinstance(body, dict):
             raise ValueError("não é um objeto JSON")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SlmError(
-            "E_MODEL_INVALID", f"config.json quebrado ({error}).", where=path, hint=_NOT_A_MODEL
+            "E_MODEL_INVALID", f"{path.name} quebrado ({error}).", where=path, hint=_NOT_A_MODEL
         ) from error
-    return ModelConfig.from_hf(body, where=str(path))
+    return body
 
 
 class WeightReader:
@@ -146,6 +181,8 @@ class WeightReader:
     def _weight_files(self) -> list[Path]:
         if (self.folder / WEIGHTS).is_file():
             return [self.folder / WEIGHTS]
+        if (self.folder / INDEX).is_file():
+            return self._shards()
         shards = sorted(self.folder.glob("model-*-of-*.safetensors"))
         if shards:
             return shards
@@ -157,6 +194,27 @@ class WeightReader:
                 hint="Baixe a versão safetensors do modelo.",
             )
         raise SlmError("E_MODEL_INVALID", "falta model.safetensors.", where=self.folder, hint=_NOT_A_MODEL)
+
+    def _shards(self) -> list[Path]:
+        """The files that the index names, all of them there and in this folder."""
+        named = _read_json(self.folder / INDEX).get("weight_map")
+        names = sorted(set(map(str, named.values()))) if isinstance(named, dict) else []
+        for name in names:
+            if Path(name).name != name or not (self.folder / name).is_file():
+                raise SlmError(
+                    "E_MODEL_INVALID",
+                    f"falta o arquivo de pesos {name}, que {INDEX} pede.",
+                    where=self.folder,
+                    hint="Baixe a pasta do modelo inteira.",
+                )
+        if not names:
+            raise SlmError(
+                "E_MODEL_INVALID",
+                f"{INDEX} não diz onde estão os pesos.",
+                where=self.folder,
+                hint=_NOT_A_MODEL,
+            )
+        return [self.folder / name for name in names]
 
 
 def _as_float32(path: Path, name: str) -> npt.NDArray[np.float32]:

@@ -43,7 +43,7 @@ def held_out(split: Split, tokenizer: Tokenizer, seq_len: int, tokens: int) -> H
         row[: len(piece)] = piece
     inputs, targets = np.maximum(rows[:, :-1], 0), rows[:, 1:].copy()
     targets[np.isin(targets, list(tokenizer.special_ids))] = IGNORE
-    size = int(tokenizer.byte_lengths[targets[targets != IGNORE]].sum())
+    size = int(tokenizer.target_bytes(np.maximum(rows, 0))[targets != IGNORE].sum())
     return HeldOut(inputs, targets, size) if size else None
 
 

@@ -42,6 +42,7 @@ class Probe:
     """A longer text, for every position's logits."""
     held_out: HeldOutText
     byte_lengths: npt.NDArray[np.int32]
+    start_marks: npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ def make_probe(source: Path, config: ModelConfig, tokenizer: Tokenizer, data: Pa
     longest = max(1, config.max_seq_len // 2)
     prompts = tuple(tuple(tokenizer.encode(text)[:longest]) for text in PROMPTS)
     window = tuple(prose.windows[0][:seq_len].tolist())
-    return Probe(prompts, window, held_out, tokenizer.byte_lengths)
+    return Probe(prompts, window, held_out, tokenizer.byte_lengths, tokenizer.start_marks)
 
 
 def ask(engine: Engine, probe: Probe, *, greedy: bool, bits: BitsPerByte | None = None) -> Answers:
@@ -95,7 +96,7 @@ def ask(engine: Engine, probe: Probe, *, greedy: bool, bits: BitsPerByte | None 
 
 def held_out_bits(engine: Engine, probe: Probe) -> BitsPerByte:
     """Bits per byte on the held-out text."""
-    return bits_per_byte(engine.logits, probe.held_out.windows, probe.byte_lengths)
+    return bits_per_byte(engine.logits, probe.held_out.windows, probe.byte_lengths, probe.start_marks)
 
 
 def continue_greedily(engine: Engine, prompt: Sequence[int]) -> Greedy:

@@ -50,7 +50,7 @@ class TextStream:
     """Tokens in, text out: UTF-8 decoding, then the stop strings."""
 
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str]) -> None:
-        self._decoder = tokenizer.stream_decoder()
+        self._decoder = tokenizer.stream_decoder(continuation=True)
         self._filter = StopFilter(stops)
 
     @property
