@@ -1,0 +1,126 @@
+"""A tokenizer.json as llama.cpp wants it: tokens, their kinds, merges or scores, and which split it uses.
+
+llama.cpp knows byte-level splits by name only, and its converter refuses those that it has no hash for; here
+the regular expression itself is looked up. SentencePiece-style BPE goes over with the rank of its merges as
+scores. It never normalises to NFC, as ours does: text in another form may give other tokens there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gguf
+
+from ptbr_slm.config import ModelConfig
+from ptbr_slm.errors import SlmError
+from ptbr_slm.storage.model_folder import read_chat_template
+from ptbr_slm.tokenizer import LLAMA_BPE_SPLIT, Tokenizer
+
+_SPLITS = {
+    LLAMA_BPE_SPLIT: "llama-bpe",  # ours, and Llama 3's
+    LLAMA_BPE_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}"): "qwen2",
+}
+"""Regular expression of a `Split` -> llama.cpp's name of it (llama.cpp, src/llama-vocab.cpp)."""
+
+
+def add_tokenizer(writer: gguf.GGUFWriter, folder: Path, config: ModelConfig) -> None:
+    """Write the vocabulary of `folder` into the metadata. Raises E_MODEL_INVALID for a foreign kind."""
+    tokenizer = Tokenizer.load(folder)
+    body = json.loads(tokenizer.to_json())
+    model = body["model"]
+    if model.get("type") != "BPE" or not (tokenizer.is_byte_level or tokenizer.is_metaspace):
+        raise _unknown(folder, f"é do tipo {model.get('type')}")
+    if tokenizer.is_byte_level:
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre(_split_name(body.get("pre_tokenizer"), folder))
+        writer.add_token_merges([" ".join(pair) for pair in _merges(model)])
+    else:
+        writer.add_tokenizer_model("llama")
+        writer.add_tokenizer_pre("default")
+        writer.add_token_scores(_scores(model, config.vocab_size))
+        writer.add_add_space_prefix(tokenizer.marks_start)
+    names = [_name(tokenizer, i) for i in range(config.vocab_size)]
+    writer.add_token_list(names)
+    writer.add_token_types([_kind(tokenizer, body, i, name) for i, name in enumerate(names)])
+    _add_special(writer, tokenizer, model, config)
+    template = read_chat_template(folder)
+    if template:
+        writer.add_chat_template(template)
+
+
+def _add_special(
+    writer: gguf.GGUFWriter, tokenizer: Tokenizer, model: dict[str, Any], config: ModelConfig
+) -> None:
+    writer.add_bos_token_id(config.bos_token_id)
+    writer.add_eos_token_id(config.eos_token_ids[0])
+    if config.pad_token_id is not None:
+        writer.add_pad_token_id(config.pad_token_id)
+    unknown = model.get("unk_token")
+    if unknown is not None and (found := tokenizer.token_id(unknown)) is not None:
+        writer.add_unk_token_id(found)
+    around = tokenizer.encode("a")
+    writer.add_add_bos_token(around[:1] == [config.bos_token_id])
+    writer.add_add_eos_token(around[-1] in config.eos_token_ids)
+
+
+def _name(tokenizer: Tokenizer, token_id: int) -> str:
+    """The token as it stands in the vocabulary; rows of the embedding beyond it get a name of their own."""
+    return tokenizer.token_name(token_id) or f"[PAD{token_id}]"
+
+
+def _kind(tokenizer: Tokenizer, body: dict[str, Any], token_id: int, name: str) -> gguf.TokenType:
+    if tokenizer.token_name(token_id) is None:
+        return gguf.TokenType.UNUSED
+    if name == body["model"].get("unk_token"):
+        return gguf.TokenType.UNKNOWN
+    if token_id in tokenizer.special_ids:
+        return gguf.TokenType.CONTROL
+    if tokenizer.is_metaspace and len(tokenizer.token_bytes(token_id)) == 1 and name.startswith("<0x"):
+        return gguf.TokenType.BYTE
+    added = any(token["id"] == token_id for token in body["added_tokens"])
+    return gguf.TokenType.USER_DEFINED if added else gguf.TokenType.NORMAL
+
+
+def _merges(model: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Pairs in their order; older files write each as one text."""
+    for merge in model["merges"]:
+        left, right = merge.split(" ") if isinstance(merge, str) else merge
+        yield left, right
+
+
+def _scores(model: dict[str, Any], size: int) -> list[float]:
+    """Minus the rank of the first merge that makes a token: llama.cpp joins the pair of the highest score."""
+    ranks: dict[str, int] = {}
+    for rank, (left, right) in enumerate(_merges(model)):
+        ranks.setdefault(left + right, rank)
+    scores = [float(-len(ranks) - 1)] * size
+    for token, token_id in model["vocab"].items():
+        if token in ranks:
+            scores[token_id] = float(-ranks[token])
+    return scores
+
+
+def _split_name(pre_tokenizer: dict[str, Any] | None, folder: Path) -> str:
+    steps = (pre_tokenizer or {}).get("pretokenizers") or ([pre_tokenizer] if pre_tokenizer else [])
+    kinds = [step["type"] for step in steps]
+    regex = [step["pattern"].get("Regex") for step in steps if step["type"] == "Split"]
+    own = [bool(step.get("use_regex", True)) for step in steps if step["type"] == "ByteLevel"]
+    if kinds == ["Split", "ByteLevel"] and own == [False] and regex[0] in _SPLITS:
+        return _SPLITS[regex[0]]
+    if kinds == ["ByteLevel"] and own == [True]:
+        return "gpt-2"
+    if kinds == ["Digits", "ByteLevel"] and own == [True] and steps[0].get("individual_digits"):
+        return "smollm"
+    raise _unknown(folder, "separa as palavras de um jeito que não está na nossa tabela")
+
+
+def _unknown(folder: Path, fault: str) -> SlmError:
+    return SlmError(
+        "E_MODEL_INVALID",
+        f"o tokenizador deste modelo não pode ir para um GGUF: {fault}.",
+        where=folder / "tokenizer.json",
+        hint="Use o formato ONNX:  ptbr-slm export MODELO -o PASTA --format onnx",
+    )
