@@ -163,6 +163,7 @@ EXTRA_OF = {
     "onnx": "export",
     "onnx_ir": "export",
     "gradio": "app",
+    "llguidance": "constrain",
     "tensorboard": "tensorboard",
     "trackio": "trackio",
     "wandb": "wandb",
