@@ -9,7 +9,8 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-from gguf.quants import dequantize, quantize
+from gguf import GGMLQuantizationType as Type
+from gguf.quants import dequantize, quant_shape_to_byte_shape, quantize
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError, os_errors
@@ -22,7 +23,6 @@ from ptbr_slm_export.graphs.weights import Floats, LlamaWeights
 from ptbr_slm_export.identity import source_sha256
 from ptbr_slm_export.verification.verify import check_vocabulary
 
-Type = gguf.GGMLQuantizationType
 PRECISIONS: Mapping[str, tuple[str, Type, gguf.LlamaFileType]] = {
     "fp32": ("F32", Type.F32, gguf.LlamaFileType.ALL_F32),
     "fp16": ("F16", Type.F16, gguf.LlamaFileType.MOSTLY_F16),
@@ -33,6 +33,8 @@ DEFAULT = "fp16"
 _WORST = {Type.F32: 0.0, Type.F16: 1e-3, Type.Q8_0: 0.02}
 """Largest relative error of a row. f16 rounds to 2^-11; Q8_0 to 1/254 of a block's largest weight, which a
 row of mostly small weights feels several times over."""
+_ELEMENTS = {Type.F32: np.float32, Type.F16: np.float16}
+"""What is not a block of bytes."""
 _MAGIC = b"GGUF"
 
 
@@ -130,11 +132,8 @@ def _write(writer: gguf.GGUFWriter, config: ModelConfig, weights: LlamaWeights, 
     """Names and shapes first, then the weights, one matrix in memory at a time."""
     for tensor in tensors(config, weights):
         stored = _stored(tensor, dtype)
-        shape: tuple[int, ...] = tensor.shape
-        plain = {Type.F32: np.dtype(np.float32), Type.F16: np.dtype(np.float16)}.get(stored)
-        if plain is None:
-            shape = gguf.quant_shape_to_byte_shape(tensor.shape, stored)
-        element = plain or np.dtype(np.uint8)
+        element = np.dtype(_ELEMENTS.get(stored, np.uint8))
+        shape = tensor.shape if stored in _ELEMENTS else quant_shape_to_byte_shape(tensor.shape, stored)
         size = int(np.prod(shape)) * element.itemsize
         writer.add_tensor_info(tensor.name, shape, element, size, raw_dtype=stored)
     writer.write_header_to_file()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -102,6 +103,116 @@ def foreign(tokenizer, tmp_path_factory) -> Path:
     tokenizer.save(path / "tokenizer.json")
     assert len(list(path.glob("*.safetensors"))) > 1
     return path
+
+
+SENTENCES = [
+    "Em 1.500 milhas de mar, só vento: 12°, névoa e sal — nada mais.",
+    "— Você vem? — perguntou João, à porta; ninguém respondeu.",
+]
+
+
+@pytest.fixture(scope="session")
+def sentencepiece(texts) -> Callable[..., Tokenizer]:
+    """A BPE written SentencePiece's way: `<unk> <s> </s>`, 256 byte tokens, `▁`, in either dialect.
+
+    dialect: `llama2` (a normalizer and a chain of decoders) or `metaspace`.
+    """
+    from tokenizers import Tokenizer as Inner
+    from tokenizers import models, pre_tokenizers, trainers
+
+    names = ["<unk>", "<s>", "</s>"]
+    space = pre_tokenizers.Metaspace(prepend_scheme="first", split=True)
+    inner = Inner(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    inner.pre_tokenizer = space
+    trainer = trainers.BpeTrainer(
+        vocab_size=500, special_tokens=[*names, *(f"<0x{i:02X}>" for i in range(256))], show_progress=False
+    )
+    inner.train_from_iterator([*texts, *SENTENCES] * 3, trainer)
+    strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+    dialects = {
+        "llama2": {
+            "normalizer": {
+                "type": "Sequence",
+                "normalizers": [
+                    {"type": "Prepend", "prepend": "▁"},
+                    {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+                ],
+            },
+            "pre_tokenizer": None,
+            "decoder": {
+                "type": "Sequence",
+                "decoders": [
+                    {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+                    {"type": "ByteFallback"},
+                    {"type": "Fuse"},
+                    strip,
+                ],
+            },
+        },
+        "metaspace": {
+            "pre_tokenizer": {
+                "type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False,
+            },
+            "decoder": {
+                "type": "Sequence",
+                "decoders": [
+                    {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+                    {"type": "ByteFallback"},
+                    {"type": "Fuse"},
+                    strip,
+                ],
+            },
+        },
+    }  # fmt: skip
+    first = {"SpecialToken": {"id": "<s>", "type_id": 0}}
+    processor = {
+        "type": "TemplateProcessing",
+        "single": [first, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [first, {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}},
+    }
+
+    def make(dialect: str = "llama2") -> Tokenizer:
+        body = json.loads(inner.to_str()) | dialects[dialect] | {"post_processor": processor}
+        body["added_tokens"] = [token for token in body["added_tokens"] if token["content"] in names]
+        return Tokenizer(Inner.from_str(json.dumps(body)))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_foreign(tmp_path_factory) -> Callable[..., Path]:
+    """What transformers writes for a random LlamaForCausalLM, beside a tokenizer.json."""
+    import torch
+    import transformers
+
+    def make(tokenizer: Tokenizer, *, dtype: str = "float32", shards: str = "5GB", **changes) -> Path:
+        torch.manual_seed(11)
+        config = transformers.LlamaConfig(
+            **{
+                "vocab_size": tokenizer.vocab_size,
+                "hidden_size": 64,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "num_key_value_heads": 2,
+                "intermediate_size": 96,
+                "max_position_embeddings": 128,
+                "initializer_range": 0.12,
+                "tie_word_embeddings": False,
+                "bos_token_id": 1,
+                "eos_token_id": 2,
+                **changes,
+            }
+        )
+        path = tmp_path_factory.mktemp("foreign") / "modelo"
+        model = transformers.LlamaForCausalLM(config).to(getattr(torch, dtype))
+        model.save_pretrained(path, max_shard_size=shards)
+        tokenizer.save(path / "tokenizer.json")
+        names = tokenizer.hf_config(128, bos=1, eos=2, pad=None)
+        (path / "tokenizer_config.json").write_text(json.dumps(names), encoding="utf-8")
+        return path
+
+    return make
 
 
 @pytest.fixture
