@@ -5,12 +5,16 @@ Inputs (B rows, S new tokens a row, K logits wanted a row, L layers):
     seqlens_k              int32 (B,)    tokens of the row after this call, minus 1
     total_sequence_length  int32 ()      the longest row after this call
     logits_index           int64 (B, K)  positions within this chunk whose logits are wanted
-    past_key_values.{i}.key|value  float32 (B, num_kv_heads, capacity, head_dim)
+    past_key_values.{i}.key|value  (B, num_kv_heads, capacity, head_dim) in the graph's float type
 Outputs:
     logits                 float32 (B, K, V)
     present.{i}.key|value  as the past, meant to be bound to the very same buffer
 
 Rows are padded on the right. GroupQueryAttention takes S > 1 with a past only where B = 1.
+
+The float type is float32 for the CPU provider, whose fp16 products are slow, and float16 for CUDA, which has
+no fp32 GroupQueryAttention. In float16 the norms still sum their squares in float32: stash_type 1, and for
+SkipSimplifiedLayerNormalization the provider's strict mode (see `ptbr_slm.runtime.onnx.cuda`).
 """
 
 from __future__ import annotations
@@ -19,21 +23,28 @@ import numpy as np
 import onnx_ir as ir
 
 from ptbr_slm.config import ModelConfig
-from ptbr_slm_export.graphs.nodes import MICROSOFT, GraphWriter
+from ptbr_slm_export.graphs.nodes import MICROSOFT, GraphWriter, as_float
 from ptbr_slm_export.graphs.projections import Projections
 from ptbr_slm_export.graphs.weights import Floats, LlamaWeights
 
 FLOAT, INT32, INT64 = ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64
 
 
-def build_graph(config: ModelConfig, weights: LlamaWeights, projections: Projections) -> ir.Model:
-    """The model of the module's docstring. `projections` decides how matrices are stored and multiplied."""
-    return _LlamaGraph(config, weights, projections).build()
+def build_graph(
+    config: ModelConfig, weights: LlamaWeights, projections: Projections, dtype: ir.DataType = FLOAT
+) -> ir.Model:
+    """The model of the module's docstring. `projections` decides how matrices are stored and multiplied.
+
+    dtype: the float type, FLOAT or FLOAT16, which must be that of `projections`.
+    """
+    return _LlamaGraph(config, weights, projections, dtype).build()
 
 
 class _LlamaGraph:
-    def __init__(self, config: ModelConfig, weights: LlamaWeights, projections: Projections) -> None:
-        self.config, self.weights, self.projections = config, weights, projections
+    def __init__(
+        self, config: ModelConfig, weights: LlamaWeights, projections: Projections, dtype: ir.DataType
+    ) -> None:
+        self.config, self.weights, self.projections, self.dtype = config, weights, projections, dtype
         self.writer = GraphWriter("ptbr-slm-gqa")
 
     def build(self) -> ir.Model:
@@ -44,7 +55,7 @@ class _LlamaGraph:
         self.total_length = writer.input("total_sequence_length", INT32, ())
         logits_index = writer.input("logits_index", INT64, ("batch", "wanted"))
         cos, sin = rope_tables(config)
-        self.cos, self.sin = writer.constant("rope.cos", cos), writer.constant("rope.sin", sin)
+        self.cos, self.sin = self._floats("rope.cos", cos), self._floats("rope.sin", sin)
         axis = writer.constant("last_axis", np.array([-1], dtype=np.int64))
         self.rows = writer.node("Unsqueeze", [logits_index, axis], "logits_index.pairs")  # (B, K, 1)
 
@@ -54,6 +65,8 @@ class _LlamaGraph:
             stream, branch = self._layer(layer, stream, branch)
         _, normed = self._add_norm(stream, branch, self.weights.final_norm(), "norm")
         logits = self.projections.head(writer, normed)  # (B, K, V)
+        if self.dtype != FLOAT:
+            logits = writer.node("Cast", [logits], "logits.float32", attributes={"to": FLOAT})
         writer.output(logits, "logits", FLOAT, ("batch", "wanted", config.vocab_size))
         writer.outputs.insert(0, writer.outputs.pop())
         return writer.model()
@@ -89,7 +102,8 @@ class _LlamaGraph:
         )
         cache_shape = ("batch", config.num_kv_heads, "capacity", config.head_dim)
         past = [
-            writer.input(f"past_key_values.{layer}.{part}", FLOAT, cache_shape) for part in ("key", "value")
+            writer.input(f"past_key_values.{layer}.{part}", self.dtype, cache_shape)
+            for part in ("key", "value")
         ]
         mixed, *present = writer.nodes_outputs(
             "GroupQueryAttention",
@@ -107,7 +121,7 @@ class _LlamaGraph:
         )
         for value in present:
             assert value.name is not None
-            writer.output(value, value.name, FLOAT, cache_shape)
+            writer.output(value, value.name, self.dtype, cache_shape)
         return mixed
 
     def _normalised(self, layer: int, qkv: ir.Value) -> list[ir.Value]:
@@ -123,7 +137,7 @@ class _LlamaGraph:
         for part, name in zip(parts[:2], ("q_norm", "k_norm"), strict=True):
             heads = np.array([0, 0, -1, config.head_dim], dtype=np.int64)
             flat = np.array([0, 0, -1], dtype=np.int64)
-            gain = writer.constant(f"{prefix}{name}.gain", self.weights.head_norm(layer, name))
+            gain = self._floats(f"{prefix}{name}.gain", self.weights.head_norm(layer, name))
             x = writer.node(
                 "Reshape", [part, writer.constant(f"{prefix}{name}.heads", heads)], f"{prefix}{name}.in"
             )
@@ -155,7 +169,7 @@ class _LlamaGraph:
     ) -> tuple[ir.Value, ir.Value]:
         """(stream + branch, its RMSNorm times gain), both as wide as the stream; no branch before layer 0."""
         writer, epsilon = self.writer, self.config.norm_eps
-        scale = writer.constant(name + ".gain", gain)
+        scale = self._floats(name + ".gain", gain)
         if branch is None:
             attributes = {"epsilon": epsilon, "axis": -1, "stash_type": 1}
             return stream, writer.node(
@@ -169,6 +183,10 @@ class _LlamaGraph:
             attributes={"epsilon": epsilon},
         )
         return total, normed
+
+    def _floats(self, name: str, array: Floats) -> ir.Value:
+        """A small initializer in the graph's float type."""
+        return self.writer.constant(name, as_float(array, self.dtype, name))
 
     def _wanted_rows(self, x: ir.Value, name: str) -> ir.Value:
         """x (B, S, W) -> (B, K, W), the positions that `logits_index` names."""

@@ -9,11 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from ptbr_slm.errors import SlmError
+
 MICROSOFT = "com.microsoft"
 OPSETS = {"": 21, MICROSOFT: 1}
 IR_VERSION = 10
 
 Array = npt.NDArray[Any]
+FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
 class GraphWriter:
@@ -51,7 +54,7 @@ class GraphWriter:
         """A float initializer, made when it is written to disk: one matrix at a time is in memory."""
 
         def evaluate() -> ir.Tensor:
-            array = np.ascontiguousarray(make(), dtype=dtype.numpy())
+            array = np.ascontiguousarray(as_float(make(), dtype, name))
             assert array.shape == shape, (name, array.shape, shape)
             return ir.Tensor(array, name=name)
 
@@ -108,3 +111,15 @@ class GraphWriter:
         )
         self.initializers.append(value)
         return value
+
+
+def as_float(array: Array, dtype: ir.DataType, name: str) -> Array:
+    """Weights in FLOAT or FLOAT16. Raises E_MODEL_INVALID for one that float16 cannot hold."""
+    if dtype == ir.DataType.FLOAT16 and array.size and (largest := float(np.abs(array).max())) > FLOAT16_MAX:
+        raise SlmError(
+            "E_MODEL_INVALID",
+            f"o peso {name} chega a {largest:.3g}, e o fp16 das GPUs só vai até {FLOAT16_MAX:.0f}.",
+            where=name,
+            hint="Exporte para CPU:  ptbr-slm export MODELO -o PASTA --target cpu",
+        )
+    return array.astype(dtype.numpy(), copy=False)

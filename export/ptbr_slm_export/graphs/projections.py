@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import onnx_ir as ir
 
-from ptbr_slm_export.graphs.nodes import MICROSOFT, GraphWriter
+from ptbr_slm_export.graphs.nodes import MICROSOFT, GraphWriter, as_float
 from ptbr_slm_export.graphs.weights import Floats, LlamaWeights
 from ptbr_slm_export.quantization.blocks import QuantizedMatrix
 from ptbr_slm_export.quantization.quantizer import Quantizer
@@ -148,4 +148,4 @@ class QuantizedProjections:
 
     def _floats(self, scales: Floats) -> Floats:
         """Scales in the type of the activations, as MatMulNBits wants them."""
-        return scales.astype(self.dtype.numpy())
+        return as_float(scales, self.dtype, "scales")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +22,9 @@ from ptbr_slm.runtime.slots import PREFILL_CHUNK, check_capacity, check_ids, che
 from ptbr_slm.runtime.types import Floats
 from ptbr_slm.storage.model_folder import read_config
 from ptbr_slm.tokenizer import Tokenizer
+
+_WARM_UP_STEPS = 3
+"""ONNX Runtime runs a step plainly before it captures it."""
 
 
 class OnnxEngine:
@@ -71,7 +74,10 @@ class OnnxEngine:
         memory, dtype = self._opened.memory, np.dtype(kv_dtype).type
         self._caches = KVCaches(self.config, memory, dtype)
         self._decodes: dict[tuple[int, int], Decode] = {}
+        self._planned_version = -1
         self._forget_bindings()
+        if self._opened.check is not None:
+            self._warm_up(self._opened.check)
 
     def reset(self, rows: int, capacity: int) -> None:
         """See `Engine.reset`."""
@@ -173,6 +179,22 @@ class OnnxEngine:
         self._opened = None
         self._caches.release()
 
+    def _warm_up(self, check: Callable[[], None]) -> None:
+        """Run once, check how that went, then let the provider capture the step of a single short text.
+
+        Loads kernels too: otherwise the first prompt waits for them (onnxruntime#21541).
+        """
+        try:
+            row = self.open_slot()
+            self.prefill(row, [0])
+            check()
+            for _ in range(_WARM_UP_STEPS):
+                self.decode([row], [0])
+            self.close_slot(row)
+        except BaseException:
+            self.close()
+            raise
+
     def _all_logits(self, row: int, tokens: Sequence[int]) -> Floats:
         """Append tokens to a slot, chunk by chunk; (T, V) logits."""
         self._caches.ensure(self.length(row) + len(tokens))
@@ -247,5 +269,12 @@ def _run_errors() -> Iterator[None]:
                 "E_MEMORY",
                 "a memória não foi suficiente para gerar.",
                 hint="Use textos mais curtos ou menos textos de uma vez.",
+            ) from error
+        if "no kernel image" in str(error):
+            raise SlmError(
+                "E_PROVIDER",
+                "o onnxruntime-gpu não tem código para esta placa: precisa ser sm_75 ou mais nova (T4, RTX).",
+                where="--device cuda",
+                hint="No Kaggle, escolha a GPU T4 x2; ou exporte para CPU com --target cpu.",
             ) from error
         raise

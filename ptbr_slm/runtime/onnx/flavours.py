@@ -1,7 +1,7 @@
 """Which graph an export holds: the inputs and outputs it must have, and the bindings that feed it.
 
-A flavour is found by the manifest's `flavour`. To add one, write its bindings (a prefill and a decode class as
-in `binding`), a signature, and a line in `_FLAVOURS`.
+A flavour is found by the manifest's `flavour`. To add one, write its bindings (a prefill and a decode class
+as in `binding`), a signature, and a line in `_FLAVOURS`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -26,7 +27,9 @@ class Opened:
     captures: bool = False
     """Whether decode steps are captured as CUDA graphs and replayed."""
     facts: dict[str, Any] = field(default_factory=dict)
-    """For `Engine.describe`: provider, device_name, cuda_graph."""
+    """For `Engine.describe`: provider, cuda_graph, ..."""
+    check: Callable[[], None] | None = None
+    """To be called once, after the first run: raises E_PROVIDER where that did not run as it should."""
     _ids: count[int] = field(default_factory=lambda: count(1))
 
     def free_run(self) -> Any:

@@ -95,6 +95,7 @@ def _foreign(detail: str, graph: Path) -> SlmError:
 
 
 def load_error(error: Exception, graph: Path) -> SlmError:
+    """What ORT raised while it opened `graph`, as E_MEMORY or E_MODEL_INVALID."""
     detail = str(error).partition("failed:")[2] or str(error)  # "Load model from PATH failed:..."
     if isinstance(error, MemoryError) or any(word in detail for word in OUT_OF_MEMORY):
         return SlmError(
