@@ -76,6 +76,7 @@ def export(
 ) -> Report:
     """Converte um modelo para ONNX com cache KV e só o aceita se responder como o PyTorch."""
     if file_format is Format.GGUF:
+        _refuse_with_gguf(target, method, data)
         return _gguf(out, model, output, precision)
     from ptbr_slm_export import export_model
 
@@ -110,11 +111,43 @@ def export(
     return Report(body, text, brief=str(report.folder))
 
 
+def _refuse_with_gguf(target: Target, method: Method | None, data: Path | None) -> None:
+    """What a GGUF has no use for is not left unread."""
+    given = {
+        f"--target {target.value}": target is not Target.CPU,
+        f"--method {method and method.value}": method is not None,
+        f"--data {data}": data is not None,
+    }
+    for option, present in given.items():
+        if present:
+            raise SlmError(
+                "E_USAGE",
+                f"{option} não se aplica a um GGUF.",
+                where="--format gguf",
+                hint=f"Tire {option}, ou use --format onnx.",
+            )
+
+
 def _gguf(out: Output, model: Path, output: Path, precision: Precision | None) -> Report:
     """`--format gguf`: one file for llama.cpp."""
-    raise SlmError(
-        "E_USAGE",
-        "esta versão ainda não grava GGUF.",
-        where="--format gguf",
-        hint=f"Use:  ptbr-slm export {model} -o {output} --format onnx",
+    from ptbr_slm_export.gguf import export_gguf
+
+    report = export_gguf(
+        model, output, precision and precision.value, on_step=lambda step: out.note(f"{step}...")
     )
+    body = {
+        "file": str(report.file),
+        "format": Format.GGUF.value,
+        "precision": report.precision,
+        "kind": report.kind,
+        "bytes": report.bytes,
+        "source_sha256": report.source_sha256,
+        "worst_row": report.worst_row,
+        "seconds": round(report.seconds, 3),
+    }
+    text = (
+        f"GGUF {report.kind} gravado em {report.file}: {human_bytes(report.bytes)}, em "
+        f"{number(report.seconds, 1)} s; os pesos foram lidos de volta e conferem.\n\n"
+        f'Próximo passo:\n  llama-cli -m {report.file} -no-cnv -p "O Brasil é" -n 64'
+    )
+    return Report(body, text, brief=str(report.file))

@@ -26,7 +26,6 @@ LLAMA3 = {
 }
 SAMPLES = [
     "O rio corre devagar.",
-    " com espaço antes",
     "ação",
     "dois  espaços\ne\tlinha",
     "☃ 🎉 gelo",
