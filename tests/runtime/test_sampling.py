@@ -170,6 +170,22 @@ def test_logits_that_are_no_numbers_are_a_clear_error(temperature, bad):
         {"max_new_tokens": True},
         {"seed": -1},
         {"seed": 1.0},
+        {"presence_penalty": 2.5},
+        {"frequency_penalty": float("nan")},
+        {"logit_bias": {3: 101.0}},
+        {"logit_bias": {-1: 1.0}},
+        {"logit_bias": {"3": 1.0}},
+        {"logit_bias": [3]},
+        {"logprobs": 21},
+        {"logprobs": True},
+        {"prompt_logprobs": 1},
+        {"n": 0},
+        {"n": 65},
+        {"lookahead": 33},
+        {"timeout_s": 0.0},
+        {"json_schema": 3},
+        {"regex": ""},
+        {"regex": 3},
         {"stop": ("",)},
         {"stop": (1,)},
     ],
@@ -180,3 +196,9 @@ def test_sampling_values_out_of_range_say_which_and_what_to_type(option):
     (name,) = option
     assert (error.value.code, error.value.where) == ("E_SAMPLING", name)
     assert error.value.hint
+
+
+def test_two_forms_at_once_are_refused():
+    with pytest.raises(SlmError, match="não andam juntos") as error:
+        SamplingParams(json_schema={}, regex="a")
+    assert error.value.code == "E_SAMPLING"

@@ -23,8 +23,8 @@ from ptbr_slm.runtime.sampling.params import SamplingParams
 from ptbr_slm.runtime.sampling.selection import Ids
 from ptbr_slm.tokenizer import Tokenizer
 
-_MOST_CHARACTERS = 200_000
-"""Of a schema or regex; llguidance has limits for everything else."""
+_MOST_CHARACTERS = {"json_schema": 200_000, "regex": 20_000}
+"""llguidance has limits for everything else; a literal of 190,000 letters took it 0.35 s a token."""
 
 _DEEPEST = 64
 """Brackets within brackets in a schema: what reads it calls itself for each."""
@@ -42,10 +42,12 @@ _lock = Lock()
 class Constraint:
     """Where one text stands in its form."""
 
-    def __init__(self, matcher: Any, vocab_size: int, subject: str) -> None:
+    def __init__(self, matcher: Any, vocab_size: int, subject: str, without: int | None) -> None:
+        """without: a token that is never allowed, or None."""
         self._matcher = matcher
         self._vocab_size = vocab_size
         self._subject = subject
+        self._without = without
 
     @property
     def finished(self) -> bool:
@@ -54,10 +56,13 @@ class Constraint:
 
     def allowed(self) -> Ids:
         """Ids that may come next, ascending, at least one. Raises E_SAMPLING beyond llguidance's limits."""
+        self._check()
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         flags = np.unpackbits(bits, count=self._vocab_size, bitorder="little").view(np.bool_)
-        ids: Ids = np.flatnonzero(flags)
         self._check()
+        ids: Ids = np.flatnonzero(flags)
+        if self._without is not None:
+            ids = ids[ids != self._without]
         if not len(ids):
             raise _refused(self._subject, "nenhum token do vocabulário pode continuar o texto")
         return ids
@@ -69,7 +74,7 @@ class Constraint:
 
     def copy(self) -> Constraint:
         """The same place in the same form, for another text."""
-        return Constraint(self._matcher.deep_copy(), self._vocab_size, self._subject)
+        return Constraint(self._matcher.deep_copy(), self._vocab_size, self._subject, self._without)
 
     def _check(self) -> None:
         if self._matcher.is_error():
@@ -87,19 +92,28 @@ def build_constraint(
     if params.json_schema is None and params.regex is None:
         return None
     try:
-        from llguidance import LLMatcher
+        from llguidance import LLMatcher, LLParserLimits, regex_to_lark
     except ImportError:
         raise missing_extra("llguidance") from None
     subject = "json_schema" if params.regex is None else "regex"
-    vocabulary = _vocabulary(tokenizer, tuple(sorted(set(end_ids))), subject)
-    if params.regex is not None:
-        _check_size(params.regex, subject)
-        grammar = LLMatcher.grammar_from_regex(params.regex)
-    else:
-        schema = _schema_text(params.json_schema)
-        grammar = LLMatcher.grammar_from_json_schema(schema, defaults=_LAYOUT)
-    constraint = Constraint(LLMatcher(vocabulary, grammar, log_level=0), tokenizer.vocab_size, subject)
-    constraint._check()
+    ends = tuple(sorted({token for token in end_ids if token < tokenizer.vocab_size}))
+    # llguidance needs an end token: a model that has none gets one that it cannot choose.
+    stand_in = None if ends else min(tokenizer.special_ids, default=0)
+    vocabulary = _vocabulary(tokenizer, ends if stand_in is None else (stand_in,), subject)
+    try:
+        if params.regex is not None:
+            _check_size(params.regex, subject)
+            # \d is 0 to 9: a CEP in Bengali digits is nobody's wish. \w has all letters, accents included.
+            grammar = LLMatcher.grammar_from_lark(f"start: /{regex_to_lark(params.regex, 'd')}/")
+        else:
+            schema = _schema_text(params.json_schema)
+            grammar = LLMatcher.grammar_from_json_schema(schema, defaults=_LAYOUT)
+    except ValueError as error:
+        raise _refused(subject, str(error)) from None
+    limits = LLParserLimits(verbose_errors=False)
+    matcher = LLMatcher(vocabulary, grammar, log_level=0, limits=limits)
+    constraint = Constraint(matcher, tokenizer.vocab_size, subject, stand_in)
+    constraint.allowed()  # what cannot even begin is refused before a text does
     return constraint
 
 
@@ -108,9 +122,11 @@ def _schema_text(schema: Any) -> str:
     try:
         text = schema if isinstance(schema, str) else json.dumps(dict(schema))
         _check_size(text, "json_schema")
-        json.loads(text)
+        value = json.loads(text)
     except (ValueError, TypeError, RecursionError) as error:
-        raise _refused("json_schema", f"não é JSON: {error}") from None
+        raise _refused("json_schema", f"não é JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise _refused("json_schema", "um esquema é um objeto, entre chaves")
     depth = deepest = 0
     for char in text:
         depth += (char in "[{") - (char in "]}")
@@ -121,8 +137,8 @@ def _schema_text(schema: Any) -> str:
 
 
 def _check_size(text: str, subject: str) -> None:
-    if len(text) > _MOST_CHARACTERS:
-        raise _refused(subject, f"tem {len(text)} caracteres; o máximo é {_MOST_CHARACTERS}")
+    if len(text) > _MOST_CHARACTERS[subject]:
+        raise _refused(subject, f"tem {len(text)} caracteres; o máximo é {_MOST_CHARACTERS[subject]}")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -132,13 +148,13 @@ def _check_size(text: str, subject: str) -> None:
 def _vocabulary(tokenizer: Tokenizer, end_ids: tuple[int, ...], subject: str) -> Any:
     from llguidance import LLTokenizer
 
-    size = tokenizer.vocab_size
-    ends = [token for token in end_ids if token < size] or [size]  # `size`: an end that no model can choose
     with _lock:
         known = _vocabularies.setdefault(tokenizer, {})
         if end_ids not in known:
             try:
-                known[end_ids] = LLTokenizer(tokenizer.to_json(), n_vocab=size + 1, eos_token=ends)
+                known[end_ids] = LLTokenizer(
+                    tokenizer.to_json(), n_vocab=tokenizer.vocab_size, eos_token=list(end_ids)
+                )
             except BaseException as error:  # pyo3's PanicException is no Exception
                 if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
                     raise
@@ -147,13 +163,18 @@ def _vocabulary(tokenizer: Tokenizer, end_ids: tuple[int, ...], subject: str) ->
 
 
 def _refused(subject: str, reason: str) -> SlmError:
-    """In one line: llguidance draws the place of a fault over several."""
-    lines = [line.strip() for line in reason.splitlines() if line.strip(" ^")]
     what = "o esquema JSON" if subject == "json_schema" else "a expressão regular"
-    flag = subject.replace("_", "-")
     return SlmError(
         "E_SAMPLING",
-        f"não dá para seguir {what}: {'; '.join(lines)[:300].rstrip('.')}.",
+        f"não dá para seguir {what}: {_in_a_line(reason)}.",
         where=subject,
-        hint=f"Corrija ou simplifique o que vai em --{flag} (ou {subject}= no Python).",
+        hint=f"Corrija ou simplifique o que vai em --{subject.replace('_', '-')} (ou {subject}= no Python).",
     )
+
+
+def _in_a_line(reason: str) -> str:
+    """llguidance's own words, without the drawing of the place over several lines that comes with them."""
+    lines = [line.strip() for line in reason.splitlines() if line.strip(" ^") and " | start: " not in line]
+    named = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    words = "; ".join(named or lines).split("(in regex): ")[-1]
+    return words.removesuffix("<non-verbose/>")[:300].rstrip(" ;.")

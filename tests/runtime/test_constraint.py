@@ -1,0 +1,219 @@
+"""JSON schemas and regular expressions: what ends with the form fulfilled fits it, whatever the logits."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ptbr_slm.errors import SlmError
+from ptbr_slm.runtime.sampling.sampler import Recipe
+from ptbr_slm.runtime.types import SamplingParams
+
+pytest.importorskip("llguidance", reason="constrained output: pip install 'ptbr-slm[constrain]'")
+
+EOS = 1
+
+
+def written(tokenizer, seed, *, tokens=400, **asked) -> tuple[str, bool]:
+    """A text drawn from random logits, and whether its form was fulfilled."""
+    sampler = Recipe(SamplingParams(**asked), tokenizer, [EOS]).sampler(seed, [0])
+    random = np.random.default_rng(seed)
+    ids: list[int] = []
+    for _ in range(tokens):
+        token = sampler.choose(random.normal(size=tokenizer.vocab_size).astype(np.float32) * 4)
+        if token == EOS:
+            return tokenizer.decode(ids), True
+        ids.append(token)
+        if sampler.finished:
+            return tokenizer.decode(ids), True
+    return tokenizer.decode(ids), False
+
+
+def fits(schema, value) -> bool:
+    """The schemas below, read by hand: jsonschema is no dependency of ours."""
+    if "enum" in schema:
+        return value in schema["enum"]
+    match schema["type"]:
+        case "integer":
+            return isinstance(value, int) and schema["minimum"] <= value <= schema["maximum"]
+        case "boolean":
+            return isinstance(value, bool)
+        case "string":
+            return isinstance(value, str) and len(value) <= schema["maxLength"]
+        case "array":
+            sized = schema["minItems"] <= len(value) <= schema["maxItems"]
+            return isinstance(value, list) and sized and all(fits(schema["items"], item) for item in value)
+    keys = schema["properties"]
+    return list(value) == list(keys) and all(fits(keys[key], value[key]) for key in keys)
+
+
+leaves = st.one_of(
+    st.just({"type": "integer", "minimum": -20, "maximum": 3000}),
+    st.just({"type": "boolean"}),
+    st.just({"type": "string", "maxLength": 12}),
+    st.lists(st.text('aç é"\\1', max_size=6), min_size=1, max_size=4, unique=True).map(lambda v: {"enum": v}),
+)
+schemas = st.recursive(
+    leaves,
+    lambda inner: st.one_of(
+        inner.map(lambda items: {"type": "array", "items": items, "minItems": 0, "maxItems": 3}),
+        st.dictionaries(st.text("abção ", min_size=1, max_size=8), inner, max_size=3).map(
+            lambda keys: {
+                "type": "object",
+                "properties": keys,
+                "required": list(keys),
+                "additionalProperties": False,
+            }
+        ),
+    ),
+    max_leaves=5,
+)
+regexes = st.recursive(
+    st.sampled_from(["a", "ção", "[a-e]", "[0-9]", "[^a-z\\n]", "\\.", " ", "\\d", "é?"]),
+    lambda inner: st.one_of(
+        st.lists(inner, min_size=1, max_size=3).map("".join),
+        st.lists(inner, min_size=2, max_size=3).map(lambda parts: f"({'|'.join(parts)})"),
+        inner.map(lambda part: f"({part}){{1,3}}"),
+        inner.map(lambda part: f"({part})+"),
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(schema=schemas, seed=st.integers(0, 1000), temperature=st.sampled_from([0.0, 1.0]))
+def test_a_fulfilled_schema_is_json_that_fits_it(tokenizer, schema, seed, temperature):
+    text, done = written(tokenizer, seed, json_schema=schema, temperature=temperature, top_p=1.0)
+    assert done
+    assert fits(schema, json.loads(text))
+
+
+@settings(max_examples=80, deadline=None)
+@given(regex=regexes, seed=st.integers(0, 1000), temperature=st.sampled_from([0.0, 1.0]))
+def test_a_fulfilled_regex_matches_the_whole_text(tokenizer, regex, seed, temperature):
+    text, done = written(tokenizer, seed, regex=regex, temperature=temperature, top_k=50)
+    if "\ufffd" not in text:  # [^a-z] allows U+FFFD itself; a cut text may end within a character
+        assert bool(re.fullmatch(regex, text)) or not done
+
+
+def test_a_digit_is_a_digit_that_brazilians_write(tokenizer):
+    for seed in range(20):
+        text, done = written(tokenizer, seed, regex=r"CEP: \d{5}-\d{3}/[\d]")
+        assert done and re.fullmatch(r"CEP: [0-9]{5}-[0-9]{3}/[0-9]", text)
+
+
+def test_the_end_of_text_may_come_only_where_the_form_is_complete(tokenizer):
+    """EOS is the largest logit throughout."""
+    sampler = Recipe(SamplingParams(temperature=0, regex="a{3,9}"), tokenizer, [EOS]).sampler(0, [])
+    logits = np.full(tokenizer.vocab_size, -5.0, dtype=np.float32)
+    logits[EOS] = 9.0
+    ids = [sampler.choose(logits.copy()) for _ in range(4)]
+    assert ids[-1] == EOS
+    assert tokenizer.decode(ids) == "aaa"
+
+
+def test_the_copies_of_a_form_do_not_see_each_other(tokenizer):
+    recipe = Recipe(SamplingParams(temperature=0, regex="ab|ba"), tokenizer, [EOS])
+    a, b = (tokenizer.encode(letter, special=False)[0] for letter in "ab")
+    one, other = recipe.sampler(0, []), recipe.sampler(0, [])
+
+    def only(token):
+        logits = np.zeros(tokenizer.vocab_size, dtype=np.float32)
+        logits[token] = 9.0
+        return logits
+
+    assert [one.choose(only(a)), other.choose(only(b)), one.choose(only(a)), other.choose(only(b))] == [
+        a, b, b, a,
+    ]  # fmt: skip
+    assert one.finished and other.finished
+
+
+def test_log_probabilities_of_a_forced_token_are_the_models_own(tokenizer):
+    sampler = Recipe(SamplingParams(regex="a", logprobs=1), tokenizer, [EOS]).sampler(0, [])
+    logits = np.zeros(tokenizer.vocab_size, dtype=np.float32)
+    logits[7] = 30.0
+    sampler.choose(logits)
+    assert sampler.logprob is not None
+    assert sampler.logprob.logprob == pytest.approx(-30.0, abs=1e-3)
+    assert sampler.logprob.top == ((7, pytest.approx(0.0, abs=1e-6)),)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"regex": "(a"}, "unclosed group"),
+        ({"regex": r"\1"}, "backreferences are not supported"),
+        ({"regex": "(" * 4000 + ")" * 4000}, "nest"),
+        ({"regex": "a" * 20_001}, "o máximo é 20000"),
+        ({"regex": "a\ud800"}, "Unicode"),
+        ({"json_schema": "{"}, "não é JSON"),
+        ({"json_schema": "[1]"}, "um esquema é um objeto"),
+        ({"json_schema": "[" * 100_000}, "não é JSON"),
+        ({"json_schema": '{"items":' * 65 + "{}" + "}" * 65}, "64 níveis"),
+        ({"json_schema": {"type": "texto"}}, "Invalid type: texto"),
+        ({"json_schema": {"not": {}}}, "Unimplemented keys"),
+        ({"json_schema": {"$ref": "http://localhost/x"}}, "does not fetch"),
+        ({"json_schema": {"$ref": "file:///etc/passwd"}}, "does not fetch"),
+        ({"json_schema": {"minimum": float("nan")}}, "expected value"),
+        ({"json_schema": {"type": "string", "minLength": 3, "maxLength": 2}}, "minLength"),
+    ],
+)
+def test_a_form_that_cannot_be_followed_is_refused_in_one_calm_line(tokenizer, asked, words):
+    with pytest.raises(SlmError, match="não dá para seguir") as error:
+        Recipe(SamplingParams(**asked), tokenizer, [EOS])
+    assert (error.value.code, error.value.where) == ("E_SAMPLING", next(iter(asked)))
+    assert words in error.value.message
+    assert "\n" not in error.value.message
+
+
+@pytest.mark.parametrize(
+    "regex",
+    ["(((a{1,100}){1,100}){1,100}){1,100}", "(.*a){20}", "(a*)*b", r".{0,100000}", r"\p{L}{1000}(x|xx)+"],
+)
+def test_hostile_expressions_take_bounded_time(tokenizer, regex):
+    start = time.process_time()
+    try:
+        written(tokenizer, 0, tokens=20, regex=regex)
+    except SlmError as error:
+        assert error.code == "E_SAMPLING"
+    assert time.process_time() - start < 3.0
+
+
+def test_a_form_without_end_outgrows_its_limits_with_a_clear_error(tokenizer):
+    schema = {
+        "$defs": {"n": {"type": "object", "properties": {"c": {"$ref": "#/$defs/n"}}, "required": ["c"]}},
+        "$ref": "#/$defs/n",
+    }
+    with pytest.raises(SlmError, match="Too many items") as error:
+        written(tokenizer, 0, json_schema=schema)
+    assert error.value.code == "E_SAMPLING"
+
+
+def test_a_model_without_an_end_token_still_finishes_a_form_that_ends(tokenizer):
+    sampler = Recipe(SamplingParams(regex="[ab]{3}"), tokenizer, []).sampler(0, [])
+    logits = np.zeros(tokenizer.vocab_size, dtype=np.float32)
+    text = ""
+    while not sampler.finished:
+        text += tokenizer.decode([sampler.choose(logits.copy())])
+    assert re.fullmatch("[ab]{3}", text)
+
+
+def test_without_llguidance_the_error_says_what_to_install(tokenizer, monkeypatch):
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    with pytest.raises(SlmError, match="llguidance") as error:
+        Recipe(SamplingParams(regex="a"), tokenizer, [EOS])
+    assert error.value.code == "E_DEPENDENCY"
+    assert "ptbr-slm[constrain]" in error.value.hint
+
+
+def test_sampling_without_a_form_does_not_load_llguidance():
+    code = "import ptbr_slm.runtime.sampling.sampler, sys; sys.exit('llguidance' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
