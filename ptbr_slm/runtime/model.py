@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from threading import Lock
 from types import TracebackType
 from typing import Any, overload
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime.generation import loop
+from ptbr_slm.runtime.generation.cancel import Cancel
+from ptbr_slm.runtime.generation.request import make_rows
+from ptbr_slm.runtime.generation.row import Row
+from ptbr_slm.runtime.generation.scheduler import Call, Scheduler
 from ptbr_slm.runtime.load import open_engine
 from ptbr_slm.runtime.slots import closed_error
 from ptbr_slm.runtime.types import Engine, Floats, GenerationChunk, GenerationResult, SamplingParams
@@ -20,64 +21,91 @@ _CHARACTERS_A_TOKEN = 32
 
 
 class Model:
-    """Generates text from prompts. Safe to share between threads: their steps take turns.
+    """Generates text from prompts. Safe to share between threads: their texts run in one batch.
 
-    Sampling options are the fields of `SamplingParams` (`max_new_tokens=`, `temperature=`, `seed=`, ...).
+    Sampling options are the fields of `SamplingParams` (`max_new_tokens=`, `temperature=`, `seed=`, ...);
+    `cancel=` takes a `Cancel` with which any thread may end the texts. Completion i of a prompt (`n=`) has
+    the seed `seed` + i, so that it can be had again alone.
     """
 
     def __init__(self, path: Path | str, device: str = "auto") -> None:
         """Open an export or a model folder; device `auto`, `cpu` or `cuda`. Raises as `open_engine`."""
         self.path = Path(path)
         self._engine: Engine | None = open_engine(self.path, device)
-        self._lock = Lock()
         _check_vocabulary(self._engine, self.path)
+        self._scheduler = Scheduler(self._engine)
 
     @property
     def engine(self) -> Engine:
-        """The engine below. Raises E_CLOSED after `close`."""
+        """The engine below. Raises E_CLOSED after `close`.
+
+        Its slots belong to the texts that run: who steps it himself does so while none does.
+        """
         if self._engine is None:
             raise closed_error()
         return self._engine
 
     @overload
-    def generate(self, prompt: str, **sampling: Any) -> str: ...
+    def generate(self, prompt: str, *, cancel: Cancel | None = ..., **sampling: Any) -> str: ...
     @overload
-    def generate(self, prompt: Sequence[str], **sampling: Any) -> list[str]: ...
-    def generate(self, prompt: str | Sequence[str], **sampling: Any) -> str | list[str]:
-        """Continuations, without the prompts: text for text, list for list (generated as one batch)."""
-        if isinstance(prompt, str):
-            return self.generate_detailed(prompt, **sampling).text
-        return [result.text for result in self.generate_detailed(prompt, **sampling)]
+    def generate(
+        self, prompt: Sequence[str], *, cancel: Cancel | None = ..., **sampling: Any
+    ) -> list[str]: ...
+    def generate(
+        self, prompt: str | Sequence[str], *, cancel: Cancel | None = None, **sampling: Any
+    ) -> str | list[str]:
+        """Continuations, without the prompts: text for text, list for list (generated as one batch).
 
-    @overload
-    def generate_detailed(self, prompt: str, **sampling: Any) -> GenerationResult: ...
-    @overload
-    def generate_detailed(self, prompt: Sequence[str], **sampling: Any) -> list[GenerationResult]: ...
-    def generate_detailed(
-        self, prompt: str | Sequence[str], **sampling: Any
-    ) -> GenerationResult | list[GenerationResult]:
-        """As `generate`, with tokens, finish reason, seed and speed."""
-        found = {chunk.row: chunk.result for chunk in self.stream(prompt, **sampling) if chunk.result}
-        results = [found[row] for row in range(len(found))]
-        return results[0] if isinstance(prompt, str) else results
-
-    def stream(self, prompt: str | Sequence[str], **sampling: Any) -> Iterator[GenerationChunk]:
-        """Chunks as they are generated, of all prompts (`chunk.row` tells which).
-
-        What is wrong with the arguments is raised here, before the first chunk is asked for.
+        With `n` above 1 always a list: the completions of the first prompt, then those of the next.
         """
-        engine = self.engine
-        params = sampling_params(sampling)
-        many = isinstance(prompt, Sequence) and not isinstance(prompt, str | bytes | bytearray)
-        prompts = list(prompt) if many else [prompt]
-        ids = [_encode(engine, text) for text in prompts]
-        seeds = [secrets.randbits(32) if params.seed is None else params.seed for _ in ids]
-        return loop.run(engine, self._lock, ids, params, seeds)
+        found: Any = self.generate_detailed(prompt, cancel=cancel, **sampling)
+        return [result.text for result in found] if isinstance(found, list) else found.text
+
+    @overload
+    def generate_detailed(
+        self, prompt: str, *, cancel: Cancel | None = ..., **sampling: Any
+    ) -> GenerationResult: ...
+    @overload
+    def generate_detailed(
+        self, prompt: Sequence[str], *, cancel: Cancel | None = ..., **sampling: Any
+    ) -> list[GenerationResult]: ...
+    def generate_detailed(
+        self, prompt: str | Sequence[str], *, cancel: Cancel | None = None, **sampling: Any
+    ) -> GenerationResult | list[GenerationResult]:
+        """As `generate`, with tokens, finish reason, seed, speed and what else was asked for."""
+        found: dict[tuple[int, int], GenerationResult] = {}
+        for chunk in self.stream(prompt, cancel=cancel, **sampling):
+            if chunk.result is not None:
+                found[chunk.row, chunk.completion] = chunk.result
+        results = [found[place] for place in sorted(found)]
+        return results[0] if isinstance(prompt, str) and sampling.get("n", 1) == 1 else results
+
+    def stream(
+        self, prompt: str | Sequence[str], *, cancel: Cancel | None = None, **sampling: Any
+    ) -> Iterator[GenerationChunk]:
+        """Chunks as they are generated, of all prompts (`chunk.row`) and completions (`chunk.completion`).
+
+        What is wrong with the arguments is raised here, before the first chunk is asked for; nothing runs
+        until then. Closing the iterator ends the texts.
+        """
+        return self._read(self._rows(prompt, cancel, sampling))
+
+    def submit(self, prompt: str | Sequence[str], *, cancel: Cancel | None = None, **sampling: Any) -> Call:
+        """As `stream`, for callers with threads of their own: queued at once, read with `next_chunk`.
+
+        Whoever submits must `close` the call, or read it to its end.
+        """
+        rows = self._rows(prompt, cancel, sampling)
+        return self._scheduler.submit(rows)
 
     def logits(self, tokens: Sequence[int]) -> Floats:
         """float32 (T, V) logits at every position of token ids."""
-        with self._lock:
+        with self._scheduler.paused():
             return self.engine.logits(tokens)
+
+    def forget(self) -> None:
+        """Give up what is kept of past texts for others that begin alike (`reused_tokens`)."""
+        self._scheduler.forget()
 
     def describe(self) -> dict[str, Any]:
         """Facts of the opened model: sizes in bytes, context in tokens."""
@@ -95,10 +123,9 @@ class Model:
 
     def close(self) -> None:
         """Free the memory. Streams still open end with E_CLOSED; calling it twice is fine."""
-        with self._lock:
-            if self._engine is not None:
-                self._engine.close()
-                self._engine = None
+        if self._engine is not None:
+            self._engine = None
+            self._scheduler.close()
 
     def __enter__(self) -> Model:
         return self
@@ -107,6 +134,21 @@ class Model:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _rows(self, prompt: Any, cancel: Cancel | None, sampling: dict[str, Any]) -> list[Row]:
+        engine = self.engine
+        params = sampling_params(sampling)
+        many = isinstance(prompt, Sequence) and not isinstance(prompt, str | bytes | bytearray)
+        ids = [_encode(engine, text) for text in (prompt if many else [prompt])]
+        return make_rows(engine, ids, params, cancel)
+
+    def _read(self, rows: Sequence[Row]) -> Iterator[GenerationChunk]:
+        call = self._scheduler.submit(rows)
+        try:
+            while (chunk := call.next_chunk()) is not None:
+                yield chunk
+        finally:
+            call.close()
 
 
 def sampling_params(options: dict[str, Any]) -> SamplingParams:

@@ -12,7 +12,7 @@ import pytest
 import ptbr_slm
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime import api
-from ptbr_slm.runtime.generation import loop
+from ptbr_slm.runtime.generation import batch
 from ptbr_slm.runtime.model import Model
 
 PROMPTS = ["O rio corre devagar", "Maria", "As crianças brincavam no quintal enquanto o avô", "Ninguém sabia"]
@@ -54,17 +54,18 @@ def test_the_export_writes_what_pytorch_writes(onnx_model, torch_model, options)
     assert ours == reference
 
 
-def test_more_prompts_than_slots_wait_for_one(onnx_model, monkeypatch):
-    opened = []
-    monkeypatch.setattr(loop, "MAX_BATCH", 2)
-    engine = onnx_model.engine
-    monkeypatch.setattr(
-        engine, "open_slot", lambda: opened.append(type(engine).open_slot(engine)) or opened[-1]
-    )
-    prompts = PROMPTS * 3
-    texts = onnx_model.generate(prompts, max_new_tokens=8, seed=1)
+def test_more_prompts_than_slots_wait_for_one(export_folder, onnx_model, monkeypatch):
+    together = []
+    monkeypatch.setattr(batch, "MAX_BATCH", 2)
+    with Model(export_folder) as model:
+        decode = model.engine.decode
+        monkeypatch.setattr(
+            model.engine, "decode", lambda rows, ids: together.append(len(rows)) or decode(rows, ids)
+        )
+        texts = model.generate(PROMPTS * 3, max_new_tokens=8, seed=1)
     assert texts == onnx_model.generate(PROMPTS, max_new_tokens=8, seed=1) * 3
-    assert set(opened) == {0, 1}
+    assert set(together) <= {1, 2}
+    assert together.count(2) > 6
 
 
 def test_the_result_tells_what_happened(model):
@@ -143,6 +144,7 @@ def test_closing_a_stream_frees_its_slots(onnx_model):
     for _ in range(9):
         next(stream)
     stream.close()
+    onnx_model.forget()
     slot = onnx_model.engine.open_slot()
     assert slot == 0
     assert onnx_model.engine.length(slot) == 0
