@@ -34,8 +34,11 @@ def verify(
     from ptbr_slm_export import verify_export
 
     report = verify_export(export, against, held_out=data, on_step=lambda step: out.note(f"{step}..."))
-    if not report.passed:
+    body = {"export": str(export), "model": str(against), **report.as_dict()}
+    failure = report.failure(export)
+    if failure is not None:
         out.note(parity_table(report))
-    report.require(export)
+        out.error(str(failure))
+        return Report(body, exit_code=failure.exit_code)
     text = f"{parity_table(report)}\n\nO export confere com o modelo."
-    return Report({"export": str(export), "model": str(against), **report.as_dict()}, text, brief="ok")
+    return Report(body, text, brief="ok")

@@ -11,6 +11,7 @@ import pytest
 from ptbr_slm_export import export_model, verify_export
 from ptbr_slm_export.verification.judge import judge
 from ptbr_slm_export.verification.probe import Answers, Greedy, SelfAgreement
+from ptbr_slm_export.verification.stored import WrongWeight
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.eval.bits import BitsPerByte
@@ -51,7 +52,7 @@ def test_a_sound_export_passes_with_every_check_measured(export, untied):
     report = verify_export(export, untied)
     assert report.passed
     measured = {check.name: check for check in report.checks}
-    names = ["logits", "greedy", "weights", "chunked_prefill", "ragged_batch", "bits_per_byte"]
+    names = ["logits", "greedy", "weights", "parts", "chunked_prefill", "ragged_batch", "bits_per_byte"]
     assert list(measured) == names
     assert measured["weights"].value == 0
     assert 0 < measured["logits"].value < 1e-4
@@ -92,6 +93,9 @@ def test_a_model_folder_is_not_an_export_and_a_changed_model_is_found(export, un
     assert failure(export, changed).code == "E_VERIFY"
 
 
+SOUND = WrongWeight("model.norm.weight", 0, -1, 1.0, 1.0, error=0.0, limit=0.0)
+
+
 def answers(logits: np.ndarray, tokens: tuple[int, ...], gap: float) -> Answers:
     return Answers(
         logits=(logits,),
@@ -104,7 +108,9 @@ def answers(logits: np.ndarray, tokens: tuple[int, ...], gap: float) -> Answers:
 def test_a_greedy_divergence_counts_unless_pytorch_itself_is_tied_there(gap, passes):
     logits = np.random.default_rng(0).standard_normal((2, 9)).astype(np.float32)
     agree = SelfAgreement((0.0, ""), (0.0, ""))
-    checks = judge("fp32", answers(logits, (4, 5, 6), gap), answers(logits, (4, 7, 8), gap), agree, (0.0, ""))
+    checks = judge(
+        "fp32", answers(logits, (4, 5, 6), gap), answers(logits, (4, 7, 8), gap), agree, SOUND, None
+    )
     greedy = next(check for check in checks if check.name == "greedy")
     assert greedy.passed is passes
     assert "token 2" in greedy.where and ("empate" in greedy.where) is passes
@@ -116,7 +122,7 @@ def test_logits_that_are_not_numbers_fail(precision):
     broken = logits.copy()
     broken[1, 3] = np.nan
     nothing = SelfAgreement((float("inf"), "token a token"), (0.0, ""))
-    checks = judge(precision, answers(logits, (1,), 1.0), answers(broken, (1,), 1.0), nothing, (0.0, ""))
+    checks = judge(precision, answers(logits, (1,), 1.0), answers(broken, (1,), 1.0), nothing, SOUND, None)
     assert [check.passed for check in checks if check.name in ("logits", "cosine")] == [False]
     assert not next(check for check in checks if check.name == "chunked_prefill").passed
 

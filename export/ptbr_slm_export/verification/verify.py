@@ -7,11 +7,14 @@ the runtime's reference engine, never here.
 from __future__ import annotations
 
 import importlib.util
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError, missing_extra
@@ -21,6 +24,7 @@ from ptbr_slm.storage.model_folder import WeightReader, check_model_folder, read
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm_export.identity import source_sha256
 from ptbr_slm_export.verification.judge import Check, judge
+from ptbr_slm_export.verification.locate import TEXT, Place, locate
 from ptbr_slm_export.verification.probe import (
     Answers,
     Probe,
@@ -30,7 +34,7 @@ from ptbr_slm_export.verification.probe import (
     held_out_bits,
     make_probe,
 )
-from ptbr_slm_export.verification.stored import StoredWeights, rounding
+from ptbr_slm_export.verification.stored import StoredWeights, WrongWeight, worst_weight
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +51,10 @@ class VerifyReport:
     """Which text that was."""
     targets: int
     """Tokens of it that were predicted."""
+    weight: WrongWeight
+    """The stored weight that errs most."""
+    place: Place | None
+    """The graph's first wrong part, or its worst one; None where it could not be looked into."""
     seconds: float
 
     @property
@@ -54,28 +62,51 @@ class VerifyReport:
         """Whether every check passed."""
         return all(check.passed for check in self.checks)
 
+    @property
+    def culprit(self) -> str:
+        """Which weight or which part of the graph is wrong, with its layer; '' where none is found."""
+        if not self.weight.passed:
+            return str(self.weight)
+        return str(self.place) if self.place is not None and not self.place.passed else ""
+
     def as_dict(self) -> dict[str, Any]:
         """For the manifest and `--json`."""
-        return {
+        body = {
             "passed": self.passed,
             "checks": [check.as_dict() for check in self.checks],
-            "bits_per_byte": self.bits_per_byte,
+            "bits_per_byte": self.bits_per_byte if math.isfinite(self.bits_per_byte) else None,
             "reference_bits_per_byte": self.reference_bits_per_byte,
             "held_out": self.held_out,
             "targets": self.targets,
         }
+        if not self.passed:
+            wrong_part = self.place is not None and not self.place.passed
+            body["culprit"] = {
+                "weight": None if self.weight.passed else self.weight.as_dict(),
+                "part": self.place.as_dict() if wrong_part and self.place else None,
+            }
+        return body
+
+    def failure(self, export: Path) -> SlmError | None:
+        """E_VERIFY with the first check that failed and what is to blame, or None."""
+        failed = next((check for check in self.checks if not check.passed), None)
+        if failed is None:
+            return None
+        where = f" ({failed.where})" if failed.where else ""
+        blamed = self.culprit if self.culprit and self.culprit != failed.where else ""
+        return SlmError(
+            "E_VERIFY",
+            f"{failed.label}: {failed.value:.3g}, e o limite é {failed.limit:.3g}{where}."
+            + (f" A diferença está em: {blamed}." if blamed else ""),
+            where=export,
+            hint=_HINTS.get(failed.name, _WRONG_GRAPH),
+        )
 
     def require(self, export: Path) -> None:
-        """Raise E_VERIFY naming the first check that failed, if any."""
-        for check in self.checks:
-            if not check.passed:
-                where = f" ({check.where})" if check.where else ""
-                raise SlmError(
-                    "E_VERIFY",
-                    f"{check.label}: {check.value:.3g}, e o limite é {check.limit:.3g}{where}.",
-                    where=export,
-                    hint=_HINTS.get(check.name, _WRONG_GRAPH),
-                )
+        """Raise `failure`, if there is one."""
+        failure = self.failure(export)
+        if failure is not None:
+            raise failure
 
 
 _WRONG_GRAPH = "O export não equivale ao modelo e não deve ser usado: exporte de novo, ou relate o defeito."
@@ -115,7 +146,24 @@ def verify_export(
             where=f"{export} e {source}",
             hint=f"Exporte de novo:  ptbr-slm export {source} -o {export}",
         )
+    _check_companions(export, source)
     return compare(export, source, str(manifest.extra.get("precision")), held_out, on_step)
+
+
+def _check_companions(export: Path, source: Path) -> None:
+    """The export's own tokenizer and shape must be the model's. Raises E_VERIFY."""
+    same = {
+        "tokenizer.json": Tokenizer.load(export).sha256 == Tokenizer.load(source).sha256,
+        "config.json": read_config(export) == read_config(source),
+    }
+    for name, agrees in same.items():
+        if not agrees:
+            raise SlmError(
+                "E_VERIFY",
+                f"o {name} do export não é o do modelo: os pesos seriam lidos de outro modo.",
+                where=export / name,
+                hint=f"Exporte de novo:  ptbr-slm export {source} -o {export}",
+            )
 
 
 def compare(
@@ -128,18 +176,22 @@ def compare(
     probe = make_probe(source, config, tokenizer, held_out)
     stored = StoredWeights(export / "model.onnx", config)
     on_step("comparando os pesos")
-    worst_weight = rounding(stored, WeightReader(source))
+    weight = worst_weight(stored, WeightReader(source))
+    on_step("conferindo o grafo parte por parte")
+    place = locate(export / "model.onnx", config, stored, np.array(probe.window[:TEXT]))
     on_step("perguntando ao PyTorch")
     reference = _ask_pytorch(source, stored, probe, precision)
     on_step("perguntando ao ONNX")
     exported, own = _ask_export(export, probe, precision)
     return VerifyReport(
         precision=precision,
-        checks=judge(precision, reference, exported, own, worst_weight),
+        checks=judge(precision, reference, exported, own, weight, place, own_head=stored.has_own_head),
         bits_per_byte=exported.bits.value,
         reference_bits_per_byte=reference.bits.value,
         held_out=probe.held_out.name,
         targets=reference.bits.targets,
+        weight=weight,
+        place=place,
         seconds=time.monotonic() - started,
     )
 
