@@ -27,8 +27,10 @@ from ptbr_slm.storage.model_folder import WeightReader, check_model_folder, read
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm_export.graphs.weights import LlamaWeights
 from ptbr_slm_export.identity import source_sha256
+from ptbr_slm_export.quantization.activations import Activations
+from ptbr_slm_export.quantization.calibration import CalibrationText, calibration_text
 from ptbr_slm_export.quantization.quantizer import Quantizer
-from ptbr_slm_export.quantization.recipe import Precision, Recipe, recipe_for
+from ptbr_slm_export.quantization.recipe import CALIBRATED, Precision, Recipe, recipe_for
 from ptbr_slm_export.targets import Target, target_of
 from ptbr_slm_export.verification.verify import VerifyReport, check_vocabulary, compare, require_engines
 
@@ -67,6 +69,7 @@ def export_model(
     precision: str | None = None,
     method: str | None = None,
     recipe: Recipe | None = None,
+    calibration: Path | None = None,
     held_out: Path | None = None,
     verify: bool = True,
     on_step: Callable[[str], None] = lambda step: None,
@@ -74,7 +77,8 @@ def export_model(
     """Write the export of the model folder `source` to `out`, replacing an earlier export there.
 
     precision: None is the target's default. method: how int8 and int4 find their codes. recipe: all of that
-    choice in place of `method`. held_out: prepared data for the bits per byte (see `held_out_text`). on_step:
+    choice in place of `method`. calibration: text or prepared data that kquant and gptq watch the model read
+    (see `calibration_text`). held_out: prepared data for the bits per byte (see `held_out_text`). on_step:
     told each step, in pt-BR. Raises E_USAGE for a target or precision there is not, E_EXISTS where `out` is
     something else, E_MODEL_INVALID, E_TOKENIZER_MISSING, E_TOKENIZER_MISMATCH, E_VERIFY where the export does
     not answer as PyTorch does; nothing is left behind then.
@@ -90,12 +94,17 @@ def export_model(
     _check_output(out)
     config = read_config(source)
     _check_shape(config, chosen, source)
-    check_vocabulary(config, Tokenizer.load(source), source)
+    tokenizer = Tokenizer.load(source)
+    check_vocabulary(config, tokenizer, source)
     facts = _facts(place, chosen, recipe, source_sha256(source))
+    watched = None
+    if recipe is not None and recipe.method in CALIBRATED:
+        watched = calibration_text(source, tokenizer, config.max_seq_len, calibration)
+        facts["calibration"] = watched.name
     report: VerifyReport | None = None
     with atomic_folder(out) as folder:
         on_step("escrevendo o grafo")
-        write_graph(source, config, folder, place, chosen, recipe)
+        write_graph(source, config, folder, place, chosen, recipe, watched)
         _copy_companions(source, folder)
         place.companions(folder, config)
         write_manifest(folder, "export", **facts)
@@ -123,7 +132,7 @@ def _facts(target: Target, precision: Precision, recipe: Recipe | None, source: 
         "target": target.name,
         "flavour": target.flavour,
         "precision": precision,
-        "kv_dtype": target.kv_dtype,
+        "kv_dtype": "float32" if precision == "fp32" else target.kv_dtype,
         "source_sha256": source,
     }
     return facts if recipe is None else {**facts, "method": recipe.method, "recipe": recipe.as_dict()}
@@ -136,13 +145,16 @@ def write_graph(
     target: Target,
     precision: Precision,
     recipe: Recipe | None,
+    watched: CalibrationText | None = None,
 ) -> None:
     """Write model.onnx and model.onnx.data into `folder`.
 
     Float matrices are read one at a time as they are written; int8 and int4 ones wait for it quantised.
     """
     weights = LlamaWeights(config, WeightReader(source))
-    model = target.build(config, weights, precision, None if recipe is None else Quantizer(recipe))
+    activations = Activations(config, weights, watched.windows) if watched else None
+    quantizer = None if recipe is None else Quantizer(recipe, activations)
+    model = target.build(config, weights, precision, quantizer)
     try:
         ir.save(model, folder / MODEL, external_data=DATA, size_threshold_bytes=_EXTERNAL_FROM)
     except OSError as error:

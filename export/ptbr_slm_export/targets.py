@@ -16,8 +16,11 @@ import onnx_ir as ir
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
+from ptbr_slm_export.genai import write_companions
+from ptbr_slm_export.graphs import genai
 from ptbr_slm_export.graphs.gqa import build_graph
-from ptbr_slm_export.graphs.projections import projections_for
+from ptbr_slm_export.graphs.projections import StandardProjections, projections_for
+from ptbr_slm_export.graphs.std import build_std_graph
 from ptbr_slm_export.graphs.weights import LlamaWeights
 from ptbr_slm_export.quantization.quantizer import Quantizer
 from ptbr_slm_export.quantization.recipe import Precision
@@ -44,7 +47,7 @@ class Target:
     default: Precision
     """Where none is asked for."""
     kv_dtype: Literal["float32", "float16"]
-    """Element of the KV cache."""
+    """Element of the KV cache; of an fp32 export always float32."""
     build: Build
     """Writes the graph."""
     companions: Callable[[Path, ModelConfig], None] = _nothing_more
@@ -83,6 +86,20 @@ def _cpu(
     return build_graph(config, weights, projections_for(weights, precision, quantizer, ir.DataType.FLOAT))
 
 
+def _tensorrt(
+    config: ModelConfig, weights: LlamaWeights, precision: Precision, quantizer: Quantizer | None
+) -> ir.Model:
+    dtype = ir.DataType.FLOAT if precision == "fp32" else ir.DataType.FLOAT16
+    return build_std_graph(config, weights, StandardProjections(weights, dtype), dtype=dtype)
+
+
+def _genai(
+    config: ModelConfig, weights: LlamaWeights, precision: Precision, quantizer: Quantizer | None
+) -> ir.Model:
+    floats = ir.DataType.FLOAT
+    return genai.build_graph(config, weights, projections_for(weights, precision, quantizer, floats))
+
+
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
@@ -93,6 +110,23 @@ TARGETS: dict[str, Target] = {
             default="int8",
             kv_dtype="float32",
             build=_cpu,
+        ),
+        Target(
+            name="tensorrt",
+            flavour="std",
+            precisions=("fp16", "fp32"),
+            default="fp16",
+            kv_dtype="float16",
+            build=_tensorrt,
+        ),
+        Target(
+            name="genai",
+            flavour="genai",
+            precisions=("fp32", "int8", "int4"),
+            default="int8",
+            kv_dtype="float32",
+            build=_genai,
+            companions=write_companions,
         ),
     )
 }

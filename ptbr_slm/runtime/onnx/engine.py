@@ -72,7 +72,7 @@ class OnnxEngine:
             self.tokenizer = Tokenizer.load(folder)
             self._opened: Opened | None = opening.result()
         memory, dtype = self._opened.memory, np.dtype(kv_dtype).type
-        self._caches = KVCaches(self.config, memory, dtype)
+        self._caches = KVCaches(self.config, memory, dtype, whole=self._opened.whole_caches)
         self._decodes: dict[tuple[int, int], Decode] = {}
         self._planned_version = -1
         self._forget_bindings()

@@ -113,5 +113,18 @@ def _gqa_signature(config: ModelConfig, kv_dtype: str) -> Signature:
     return Signature({**inputs, **past}, {"logits": "tensor(float)", **present})
 
 
-_FLAVOURS: dict[str, Callable[[], Flavour]] = {"gqa": _gqa}
+def _std() -> Flavour:
+    from ptbr_slm.runtime.onnx.std_binding import StdDecodeBinding, StdPrefillBinding
+
+    return Flavour("std", _std_signature, StdPrefillBinding, StdDecodeBinding)
+
+
+def _std_signature(config: ModelConfig, kv_dtype: str) -> Signature:
+    past, present = cache_types(config, kv_dtype)
+    names = ("input_ids", "position_ids", "write_indices", "logits_index")
+    inputs = dict.fromkeys(names, "tensor(int64)")
+    return Signature({**inputs, **past}, {"logits": "tensor(float)", **present})
+
+
+_FLAVOURS: dict[str, Callable[[], Flavour]] = {"gqa": _gqa, "std": _std}
 """Name -> what makes it; imports wait until they are needed."""

@@ -28,9 +28,16 @@ class KVCaches:
     """
 
     def __init__(
-        self, config: ModelConfig, memory: Memory | None = None, dtype: type[np.generic] = np.float32
+        self,
+        config: ModelConfig,
+        memory: Memory | None = None,
+        dtype: type[np.generic] = np.float32,
+        *,
+        whole: bool = False,
     ) -> None:
+        """whole: whether a graph wants buffers for the whole context at once, however few tokens there are."""
         self._config = config
+        self._smallest = config.max_seq_len if whole else 1  # tokens
         self._memory = memory or HostMemory()
         self.dtype = dtype
         self._freed: deque[int] = (
@@ -40,7 +47,7 @@ class KVCaches:
         self.limit = config.max_seq_len
         self._places: dict[int, int] = {}
         self.arrays: list[Any]  # the memory's buffers (slots, num_kv_heads, capacity, head_dim)
-        self._allocate(1, bucket(1, config.max_seq_len))
+        self._allocate(1, self._bucket(1))
 
     @property
     def nbytes(self) -> int:
@@ -52,16 +59,16 @@ class KVCaches:
         self.limit = limit
         self._freed.clear()
         self._places = {}
-        if rows > len(self.lengths) or self.nbytes > KEEP_BYTES:
-            self._allocate(rows, bucket(1, self._config.max_seq_len))
+        if rows > len(self.lengths) or self._oversized(rows):
+            self._allocate(rows, self._bucket(1))
         for row in range(rows):
             self._place(row)
 
     def open(self) -> int:
         """A new empty slot."""
         self._collect()
-        if not self._places and self.nbytes > KEEP_BYTES:
-            self._allocate(1, bucket(1, self._config.max_seq_len))
+        if not self._places and self._oversized(1):
+            self._allocate(1, self._bucket(1))
         row = next(row for row in range(len(self._places) + 1) if row not in self._places)
         if len(self._places) == len(self.lengths):
             self._reallocate(2 * len(self.lengths), self.capacity)
@@ -113,7 +120,14 @@ class KVCaches:
     def ensure(self, tokens: int) -> None:
         """Grow so that every slot can hold `tokens`."""
         if tokens > self.capacity:
-            self._reallocate(len(self.lengths), bucket(tokens, self._config.max_seq_len))
+            self._reallocate(len(self.lengths), self._bucket(tokens))
+
+    def _oversized(self, slots: int) -> bool:
+        """Whether the buffers are large, and could be smaller."""
+        return self.nbytes > KEEP_BYTES and (len(self.lengths) > slots or self.capacity > self._bucket(1))
+
+    def _bucket(self, tokens: int) -> int:
+        return bucket(max(tokens, self._smallest), self._config.max_seq_len)
 
     def _collect(self) -> None:
         while self._freed:

@@ -28,9 +28,19 @@ class Opened:
     """Whether decode steps are captured as CUDA graphs and replayed."""
     facts: dict[str, Any] = field(default_factory=dict)
     """For `Engine.describe`: provider, cuda_graph, ..."""
+    prefill: Opened | None = None
+    """Another session over the same graph for many tokens at once; None where one session does all."""
+    max_rows: int | None = None
+    """Rows that one call takes at most; None for any number."""
     check: Callable[[], None] | None = None
     """To be called once, after the first run: raises E_PROVIDER where that did not run as it should."""
     _ids: count[int] = field(default_factory=lambda: count(1))
+
+    @property
+    def whole_caches(self) -> bool:
+        """Whether the graph's caches have room for the whole context at once, as a number in their shape."""
+        past = next(value for value in self.session.get_inputs() if value.name.startswith("past_"))
+        return isinstance(past.shape[2], int)
 
     def free_run(self) -> Any:
         """RunOptions of a run whose shapes vary; None where nothing is captured anyway."""

@@ -69,7 +69,8 @@ def check_signature(session: Any, config: ModelConfig, signature: Signature, gra
     inputs, outputs = signature.inputs, signature.outputs
     found = {value.name: value.type for value in session.get_inputs()}
     found_outputs = {value.name: value.type for value in session.get_outputs()}
-    cache = [None, config.num_kv_heads, None, config.head_dim]
+    heads, width = config.num_kv_heads, config.head_dim
+    caches = ([None, heads, None, width], [None, heads, config.max_seq_len, width])
     for expected, actual in ((inputs, found), (outputs, found_outputs)):
         if expected != actual:
             names = sorted(
@@ -78,8 +79,8 @@ def check_signature(session: Any, config: ModelConfig, signature: Signature, gra
             raise _foreign(f"entradas ou saídas diferentes: {', '.join(names[:4])}", graph)
     for value in session.get_inputs():
         shape = [size if isinstance(size, int) else None for size in value.shape]
-        if value.name.startswith("past_") and shape != cache:
-            raise _foreign(f"{value.name} tem forma {value.shape}; config.json pede {cache}", graph)
+        if value.name.startswith("past_") and shape not in caches:
+            raise _foreign(f"{value.name} tem forma {value.shape}; config.json pede {caches[0]}", graph)
     vocab = session.get_outputs()[[v.name for v in session.get_outputs()].index("logits")].shape[-1]
     if vocab != config.vocab_size:
         raise _foreign(f"logits tem {vocab} colunas; config.json diz vocab_size {config.vocab_size}", graph)
