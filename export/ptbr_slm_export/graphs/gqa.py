@@ -37,23 +37,27 @@ def build_graph(
 
     dtype: the float type, FLOAT or FLOAT16, which must be that of `projections`.
     """
-    return _LlamaGraph(config, weights, projections, dtype).build()
+    return LlamaGraph(config, weights, projections, dtype).build()
 
 
-class _LlamaGraph:
+class LlamaGraph:
+    """The graph as it grows. Another way to be told where tokens stand is a subclass: see `genai`."""
+
+    name = "ptbr-slm-gqa"
+    wanted: int | str = "wanted"
+    """How many rows get logits: K."""
+
     def __init__(
         self, config: ModelConfig, weights: LlamaWeights, projections: Projections, dtype: ir.DataType
     ) -> None:
         self.config, self.weights, self.projections, self.dtype = config, weights, projections, dtype
-        self.writer = GraphWriter("ptbr-slm-gqa")
+        self.writer = GraphWriter(self.name)
 
     def build(self) -> ir.Model:
         """Embedding, layers, the wanted rows, the head."""
         writer, config = self.writer, self.config
         input_ids = writer.input("input_ids", INT64, ("batch", "sequence"))
-        self.seqlens_k = writer.input("seqlens_k", INT32, ("batch",))
-        self.total_length = writer.input("total_sequence_length", INT32, ())
-        logits_index = writer.input("logits_index", INT64, ("batch", "wanted"))
+        self.seqlens_k, self.total_length, logits_index = self.positions(input_ids)
         cos, sin = rope_tables(config)
         self.cos, self.sin = self._floats("rope.cos", cos), self._floats("rope.sin", sin)
         axis = writer.constant("last_axis", np.array([-1], dtype=np.int64))
@@ -67,9 +71,18 @@ class _LlamaGraph:
         logits = self.projections.head(writer, normed)  # (B, K, V)
         if self.dtype != FLOAT:
             logits = writer.node("Cast", [logits], "logits.float32", attributes={"to": FLOAT})
-        writer.output(logits, "logits", FLOAT, ("batch", "wanted", config.vocab_size))
+        writer.output(logits, "logits", FLOAT, ("batch", self.wanted, config.vocab_size))
         writer.outputs.insert(0, writer.outputs.pop())
         return writer.model()
+
+    def positions(self, input_ids: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+        """seqlens_k (B,), total_sequence_length () and logits_index (B, K): here, inputs."""
+        writer = self.writer
+        return (
+            writer.input("seqlens_k", INT32, ("batch",)),
+            writer.input("total_sequence_length", INT32, ()),
+            writer.input("logits_index", INT64, ("batch", self.wanted)),
+        )
 
     def _layer(self, layer: int, stream: ir.Value, branch: ir.Value | None) -> tuple[ir.Value, ir.Value]:
         """The stream after this layer's attention, and the feed-forward branch still to be added to it."""

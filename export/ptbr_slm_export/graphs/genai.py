@@ -1,0 +1,116 @@
+"""The `genai` graph: the layers of `gqa` behind the inputs that onnxruntime-genai feeds.
+
+It never feeds seqlens_k, total_sequence_length or logits_index, but a mask of the tokens seen so far:
+    input_ids        int64 (B, S)
+    attention_mask   int64 (B, T)   1 where a token stands, 0 for the padding on the right of a shorter row
+and reads logits float32 (B, 1, V). A few integer nodes make the three from the mask. The row whose logits
+count is min(sum of the mask, S) - 1 within the chunk: the last token of each prompt when it is read, 0 while
+decoding. genai's own graphs give the logits of every position, or take the last one and so that of the
+padding (shared reference, onnx F).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnx_ir as ir
+
+from ptbr_slm.config import ModelConfig
+from ptbr_slm.storage.manifest import read_manifest, write_manifest
+from ptbr_slm_export.graphs.gqa import FLOAT, INT32, INT64, LlamaGraph
+from ptbr_slm_export.graphs.projections import Projections
+from ptbr_slm_export.graphs.weights import LlamaWeights
+
+_MADE = ("seqlens_k", "total_sequence_length", "logits_index")
+"""What the mask is turned into."""
+
+
+def build_graph(config: ModelConfig, weights: LlamaWeights, projections: Projections) -> ir.Model:
+    """The model of the module's docstring."""
+    return _GenaiGraph(config, weights, projections, FLOAT).build()
+
+
+class _GenaiGraph(LlamaGraph):
+    name = "ptbr-slm-genai"
+    wanted = 1
+
+    def positions(self, input_ids: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+        """The three from attention_mask, (B, T)."""
+        writer = self.writer
+        mask = writer.input("attention_mask", INT64, ("batch", "total"))
+        one = writer.constant("one", np.array([1], dtype=np.int64))
+        sums = writer.node("ReduceSum", [mask, one], "mask.sum", attributes={"keepdims": 0})  # (B,)
+        last = writer.node("Sub", [sums, one], "mask.last")  # (B,)
+        seqlens_k = writer.node("Cast", [last], "seqlens_k", attributes={"to": INT32})
+        total = writer.node("Shape", [mask], "mask.total", attributes={"start": 1, "end": 2})  # (1,)
+        total = writer.node("Squeeze", [total], "mask.total.scalar")
+        total = writer.node("Cast", [total], "total_sequence_length", attributes={"to": INT32})
+        new = writer.node("Shape", [input_ids], "chunk", attributes={"start": 1, "end": 2})  # (1,)
+        end = writer.node("Sub", [new, one], "chunk.last")  # (1,)
+        row = writer.node("Min", [last, end], "mask.row")  # (B,)
+        return seqlens_k, total, writer.node("Unsqueeze", [row, one], "logits_index")  # (B, 1)
+
+
+@contextmanager
+def as_gqa(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` that holds its graph with the inputs of `gqa`, over the same weights.
+
+    So that what was written can be asked everything that `verification` asks: every position's logits, rows
+    one by one, chunks. What the mask is turned into is checked apart, by `ptbr_slm_export.genai.check_mask`.
+    """
+    beside = folder.parent if os.access(folder.parent, os.W_OK) else None
+    with TemporaryDirectory(dir=beside, prefix=".tmp-gqa-") as temporary:
+        twin = Path(temporary)
+        for file in folder.iterdir():
+            if file.name not in ("model.onnx", "manifest.json"):
+                _link(file, twin / file.name)
+        model = ir.load(folder / "model.onnx")
+        _feed(model.graph)
+        ir.save(model, twin / "model.onnx")
+        facts = read_manifest(folder, hashes=False).extra
+        write_manifest(twin, "export", **{**facts, "target": "cpu", "flavour": "gqa"})
+        yield twin
+
+
+def _link(file: Path, target: Path) -> None:
+    """The same file under another name; a copy where the file system cannot."""
+    try:
+        target.hardlink_to(file)
+    except OSError:
+        shutil.copyfile(file, target)
+
+
+def _feed(graph: ir.Graph) -> None:
+    """Make inputs of the three values, and drop the nodes that made them."""
+    values = {name: _value(graph, name) for name in _MADE}
+    for name, value in values.items():
+        shape = {"seqlens_k": ("batch",), "total_sequence_length": (), "logits_index": ("batch", "wanted")}
+        fed = ir.Value(
+            name=name,
+            type=ir.TensorType(INT64 if name == "logits_index" else INT32),
+            shape=ir.Shape(shape[name]),
+        )
+        producer = value.producer()
+        assert producer is not None
+        ir.convenience.replace_all_uses_with(value, fed)
+        graph.remove(producer, safe=True)
+        graph.inputs.append(fed)
+    graph.inputs.remove(next(value for value in graph.inputs if value.name == "attention_mask"))
+    while unused := [
+        node for node in graph if not any(out.uses() or out.is_graph_output() for out in node.outputs)
+    ]:
+        for node in unused:
+            graph.remove(node, safe=True)
+    logits = next(value for value in graph.outputs if value.name == "logits")
+    assert logits.shape is not None
+    logits.shape = ir.Shape(("batch", "wanted", logits.shape[2]))
+
+
+def _value(graph: ir.Graph, name: str) -> ir.Value:
+    return next(output for node in graph for output in node.outputs if output.name == name)
