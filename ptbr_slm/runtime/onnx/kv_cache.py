@@ -35,7 +35,7 @@ class KVCaches:
         *,
         whole: bool = False,
     ) -> None:
-        """whole: whether a graph wants buffers for the whole context at once, however few tokens there are."""
+        """whole: whether the graph wants buffers for the whole context at once, however few the tokens."""
         self._config = config
         self._smallest = config.max_seq_len if whole else 1  # tokens
         self._memory = memory or HostMemory()

@@ -28,12 +28,12 @@ class Opened:
     """Whether decode steps are captured as CUDA graphs and replayed."""
     facts: dict[str, Any] = field(default_factory=dict)
     """For `Engine.describe`: provider, cuda_graph, ..."""
+    check: Callable[[], None] | None = None
+    """To be called once, after the first run: raises E_PROVIDER where that did not run as it should."""
     prefill: Opened | None = None
     """Another session over the same graph for many tokens at once; None where one session does all."""
     max_rows: int | None = None
     """Rows that one call takes at most; None for any number."""
-    check: Callable[[], None] | None = None
-    """To be called once, after the first run: raises E_PROVIDER where that did not run as it should."""
     _ids: count[int] = field(default_factory=lambda: count(1))
 
     @property
