@@ -8,8 +8,8 @@ import onnxruntime as ort
 import pytest
 from ptbr_slm_export.graphs.nodes import GraphWriter
 from ptbr_slm_export.graphs.projections import QuantizedProjections
-from ptbr_slm_export.quantization.blocks import dequantize, quantize
-from ptbr_slm_export.quantization.quantizer import Quantizer
+from ptbr_slm_export.quantization.blocks import dequantize
+from ptbr_slm_export.quantization.quantizer import Quantizer, quantize
 from ptbr_slm_export.quantization.recipe import RECIPES
 
 

@@ -2,20 +2,66 @@
 
 from __future__ import annotations
 
-from ptbr_slm_export.quantization.blocks import Floats, QuantizedMatrix, quantize
-from ptbr_slm_export.quantization.recipe import BLOCK_SIZES, Recipe
+import numpy as np
+
+from ptbr_slm_export.quantization.activations import Activations
+from ptbr_slm_export.quantization.blocks import Blocks, Floats, QuantizedMatrix
+from ptbr_slm_export.quantization.gptq import gptq
+from ptbr_slm_export.quantization.hqq import hqq
+from ptbr_slm_export.quantization.recipe import BLOCK_SIZES, Method, Recipe
+from ptbr_slm_export.quantization.search import THOROUGH, rtn, search
+
+_AT_ONCE = 1 << 16
+"""Weights searched at once: 256 KiB of float32 stays in the second-level cache."""
 
 
 class Quantizer:
-    """Quantises the matrices of one model, told by their names in the graph."""
+    """Quantises the matrices of one model, told by their names in the graph, in the graph's order."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
+    def __init__(self, recipe: Recipe, activations: Activations | None = None) -> None:
+        """activations: of the model on a calibration text; without, `kquant`, `gptq` weigh inputs alike."""
+        self.recipe, self.activations = recipe, activations
 
     def matrix(self, name: str, weights: Floats) -> QuantizedMatrix:
         """`weights` (rows, columns), by the recipe's choice for `name`."""
         bits, limit = self.recipe.choice(name)
-        return quantize(weights, bits, block_for(weights.shape[1], limit))
+        calibrated = self.activations is not None and name != "embedding"
+        gram = self.activations.gram(name) if self.activations and calibrated else None
+        return quantize(weights, bits, block_for(weights.shape[1], limit), self.recipe.method, gram)
+
+
+def quantize(
+    weights: Floats, bits: int, block: int, method: Method = "search", gram: Floats | None = None
+) -> QuantizedMatrix:
+    """A (rows, columns) matrix in 8 or 4 bits; columns a multiple of `block`.
+
+    gram: (columns, columns), the mean of x x^T over its inputs on a text; None where none was read.
+    """
+    rows, columns = weights.shape
+    if method == "gptq" and gram is not None:
+        return gptq(weights, bits, block, gram).pack(rows, bits)
+    importance = np.ones(columns, dtype=np.float32) if gram is None else np.diag(gram)
+    importance = importance.reshape(-1, block)  # (blocks of a row, block)
+    step = max(1, _AT_ONCE // columns)
+    parts = [
+        _round(weights[start : start + step].reshape(-1, block), bits, method, importance)
+        for start in range(0, rows, step)
+    ]
+    codes, scales, zeros = (
+        np.concatenate([getattr(part, field) for part in parts]) for field in ("codes", "scales", "zeros")
+    )
+    return Blocks(codes, scales, zeros).pack(rows, bits)
+
+
+def _round(blocks: Floats, bits: int, method: Method, importance: Floats) -> Blocks:
+    """Whole rows of a matrix as blocks (n, block); importance (blocks of a row, block)."""
+    if method == "rtn":
+        return rtn(blocks, bits)
+    if method == "hqq":
+        return hqq(blocks, bits)
+    if method == "search":
+        return search(blocks, bits)
+    return search(blocks, bits, np.tile(importance, (len(blocks) // len(importance), 1)), THOROUGH)
 
 
 def block_for(columns: int, limit: int) -> int:
