@@ -7,15 +7,21 @@ through mirrors.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ptbr_slm.runtime.onnx.device_memory import DeviceArray, DeviceMirror
 from ptbr_slm.runtime.onnx.kv_cache import KVCaches
 from ptbr_slm.runtime.onnx.memory import Mirror
 from ptbr_slm.runtime.onnx.opened import Opened
+from ptbr_slm.runtime.sampling.draws import Draw
 from ptbr_slm.runtime.types import Floats
+
+if TYPE_CHECKING:
+    from ptbr_slm.runtime.onnx.device_sampling import DeviceSampler
 
 Array = npt.NDArray[Any]
 
@@ -55,11 +61,12 @@ class DecodeBinding(Binding):
         self._total = np.array(caches.capacity, dtype=np.int32)
         self._fixed = opened.captures
         self._options, self._graph = opened.captured_run()
-        self._mirrors: list[Mirror] = []
         self._input("total_sequence_length", self._total)  # GroupQueryAttention reads it on the host
-        self._mirrored("input_ids", self.ids)
-        self._mirrored("seqlens_k", self.lengths)
-        self._mirrored("logits_index", self._index)
+        self._known: Array | None = None  # the ids that the device's sampler has left where they are read
+        self._ids = self._mirrored("input_ids", self.ids)
+        self._seqlens = self._mirrored("seqlens_k", self.lengths)
+        self._index_mirror = self._mirrored("logits_index", self._index)
+        self._index_mirror.upload()
         self.logits = self._memory.result((count, 1, vocab_size), np.float32)
         self._io.bind_output(
             "logits", self._memory.device, 0, np.float32, (count, 1, vocab_size), self.logits.pointer
@@ -75,21 +82,34 @@ class DecodeBinding(Binding):
         """As `run`, leaving the logits where the session wrote them."""
         if not self._fixed:
             self._total[...] = self.lengths.max() + 1
-        for mirror in self._mirrors:
-            mirror.upload()
+        if not self._memory.shared:
+            self._upload()
         self._session.run_with_iobinding(self._io, self._options)
         self.lengths += 1
+
+    def run_drawn(self, sampler: DeviceSampler, draws: Sequence[Draw]) -> tuple[list[int], list[bool]]:
+        """As `run`, with a token for each row by its draw, and whether it counts (see `DeviceSampler`)."""
+        assert isinstance(self._ids, DeviceMirror) and isinstance(self.logits, DeviceArray)
+        self.step()
+        tokens, complete = sampler.choose(self.logits, self._ids.copy, draws)
+        self._known = np.array(tokens, dtype=np.int64)[:, None]
+        return tokens, complete
+
+    def _upload(self) -> None:
+        """The small inputs that have changed."""
+        self._seqlens.upload()
+        if self._known is None or not np.array_equal(self._known, self.ids):
+            self._ids.upload()
+        self._known = None
 
     def release(self) -> None:
         """Forget what the provider captured of this binding."""
         self._opened.release(self._graph)
 
-    def _mirrored(self, name: str, array: Array) -> None:
+    def _mirrored(self, name: str, array: Array) -> Mirror:
         mirror = self._memory.mirror(array)
-        mirror.upload()
         self._io.bind_input(name, self._memory.device, 0, array.dtype.type, array.shape, mirror.pointer)
-        if not self._memory.shared:
-            self._mirrors.append(mirror)
+        return mirror
 
 
 class PrefillBinding(Binding):

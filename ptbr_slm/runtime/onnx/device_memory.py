@@ -135,9 +135,9 @@ class DeviceMirror:
 
     def __init__(self, array: npt.NDArray[Any], device: str) -> None:
         self._array = array
-        self._copy = DeviceArray(array.shape, array.dtype.type, device)
-        self.pointer = self._copy.pointer
+        self.copy = DeviceArray(array.shape, array.dtype.type, device)
+        self.pointer = self.copy.pointer
 
     def upload(self) -> None:
         """See `Mirror.upload`."""
-        self._copy.upload(self._array)
+        self.copy.upload(self._array)

@@ -6,22 +6,29 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
+from ptbr_slm.runtime.onnx.binding import DecodeBinding
 from ptbr_slm.runtime.onnx.devices import Request, choose_place, open_session
 from ptbr_slm.runtime.onnx.flavours import Decode, Prefill, flavour_of
 from ptbr_slm.runtime.onnx.folder import ExportFolder
 from ptbr_slm.runtime.onnx.kv_cache import KVCaches
+from ptbr_slm.runtime.onnx.memory import Memory
 from ptbr_slm.runtime.onnx.opened import Opened
 from ptbr_slm.runtime.onnx.session import OUT_OF_MEMORY
+from ptbr_slm.runtime.sampling.draws import Draw
 from ptbr_slm.runtime.slots import PREFILL_CHUNK, check_capacity, check_ids, check_room, closed_error
 from ptbr_slm.runtime.types import Floats
 from ptbr_slm.storage.model_folder import read_config
 from ptbr_slm.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from ptbr_slm.runtime.onnx.device_sampling import DeviceSampler
 
 _WARM_UP_STEPS = 3
 """ONNX Runtime runs a step plainly before it captures it."""
@@ -73,6 +80,7 @@ class OnnxEngine:
             self._opened: Opened | None = opening.result()
         memory, dtype = self._opened.memory, np.dtype(kv_dtype).type
         self._caches = KVCaches(self.config, memory, dtype, whole=self._opened.whole_caches)
+        self._sampler = None if memory.shared else _device_sampler(memory, self.config, self.tokenizer)
         self._decodes: dict[tuple[int, int], Decode] = {}
         self._planned_version = -1
         self._forget_bindings()
@@ -137,6 +145,35 @@ class OnnxEngine:
 
     def decode(self, rows: Sequence[int], tokens: Sequence[int]) -> Floats:
         """See `Engine.decode`."""
+        binding, order = self._fed(rows, tokens)
+        with _run_errors():
+            logits: Floats = binding.run()[order]  # a copy, in the caller's order
+        return logits
+
+    @property
+    def draws_tokens(self) -> bool:
+        """Whether `decode_drawn` chooses where the logits are; elsewhere NumPy is as near to them."""
+        return self._sampler is not None
+
+    def decode_drawn(
+        self, rows: Sequence[int], tokens: Sequence[int], draws: Sequence[Draw]
+    ) -> list[int | Floats]:
+        """As `decode`, with each row's next token by its draw; (V,) logits where the host must choose."""
+        binding, order = self._fed(rows, tokens)
+        sampler = self._sampler
+        if sampler is None or not isinstance(binding, DecodeBinding) or not all(map(sampler.suits, draws)):
+            with _run_errors():
+                return list(binding.run()[order])
+        placed = [draws[row] for row in np.argsort(order)]  # in the order of the binding's rows
+        with _run_errors():
+            chosen, complete = binding.run_drawn(sampler, placed)
+        if all(complete):
+            return [chosen[at] for at in order]
+        logits = binding.logits.read()[:, 0]
+        return [chosen[at] if complete[at] else logits[at].copy() for at in order]
+
+    def _fed(self, rows: Sequence[int], tokens: Sequence[int]) -> tuple[Decode, npt.NDArray[np.intp]]:
+        """The binding over `rows`, with room and `tokens` in it, and each row's offset in it."""
         self._refresh()
         binding, order = self._plan(tuple(rows))
         check_ids(self.config, tokens)
@@ -148,9 +185,7 @@ class OnnxEngine:
             binding, order = self._plan(tuple(rows))
         check_room(total, self._caches.limit)
         binding.ids[order, 0] = tokens
-        with _run_errors():
-            logits: Floats = binding.run()[order]  # a copy, in the caller's order
-        return logits
+        return binding, order
 
     def logits(self, tokens: Sequence[int]) -> Floats:
         """See `Engine.logits`."""
@@ -252,10 +287,21 @@ class OnnxEngine:
     def _forget_bindings(self) -> None:
         for binding in self._decodes.values():
             binding.release()
+        if self._sampler is not None:
+            self._sampler.forget()
         self._prefills: dict[int, Prefill] = {}
         self._decodes = {}
         self._plans: dict[tuple[int, ...], tuple[Decode, npt.NDArray[np.intp]]] = {}
         self._bound_allocation, self._planned_version = self._caches.allocation, self._caches.version
+
+
+def _device_sampler(memory: Memory, config: ModelConfig, tokenizer: Tokenizer) -> DeviceSampler | None:
+    from ptbr_slm.runtime.onnx.device_memory import DeviceMemory
+    from ptbr_slm.runtime.onnx.device_sampling import DeviceSampler
+
+    if not isinstance(memory, DeviceMemory):
+        return None
+    return DeviceSampler(memory, config.vocab_size, min(tokenizer.vocab_size, config.vocab_size))
 
 
 @contextmanager
