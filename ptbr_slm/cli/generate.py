@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import asdict
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ptbr_slm.cli.command import command
-from ptbr_slm.cli.output import Output, Report, number
+from ptbr_slm.cli.output import Mode, Output, Report
 
 if TYPE_CHECKING:
-    from ptbr_slm.runtime.types import GenerationResult
+    from collections.abc import Iterator
+
+    from ptbr_slm.runtime.types import GenerationChunk, GenerationResult
 
 _SAMPLING = "Amostragem"
+_REPETITION = "Repetição e preferência"
+_FORM = "Forma do texto"
+_RESULT = "Resultado"
+_RUN = "Execução"
 
 
 def register(app: typer.Typer) -> None:
@@ -44,87 +49,159 @@ def generate(
     min_p: Annotated[
         float, typer.Option(help="Só os de ao menos P vezes o mais provável.", rich_help_panel=_SAMPLING)
     ] = 0.0,
-    repetition_penalty: Annotated[
-        float, typer.Option(help="Acima de 1 desfavorece repetições.", rich_help_panel=_SAMPLING)
-    ] = 1.0,
     seed: Annotated[
         int | None,
         typer.Option(help="Semente do sorteio: a mesma dá o mesmo texto.", rich_help_panel=_SAMPLING),
     ] = None,
+    repetition_penalty: Annotated[
+        float, typer.Option(help="Acima de 1 desfavorece o que já apareceu.", rich_help_panel=_REPETITION)
+    ] = 1.0,
+    presence_penalty: Annotated[
+        float,
+        typer.Option(help="De -2 a 2: desfavorece o que já foi gerado uma vez.", rich_help_panel=_REPETITION),
+    ] = 0.0,
+    frequency_penalty: Annotated[
+        float,
+        typer.Option(help="De -2 a 2: desfavorece a cada vez que foi gerado.", rich_help_panel=_REPETITION),
+    ] = 0.0,
+    logit_bias: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ID=V",
+            help="Soma V, de -100 a 100, ao token ID: -100 proíbe; pode repetir.",
+            rich_help_panel=_REPETITION,
+        ),
+    ] = None,
     stop: Annotated[
         list[str] | None,
-        typer.Option("--stop", metavar="S", help="Texto que encerra a geração; pode repetir."),
+        typer.Option(
+            "--stop",
+            metavar="S",
+            help="Texto que encerra a geração; pode repetir.",
+            rich_help_panel=_FORM,
+        ),
     ] = None,
-    device: Annotated[str, typer.Option(metavar="cpu|cuda|auto", help="Onde executar.")] = "auto",
+    json_schema: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ARQUIVO|-",
+            help="O texto gerado é JSON que segue este esquema; - lê da entrada padrão.",
+            rich_help_panel=_FORM,
+        ),
+    ] = None,
+    regex: Annotated[
+        str | None,
+        typer.Option(
+            metavar="EXPRESSÃO",
+            help="O texto gerado inteiro segue esta expressão regular.",
+            rich_help_panel=_FORM,
+        ),
+    ] = None,
+    n: Annotated[
+        int, typer.Option("--n", help="Quantas continuações do mesmo texto.", rich_help_panel=_RESULT)
+    ] = 1,
+    logprobs: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            help="Mostra a probabilidade de cada token e as K maiores no lugar dele.",
+            rich_help_panel=_RESULT,
+        ),
+    ] = None,
+    prompt_logprobs: Annotated[
+        bool,
+        typer.Option("--prompt-logprobs", help="O mesmo para o texto inicial.", rich_help_panel=_RESULT),
+    ] = False,
+    lookahead: Annotated[
+        int,
+        typer.Option(
+            help="Tokens adivinhados por passo, do que o texto já repete; só muda a velocidade.",
+            rich_help_panel=_RUN,
+        ),
+    ] = 0,
+    timeout: Annotated[
+        float | None,
+        typer.Option(metavar="SEGUNDOS", help="Encerra o texto depois deste tempo.", rich_help_panel=_RUN),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(metavar="cpu|cuda|auto", help="Onde executar.", rich_help_panel=_RUN)
+    ] = "auto",
 ) -> Report:
     """Continua um texto em português, mostrando-o enquanto é gerado (com --quiet, só a continuação)."""
-    from ptbr_slm.cli.output import Mode
-    from ptbr_slm.errors import SlmError
+    from ptbr_slm.cli.generate_input import parse_bias, read_prompt, read_schema
+    from ptbr_slm.cli.generate_text import document, logprob_table, status, status_of_all
     from ptbr_slm.runtime.model import Model, check_prompt, sampling_params
 
-    options = {
+    options: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,
         "min_p": min_p,
         "repetition_penalty": repetition_penalty,
+        "presence_penalty": presence_penalty,
+        "frequency_penalty": frequency_penalty,
+        "logit_bias": parse_bias(logit_bias or ()),
         "seed": seed,
         "stop": tuple(stop or ()),
+        "logprobs": logprobs,
+        "prompt_logprobs": prompt_logprobs,
+        "n": n,
+        "json_schema": read_schema(json_schema, prompt=prompt),
+        "regex": regex,
+        "lookahead": lookahead,
+        "timeout_s": timeout,
     }
     sampling_params(options)
-    text = check_prompt(_read_prompt(prompt))
-    result: GenerationResult | None = None
+    text = check_prompt(read_prompt(prompt))
     with Model(model, device) as opened:
-        chunks = opened.stream(text, **options)
-        if out.mode is Mode.HUMAN:
-            out.stream(text)
-        try:
-            for chunk in chunks:
-                out.stream(chunk.text)
-                result = chunk.result or result
-        except (KeyboardInterrupt, SlmError):
-            out.stream("\n")  # the message gets a line of its own
-            raise
+        start = time.perf_counter()
+        results = _show(out, text, opened.stream(text, **options), n)
+        seconds = time.perf_counter() - start
         facts = opened.describe()
-    assert result is not None  # the last chunk carries it
-    out.stream("\n")
-    out.note(_status(result, greedy=temperature == 0, context=int(facts["context"])))
-    data = {"prompt": text, **asdict(result)}
-    return Report(data | {key: facts[key] for key in ("engine", "device", "precision", "path")})
+        tokenizer = opened.engine.tokenizer
+    figures: dict[str, Any] = {
+        "greedy": temperature == 0,
+        "context": int(facts["context"]),
+        "formed": json_schema is not None or regex is not None,
+    }
+    if n == 1:
+        out.note(status(results[0], **figures))
+    else:
+        out.note(status_of_all(results, seconds, **figures))
+    scores = [s for result in results for s in (result.prompt_logprobs, result.logprobs) if s]
+    data = {"prompt": text, **document(results, tokenizer)}
+    return Report(
+        data | {key: facts[key] for key in ("engine", "device", "precision", "path")},
+        text="\n\n".join(logprob_table(score, tokenizer) for score in scores),
+    )
 
 
-def _read_prompt(prompt: str | None) -> str:
-    """The argument, or standard input for `-` and for no argument in a pipe. Raises E_PROMPT."""
-    from ptbr_slm.errors import SlmError
-
-    if prompt is not None and prompt != "-":
-        return prompt
-    if prompt is None and sys.stdin.isatty():
-        return ""
+def _show(out: Output, prompt: str, chunks: Iterator[GenerationChunk], n: int) -> list[GenerationResult]:
+    """Print the text as it comes; of several completions each when it is whole, the first one first."""
+    results: dict[int, GenerationResult] = {}
+    shown = 0
+    if n == 1 and out.mode is Mode.HUMAN:
+        out.stream(prompt)
     try:
-        text = sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise SlmError(
-            "E_PROMPT",
-            "a entrada padrão não é texto em UTF-8.",
-            where=f"byte {error.start}",
-            hint="Converta antes, por exemplo:  iconv -f latin1 -t utf-8 T | ptbr-slm generate -m PASTA -",
-        ) from error
-    return text.removesuffix("\n").removesuffix("\r")  # the line end that echo adds
+        for chunk in chunks:
+            if n == 1:
+                out.stream(chunk.text)
+            if chunk.result is not None:
+                results[chunk.completion] = chunk.result
+            while n > 1 and shown in results:
+                out.stream(_completion(out, prompt, results[shown], shown, n))
+                shown += 1
+    except BaseException:  # Ctrl-C or an error: the message gets a line of its own
+        out.stream("\n" if n == 1 else "")
+        raise
+    out.stream("\n" if n == 1 else "")
+    return [results[index] for index in range(n)]
 
 
-def _status(result: GenerationResult, *, greedy: bool, context: int) -> str:
-    """54 tokens · 37 tokens/s · primeiro token 34 ms · semente 42."""
-    count = len(result.tokens)
-    parts = [f"{number(count)} token{'s' if count > 1 else ''}"]
-    if result.tokens_per_second:
-        parts.append(
-            f"{number(result.tokens_per_second, 0 if result.tokens_per_second >= 10 else 1)} tokens/s"
-        )
-    parts.append(f"primeiro token {number(1000 * result.time_to_first_token_s)} ms")
-    if not greedy:
-        parts.append(f"semente {result.seed}")
-    if result.finish_reason == "context":
-        parts.append(f"o contexto do modelo acabou ({number(context)} tokens)")
-    return " · ".join(parts)
+def _completion(out: Output, prompt: str, result: GenerationResult, index: int, n: int) -> str:
+    """One of several: under a line that numbers it for a person, alone with --quiet; a blank line between."""
+    gap = "\n" if index else ""
+    if out.mode is Mode.QUIET:
+        return f"{gap}{result.text}\n"
+    return f"{gap}[{index + 1} de {n} · semente {result.seed}]\n{prompt}{result.text}\n"

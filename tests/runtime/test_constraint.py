@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptbr_slm.errors import SlmError
+from ptbr_slm.runtime.model import Model
 from ptbr_slm.runtime.sampling.sampler import Recipe
 from ptbr_slm.runtime.types import SamplingParams
 
@@ -204,6 +205,36 @@ def test_a_model_without_an_end_token_still_finishes_a_form_that_ends(tokenizer)
     while not sampler.finished:
         text += tokenizer.decode([sampler.choose(logits.copy())])
     assert re.fullmatch("[ab]{3}", text)
+
+
+@pytest.mark.parametrize("sampling", [{"temperature": 0}, {"temperature": 0.9, "seed": 3}])
+def test_every_text_of_a_batch_with_completions_and_guesses_keeps_the_form(export_folder, sampling):
+    asked = {"regex": r"(ab|ção|[0-9]){6}\.", "n": 2, "max_new_tokens": 60, **sampling}
+    with Model(export_folder) as model:
+        plain = model.generate(["O rio", "A casa da rua"], **asked)
+        guessed = model.generate(["O rio", "A casa da rua"], lookahead=4, **asked)
+        details = model.generate_detailed("O rio", regex="[0-9]{30}", max_new_tokens=4)
+    assert len(plain) == 4
+    assert all(re.fullmatch(asked["regex"], text) for text in plain)
+    assert guessed == plain
+    assert details.finish_reason == "length" and re.fullmatch("[0-9]{4,29}", details.text)
+
+
+def test_a_fulfilled_form_ends_with_eos_and_streams_whole(export_folder):
+    with Model(export_folder) as model:
+        chunks = list(model.stream("O rio", regex="a{5}ç", max_new_tokens=30))
+    assert "".join(chunk.text for chunk in chunks) == "aaaaaç" == chunks[-1].result.text
+    assert chunks[-1].finish_reason == "eos"
+
+
+def test_a_form_that_outgrows_its_limits_ends_only_its_own_text(export_folder):
+    schema = {
+        "$defs": {"n": {"type": "object", "properties": {"c": {"$ref": "#/$defs/n"}}, "required": ["c"]}}
+    }
+    with Model(export_folder) as model:
+        with pytest.raises(SlmError, match="Too many items"):
+            model.generate("O rio", json_schema={**schema, "$ref": "#/$defs/n"})
+        assert len(model.generate_detailed("O rio", max_new_tokens=3).tokens) == 3
 
 
 def test_without_llguidance_the_error_says_what_to_install(tokenizer, monkeypatch):

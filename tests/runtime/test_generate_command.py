@@ -47,6 +47,63 @@ def test_a_stop_text_may_be_given_many_times(cli, export_folder):
     assert (document["finish_reason"], document["text"]) == ("stop", whole[: whole.index(stop)])
 
 
+def test_several_completions_are_numbered_and_each_can_be_had_alone(cli, export_folder):
+    done = cli("generate", "-m", export_folder, "O rio", *FIXED, "--n", "2", check=True)
+    quiet = cli("generate", "-m", export_folder, "O rio", *FIXED, "--n", "2", "-q", check=True).stdout
+    found = json.loads(
+        cli("generate", "-m", export_folder, "O rio", *FIXED, "--n", "2", "--json", check=True).stdout
+    )
+    first, second = (completion["text"] for completion in found["completions"])
+    assert [completion["seed"] for completion in found["completions"]] == [4, 5]
+    assert done.stdout == f"[1 de 2 · semente 4]\nO rio{first}\n\n[2 de 2 · semente 5]\nO rio{second}\n"
+    assert quiet == f"{first}\n\n{second}\n"
+    assert re.fullmatch(
+        r"2 textos · 24 tokens · [\d.,]+ tokens/s ao todo · primeiro token [\d.,]+ ms\n", done.stderr
+    )
+    alone = cli("generate", "-m", export_folder, "O rio", "-n", "12", "--seed", "5", "-q", check=True)
+    assert alone.stdout == second + "\n"
+
+
+def test_log_probabilities_come_in_json_and_as_a_table(cli, export_folder):
+    flags = ("generate", "-m", export_folder, "O rio", *FIXED, "--logprobs", "2", "--prompt-logprobs")
+    document = json.loads(cli(*flags, "--json", check=True).stdout)
+    assert [score["token"] for score in document["logprobs"]] == document["tokens"]
+    assert all(score["logprob"] <= 0 and len(score["top"]) == 2 for score in document["logprobs"])
+    assert len(document["prompt_logprobs"]) == document["prompt_tokens"]
+    assert document["prompt_logprobs"][0] is None
+    shown = cli(*flags, check=True).stdout
+    assert shown.startswith("O rio" + document["text"] + "\n")
+    assert shown.count("as mais prováveis") == 2
+    assert len(re.findall(r"^\".*\" +\S.* % ", shown, flags=re.MULTILINE)) == 12 + 3
+
+
+def test_a_schema_from_a_file_or_standard_input_shapes_the_text(cli, export_folder, tmp_path):
+    pytest.importorskip("llguidance", reason="constrained output: pip install 'ptbr-slm[constrain]'")
+    keys = '"properties": {"ano": {"enum": [1822, 1889]}}, "required": ["ano"], "additionalProperties": false'
+    schema = f'{{"type": "object", {keys}}}'
+    (tmp_path / "esquema ção.json").write_text(schema, encoding="utf-8")
+    flags = ("generate", "-m", export_folder, "O rio", "-n", "40", "--seed", "1", "-q", "--json-schema")
+    from_file = cli(*flags, "esquema ção.json", check=True).stdout
+    assert cli(*flags, "-", input=schema, check=True).stdout == from_file
+    assert json.loads(from_file)["ano"] in (1822, 1889)
+
+
+def test_a_text_cut_within_its_form_says_so(cli, export_folder):
+    pytest.importorskip("llguidance", reason="constrained output: pip install 'ptbr-slm[constrain]'")
+    flags = ("generate", "-m", export_folder, "O rio", "--seed", "1", "--regex", "[0-9]{30}")
+    assert "a forma ficou incompleta: aumente -n" in cli(*flags, "-n", "3", check=True).stderr
+    whole = cli(*flags, "-n", "40", check=True)
+    assert re.fullmatch(r"O rio[0-9]{30}\n", whole.stdout)
+    assert "forma" not in whole.stderr
+
+
+def test_a_forbidden_token_does_not_come(cli, export_folder):
+    flags = ("generate", "-m", export_folder, "O rio", "-n", "1", "--temperature", "0", "--json")
+    (first,) = json.loads(cli(*flags, check=True).stdout)["tokens"]
+    (other,) = json.loads(cli(*flags, "--logit-bias", f"{first}=-100", check=True).stdout)["tokens"]
+    assert other != first
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "exit_code"),
     [
@@ -56,6 +113,12 @@ def test_a_stop_text_may_be_given_many_times(cli, export_folder):
         (["x", "--temperature", "nan"], "E_SAMPLING", 2),
         (["x", "--top-p", "2"], "E_SAMPLING", 2),
         (["x", "-n", "0"], "E_SAMPLING", 2),
+        (["x", "--n", "0"], "E_SAMPLING", 2),
+        (["x", "--logit-bias", "3"], "E_SAMPLING", 2),
+        (["x", "--logit-bias", "3=1", "--logit-bias", "3=2"], "E_SAMPLING", 2),
+        (["x", "--logit-bias", "99999=1"], "E_SAMPLING", 2),
+        (["x", "--json-schema", "não há.json"], "E_NOT_FOUND", 1),
+        (["-", "--json-schema", "-"], "E_USAGE", 2),
         (["x", "--device", "cuda"], "E_PROVIDER", 1),
     ],
 )
@@ -81,5 +144,5 @@ def test_standard_input_that_is_no_utf8_is_refused(export_folder):
 def test_the_flags_have_the_defaults_of_the_library():
     flags = inspect.signature(generate).parameters
     for name, field in SamplingParams.__dataclass_fields__.items():
-        if name != "stop":
-            assert flags[name].default == field.default, name
+        if name not in ("stop", "logit_bias"):  # lists on the command line
+            assert flags[name.removesuffix("_s")].default == field.default, name
