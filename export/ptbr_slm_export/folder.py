@@ -27,10 +27,8 @@ from ptbr_slm.storage.model_folder import WeightReader, check_model_folder, read
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm_export.graphs.weights import LlamaWeights
 from ptbr_slm_export.identity import source_sha256
-from ptbr_slm_export.quantization.activations import Activations
-from ptbr_slm_export.quantization.calibration import CalibrationText, calibration_text
-from ptbr_slm_export.quantization.quantizer import Quantizer
-from ptbr_slm_export.quantization.recipe import CALIBRATED, Precision, Recipe, recipe_for
+from ptbr_slm_export.quantization.prepare import make_quantizer
+from ptbr_slm_export.quantization.recipe import Precision, Recipe, recipe_for
 from ptbr_slm_export.targets import Target, target_of
 from ptbr_slm_export.verification.verify import VerifyReport, check_vocabulary, compare, require_engines
 
@@ -86,7 +84,7 @@ def export_model(
     started = time.monotonic()
     place = target_of(target)
     chosen = place.precision(precision)
-    recipe = recipe or recipe_for(chosen, method)
+    recipe = recipe or recipe_for(chosen, method, **(place.recipe if chosen in RECIPES else {}))
     verify = verify and place.verified
     if verify:
         require_engines()
@@ -96,15 +94,16 @@ def export_model(
     _check_shape(config, chosen, source)
     tokenizer = Tokenizer.load(source)
     check_vocabulary(config, tokenizer, source)
-    facts = _facts(place, chosen, recipe, source_sha256(source))
-    watched = None
-    if recipe is not None and recipe.method in CALIBRATED:
-        watched = calibration_text(source, tokenizer, config.max_seq_len, calibration)
-        facts["calibration"] = watched.name
+    weights = LlamaWeights(config, WeightReader(source))
+    quantizer, watched = None, None
+    if recipe is not None:
+        quantizer, watched = make_quantizer(recipe, source, weights, tokenizer, calibration, on_step)
+        recipe = quantizer.recipe
+    facts = _facts(place, chosen, recipe, source_sha256(source), watched)
     report: VerifyReport | None = None
     with atomic_folder(out) as folder:
         on_step("escrevendo o grafo")
-        write_graph(source, config, folder, place, chosen, recipe, watched)
+        write_graph(place.build(config, weights, chosen, quantizer), folder)
         _copy_companions(source, folder)
         place.companions(folder, config)
         write_manifest(folder, "export", **facts)
@@ -126,35 +125,27 @@ def export_model(
     )
 
 
-def _facts(target: Target, precision: Precision, recipe: Recipe | None, source: str) -> dict[str, Any]:
+def _facts(
+    target: Target, precision: Precision, recipe: Recipe | None, source: str, watched: str | None
+) -> dict[str, Any]:
     """What the manifest says before anything is measured."""
-    facts = {
+    facts: dict[str, Any] = {
         "target": target.name,
         "flavour": target.flavour,
         "precision": precision,
         "kv_dtype": "float32" if precision == "fp32" else target.kv_dtype,
         "source_sha256": source,
     }
-    return facts if recipe is None else {**facts, "method": recipe.method, "recipe": recipe.as_dict()}
+    if recipe is not None:
+        facts |= {"method": recipe.method, "recipe": recipe.as_dict()}
+    return facts if watched is None else {**facts, "calibration": watched}
 
 
-def write_graph(
-    source: Path,
-    config: ModelConfig,
-    folder: Path,
-    target: Target,
-    precision: Precision,
-    recipe: Recipe | None,
-    watched: CalibrationText | None = None,
-) -> None:
+def write_graph(model: ir.Model, folder: Path) -> None:
     """Write model.onnx and model.onnx.data into `folder`.
 
     Float matrices are read one at a time as they are written; int8 and int4 ones wait for it quantised.
     """
-    weights = LlamaWeights(config, WeightReader(source))
-    activations = Activations(config, weights, watched.windows) if watched else None
-    quantizer = None if recipe is None else Quantizer(recipe, activations)
-    model = target.build(config, weights, precision, quantizer)
     try:
         ir.save(model, folder / MODEL, external_data=DATA, size_threshold_bytes=_EXTERNAL_FROM)
     except OSError as error:

@@ -19,6 +19,7 @@ class LlamaWeights:
 
     def __init__(self, config: ModelConfig, reader: WeightReader) -> None:
         self.config = config
+        self.reader = reader
         self._read = reader.read
 
     def norm(self, layer: int, name: str) -> Floats:

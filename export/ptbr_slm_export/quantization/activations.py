@@ -6,6 +6,7 @@ matrices are in memory, and no fp32 graph has to be written first.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,6 +27,7 @@ class Activations:
         table = weights.embedding()
         self._streams = [table[window] for window in windows]  # (T, C) each
         self._done = 0
+        self._watching = True
         self._grams: dict[str, Floats] = {}
         self.tokens = sum(map(len, windows))
 
@@ -36,20 +38,29 @@ class Activations:
         """
         wanted = self.config.num_layers if name == "head" else int(name.split(".")[1])
         while self._done <= wanted:
-            self._grams.clear()
-            if self._done < self.config.num_layers:
-                self._layer(self._done)
-            else:
-                self._last()
-            self._done += 1
-        found = self._grams[name]
-        return found / np.float32(self.tokens)
+            self.advance()
+        return self._grams[name] / np.float32(self.tokens)
+
+    def advance(self) -> None:
+        """Read on through one layer, or after the last of them through the last norm."""
+        self._grams.clear()
+        if self._done < self.config.num_layers:
+            self._layer(self._done)
+        else:
+            self._last()
+        self._done += 1
+
+    def fork(self, weights: LlamaWeights) -> Activations:
+        """Another reader of the same text, from here on with other weights; without Gram matrices."""
+        other = copy.copy(self)
+        other.weights, other._watching = weights, False
+        other._streams, other._grams = list(self._streams), {}
+        return other
 
     def logits(self) -> list[Floats]:
         """(T, V) of each window, once all layers are done."""
         while self._done < self.config.num_layers:
-            self._layer(self._done)
-            self._done += 1
+            self.advance()
         table = self.weights.embedding() if self.config.tie_embeddings else self.weights.head()
         gain = self.weights.final_norm()
         return [self._norm(stream, gain) @ table.T for stream in self._streams]
@@ -71,7 +82,8 @@ class Activations:
             opened = opened / (1 + np.exp(-np.maximum(opened, -80))) * (x @ up.T)
             self._note(prefix + "down", opened)
             self._streams[index] = stream + opened @ down.T
-        self._grams[prefix + "up"] = self._grams[prefix + "gate"]
+        if self._watching:
+            self._grams[prefix + "up"] = self._grams[prefix + "gate"]
 
     def _last(self) -> None:
         gain = self.weights.final_norm()
@@ -79,6 +91,8 @@ class Activations:
             self._note("head", self._norm(stream, gain))
 
     def _note(self, name: str, x: Floats) -> None:
+        if not self._watching:
+            return
         gram = x.T @ x
         self._grams[name] = self._grams[name] + gram if name in self._grams else gram
 

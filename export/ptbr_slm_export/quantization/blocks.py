@@ -64,14 +64,14 @@ class Blocks:
         shifted = self.codes.astype(np.float32) - self.zeros[:, None].astype(np.float32)
         return self.scales[:, None] * shifted
 
-    def pack(self, rows: int, bits: int) -> QuantizedMatrix:
-        """As a matrix of `rows`, block after block of each."""
+    def pack(self, rows: int, bits: int, *, symmetric: bool = False) -> QuantizedMatrix:
+        """As a matrix of `rows`, block after block of each. symmetric: all zeros are 8, and left out."""
         block = self.codes.shape[1]
         scales = self.scales.reshape(rows, -1)
         if bits == 8:
             return QuantizedMatrix(8, self.codes.reshape(rows, -1, block), scales, None)
         codes = _pack(self.codes).reshape(rows, -1, block // 2)
-        return QuantizedMatrix(4, codes, scales, _pack(self.zeros.reshape(rows, -1)))
+        return QuantizedMatrix(4, codes, scales, None if symmetric else _pack(self.zeros.reshape(rows, -1)))
 
 
 def dequantize(matrix: QuantizedMatrix) -> Floats:
@@ -80,7 +80,8 @@ def dequantize(matrix: QuantizedMatrix) -> Floats:
     codes, zeros = matrix.codes.reshape(rows, -1), matrix.zeros
     if matrix.bits == 4:
         codes = _unpack(codes)
-    shift = np.float32(ZERO) if zeros is None else _unpack(zeros)[:, :blocks, None].astype(np.float32)
+    middle = np.float32(1 << matrix.bits - 1)
+    shift = middle if zeros is None else _unpack(zeros)[:, :blocks, None].astype(np.float32)
     values = matrix.scales[:, :, None] * (
         codes.reshape(rows, blocks, matrix.block).astype(np.float32) - shift
     )

@@ -10,6 +10,7 @@ from ptbr_slm_export.quantization.gptq import gptq
 from ptbr_slm_export.quantization.hqq import hqq
 from ptbr_slm_export.quantization.recipe import BLOCK_SIZES, Method, Recipe
 from ptbr_slm_export.quantization.search import THOROUGH, rtn, search
+from ptbr_slm_export.quantization.symmetric import symmetric
 
 _AT_ONCE = 1 << 16
 """Weights searched at once: 256 KiB of float32 stays in the second-level cache."""
@@ -27,7 +28,10 @@ class Quantizer:
         bits, limit = self.recipe.choice(name)
         calibrated = self.activations is not None and name != "embedding"
         gram = self.activations.gram(name) if self.activations and calibrated else None
-        return quantize(weights, bits, block_for(weights.shape[1], limit), self.recipe.method, gram)
+        block = block_for(weights.shape[1], limit)
+        if bits == 4 and self.recipe.symmetric:
+            return quantize_symmetric(weights, block, self.recipe.method, gram)
+        return quantize(weights, bits, block, self.recipe.method, gram)
 
 
 def quantize(
@@ -51,6 +55,21 @@ def quantize(
         np.concatenate([getattr(part, field) for part in parts]) for field in ("codes", "scales", "zeros")
     )
     return Blocks(codes, scales, zeros).pack(rows, bits)
+
+
+def quantize_symmetric(weights: Floats, block: int, method: Method, gram: Floats | None) -> QuantizedMatrix:
+    """As `quantize`, in 4 bits without zeros; method is rtn, search or kquant."""
+    importance = None if gram is None or method != "kquant" else np.diag(gram)
+    step = max(1, _AT_ONCE // weights.shape[1])
+    parts = []
+    for start in range(0, len(weights), step):
+        rows = weights[start : start + step]
+        cost = None if importance is None else np.broadcast_to(importance, rows.shape).reshape(-1, block)
+        parts.append(symmetric(rows.reshape(-1, block), cost, search=method != "rtn"))
+    codes, scales, zeros = (
+        np.concatenate([getattr(part, field) for part in parts]) for field in ("codes", "scales", "zeros")
+    )
+    return Blocks(codes, scales, zeros).pack(len(weights), 4, symmetric=True)
 
 
 def _round(blocks: Floats, bits: int, method: Method, importance: Floats) -> Blocks:

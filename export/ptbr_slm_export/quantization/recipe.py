@@ -36,12 +36,21 @@ class Recipe:
     as the embedding is always int8: rows are looked up, not multiplied, and int4 hurts them most."""
     head_block: int = 128
     """Of the head, and of the embedding."""
+    mixed_extra: float = 0.0
+    """Bytes that int8 may add to the layers' matrices, as a part of what they take in int4, for those that
+    int4 hurts most: each model is asked which (`quantization/sensitivity.py`). 0 keeps all in int4."""
     mixed: tuple[str, ...] = ()
-    """Matrices kept in int8 although `bits` is 4, by their names in the graph: `layers.0.down`."""
+    """Those matrices, by their names in the graph: `layers.0.down`. Measured where empty."""
     mixed_block: int = 128
     """Of those."""
+    symmetric: bool = False
+    """int4 without zeros, for CUDA's kernels; by rtn, search or kquant only."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.mixed_extra <= 1:
+            raise _unusable(f"mixed_extra vai de 0 a 1, e não é {self.mixed_extra}")
+        if self.symmetric and self.bits == 4 and self.method in ("hqq", "gptq"):
+            raise _unusable(f"o int4 das GPUs não tem o método {self.method}; tem rtn, search e kquant")
         for name in ("bits", "head_bits"):
             if getattr(self, name) not in (4, 8):
                 raise _unusable(f"{name} deve ser 4 ou 8, e não {getattr(self, name)}")

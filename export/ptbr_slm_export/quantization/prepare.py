@@ -1,0 +1,54 @@
+"""From a recipe to a quantiser: the calibration text is read, and sensitive matrices are looked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from ptbr_slm.errors import SlmError
+from ptbr_slm.tokenizer import Tokenizer
+from ptbr_slm_export.graphs.weights import LlamaWeights
+from ptbr_slm_export.quantization.activations import Activations
+from ptbr_slm_export.quantization.blocks import Floats, dequantize
+from ptbr_slm_export.quantization.calibration import calibration_text
+from ptbr_slm_export.quantization.quantizer import Quantizer, block_for, quantize
+from ptbr_slm_export.quantization.recipe import CALIBRATED, Recipe
+from ptbr_slm_export.quantization.sensitivity import choose_mixed
+
+
+def make_quantizer(
+    recipe: Recipe,
+    source: Path,
+    weights: LlamaWeights,
+    tokenizer: Tokenizer,
+    calibration: Path | None,
+    on_step: Callable[[str], None] = lambda step: None,
+) -> tuple[Quantizer, str | None]:
+    """The quantiser of a recipe, and the name of the text it was calibrated on, if it needs one.
+
+    Its own `recipe` has `mixed` filled in where the one given leaves that to measurement. Raises E_USAGE for
+    a calibration text that nothing would read, and what `calibration_text` raises.
+    """
+    measures = recipe.mixed_extra > 0 and not recipe.mixed and recipe.bits == 4
+    if recipe.method not in CALIBRATED and not measures:
+        if calibration is not None:
+            raise SlmError(
+                "E_USAGE",
+                f"o método {recipe.method} não usa texto de calibração.",
+                where="--calibration",
+                hint=f"Tire --calibration, ou use --method {' ou '.join(sorted(CALIBRATED))}.",
+            )
+        return Quantizer(recipe), None
+    config = weights.config
+    text = calibration_text(source, tokenizer, config.max_seq_len, calibration)
+
+    def rounded(name: str, matrix: Floats) -> Floats:
+        block = block_for(matrix.shape[1], recipe.block)
+        return dequantize(quantize(matrix, recipe.bits, block))
+
+    if measures:
+        mixed = choose_mixed(config, weights, text.windows, rounded, recipe.mixed_extra, on_step)
+        recipe = replace(recipe, mixed=mixed)
+    activations = Activations(config, weights, text.windows) if recipe.method in CALIBRATED else None
+    return Quantizer(recipe, activations), text.name
