@@ -22,6 +22,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ptbr_slm.config import ModelConfig
+from ptbr_slm.errors import os_errors
 from ptbr_slm.storage.manifest import read_manifest, write_manifest
 from ptbr_slm_export.graphs.gqa import FLOAT, INT32, INT64, LlamaGraph
 from ptbr_slm_export.graphs.projections import Projections
@@ -59,7 +60,7 @@ class _GenaiGraph(LlamaGraph):
 
 @contextmanager
 def as_gqa(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` that holds its graph with the inputs of `gqa`, over the same weights.
+    """A folder beside `folder` with a copy of its graph and weights, and the inputs of `gqa`.
 
     So that what was written can be asked everything that `verification` asks: every position's logits, rows
     one by one, chunks. What the mask is turned into is checked apart, by `ptbr_slm_export.genai.check_mask`.
@@ -69,21 +70,14 @@ def as_gqa(folder: Path) -> Iterator[Path]:
         twin = Path(temporary)
         for file in folder.iterdir():
             if file.name not in ("model.onnx", "manifest.json"):
-                _link(file, twin / file.name)
+                with os_errors(twin):  # copied: onnx-ir takes a second link to the weights for an attack
+                    shutil.copyfile(file, twin / file.name)
         model = ir.load(folder / "model.onnx")
         _feed(model.graph)
         ir.save(model, twin / "model.onnx")
         facts = read_manifest(folder, hashes=False).extra
         write_manifest(twin, "export", **{**facts, "target": "cpu", "flavour": "gqa"})
         yield twin
-
-
-def _link(file: Path, target: Path) -> None:
-    """The same file under another name; a copy where the file system cannot."""
-    try:
-        target.hardlink_to(file)
-    except OSError:
-        shutil.copyfile(file, target)
 
 
 def _feed(graph: ir.Graph) -> None:

@@ -49,6 +49,12 @@ class Check:
         return body | ({"where": self.where} if self.where else {})
 
 
+def mask_check(precision: str, difference: float) -> Check:
+    """Of a `genai` export: a ragged batch read through its mask, in standard deviations of the logits."""
+    limit = 10 * LOGITS if precision == "fp32" else SELF_AGREEMENT
+    return _below("mask", "lote desigual lido pela máscara = cada linha só", difference, limit, "")
+
+
 def judge(
     precision: str,
     reference: Answers,

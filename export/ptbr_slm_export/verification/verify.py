@@ -10,7 +10,7 @@ import importlib.util
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from ptbr_slm.storage.manifest import read_manifest
 from ptbr_slm.storage.model_folder import WeightReader, check_model_folder, read_config
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm_export.identity import source_sha256
-from ptbr_slm_export.verification.judge import Check, judge
+from ptbr_slm_export.verification.judge import Check, judge, mask_check
 from ptbr_slm_export.verification.locate import TEXT, Place, locate
 from ptbr_slm_export.verification.probe import (
     Answers,
@@ -169,7 +169,20 @@ def _check_companions(export: Path, source: Path) -> None:
 def compare(
     export: Path, source: Path, precision: str, held_out: Path | None, on_step: Callable[[str], None]
 ) -> VerifyReport:
-    """Ask PyTorch, then the export, and judge."""
+    """Ask PyTorch, then the export, and judge. A `genai` export is asked as the `gqa` graph in it."""
+    if read_manifest(export, hashes=False).extra.get("flavour") != "genai":
+        return _compare(export, source, precision, held_out, on_step)
+    from ptbr_slm_export.genai import check_mask
+    from ptbr_slm_export.graphs.genai import as_gqa
+
+    with as_gqa(export) as twin:
+        report = _compare(twin, source, precision, held_out, on_step)
+        return replace(report, checks=(*report.checks, mask_check(precision, check_mask(export, twin))))
+
+
+def _compare(
+    export: Path, source: Path, precision: str, held_out: Path | None, on_step: Callable[[str], None]
+) -> VerifyReport:
     started = time.monotonic()
     config, tokenizer = read_config(source), Tokenizer.load(source)
     check_vocabulary(config, tokenizer, source)
