@@ -7,10 +7,10 @@ precision and the quantiser (None for fp32 and fp16), and mostly passes
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import onnx_ir as ir
 
@@ -50,6 +50,8 @@ class Target:
     """Element of the KV cache; of an fp32 export always float32."""
     build: Build
     """Writes the graph."""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `Recipe` in which this place differs from the CPU's."""
     companions: Callable[[Path, ModelConfig], None] = _nothing_more
     """Writes further files into the export's folder, such as genai_config.json; the manifest lists them."""
     verified: bool = True
@@ -86,6 +88,13 @@ def _cpu(
     return build_graph(config, weights, projections_for(weights, precision, quantizer, ir.DataType.FLOAT))
 
 
+def _cuda(
+    config: ModelConfig, weights: LlamaWeights, precision: Precision, quantizer: Quantizer | None
+) -> ir.Model:
+    half = ir.DataType.FLOAT16
+    return build_graph(config, weights, projections_for(weights, precision, quantizer, half), half)
+
+
 def _tensorrt(
     config: ModelConfig, weights: LlamaWeights, precision: Precision, quantizer: Quantizer | None
 ) -> ir.Model:
@@ -110,6 +119,16 @@ TARGETS: dict[str, Target] = {
             default="int8",
             kv_dtype="float32",
             build=_cpu,
+        ),
+        Target(
+            name="cuda",
+            flavour="gqa",
+            precisions=("fp16", "int8", "int4"),  # GroupQueryAttention has no fp32 kernel there
+            default="fp16",
+            kv_dtype="float16",
+            build=_cuda,
+            # What fpA_intB takes, ORT's fused kernel from sm_75 on: symmetric, blocks of 32.
+            recipe={"block": 32, "head_block": 32, "mixed_block": 32, "symmetric": True},
         ),
         Target(
             name="tensorrt",

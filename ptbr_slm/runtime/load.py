@@ -38,6 +38,14 @@ def open_engine(path: Path | str, device: str = "auto") -> Engine:
     return TorchEngine(folder, device)
 
 
+def open_oracle(export: Path) -> Engine:
+    """Open an export for any target on the CPU, however slowly, to check its answers; never to serve it."""
+    _require("onnxruntime")
+    from ptbr_slm.runtime.onnx.engine import OnnxEngine
+
+    return OnnxEngine(export, "cpu", oracle=True)
+
+
 def _require(package: str) -> None:
     if importlib.util.find_spec(package) is None:
         raise missing_extra(package)
