@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ptbr_slm.errors import SlmError
     from ptbr_slm.runtime.api import generate, load, stream
     from ptbr_slm.runtime.model import Model
-    from ptbr_slm.runtime.types import GenerationChunk, GenerationResult, SamplingParams
+    from ptbr_slm.runtime.types import GenerationChunk, GenerationResult, SamplingParams, TokenLogprob
 
 __all__ = [
     "GenerationChunk",
@@ -24,6 +24,7 @@ __all__ = [
     "Model",
     "SamplingParams",
     "SlmError",
+    "TokenLogprob",
     "__version__",
     "generate",
     "load",
@@ -39,6 +40,7 @@ _HOMES = {
     "GenerationChunk": "ptbr_slm.runtime.types",
     "GenerationResult": "ptbr_slm.runtime.types",
     "SamplingParams": "ptbr_slm.runtime.types",
+    "TokenLogprob": "ptbr_slm.runtime.types",
 }
 
 

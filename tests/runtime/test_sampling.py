@@ -188,6 +188,8 @@ def test_logits_that_are_no_numbers_are_a_clear_error(temperature, bad):
         {"regex": 3},
         {"stop": ("",)},
         {"stop": (1,)},
+        {"stop": ("a",) * 65},
+        {"stop": ("a" * 1001,)},
     ],
 )
 def test_sampling_values_out_of_range_say_which_and_what_to_type(option):

@@ -64,6 +64,46 @@ def test_streamed_pieces_concatenate_to_the_text_and_never_split_a_character(tok
     assert "".join(shown) + stream.finish() == tokenizer.decode(ids)
 
 
+def any_split(tokenizer, text: str, random) -> list[int]:
+    """Ids whose bytes are those of `text`, at each place any token that fits: not as the tokenizer would."""
+    by_bytes = {tokenizer.token_bytes(i): i for i in range(tokenizer.vocab_size) if tokenizer.token_bytes(i)}
+    longest = max(map(len, by_bytes))
+    raw, ids, at = text.encode("utf-8"), [], 0
+    while at < len(raw):
+        ends = [end for end in range(at + 1, min(at + longest, len(raw)) + 1) if raw[at:end] in by_bytes]
+        end = random.choice(ends)
+        ids.append(by_bytes[raw[at:end]])
+        at = end
+    return ids
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data(), random=st.randoms(use_true_random=False))
+def test_a_stop_is_found_in_any_text_however_tokens_split_it(tokenizer, data, random):
+    text = data.draw(st.text("ação dé🙂\n.", max_size=24) | st.text(max_size=16))
+    stops = data.draw(st.lists(st.text("ação dé🙂\n.", min_size=1, max_size=4), max_size=3))
+    if text:  # and one that is there
+        start = data.draw(st.integers(0, len(text) - 1))
+        stops += data.draw(st.just([]) | st.just([text[start : start + 3]]))
+    stream = TextStream(tokenizer, stops)
+    shown = ""
+    for token in any_split(tokenizer, text, random):
+        shown += stream.push(token)
+        if stream.stopped:
+            break
+    wanted, stopped = expected(text, stops)
+    assert stream.stopped == stopped
+    assert shown + ("" if stopped else stream.finish()) == wanted
+
+
+def test_a_character_that_never_ends_still_completes_a_stop(tokenizer):
+    """Half an é at the end becomes U+FFFD, which here is the stop."""
+    half = next(i for i in range(tokenizer.vocab_size) if tokenizer.token_bytes(i) == b"\xc3")
+    stream = TextStream(tokenizer, ["\ufffd"])
+    assert stream.push(half) == "" and not stream.stopped
+    assert stream.finish() == "" and stream.stopped
+
+
 @settings(max_examples=60, deadline=None)
 @given(text=st.text(max_size=30))
 def test_no_piece_of_a_real_text_holds_half_a_character(tokenizer, text):

@@ -9,6 +9,9 @@ from typing import Any
 
 from ptbr_slm.errors import SlmError
 
+_MOST_STOPS, _LONGEST_STOP = 64, 1000
+"""Each is looked for after every token."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingParams:
@@ -96,12 +99,14 @@ def _check_range(name: str, value: Any, low: float, high: float, *, integer: boo
 
 
 def _check_stop(stop: object) -> None:
-    if not isinstance(stop, tuple) or not all(isinstance(s, str) and s for s in stop):
-        raise SlmError(
-            "E_SAMPLING",
-            "stop deve ser uma lista de textos não vazios.",
-            where="stop",
-            hint='Exemplo: --stop "."',
+    texts = stop if isinstance(stop, tuple) else (None,)
+    if not all(isinstance(text, str) and text for text in texts):
+        raise _wrong("stop", "stop deve ser uma lista de textos não vazios.", 'Exemplo: --stop "."')
+    if len(texts) > _MOST_STOPS or any(len(text) > _LONGEST_STOP for text in texts):
+        raise _wrong(
+            "stop",
+            f"stop leva até {_MOST_STOPS} textos de até {_LONGEST_STOP} caracteres.",
+            "Use os mais curtos que bastem.",
         )
 
 
