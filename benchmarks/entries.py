@@ -12,6 +12,7 @@ import onnx
 from contest import Entry
 from contestants import Genai, LlamaCpp, PtbrSlm
 from ptbr_slm_export import Precision, export_model
+from ptbr_slm_export.gguf import export_gguf
 from random_model import write_random_model
 
 from ptbr_slm.config import model_config
@@ -66,7 +67,7 @@ def _llama_cpp(model: Path, folder: Path, progress: Callable[[str], None]) -> li
     full = folder / "F16.gguf"
     if not full.exists():
         progress("writing GGUF F16")
-        gguf_llama.write_f16(model, full)
+        export_gguf(model, full, "fp16")
     for kind in gguf_llama.QUANTISATIONS:
         path = folder / f"{kind}.gguf"
         if not path.exists():
