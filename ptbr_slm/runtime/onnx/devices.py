@@ -120,8 +120,15 @@ def _cuda(request: Request) -> Opened:
     )
 
 
+def _tensorrt(request: Request) -> Opened:
+    from ptbr_slm.runtime.onnx.tensorrt import open_tensorrt
+
+    return open_tensorrt(request)
+
+
 _PLACES = {
     "cpu": Place("cpu", "CPUExecutionProvider", _cpu),
     "cuda": Place("cuda", "CUDAExecutionProvider", _cuda),
+    "tensorrt": Place("cuda", "TensorrtExecutionProvider", _tensorrt),
 }
 """By the target of an export."""

@@ -10,6 +10,7 @@ from typing import Any
 import onnxruntime as ort
 
 from ptbr_slm.runtime.onnx.memory import HostMemory, Memory
+from ptbr_slm.runtime.onnx.profiles import Profile
 
 Session = Any
 """An onnxruntime.InferenceSession; the package has no types."""
@@ -32,8 +33,8 @@ class Opened:
     """To be called once, after the first run: raises E_PROVIDER where that did not run as it should."""
     prefill: Opened | None = None
     """Another session over the same graph for many tokens at once; None where one session does all."""
-    max_rows: int | None = None
-    """Rows that one call takes at most; None for any number."""
+    profile: Profile | None = None
+    """The shapes that a call may have; None for any."""
     _ids: count[int] = field(default_factory=lambda: count(1))
 
     @property

@@ -46,7 +46,8 @@ def open_cpu(graph: Path, *, threads: int | None, spinning: bool | None) -> Open
 def new_session(graph: Path, options: Any, providers: Sequence[Any]) -> Any:
     """An `onnxruntime.InferenceSession`. Raises E_MODEL_INVALID or E_MEMORY."""
     try:
-        return ort.InferenceSession(str(graph), options, providers=list(providers))
+        # Its own fallback would print to stdout and go on with another provider.
+        return ort.InferenceSession(str(graph), options, providers=list(providers), enable_fallback=0)
     except Exception as error:  # ORT's exceptions share no base class but Exception
         raise load_error(error, graph) from error
 

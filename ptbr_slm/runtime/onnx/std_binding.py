@@ -32,7 +32,7 @@ class StdDecodeBinding:
         self._index_mirror = memory.mirror(self._index)
         self._index_mirror.upload()
         self.logits = memory.result((count, 1, vocab_size), np.float32)
-        size = opened.max_rows or count
+        size = opened.profile.max_rows if opened.profile else count
         self._parts = [
             self._part(opened, caches, first, start, min(size, count - start), vocab_size)
             for start in range(0, count, size)
@@ -76,6 +76,8 @@ class _DecodePart(Binding):
     """As many rows of a step as one call may have."""
 
     def __init__(self, opened: Opened, caches: KVCaches, first: int, rows: int) -> None:
+        if opened.profile is not None:
+            opened.profile.require(rows, 1, 1)
         super().__init__(opened, caches, first, rows)
         self._options, self._graph = opened.captured_run()
 
@@ -106,6 +108,8 @@ class StdPrefillBinding(Binding):
 
     def run(self, tokens: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64], logits: Floats) -> None:
         """Append tokens (S,); the logits at the positions `wanted` (K,) of the chunk go to logits (K, V)."""
+        if self._opened.profile is not None:
+            self._opened.profile.require(1, len(tokens), len(wanted))
         start = self._length.astype(np.int64)  # (1,)
         positions = start[:, None] + np.arange(len(tokens))  # (1, S)
         self._input("input_ids", tokens[None])

@@ -1,0 +1,168 @@
+"""ONNX Runtime sessions on the TensorRT provider: options, engines kept on disk, the refusal of any fallback.
+
+Written from the strings of the 1.31.1 wheel, the parser's table and the shared reference (onnx B4, B5); no
+GPU has run it yet. No CUDA graphs: the provider launches an engine in one call anyway, and keeps one graph a
+session, while decode steps come from several addresses.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnxruntime as ort
+
+from ptbr_slm.config import ModelConfig
+from ptbr_slm.errors import SlmError
+from ptbr_slm.runtime.onnx import cuda_libraries, tensorrt_libraries
+from ptbr_slm.runtime.onnx.device_memory import DeviceMemory
+from ptbr_slm.runtime.onnx.engine_cache import EngineKey, cache_root, model_sha256, reuse_or_build
+from ptbr_slm.runtime.onnx.opened import Opened
+from ptbr_slm.runtime.onnx.profiles import DECODE, PREFILL, Profile, digest
+from ptbr_slm.runtime.onnx.session import ERROR_SEVERITY, new_session
+from ptbr_slm.system import find_gpus
+
+if TYPE_CHECKING:
+    from ptbr_slm.runtime.onnx.devices import Request
+
+PROVIDER = "TensorrtExecutionProvider"
+_CUDA = "CUDAExecutionProvider"
+_CPU_REFUSED = "assigned to the default CPU EP"
+"""In ORT's message where `session.disable_cpu_ep_fallback` stops a session."""
+_log = logging.getLogger(__name__)
+
+Assignment = tuple[str, tuple[str, ...]]
+"""(provider, operators) of one subgraph."""
+
+
+def open_tensorrt(request: Request) -> Opened:
+    """A decode and a prefill session over the std graph, each one engine, in the card's memory.
+
+    The first time on a card the engines are built, which takes minutes, and kept (see `engine_cache`).
+    Raises E_PROVIDER where TensorRT is not whole, does not start or would not run the whole graph,
+    E_MODEL_INVALID, E_MEMORY.
+    """
+    cuda_libraries.preload(ort)
+    cuda_version = getattr(ort, "cuda_version", "") or ""
+    version = tensorrt_libraries.open_libraries(cuda_version)
+    key = EngineKey(
+        model_sha256=model_sha256(request.graph.parent),
+        onnxruntime=ort.__version__,
+        tensorrt=version,
+        capability=require_card(),
+        precision=request.precision,
+        profiles=digest(DECODE, PREFILL),
+    )
+
+    def open_in(folder: Path) -> list[Any]:
+        return [open_profile(request, profile, folder, cuda_version) for profile in (DECODE, PREFILL)]
+
+    decode, prefill = reuse_or_build(cache_root() / key.folder_name, open_in, _log.warning)
+    memory = DeviceMemory("cuda", [(_CUDA, {"arena_extend_strategy": "kSameAsRequested"})])
+    facts = {"provider": PROVIDER, "tensorrt": f"{version[0]}.{version[1]}"}
+    return Opened(
+        decode,
+        memory,
+        facts=facts,
+        prefill=Opened(prefill, memory, facts=facts, profile=PREFILL),
+        profile=DECODE,
+    )
+
+
+def require_card() -> tuple[int, int]:
+    """Compute capability of the first card. Raises E_PROVIDER where there is none."""
+    gpus = find_gpus()
+    if gpus and gpus[0].capability is not None:
+        return gpus[0].capability
+    raise SlmError(
+        "E_PROVIDER",
+        "este export precisa de uma GPU NVIDIA, e o nvidia-smi não mostra nenhuma.",
+        where="nvidia-smi",
+        hint="No Kaggle: Settings, GPU T4 x2. Sem GPU:  ptbr-slm export MODELO -o PASTA --target cpu",
+    )
+
+
+def open_profile(request: Request, profile: Profile, folder: Path, cuda_version: str) -> Any:
+    """A session of one engine for one profile, which `folder` holds or will hold."""
+    providers = [(PROVIDER, provider_options(profile, request.config, folder))]
+    try:
+        session = new_session(request.graph, session_options(), providers)
+    except SlmError as error:
+        if _CPU_REFUSED in str(error.__cause__):
+            raise partial_error("o processador ficaria com uma parte", request.graph, cuda_version) from error
+        raise
+    if session.get_providers()[:1] != [PROVIDER]:
+        raise partial_error("o provedor do TensorRT não abriu", request.graph, cuda_version)
+    require_one_engine(assignments(session), request.graph, cuda_version)
+    session.disable_fallback()
+    return session
+
+
+def session_options() -> Any:
+    """Session options: TensorRT gets the graph as it was exported, whole or not at all."""
+    options = ort.SessionOptions()
+    # ORT's own rewriting could make of listed operators some that TensorRT's parser does not list.
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.intra_op_num_threads = 1  # the host only launches
+    options.log_severity_level = ERROR_SEVERITY
+    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    return options
+
+
+def provider_options(profile: Profile, config: ModelConfig, folder: Path) -> dict[str, str]:
+    """Options of the TensorRT provider.
+
+    None of `trt_fp16_enable`, `trt_bf16_enable`, `trt_int8_enable`: the graph says where fp16 is right, norms
+    and logits stay fp32, and a weakly typed network could choose fp16 for them.
+    """
+    return {
+        "device_id": "0",
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(folder),
+        "trt_engine_cache_prefix": profile.name,
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": str(folder),
+        **profile.options(config),
+    }
+
+
+def assignments(session: Any) -> list[Assignment] | None:
+    """How ONNX Runtime shared the graph out; None for a version that does not tell."""
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        return None
+    return [
+        (part.ep_name, tuple(node.op_type for node in part.get_nodes()))
+        for part in session.get_provider_graph_assignment_info()
+    ]
+
+
+def require_one_engine(parts: Iterable[Assignment] | None, graph: Path, cuda_version: str) -> None:
+    """Raise E_PROVIDER unless the whole graph became a single TensorRT engine.
+
+    Many small ones with copies between them are slower than no TensorRT (onnxruntime#17434). A version that
+    does not tell (None) has refused nodes on the CPU, the only other provider, by itself.
+    """
+    if parts is None:
+        return
+    parts = list(parts)
+    astray = sorted({op for provider, operators in parts if provider != PROVIDER for op in operators})
+    engines = sum(provider == PROVIDER for provider, _ in parts)
+    if astray:
+        raise partial_error(f"fora dele ficariam: {', '.join(astray[:6])}", graph, cuda_version)
+    if engines != 1:
+        raise partial_error(f"ele o dividiria em {engines} motores", graph, cuda_version)
+
+
+def partial_error(detail: str, graph: Path, cuda_version: str) -> SlmError:
+    """E_PROVIDER for a graph that TensorRT would not run as one engine."""
+    return SlmError(
+        "E_PROVIDER",
+        f"o TensorRT não executaria este modelo inteiro ({detail}).",
+        where=graph,
+        hint=f"{tensorrt_libraries.install_hint(cuda_version)};  ou use  ptbr-slm export MODELO -o PASTA "
+        "--target cuda",
+    )
