@@ -28,7 +28,7 @@ from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm_export.graphs.weights import LlamaWeights
 from ptbr_slm_export.identity import source_sha256
 from ptbr_slm_export.quantization.prepare import make_quantizer
-from ptbr_slm_export.quantization.recipe import RECIPES, Precision, Recipe, recipe_for
+from ptbr_slm_export.quantization.recipe import Precision, Recipe
 from ptbr_slm_export.targets import Target, target_of
 from ptbr_slm_export.verification.verify import VerifyReport, check_vocabulary, compare, require_engines
 
@@ -84,7 +84,7 @@ def export_model(
     started = time.monotonic()
     place = target_of(target)
     chosen = place.precision(precision)
-    recipe = recipe or recipe_for(chosen, method, **(place.recipe if chosen in RECIPES else {}))
+    recipe = recipe or place.recipe_for(chosen, method)
     verify = verify and place.verified
     if verify:
         require_engines()

@@ -23,7 +23,7 @@ from ptbr_slm_export.graphs.projections import StandardProjections, projections_
 from ptbr_slm_export.graphs.std import build_std_graph
 from ptbr_slm_export.graphs.weights import LlamaWeights
 from ptbr_slm_export.quantization.quantizer import Quantizer
-from ptbr_slm_export.quantization.recipe import Precision
+from ptbr_slm_export.quantization.recipe import RECIPES, Precision, Recipe, recipe_for
 
 Flavour = Literal["gqa", "std", "genai"]
 Build = Callable[[ModelConfig, LlamaWeights, Precision, Quantizer | None], ir.Model]
@@ -56,6 +56,11 @@ class Target:
     """Writes further files into the export's folder, such as genai_config.json; the manifest lists them."""
     verified: bool = True
     """Whether `verification` can ask the export on this computer's CPU before it is accepted."""
+
+    def recipe_for(self, precision: Precision, method: str | None = None, **changes: Any) -> Recipe | None:
+        """As `recipe.recipe_for`, with what this place needs; None where nothing is quantised."""
+        own = self.recipe if precision in RECIPES else {}
+        return recipe_for(precision, method, **{**own, **{k: v for k, v in changes.items() if v is not None}})
 
     def precision(self, wanted: str | None) -> Precision:
         """The precision asked for, or the default. Raises E_USAGE naming what there is."""

@@ -18,7 +18,8 @@ import numpy as np
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError, missing_extra
-from ptbr_slm.runtime.load import open_engine
+from ptbr_slm.runtime.load import open_engine, open_oracle
+from ptbr_slm.runtime.types import Engine
 from ptbr_slm.storage.manifest import read_manifest
 from ptbr_slm.storage.model_folder import WeightReader, check_model_folder, read_config
 from ptbr_slm.tokenizer import Tokenizer
@@ -55,6 +56,10 @@ class VerifyReport:
     """The stored weight that errs most."""
     place: Place | None
     """The graph's first wrong part, or its worst one; None where it could not be looked into."""
+    provider: str
+    """ONNX Runtime's provider that answered."""
+    stand_in: bool
+    """Whether it was the CPU's for a GPU that this computer lacks: the same graph, other kernels."""
     seconds: float
 
     @property
@@ -78,6 +83,8 @@ class VerifyReport:
             "reference_bits_per_byte": self.reference_bits_per_byte,
             "held_out": self.held_out,
             "targets": self.targets,
+            "provider": self.provider,
+            "stand_in": self.stand_in,
         }
         if not self.passed:
             wrong_part = self.place is not None and not self.place.passed
@@ -195,7 +202,7 @@ def _compare(
     on_step("perguntando ao PyTorch")
     reference = _ask_pytorch(source, stored, probe, precision)
     on_step("perguntando ao ONNX")
-    exported, own = _ask_export(export, probe, precision)
+    exported, own, provider = _ask_export(export, probe, precision)
     return VerifyReport(
         precision=precision,
         checks=judge(precision, reference, exported, own, weight, place, own_head=stored.has_own_head),
@@ -205,6 +212,8 @@ def _compare(
         targets=reference.bits.targets,
         weight=weight,
         place=place,
+        provider=provider,
+        stand_in=provider == "CPUExecutionProvider" and _target(export) not in ("cpu", "genai"),
         seconds=time.monotonic() - started,
     )
 
@@ -227,12 +236,28 @@ def _ask_pytorch(source: Path, stored: StoredWeights, probe: Probe, precision: s
         rounded.close()
 
 
-def _ask_export(export: Path, probe: Probe, precision: str) -> tuple[Answers, SelfAgreement]:
-    engine = open_engine(export, "cpu")
+def _ask_export(export: Path, probe: Probe, precision: str) -> tuple[Answers, SelfAgreement, str]:
+    """The answers, and the provider that gave them."""
+    engine = _open_export(export)
     try:
-        return ask(engine, probe, greedy=precision == "fp32"), check_self_agreement(engine, probe)
+        answers = ask(engine, probe, greedy=precision == "fp32")
+        return answers, check_self_agreement(engine, probe), str(engine.describe()["provider"])
     finally:
         engine.close()
+
+
+def _target(export: Path) -> str:
+    return str(read_manifest(export, hashes=False).extra.get("target", "cpu"))
+
+
+def _open_export(export: Path) -> Engine:
+    """Where the export will run, if this computer can; else on the CPU, which computes the same slowly."""
+    try:
+        return open_engine(export)
+    except SlmError as error:
+        if error.code != "E_PROVIDER":
+            raise
+        return open_oracle(export)
 
 
 def check_vocabulary(config: ModelConfig, tokenizer: Tokenizer, source: Path) -> None:
