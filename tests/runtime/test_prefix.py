@@ -175,7 +175,7 @@ TURNS = ["O rio corre devagar para o mar, e a menina olha", " o céu. De noite",
     ("options", "reason"),
     [
         ({"max_new_tokens": 37, "temperature": 0.0}, "length"),
-        ({"max_new_tokens": 60, "seed": 3, "stop": ("a",)}, "stop"),
+        ({"max_new_tokens": 60, "seed": 3, "temperature": 0.8, "stop": ("a",)}, "stop"),
         ({"max_new_tokens": 200, "temperature": 0.0}, "cancelled"),
     ],
 )
