@@ -18,7 +18,7 @@ import numpy as np
 from contest import Rules, Score, hold
 from contestants import Floats
 from machine import facts, read_bandwidth
-from results import spread, table, write_section
+from results import command, spread, table, write_section
 
 PACKAGES = ("onnxruntime", "llama-cpp-python", "onnxruntime-genai", "numpy")
 DISTURBED = 1.5
@@ -166,11 +166,6 @@ def prefill_speeds(score: Score, rules: Rules) -> list[float]:
 def cosine(a: Floats, b: Floats) -> float:
     """Of two (V,) vectors."""
     return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
-
-
-def command() -> str:
-    """What was typed, as the reader would type it."""
-    return " ".join(["python benchmarks/inference.py", *sys.argv[1:]])
 
 
 def _progress(message: str) -> None:

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
-from inference import command
 from machine import facts
 from ptbr_slm_export.graphs.gqa import LlamaGraph
 from ptbr_slm_export.graphs.nodes import MICROSOFT
@@ -32,7 +31,7 @@ from ptbr_slm_export.graphs.weights import LlamaWeights
 from ptbr_slm_export.quantization.quantizer import Quantizer
 from ptbr_slm_export.quantization.recipe import RECIPES, Recipe
 from random_model import write_random_model
-from results import table, write_section
+from results import command, table, write_section
 
 from ptbr_slm.config import ModelConfig, model_config
 from ptbr_slm.storage.model_folder import WeightReader, read_config
@@ -231,8 +230,8 @@ def main() -> None:
         [
             f"`{command()}`",
             about,
-            f"{arguments.size}, after a prompt of {arguments.prompt_tokens}: {arguments.rounds} turns of one prefill "
-            f"and {arguments.steps} decode steps.",
+            f"{arguments.size}, after a prompt of {arguments.prompt_tokens}: {arguments.rounds} turns of "
+            f"one prefill and {arguments.steps} decode steps.",
             _table(chosen, prefill, decode),
         ]
     )

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import re
 import statistics
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ptbr_slm.storage.atomic import write_text
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
+
+
+def command() -> str:
+    """What was typed, as the reader would type it."""
+    return " ".join([f"python benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from machine import facts
-from results import spread, table, write_section
+from results import command, spread, table, write_section
 from trainers import Job, Run, litgpt, ptbr_slm, run_alone, transformers
 
 PACKAGES = ("torch", "transformers", "accelerate", "litgpt", "lightning")
@@ -121,11 +121,6 @@ def comparisons(job: Job, runs: dict[str, list[Run]]) -> list[str]:
 def speed(job: Job, run: Run) -> float:
     """Tokens/s of a run: by its median step."""
     return job.tokens_per_step / statistics.median(run.step_seconds(WARM_UP))
-
-
-def command() -> str:
-    """What was typed, as the reader would type it."""
-    return " ".join(["python benchmarks/training.py", *sys.argv[1:]])
 
 
 def _progress(message: str) -> None:
