@@ -32,20 +32,20 @@ def distribution(logits: Floats, params: SamplingParams) -> tuple[Ids | None, Fl
         logits = logits[ids]
     weights: Floats = np.exp(logits)
     if params.top_p < 1.0:
-        ids, weights = _top_p(ids, logits, weights, params.top_p)
+        ids, weights = _top_p(ids, weights, params.top_p)
     if params.min_p > 0.0:
         ids, weights = _keep(ids, weights, weights >= params.min_p)
     return ids, weights
 
 
-def _top_p(ids: Ids | None, logits: Floats, weights: Floats, p: float) -> tuple[Ids | None, Floats]:
+def _top_p(ids: Ids | None, weights: Floats, p: float) -> tuple[Ids | None, Floats]:
     wanted = p * float(weights.sum(dtype=np.float64))
     near = weights > _FLOOR
     if 8 * np.count_nonzero(near) < len(weights):
         few, close = _keep(ids, weights, near)
         if float(close.sum(dtype=np.float64)) >= wanted:
-            ids, logits, weights = few, logits[near], close
-    return _keep(ids, weights, reach(logits, weights, wanted))
+            ids, weights = few, close
+    return _keep(ids, weights, reach(weights, wanted))
 
 
 def _keep(ids: Ids | None, weights: Floats, kept: Flags) -> tuple[Ids | None, Floats]:

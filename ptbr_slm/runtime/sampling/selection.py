@@ -22,6 +22,9 @@ _SHIFT = 18
 _FEW = 2048
 """Up to here the plain way is the fast one."""
 
+_SORTED = 512
+"""Up to here a sort is cheaper than a dozen passes."""
+
 _CHUNK = 8192
 """Weights binned at a time: temporaries of 64 KiB, where those above 128 KiB cost a page fault per 4 KiB."""
 
@@ -40,13 +43,17 @@ def top_ids(scores: Floats, k: int) -> Ids:
     return kept
 
 
-def reach(logits: Floats, weights: Floats, wanted: float) -> Flags:
-    """(n,) which tokens it takes, the most probable first, until their weights sum to `wanted`.
+def reach(weights: Floats, wanted: float) -> Flags:
+    """(n,) which of them it takes, the largest first, until they sum to `wanted`. weights: (n,), 0 or more.
 
-    logits: (n,), at most 0. weights: (n,), their exponentials. Of equal tokens at the border, the first stay.
-    The bits of positive floats are in the order of the floats, so their upper bits number bins from the
-    smallest weights to the largest; only the bin in which the sum is reached is sorted.
+    Of equal ones at the border, the first stay.
     """
+    if len(weights) <= _SORTED:
+        kept: Flags = np.zeros(len(weights), dtype=np.bool_)
+        kept[_largest(weights, wanted)] = True
+        return kept
+    # The bits of positive floats are in the order of the floats, so their upper bits number bins from the
+    # smallest weights to the largest; only the bin in which the sum is reached is sorted.
     bins = weights.view(np.int32) >> _SHIFT
     bins -= bins.min()
     mass = np.zeros(int(bins.max()) + 1)
@@ -56,13 +63,17 @@ def reach(logits: Floats, weights: Floats, wanted: float) -> Flags:
     above = np.cumsum(mass[::-1])
     fallen = int(np.searchsorted(above, wanted))  # bins from the top before the one that reaches it
     border = len(mass) - 1 - fallen
-    kept: Flags = bins > border
+    kept = bins > border
     edge = np.flatnonzero(bins == border)
-    edge = edge[np.argsort(-logits[edge], kind="stable")]
-    before = np.cumsum(weights[edge], dtype=np.float64) - weights[edge]
-    before += above[fallen - 1] if fallen else 0.0
-    kept[edge[before < wanted]] = True
+    kept[edge[_largest(weights[edge], wanted - (above[fallen - 1] if fallen else 0.0))]] = True
     return kept
+
+
+def _largest(weights: Floats, wanted: float) -> Ids:
+    """Indices of the largest of weights (n,), in falling order, until they sum to `wanted`; at least one."""
+    order: Ids = np.argsort(-weights, kind="stable")
+    sums = np.cumsum(weights[order], dtype=np.float64)
+    return order[: int(np.searchsorted(sums, wanted)) + 1]
 
 
 def draw(weights: Floats, uniform: float) -> int:
