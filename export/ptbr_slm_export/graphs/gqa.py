@@ -23,7 +23,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ptbr_slm.config import ModelConfig
-from ptbr_slm_export.graphs.nodes import MICROSOFT, GraphWriter, as_float
+from ptbr_slm_export.graphs.nodes import MICROSOFT, OPSETS, GraphWriter, as_float
 from ptbr_slm_export.graphs.projections import Projections
 from ptbr_slm_export.graphs.weights import Floats, LlamaWeights
 
@@ -41,9 +41,12 @@ def build_graph(
 
 
 class LlamaGraph:
-    """The graph as it grows. Another way to be told where tokens stand is a subclass: see `genai`."""
+    """The graph as it grows. Another way to be told where tokens stand is a subclass: see `genai`; and so
+    are other operators for the same parts: see `std`.
+    """
 
     name = "ptbr-slm-gqa"
+    opsets = OPSETS
     wanted: int | str = "wanted"
     """How many rows get logits: K."""
 
@@ -51,13 +54,13 @@ class LlamaGraph:
         self, config: ModelConfig, weights: LlamaWeights, projections: Projections, dtype: ir.DataType
     ) -> None:
         self.config, self.weights, self.projections, self.dtype = config, weights, projections, dtype
-        self.writer = GraphWriter(self.name)
+        self.writer = GraphWriter(self.name, self.opsets)
 
     def build(self) -> ir.Model:
         """Embedding, layers, the wanted rows, the head."""
         writer, config = self.writer, self.config
         input_ids = writer.input("input_ids", INT64, ("batch", "sequence"))
-        self.seqlens_k, self.total_length, logits_index = self.positions(input_ids)
+        logits_index = self._place(input_ids)
         cos, sin = rope_tables(config)
         self.cos, self.sin = self._floats("rope.cos", cos), self._floats("rope.sin", sin)
         axis = writer.constant("last_axis", np.array([-1], dtype=np.int64))
@@ -74,6 +77,11 @@ class LlamaGraph:
         writer.output(logits, "logits", FLOAT, ("batch", self.wanted, config.vocab_size))
         writer.outputs.insert(0, writer.outputs.pop())
         return writer.model()
+
+    def _place(self, input_ids: ir.Value) -> ir.Value:
+        """Make what tells where tokens stand; logits_index, (B, K)."""
+        self.seqlens_k, self.total_length, logits_index = self.positions(input_ids)
+        return logits_index
 
     def positions(self, input_ids: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
         """seqlens_k (B,), total_sequence_length () and logits_index (B, K): here, inputs."""
@@ -163,15 +171,19 @@ class LlamaGraph:
         return [*normalised, parts[2]]
 
     def _feed_forward(self, layer: int, x: ir.Value) -> ir.Value:
-        """SwiGLU; x (B, S, C) -> (B, S, C). SiLU is QuickGelu with alpha 1: x * sigmoid(x) in one node."""
+        """SwiGLU; x (B, S, C) -> (B, S, C)."""
         writer, config, prefix = self.writer, self.config, f"layers.{layer}."
         hidden, wide = config.hidden_size, config.intermediate_size
         dense = self.projections.dense
         gate = dense(writer, x, prefix + "gate", wide, hidden, lambda: self.weights.gate(layer))
         up = dense(writer, x, prefix + "up", wide, hidden, lambda: self.weights.up(layer))
-        gated = writer.node("QuickGelu", [gate], prefix + "silu", domain=MICROSOFT, attributes={"alpha": 1.0})
-        product = writer.node("Mul", [gated, up], prefix + "gated")
+        product = writer.node("Mul", [self._silu(layer, gate), up], prefix + "gated")
         return dense(writer, product, prefix + "down", hidden, wide, lambda: self.weights.down(layer))
+
+    def _silu(self, layer: int, x: ir.Value) -> ir.Value:
+        """x * sigmoid(x), which QuickGelu with alpha 1 is in one node."""
+        name = f"layers.{layer}.silu"
+        return self.writer.node("QuickGelu", [x], name, domain=MICROSOFT, attributes={"alpha": 1.0})
 
     def _add_norm(
         self,

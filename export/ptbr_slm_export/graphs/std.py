@@ -26,12 +26,10 @@ import numpy as np
 import onnx_ir as ir
 
 from ptbr_slm.config import ModelConfig
-from ptbr_slm_export.graphs.gqa import rope_tables
-from ptbr_slm_export.graphs.nodes import GraphWriter
+from ptbr_slm_export.graphs.gqa import FLOAT, INT64, LlamaGraph
 from ptbr_slm_export.graphs.projections import Projections
 from ptbr_slm_export.graphs.weights import Floats, LlamaWeights
 
-FLOAT, INT64 = ir.DataType.FLOAT, ir.DataType.INT64
 OPSETS = {"": 24}
 
 
@@ -51,7 +49,10 @@ def build_std_graph(
     return _StandardGraph(config, weights, projections, dtype, capacity or config.max_seq_len).build()
 
 
-class _StandardGraph:
+class _StandardGraph(LlamaGraph):
+    name = "ptbr-slm-std"
+    opsets = OPSETS
+
     def __init__(
         self,
         config: ModelConfig,
@@ -60,35 +61,17 @@ class _StandardGraph:
         dtype: ir.DataType,
         capacity: int,
     ) -> None:
-        self.config, self.weights, self.projections = config, weights, projections
-        self.dtype, self.capacity = dtype, capacity
-        self.writer = GraphWriter("ptbr-slm-std", OPSETS)
+        super().__init__(config, weights, projections, dtype)
+        self.capacity = capacity
 
-    def build(self) -> ir.Model:
-        """Embedding, layers, the wanted rows, the head."""
+    def _place(self, input_ids: ir.Value) -> ir.Value:
+        """The inputs, and what all layers share: shapes, and the mask (B, 1, S, T), under which a token at
+        position p sees the places 0 to p.
+        """
         writer, config = self.writer, self.config
-        input_ids = writer.input("input_ids", INT64, ("batch", "sequence"))
         self.position_ids = writer.input("position_ids", INT64, ("batch", "sequence"))
         self.write_indices = writer.input("write_indices", INT64, ("batch",))
         logits_index = writer.input("logits_index", INT64, ("batch", "wanted"))
-        self._shared_by_all_layers()
-        self.rows = writer.node("Unsqueeze", [logits_index, self._ints("last_axis", -1)], "wanted.rows")
-
-        stream = self._cast(self.projections.embed(writer, input_ids), FLOAT, "embed.stream")  # (B, S, C)
-        for layer in range(config.num_layers):
-            stream = self._layer(layer, stream)
-        normed = self._norm(stream, self.weights.final_norm(), "norm")
-        logits = self._cast(self.projections.head(writer, normed), FLOAT, "head.logits")  # (B, K, V)
-        writer.output(logits, "logits", FLOAT, ("batch", "wanted", config.vocab_size))
-        writer.outputs.insert(0, writer.outputs.pop())
-        return writer.model()
-
-    def _shared_by_all_layers(self) -> None:
-        """Rotation tables, shapes, and the mask (B, 1, S, T): a token at position p sees places 0 to p."""
-        writer, config = self.writer, self.config
-        element = self.dtype.numpy()
-        cos, sin = (table.astype(element) for table in rope_tables(config))
-        self.cos, self.sin = writer.constant("rope.cos", cos), writer.constant("rope.sin", sin)
         self.query_heads = self._ints("query.heads", 0, 0, config.num_heads, config.head_dim)
         self.key_heads = self._ints("key.heads", 0, 0, config.num_kv_heads, config.head_dim)
         self.joined_heads = self._ints("joined.heads", 0, 0, config.q_size)
@@ -97,25 +80,7 @@ class _StandardGraph:
         axes = self._ints("mask.axes", 1, 3)
         own = writer.node("Unsqueeze", [self.position_ids, axes], "mask.positions")  # (B, 1, S, 1)
         self.mask = writer.node("LessOrEqual", [places, own], "mask")
-
-    def _layer(self, layer: int, stream: ir.Value) -> ir.Value:
-        """One decoder layer over the fp32 stream (B, S, C); the last gives only the wanted rows (B, K, C)."""
-        prefix, config = f"layers.{layer}.", self.config
-        normed = self._norm(stream, self.weights.norm(layer, "input_layernorm"), prefix + "attention_norm")
-        mixed = self._attention(layer, normed)  # (B, S, H*D)
-        if layer == config.num_layers - 1:
-            # After the last attention no row reads another: the rest runs for the wanted rows alone.
-            stream = self._wanted_rows(stream, "wanted.stream")
-            mixed = self._wanted_rows(mixed, "wanted.attention")
-        out = self.projections.dense(
-            self.writer, mixed, prefix + "attention_out", config.hidden_size, config.q_size,
-            lambda: self.weights.attention_out(layer),
-        )  # fmt: skip
-        stream = self._add(stream, out, prefix + "attention_out.stream")
-        normed = self._norm(
-            stream, self.weights.norm(layer, "post_attention_layernorm"), prefix + "feed_forward_norm"
-        )
-        return self._add(stream, self._feed_forward(layer, normed), prefix + "down.stream")
+        return logits_index
 
     def _attention(self, layer: int, x: ir.Value) -> ir.Value:
         """Packed QKV, heads, rotation, cache, attention; x (B, S, C) -> (B, S, H*D)."""
@@ -162,17 +127,21 @@ class _StandardGraph:
         self.writer.output(present, name, self.dtype, shape)
         return present
 
-    def _feed_forward(self, layer: int, x: ir.Value) -> ir.Value:
-        """SwiGLU; x (B, S, C) -> (B, S, C)."""
-        writer, config, prefix = self.writer, self.config, f"layers.{layer}."
-        hidden, wide = config.hidden_size, config.intermediate_size
-        dense = self.projections.dense
-        gate = dense(writer, x, prefix + "gate", wide, hidden, lambda: self.weights.gate(layer))
-        up = dense(writer, x, prefix + "up", wide, hidden, lambda: self.weights.up(layer))
-        opened = writer.node("Sigmoid", [gate], prefix + "sigmoid")
-        silu = writer.node("Mul", [gate, opened], prefix + "silu")
-        product = writer.node("Mul", [silu, up], prefix + "gated")
-        return dense(writer, product, prefix + "down", hidden, wide, lambda: self.weights.down(layer))
+    def _silu(self, layer: int, x: ir.Value) -> ir.Value:
+        """x * sigmoid(x): the parser of TensorRT 10 has no Swish."""
+        opened = self.writer.node("Sigmoid", [x], f"layers.{layer}.sigmoid")
+        return self.writer.node("Mul", [x, opened], f"layers.{layer}.silu")
+
+    def _add_norm(
+        self, stream: ir.Value, branch: ir.Value | None, gain: Floats, name: str
+    ) -> tuple[ir.Value, ir.Value]:
+        """The fp32 stream with the branch added, and its norm in `dtype`."""
+        if branch is None:
+            stream = self._cast(stream, FLOAT, "embed.stream")
+        else:
+            branch = self._cast(branch, FLOAT, name + ".branch")
+            stream = self.writer.node("Add", [stream, branch], name + ".stream")
+        return stream, self._norm(stream, gain, name)
 
     def _norm(self, x: ir.Value, gain: Floats, name: str) -> ir.Value:
         """RMSNorm over the last axis of an fp32 x, in fp32; the result in `dtype`."""
@@ -181,19 +150,11 @@ class _StandardGraph:
         normed = self.writer.node("RMSNormalization", [x, scale], name, attributes=attributes)
         return self._cast(normed, self.dtype, name + ".cast")
 
-    def _add(self, stream: ir.Value, branch: ir.Value, name: str) -> ir.Value:
-        """The fp32 stream plus a branch in `dtype`."""
-        return self.writer.node("Add", [stream, self._cast(branch, FLOAT, name + ".branch")], name)
-
     def _cast(self, x: ir.Value, to: ir.DataType, name: str) -> ir.Value:
         """Between fp32 and `dtype`; nothing where they are the same."""
         if self.dtype == FLOAT:
             return x
         return self.writer.node("Cast", [x], name, attributes={"to": int(to)})
-
-    def _wanted_rows(self, x: ir.Value, name: str) -> ir.Value:
-        """x (B, S, W) -> (B, K, W), the positions that `logits_index` names."""
-        return self.writer.node("GatherND", [x, self.rows], name, attributes={"batch_dims": 1})
 
     def _ints(self, name: str, *numbers: int) -> ir.Value:
         return self.writer.constant(name, np.array(numbers, dtype=np.int64))
