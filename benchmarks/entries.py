@@ -10,11 +10,11 @@ from pathlib import Path
 import gguf_llama
 import onnx
 from contest import Entry
-from contestants import Genai, LlamaCpp, PtbrSlm
+from contestants import Genai, LlamaCpp, PtbrSlm, Transformers
 from ptbr_slm_export import Precision, export_model
 from ptbr_slm_export.gguf import export_gguf
-from random_model import write_random_model
 
+from ptbr_slm.bench.random_model import write_random_model
 from ptbr_slm.config import model_config
 from ptbr_slm.storage.atomic import atomic_folder
 
@@ -43,6 +43,7 @@ def make_entries(size: str, folder: Path, progress: Callable[[str], None]) -> tu
         *entries,
         Entry("onnxruntime-genai", "int4", Genai, genai),
         *_llama_cpp(model, folder, progress),
+        Entry("transformers", "fp32", Transformers, model),
     ]
 
 
@@ -51,6 +52,8 @@ def bytes_per_token(entry: Entry) -> int:
 
     The embedding counts only where the head shares it, since a token looks up one row.
     """
+    if entry.kind is Transformers:
+        return sum(path.stat().st_size for path in entry.path.glob("*.safetensors"))
     if entry.kind is LlamaCpp:
         return gguf_llama.tensor_bytes(entry.path)
     graph = onnx.load(entry.path / "model.onnx", load_external_data=False).graph

@@ -30,9 +30,9 @@ from ptbr_slm_export.graphs.projections import QuantizedProjections
 from ptbr_slm_export.graphs.weights import LlamaWeights
 from ptbr_slm_export.quantization.quantizer import Quantizer
 from ptbr_slm_export.quantization.recipe import RECIPES, Recipe
-from random_model import write_random_model
 from results import command, table, write_section
 
+from ptbr_slm.bench.random_model import write_random_model
 from ptbr_slm.config import ModelConfig, model_config
 from ptbr_slm.storage.model_folder import WeightReader, read_config
 

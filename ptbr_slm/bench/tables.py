@@ -37,8 +37,8 @@ def rows(results: Sequence[Result]) -> list[list[str]]:
 def markdown(bench: Bench) -> str:
     """The page that `-o` writes: machine, table, and what could not be measured."""
     lines = ["# ptbr-slm bench train", "", about(bench.machine), ""]
-    lines += [_line(HEADER), _line([":--", ":--", *["--:"] * (len(HEADER) - 2)])]
-    lines += [_line(row) for row in rows(bench.results)]
+    lines += [markdown_line(HEADER), markdown_line([":--", ":--", *["--:"] * (len(HEADER) - 2)])]
+    lines += [markdown_line(row) for row in rows(bench.results)]
     lines += ["", *NOTES]
     missing = [result for result in bench.results if result.status != "ok"]
     if missing:
@@ -104,7 +104,8 @@ def _row(result: Result) -> list[str]:
     ]
 
 
-def _line(cells: Sequence[str]) -> str:
+def markdown_line(cells: Sequence[str]) -> str:
+    """One line of a Markdown table."""
     return "| " + " | ".join(cells) + " |"
 
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ptbr_slm.bench.cases import SEQ_LEN, SIZES, Case, Result, Wanted, cases, result_from
+from ptbr_slm.bench.process import ask, last_words
 from ptbr_slm.config import model_config
 from ptbr_slm.system import cpu_cores, find_gpus, installed_version, memory_bytes
 from ptbr_slm.version import __version__
@@ -96,44 +93,20 @@ def _alone(case: Case, left_s: float) -> Result:
     """The result of a case that has `left_s` seconds; a process that dies without a word is a result too."""
     if left_s < case.seconds:
         return Result(case=case, status="skipped", reason="não coube no tempo: aumente --minutes")
-    with tempfile.TemporaryDirectory(prefix="ptbr-slm-bench-") as folder:
-        asked, answer = Path(folder) / "case.json", Path(folder) / "result.json"
-        asked.write_text(json.dumps(asdict(case)), encoding="utf-8")
-        command = [sys.executable, "-m", "ptbr_slm.bench.measure", str(asked), str(answer)]
-        limit = START_S + PATIENCE * case.seconds + (COMPILE_S if case.compile else 0.0)
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
-        try:
-            _, errors = process.communicate(timeout=limit)
-        except subprocess.TimeoutExpired:
-            _end(process)
-            return Result(case=case, status="time", reason=f"não terminou em {limit:.0f} s")
-        except BaseException:
-            _end(process)
-            raise
-        if answer.exists():
-            return result_from(json.loads(answer.read_text(encoding="utf-8")))
-        return _died(case, process.returncode, errors)
+    limit = START_S + PATIENCE * case.seconds + (COMPILE_S if case.compile else 0.0)
+    ended = ask("ptbr_slm.bench.measure", asdict(case), limit)
+    if ended.answer is not None:
+        return result_from(ended.answer)
+    if ended.code is None:
+        return Result(case=case, status="time", reason=f"não terminou em {limit:.0f} s")
+    return _died(case, ended.code, ended.errors)
 
 
 def _died(case: Case, code: int, errors: str) -> Result:
     if code == -9:
         reason = "o sistema encerrou o processo (quase sempre, a memória do computador acabou)"
         return Result(case=case, status="oom", reason=reason)
-    last = next((line for line in reversed(errors.splitlines()) if line.strip()), "sem explicação")
-    return Result(case=case, status="error", reason=f"código {code}: {last.strip()[:160]}")
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    """Kill the process and all that it started: the ranks of a case are its children."""
-    if hasattr(os, "killpg"):
-        import signal
-
-        os.killpg(process.pid, signal.SIGKILL)
-    else:
-        process.kill()
-    process.communicate()
+    return Result(case=case, status="error", reason=f"código {code}: {last_words(errors)}")
 
 
 def _repeats(case: Case, results: Sequence[Result]) -> bool:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ptbr_slm.cli.command import command
 from ptbr_slm.cli.output import Output, Report, table
+from ptbr_slm.errors import SlmError
+
+if TYPE_CHECKING:
+    from ptbr_slm.bench.generate import Wanted
+    from ptbr_slm.bench.generate_cases import GenerateBench
 
 
 def register(app: typer.Typer) -> None:
@@ -17,6 +23,7 @@ def register(app: typer.Typer) -> None:
         help="Mede a velocidade e a memória desta máquina.", no_args_is_help=True, rich_markup_mode=None
     )
     command(bench, "train")(train)
+    command(bench, "generate")(generate)
     app.add_typer(bench, name="bench")
 
 
@@ -81,3 +88,119 @@ def train(
         parts.append(f"Gravado em {page} e {body}.")
         brief = str(page)
     return Report(bench.to_json(), "\n\n".join(parts), brief=brief)
+
+
+def generate(
+    out: Output,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", "-m", metavar="EXPORT", help="Pasta de um export, ou de um modelo."),
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option("--against", metavar="OUTRO", help="Outro export, medido em alternância.")
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option("--size", help="Sem modelo: sorteia um deste tamanho (85m, 400m, ...) e o exporta."),
+    ] = None,
+    precision: Annotated[
+        str, typer.Option("--precision", help="Do modelo sorteado com --size: fp32, int8 ou int4.")
+    ] = "int4",
+    batch: Annotated[
+        str, typer.Option("--batch", metavar="A,B", help="Textos escritos ao mesmo tempo.")
+    ] = "1,4,16",
+    prompt: Annotated[str, typer.Option("--prompt", metavar="A,B", help="Tokens do texto inicial.")] = "256",
+    decode: Annotated[int, typer.Option("--decode", help="Tokens escritos em cada repetição.")] = 64,
+    rounds: Annotated[int, typer.Option("--rounds", help="Repetições, fora a de aquecimento.")] = 5,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu ou cuda.")] = "auto",
+    cold: Annotated[
+        bool, typer.Option("--cold/--no-cold", help="Mede do início do processo ao primeiro texto.")
+    ] = True,
+    peer: Annotated[
+        Path | None,
+        typer.Option(
+            "--peer-transformers",
+            metavar="MODELO",
+            help="Mede também esta pasta de modelo no transformers (cache estático; na GPU, compilado).",
+        ),
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="PASTA", help="Grava tabela, JSON e gráfico (SVG) nesta pasta."
+        ),
+    ] = None,
+) -> Report:
+    """Mede a geração: leitura e escrita em tokens/s, primeiro token, memória e parte da banda da memória."""
+    from ptbr_slm.bench import generate_tables as tables
+    from ptbr_slm.bench.generate import Wanted
+    from ptbr_slm.bench.tables import about
+
+    if (model is None) == (size is None):
+        raise SlmError(
+            "E_USAGE",
+            "diga o que medir: um export (-m) ou um tamanho (--size), um dos dois.",
+            where="-m, --size",
+            hint="Por exemplo:  ptbr-slm bench generate --size 85m --precision int4",
+        )
+    wanted = Wanted(
+        batches=_numbers(batch, "--batch"),
+        prompts=_numbers(prompt, "--prompt"),
+        decode=decode,
+        rounds=rounds,
+        device=device,
+        cold=cold,
+    )
+    with tempfile.TemporaryDirectory(prefix="ptbr-slm-bench-") as scratch:
+        if model is None:
+            assert size is not None
+            model = _random_export(out, size, precision, Path(scratch))
+        models = [(f"{size} {precision}" if size else model.resolve().name, model)]
+        if against is not None:
+            name = against.resolve().name
+            models.append((name if name != models[0][0] else str(against), against))
+        bench = _bench(out, models, wanted, peer)
+    parts = [about(bench.machine), table(tables.rows(bench), header=tables.HEADER)]
+    parts += ["\n".join(tables.remarks(bench)), "\n".join(tables.NOTES)]
+    brief = ""
+    if folder is not None:
+        page, body, drawing = tables.write(bench, folder)
+        parts.append(f"Gravado em {page}, {body} e {drawing}.")
+        brief = str(page)
+    return Report(bench.to_json(), "\n\n".join(parts), brief=brief)
+
+
+def _bench(out: Output, models: list[tuple[str, Path]], wanted: Wanted, peer: Path | None) -> GenerateBench:
+    from ptbr_slm.bench.generate import bench_generate
+
+    with out.progress("medindo", total=1.0) as bar:
+        return bench_generate(models, wanted, peer=peer, progress=bar.update)
+
+
+def _random_export(out: Output, size: str, precision: str, scratch: Path) -> Path:
+    """An export of a random model of a named size. Raises E_MODEL_SIZE, E_USAGE."""
+    from ptbr_slm_export import export_model
+    from ptbr_slm_export.targets import target_of
+
+    from ptbr_slm.bench.random_model import write_random_model
+    from ptbr_slm.config import model_config
+
+    config = model_config(size)
+    chosen = target_of("cpu").precision(precision)
+    out.note(f"sorteando um modelo {size} e exportando em {precision}...")
+    write_random_model(scratch / "modelo", config)
+    export_model(scratch / "modelo", scratch / "export", precision=chosen, verify=False)
+    return scratch / "export"
+
+
+def _numbers(text: str, option: str) -> tuple[int, ...]:
+    """`1,4,16` -> numbers. Raises E_USAGE."""
+    try:
+        return tuple(dict.fromkeys(int(part) for part in text.split(",") if part.strip()))
+    except ValueError as error:
+        raise SlmError(
+            "E_USAGE",
+            f"{option} pede números inteiros separados por vírgula, e não {text!r}.",
+            where=option,
+            hint=f"Por exemplo:  {option} 1,4,16",
+        ) from error

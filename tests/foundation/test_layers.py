@@ -30,7 +30,7 @@ FORBIDDEN = {
         "ptbr_slm.bench",
         "onnxruntime",
     ],
-    "ptbr_slm/bench": ["ptbr_slm.runtime", "ptbr_slm_export", "ptbr_slm.cli", "ptbr_slm.app", "onnxruntime"],
+    "ptbr_slm/bench": ["ptbr_slm_export", "ptbr_slm.cli", "ptbr_slm.app", "onnxruntime"],
     "ptbr_slm/storage": ["ptbr_slm.train", "ptbr_slm.runtime", "ptbr_slm.data", "ptbr_slm_export", "torch"],
     "export/ptbr_slm_export": ["ptbr_slm.train", "ptbr_slm.model", "ptbr_slm.cli", "ptbr_slm.app", "torch"],
 }

@@ -24,6 +24,8 @@ _CHILDREN = {
 }
 """Message -> field number -> message of that field, wherever tensors can lie."""
 
+_NAME = 8
+"""Field of TensorProto."""
 _EXTERNAL_DATA = 13
 """Field of TensorProto: repeated (key, value) pairs, location, offset and length among them."""
 
@@ -35,6 +37,7 @@ _MAX_DEPTH = 32
 class ExternalTensor:
     """Where the bytes of one tensor lie."""
 
+    name: str
     location: str
     offset: int
     length: int | None
@@ -88,7 +91,9 @@ def _walk(content: memoryview, message: str, depth: int) -> Iterator[ExternalTen
         entries = {_text(pair.get(1)): _text(pair.get(2)) for pair in pairs}
         if entries:
             length = int(entries["length"]) if "length" in entries else None
-            yield ExternalTensor(entries.get("location", ""), int(entries.get("offset", "0")), length)
+            name = next((_text(value) for number, value in _fields(content) if number == _NAME), "")
+            location, offset = entries.get("location", ""), int(entries.get("offset", "0"))
+            yield ExternalTensor(name, location, offset, length)
         return
     children = _CHILDREN[message]
     for number, value in _fields(content):

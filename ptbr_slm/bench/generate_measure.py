@@ -1,0 +1,210 @@
+"""Measures one model: `python -m ptbr_slm.bench.generate_measure ASKED.json ANSWER.json`.
+
+In a process of its own, so that its memory is its own and idle threads of another engine spin on no core that
+this one needs. No torch here, unless a model folder is measured, or a peer.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ptbr_slm.bench.bandwidth import read_bandwidth
+from ptbr_slm.bench.generate_cases import CaseResult, Figures, GenerateCase, Spread
+from ptbr_slm.config import ModelConfig
+from ptbr_slm.errors import Exit, SlmError
+from ptbr_slm.system import peak_rss
+
+Floats = npt.NDArray[np.float32]
+
+
+class Player(Protocol):
+    """What is measured: our engines, and peers. All texts of a batch are of one length."""
+
+    device: str
+    precision: str
+    config: ModelConfig
+
+    def prefill(self, prompts: Sequence[Sequence[int]], capacity: int) -> Floats:
+        """(rows, V) logits after fresh prompts, with room for `capacity` tokens in each row."""
+
+    def decode(self, tokens: Sequence[int]) -> Floats:
+        """(rows, V) logits after one token more in each."""
+
+    @property
+    def kv_bytes(self) -> int | None:
+        """Memory of keys and values, as allocated."""
+
+    @property
+    def device_bytes(self) -> int | None:
+        """Largest memory on the GPU; None on a CPU, or where it is not known."""
+
+    def close(self) -> None:
+        """Free the memory."""
+
+
+class EnginePlayer:
+    """Ours: the engine below `ptbr_slm.load`."""
+
+    def __init__(self, path: str, device: str) -> None:
+        """Raises what `open_engine` raises."""
+        from ptbr_slm.runtime.load import open_engine
+
+        self._engine = open_engine(path, device)
+        self.device, self.precision = self._engine.device, self._engine.precision
+        self.config = self._engine.config
+        self._rows: list[int] = []
+
+    def prefill(self, prompts: Sequence[Sequence[int]], capacity: int) -> Floats:
+        """See `Player.prefill`."""
+        self._rows = list(range(len(prompts)))
+        self._engine.reset(len(prompts), capacity)
+        return np.stack([self._engine.prefill(row, prompt) for row, prompt in enumerate(prompts)])
+
+    def decode(self, tokens: Sequence[int]) -> Floats:
+        """See `Player.decode`."""
+        return self._engine.decode(self._rows, tokens)
+
+    @property
+    def kv_bytes(self) -> int | None:
+        """See `Player.kv_bytes`."""
+        return getattr(self._engine, "kv_bytes", None)
+
+    @property
+    def device_bytes(self) -> int | None:
+        """See `Player.device_bytes`: ONNX Runtime does not tell."""
+        return None
+
+    def close(self) -> None:
+        """See `Player.close`."""
+        self._engine.close()
+
+
+def main() -> None:
+    """Answer the question in the first file into the second."""
+    asked = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    if asked["what"] == "bandwidth":
+        answer: Any = read_bandwidth(asked["threads"])
+    else:
+        case = GenerateCase(**{**asked["case"], "prompts": tuple(asked["case"]["prompts"])})
+        answer = measure(case).to_json()
+    Path(sys.argv[2]).write_text(json.dumps(answer, allow_nan=False), encoding="utf-8")
+
+
+def measure(case: GenerateCase) -> CaseResult:
+    """The figures of a case, or why there are none."""
+    try:
+        began = time.perf_counter()
+        player = open_player(case)
+        opened = time.perf_counter() - began
+        try:
+            return _measured(case, player, opened)
+        finally:
+            player.close()
+    except SlmError as error:
+        status = "oom" if error.exit_code == Exit.RESOURCE else "error"
+        return CaseResult(case=case, status=status, reason=f"{error.code}: {error.message}")
+    except MemoryError:
+        return CaseResult(case=case, status="oom", reason="a memória do computador acabou")
+
+
+def open_player(case: GenerateCase) -> Player:
+    """Our engine for an export or a model folder, or a peer's."""
+    if case.engine == "transformers":
+        from ptbr_slm.bench.peer import TransformersPlayer
+
+        return TransformersPlayer(Path(case.path), case.device)
+    return EnginePlayer(case.path, case.device)
+
+
+def _measured(case: GenerateCase, player: Player, opened: float) -> CaseResult:
+    context = player.config.max_seq_len
+    fitting = [length for length in case.prompts if length + case.decode <= context]
+    skipped = [
+        f"{length} + {case.decode} tokens não cabem no contexto de {context}"
+        for length in case.prompts
+        if length not in fitting
+    ]
+    weights = weight_bytes(Path(case.path), player.config)
+    figures = [_figures(case, player, length, weights) for length in fitting]
+    return CaseResult(
+        case=case,
+        device=player.device,
+        precision=player.precision,
+        parameters=player.config.num_parameters,
+        file_bytes=file_bytes(Path(case.path)),
+        open_s=opened,
+        peak_bytes=peak_rss(),
+        device_bytes=player.device_bytes,
+        figures=tuple(figures),
+        skipped=tuple(skipped),
+    )
+
+
+def _figures(case: GenerateCase, player: Player, length: int, weights: int | None) -> Figures:
+    """One round to warm up, then the counted ones; greedy, ids only, no text."""
+    config = player.config
+    draw = np.random.default_rng(length)
+    prompts = [draw.integers(5, config.vocab_size, length).tolist() for _ in range(case.batch)]
+    room = length + case.decode
+    prefills, firsts, decodes = [], [], []
+    for turn in range(case.rounds + 1):
+        began = time.perf_counter()
+        player.prefill(prompts[:1], room).argmax()
+        first = time.perf_counter() - began
+        began = time.perf_counter()
+        tokens = player.prefill(prompts, room).argmax(axis=1).tolist()
+        middle = time.perf_counter()
+        for _ in range(case.decode):
+            tokens = player.decode(tokens).argmax(axis=1).tolist()
+        end = time.perf_counter()
+        if turn:
+            firsts.append(first)
+            prefills.append(case.batch * length / (middle - began))
+            decodes.append(case.batch * case.decode / (end - middle))
+    cached = 2 * config.num_layers * config.kv_size * (length + case.decode // 2) * case.batch
+    element = 2 if player.device == "cuda" else 4
+    return Figures(
+        prompt=length,
+        batch=case.batch,
+        prefill=Spread.of(prefills),
+        first_token_s=Spread.of(firsts),
+        decode=Spread.of(decodes),
+        step_bytes=None if weights is None else weights + cached * element,
+        kv_bytes=player.kv_bytes,
+    )
+
+
+def weight_bytes(folder: Path, config: ModelConfig) -> int | None:
+    """Bytes of weights that a decode step multiplies with, from the file; None where it does not tell.
+
+    An embedding that is not the head's matrix too is only looked up, and so are the rotation's tables.
+    """
+    graph = folder / "model.onnx"
+    if not graph.exists():
+        lookups = 0 if config.tie_embeddings else config.vocab_size * config.hidden_size
+        return 4 * (config.num_parameters - lookups)
+    from ptbr_slm.runtime.onnx.graph_file import external_tensors
+
+    sizes = {tensor.name: tensor.length for tensor in external_tensors(graph)}
+    own_head = any(name.startswith("head.") and name.split(".")[1] in ("weight", "codes") for name in sizes)
+    looked_up = ("rope.", "embedding") if own_head else ("rope.",)
+    read = [size for name, size in sizes.items() if not name.startswith(looked_up)]
+    return None if any(size is None for size in read) else sum(size or 0 for size in read)
+
+
+def file_bytes(folder: Path) -> int:
+    """Size of the graph and its weights, or of the safetensors."""
+    found = [*folder.glob("model.onnx*"), *folder.glob("*.safetensors")]
+    return sum(path.stat().st_size for path in found)
+
+
+if __name__ == "__main__":
+    main()
