@@ -166,15 +166,21 @@ class Tokenizer:
         """
         try:
             return list(self._inner.encode(text, add_special_tokens=special).ids)
-        except (TypeError, UnicodeEncodeError) as error:
-            raise _not_text(error) from error
+        except BaseException as error:
+            known = _encoding_error(error)
+            if known is None:
+                raise
+            raise known from error
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without special tokens, over all cores."""
         try:
             return [e.ids for e in self._inner.encode_batch_fast(list(texts), add_special_tokens=False)]
-        except (TypeError, UnicodeEncodeError) as error:
-            raise _not_text(error) from error
+        except BaseException as error:
+            known = _encoding_error(error)
+            if known is None:
+                raise
+            raise known from error
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`; special tokens are left out, bytes that are not UTF-8 become U+FFFD."""
@@ -366,10 +372,20 @@ def _byte_alphabet() -> list[str]:
 _BYTE_OF = {char: byte for byte, char in enumerate(_byte_alphabet())}
 
 
-def _not_text(error: BaseException) -> SlmError:
-    return SlmError(
-        "E_PROMPT",
-        "o texto tem caracteres que não são Unicode válido.",
-        where=str(error)[:120],
-        hint="Salve o texto em UTF-8 e tente de novo.",
-    )
+def _encoding_error(error: BaseException) -> SlmError | None:
+    """The error to give for one of the tokenizers library; None for what is not of its making."""
+    if isinstance(error, TypeError | UnicodeEncodeError):
+        return SlmError(
+            "E_PROMPT",
+            "o texto tem caracteres que não são Unicode válido.",
+            where=str(error)[:120],
+            hint="Salve o texto em UTF-8 e tente de novo.",
+        )
+    if type(error).__name__ == "PanicException":  # a Rust panic: a regex that gives up on this text, say
+        return SlmError(
+            "E_TOKENIZER_INVALID",
+            f"o tokenizador falhou neste texto ({str(error)[:120]}): alguma regra dele está errada.",
+            where="tokenizer.json",
+            hint="Use um tokenizer.json do ptbr-slm ou da Hugging Face.",
+        )
+    return None

@@ -1,5 +1,6 @@
 """Round trips of any text, and special tokens that stay text."""
 
+import json
 import unicodedata
 
 import pytest
@@ -98,6 +99,20 @@ def test_a_malicious_regex_is_an_answer_not_a_panic(tokenizer, tmp_path):
     with pytest.raises(SlmError) as caught:
         Tokenizer.load(file)
     assert caught.value.code == "E_TOKENIZER_INVALID"
+
+
+def test_a_regex_that_gives_up_on_a_text_is_an_answer_not_a_panic(tokenizer, tmp_path):
+    """Oniguruma stops after ten million retries, and the tokenizers library then panics within `encode`."""
+    body = json.loads(tokenizer.to_json())
+    body["pre_tokenizer"]["pretokenizers"][0]["pattern"] = {"Regex": "(a+)+$"}
+    file = tmp_path / "tokenizer.json"
+    file.write_text(json.dumps(body), encoding="utf-8")
+    loaded = Tokenizer.load(file)
+    for encode in (loaded.encode, lambda text: loaded.encode_batch([text])):
+        with pytest.raises(SlmError, match="retry-limit") as caught:
+            encode("a" * 40 + "b")
+        assert caught.value.code == "E_TOKENIZER_INVALID"
+    assert loaded.encode("ab") == tokenizer.encode("ab")  # and goes on
 
 
 @pytest.mark.parametrize(("texts_", "size", "code"), [([], 400, "E_DATA_EMPTY"), (["oi"], 10, "E_CONFIG")])
