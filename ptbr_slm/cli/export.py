@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ptbr_slm.cli.command import command
 from ptbr_slm.cli.output import Output, Report, human_bytes, number
-from ptbr_slm.cli.parity_table import parity_table
+from ptbr_slm.cli.parity_table import measured_table, parity_table
 from ptbr_slm.errors import SlmError
+
+if TYPE_CHECKING:
+    from ptbr_slm_export import ExportReport
+    from ptbr_slm_export.measure import Measured
 
 
 class Target(StrEnum):
@@ -66,6 +70,21 @@ def export(
     method: Annotated[
         Method | None, typer.Option(help="Como int8 e int4 arredondam; o padrão é o melhor medido.")
     ] = None,
+    head_bits: Annotated[
+        int | None,
+        typer.Option(metavar="8|4", help="Bits da camada de saída; 4 é mais rápido, 8 é mais fiel."),
+    ] = None,
+    block: Annotated[
+        int | None, typer.Option(metavar="N", help="Pesos que dividem uma escala: 16, 32, 64, 128 ou 256.")
+    ] = None,
+    mixed: Annotated[
+        float | None,
+        typer.Option(metavar="FRAÇÃO", help="Com int4: quanto crescer para guardar em int8 o mais sensível."),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="TEXTO|DADOS", help="O que o modelo lê para kquant e gptq pesarem os erros."),
+    ] = None,
     file_format: Annotated[Format, typer.Option("--format", help="O formato do arquivo.")] = Format.ONNX,
     data: Annotated[
         Path | None,
@@ -73,22 +92,41 @@ def export(
             metavar="DADOS", help="Dados preparados para medir bits por byte na parte de validação."
         ),
     ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Experimenta também as outras precisões e mostra a diferença.")
+    ] = False,
 ) -> Report:
     """Converte um modelo para ONNX com cache KV e só o aceita se responder como o PyTorch."""
+    changes = {"head_bits": head_bits, "block": block, "mixed_extra": mixed}
     if file_format is Format.GGUF:
-        _refuse_with_gguf(target, method, data)
+        given = {
+            f"--target {target.value}": target is not Target.CPU,
+            f"--method {method and method.value}": method is not None,
+            f"--head-bits {head_bits}": head_bits is not None,
+            f"--block {block}": block is not None,
+            f"--mixed {mixed}": mixed is not None,
+            f"--calibration {calibration}": calibration is not None,
+            f"--data {data}": data is not None,
+            "--compare": compare,
+        }
+        _refuse_with_gguf(given)
         return _gguf(out, model, output, precision)
     from ptbr_slm_export import export_model
+    from ptbr_slm_export.targets import target_of
 
+    place = target_of(target.value)
+    chosen = place.precision(precision and precision.value)
     report = export_model(
         model,
         output,
         target=target.value,
-        precision=precision and precision.value,
-        method=method and method.value,
+        precision=chosen,
+        recipe=place.recipe_for(chosen, method and method.value, **changes),
+        calibration=calibration,
         held_out=data,
         on_step=lambda step: out.note(f"{step}..."),
     )
+    rows = _measured(out, model, report, data, compare=compare)
     parity = report.verification
     body = {
         "folder": str(report.folder),
@@ -96,14 +134,18 @@ def export(
         "format": file_format.value,
         "precision": report.precision,
         "method": report.recipe and report.recipe.method,
+        "recipe": report.recipe and report.recipe.as_dict(),
         "bytes": report.bytes,
+        "tokens_per_second": next(r.tokens_per_second for r in rows if r.precision == report.precision),
         "source_sha256": report.source_sha256,
         "seconds": round(report.seconds, 3),
         "parity": parity and parity.as_dict(),
+        "comparison": [row.as_dict() for row in rows] if compare else None,
     }
     checked = parity_table(parity) if parity else "Não conferido: este computador não roda este alvo."
     text = (
         f"{checked}\n\n"
+        f"{measured_table(rows, report)}\n\n"
         f"Export {report.precision} gravado em {report.folder}: {human_bytes(report.bytes)}, "
         f"feito{' e verificado' if parity else ''} em {number(report.seconds, 1)} s\n\n"
         f'Próximo passo:\n  ptbr-slm generate -m {report.folder} "O Brasil é"'
@@ -111,13 +153,38 @@ def export(
     return Report(body, text, brief=str(report.folder))
 
 
-def _refuse_with_gguf(target: Target, method: Method | None, data: Path | None) -> None:
-    """What a GGUF has no use for is not left unread."""
-    given = {
-        f"--target {target.value}": target is not Target.CPU,
-        f"--method {method and method.value}": method is not None,
-        f"--data {data}": data is not None,
-    }
+def _measured(
+    out: Output, model: Path, report: ExportReport, data: Path | None, *, compare: bool
+) -> list[Measured]:
+    """What was made, measured, among the other precisions where they are asked for; in the target's order."""
+    from ptbr_slm_export.measure import Measured, measure_precisions, runs_here, speed_of
+    from ptbr_slm_export.targets import target_of
+
+    out.note("medindo a velocidade...")
+    parity = report.verification
+    made = Measured(
+        precision=report.precision,
+        method=report.recipe.method if report.recipe else None,
+        bytes=report.bytes,
+        bits_per_byte=parity.bits_per_byte if parity else None,
+        tokens_per_second=speed_of(report.folder, model, data) if runs_here(report.target) else None,
+    )
+    if not compare:
+        return [made]
+    others = measure_precisions(
+        model,
+        report.folder.parent,
+        target=report.target,
+        held_out=data,
+        skip=report.precision,
+        on_step=lambda step: out.note(f"{step}..."),
+    )
+    order = target_of(report.target).precisions
+    return sorted([made, *others], key=lambda row: order.index(row.precision))
+
+
+def _refuse_with_gguf(given: dict[str, bool]) -> None:
+    """What a GGUF has no use for is not left unread. given: option as typed -> whether it was."""
     for option, present in given.items():
         if present:
             raise SlmError(

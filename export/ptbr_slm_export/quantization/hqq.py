@@ -40,11 +40,7 @@ def hqq(blocks: Floats, bits: int) -> Blocks:
         measure = _measure(blocks - found.values())
         better = measure < lowest
         lowest = np.minimum(measure, lowest)
-        best = Blocks(
-            np.where(better[:, None], found.codes, best.codes),
-            np.where(better, found.scales, best.scales),
-            np.where(better, found.zeros, best.zeros),
-        )
+        best = found.where(better, best)
         beta *= np.float32(_KAPPA)
     return best
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ptbr_slm_export.quantization.activations import Activations
-from ptbr_slm_export.quantization.blocks import Blocks, Floats, QuantizedMatrix
+from ptbr_slm_export.quantization.blocks import Blocks, Floats, QuantizedMatrix, too_far
 from ptbr_slm_export.quantization.gptq import gptq
 from ptbr_slm_export.quantization.hqq import hqq
 from ptbr_slm_export.quantization.recipe import BLOCK_SIZES, Method, Recipe
@@ -76,11 +76,25 @@ def _round(blocks: Floats, bits: int, method: Method, importance: Floats) -> Blo
     """Whole rows of a matrix as blocks (n, block); importance (blocks of a row, block)."""
     if method == "rtn":
         return rtn(blocks, bits)
-    if method == "hqq":
-        return hqq(blocks, bits)
+    plain = search(blocks, bits)
     if method == "search":
-        return search(blocks, bits)
-    return search(blocks, bits, np.tile(importance, (len(blocks) // len(importance), 1)), THOROUGH)
+        return plain
+    if method == "hqq":
+        found = hqq(blocks, bits)
+    else:
+        found = search(blocks, bits, _cost(blocks, importance), THOROUGH)
+    return plain.where(too_far(blocks, found, bits), found)
+
+
+def _cost(blocks: Floats, importance: Floats) -> Floats:
+    """What an error of each weight costs, (n, block): by its input's power, and more for large weights.
+
+    The second part is that of llama.cpp's and ORT's k-quants without an importance matrix.
+    """
+    power = np.tile(importance, (len(blocks) // len(importance), 1))
+    spread = np.sqrt(np.mean(np.square(blocks), axis=1, keepdims=True))
+    cost: Floats = power * (spread + np.abs(blocks))
+    return cost
 
 
 def block_for(columns: int, limit: int) -> int:
