@@ -184,6 +184,8 @@ def test_training_goes_on_from_a_foreign_folder_and_keeps_its_tokenizer(
     folder = make_foreign(tokenizer, rope_parameters=LLAMA3)
     (tmp_path / "textos.txt").write_text("\n\n".join(f"{i}. {text}" for i, text in enumerate(texts * 12)))
     cli("data", "prepare", "textos.txt", "-o", "dados", "--tokenizer", folder / "tokenizer.json", check=True)
+    shown = cli("info", folder, check=True).stdout
+    assert f"{tokenizer.vocab_size}" in shown
     done = cli(
         "train", "--data", "dados", "--output", "run", "--init-from", folder, "--max-steps", "2",
         "--seq-len", "32", "--batch-size", "1", "--set", "schedule.warmup_steps=1",
