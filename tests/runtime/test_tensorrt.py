@@ -204,7 +204,7 @@ def test_libraries_are_taken_from_the_pip_package_or_else_from_the_system(tmp_pa
     ("cuda", "present", "named", "typed"),
     [
         ("13.0", (), "libnvinfer.so.10", 'pip install "tensorrt-cu13==10.16.*"'),
-        ("12.8", (), "libnvinfer.so.10", 'pip install "tensorrt-cu12==10.*"'),
+        ("12.8", (), "libnvinfer.so.10", 'pip install "tensorrt-cu12==10.16.*"'),
         ("13.0", ("libnvinfer.so.10", "libnvonnxparser.so.10"), "libcudnn.so.9", "[cuda,cudnn]"),
         ("", (), "libnvinfer.so.10", "pip uninstall -y onnxruntime onnxruntime-gpu"),
     ],
