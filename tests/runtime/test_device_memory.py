@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
+from ptbr_slm.runtime.model import Model
 from ptbr_slm.runtime.onnx import devices
 from ptbr_slm.runtime.onnx.device_memory import DeviceMemory
 from ptbr_slm.runtime.onnx.devices import Place
@@ -14,6 +15,10 @@ from ptbr_slm.runtime.onnx.memory import HostMemory
 from ptbr_slm.runtime.onnx.opened import Opened
 from ptbr_slm.runtime.onnx.session import open_cpu
 from ptbr_slm.runtime.onnx.tiny_graph import Node, Tensor, model_bytes
+from ptbr_slm.runtime.sampling.distribution import distribution
+from ptbr_slm.runtime.sampling.draws import GREEDY, Draw
+from ptbr_slm.runtime.sampling.selection import draw as numpy_draw
+from ptbr_slm.runtime.types import SamplingParams
 
 CPU = ["CPUExecutionProvider"]
 SHAPE = (3, 2, 4, 16)
@@ -21,8 +26,8 @@ SHAPE = (3, 2, 4, 16)
 
 
 @pytest.fixture(scope="module")
-def device_engine(export_folder):
-    """The fp32 engine, its tensors in memory that only ONNX Runtime sees."""
+def device_model(export_folder):
+    """The fp32 export, its tensors in memory that only ONNX Runtime sees."""
 
     def open_here(request):
         opened = open_cpu(request.graph, threads=1, spinning=False)
@@ -30,9 +35,14 @@ def device_engine(export_folder):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(devices._PLACES, "cpu", Place("cpu", CPU[0], open_here))
-        engine = OnnxEngine(export_folder)
-    yield engine
-    engine.close()
+        model = Model(export_folder)
+    yield model
+    model.close()
+
+
+@pytest.fixture(scope="module")
+def device_engine(device_model) -> OnnxEngine:
+    return device_model.engine
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
@@ -86,3 +96,87 @@ def test_what_a_binding_reads_is_what_the_host_wrote_last(device_engine, onnx_en
         engine.prefill(0, ids[:9])
     for token in (3, 200, 3):
         np.testing.assert_array_equal(device_engine.decode([0], [token]), onnx_engine.decode([0], [token]))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": 0.0},
+        {"temperature": 0.9, "top_p": 0.9, "seed": 7},
+        {"temperature": 1.3, "top_k": 20, "top_p": 1.0, "min_p": 0.01, "seed": 8, "n": 3},
+        {"temperature": 1.0, "top_p": 0.95, "seed": 9, "repetition_penalty": 1.2},
+        {"temperature": 0.8, "seed": 10, "logprobs": 2},
+    ],
+)
+def test_texts_are_the_same_wherever_their_tokens_are_chosen(device_model, export_folder, options):
+    """Also penalised ones and those with log probabilities, which the host chooses."""
+    prompts = ["O Brasil é", "Era uma vez, numa cidade", "A"]
+    with Model(export_folder) as host:
+        expected = [r.tokens for r in host.generate_detailed(prompts, max_new_tokens=24, **options)]
+    found = [r.tokens for r in device_model.generate_detailed(prompts, max_new_tokens=24, **options)]
+    assert found == expected
+
+
+def test_tokens_are_chosen_on_the_device_unless_the_host_must(device_engine, onnx_engine, ids):
+    assert device_engine.draws_tokens and not onnx_engine.draws_tokens
+    for engine in (device_engine, onnx_engine):
+        engine.reset(3, 64)
+        for row in range(3):
+            engine.prefill(row, ids[row : row + 6])
+    draw = Draw(0.7, 5, 0.9, 0.0, 0.4)
+    first, second, third = device_engine.decode_drawn([2, 0, 1], [4, 5, 6], [GREEDY, None, draw])
+    logits = onnx_engine.decode([2, 0, 1], [4, 5, 6])
+    assert first == int(logits[0].argmax())
+    np.testing.assert_array_equal(second, logits[1])
+    kept, weights = distribution(logits[2].copy(), SamplingParams(temperature=0.7, top_k=5, top_p=0.9))
+    assert third == kept[numpy_draw(weights, 0.4)]
+    # The tokens that were chosen lie where the next step reads them; one that is not taken is written over.
+    again = device_engine.decode([2, 0, 1], [first, 9, third])
+    np.testing.assert_array_equal(again, onnx_engine.decode([2, 0, 1], [first, 9, third]))
+
+
+def test_a_captured_step_may_never_be_told_another_length(export_folder, ids, onnx_engine):
+    """What a CUDA graph needs: one total for a bucket, an id for each binding, none for a prefill."""
+    seen = []
+
+    class Watched:
+        """A session that notes the run options, and drops them: the CPU provider captures nothing."""
+
+        def __init__(self, session):
+            self.session = session
+            self.released = []
+
+        def __getattr__(self, name):
+            return getattr(self.session, name)
+
+        def run_with_iobinding(self, io, options=None):
+            seen.append(options.get_run_config_entry("gpu_graph_id"))
+            self.session.run_with_iobinding(io)
+
+        def release_captured_graph(self, number):
+            self.released.append(number)
+
+    sessions = []
+
+    def open_here(request):
+        sessions.append(Watched(open_cpu(request.graph, threads=1, spinning=False).session))
+        return Opened(sessions[0], DeviceMemory("cpu", CPU), captures=True)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(devices._PLACES, "cpu", Place("cpu", CPU[0], open_here))
+        engine = OnnxEngine(export_folder)
+    for either in (engine, onnx_engine):
+        either.reset(2, 640)
+        either.prefill(0, ids[:250])
+        either.prefill(1, ids[:5])
+    for step in range(10):  # past the first bucket
+        rows, tokens = ([0, 1], [step, step]) if step % 2 else ([1], [step])
+        np.testing.assert_array_equal(engine.decode(rows, tokens), onnx_engine.decode(rows, tokens))
+        onnx_engine.decode([0], [3])
+        engine.decode([0], [3])
+    engine.close()
+    assert set(seen[:2]) == {"-1"}
+    steps = seen[2:]
+    assert steps[0] != steps[1] and "-1" not in steps
+    assert len(set(steps)) == 6  # three ranges of rows in two buckets
+    assert sorted(sessions[0].released) == sorted(map(int, set(steps)))

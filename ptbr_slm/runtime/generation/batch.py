@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import ParamSpec
+from typing import ParamSpec, cast
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.generation.row import Row
 from ptbr_slm.runtime.generation.slot_pool import KEEP_BYTES, SlotPool
+from ptbr_slm.runtime.sampling.draws import DrawingEngine
 from ptbr_slm.runtime.slots import PREFILL_CHUNK
 from ptbr_slm.runtime.types import Engine, Floats, GenerationChunk
 
@@ -158,7 +159,7 @@ class Batch:
             self._guarded(rows[0], self._check, rows[0], draft)
             return
         try:
-            logits = self._engine.decode([row.slot for row in rows], [row.token for row in rows])
+            scores = self._scores(rows)
         except Exception as error:
             if len(rows) == 1:
                 self._fail(rows[0], error)
@@ -169,9 +170,17 @@ class Batch:
                 else:
                     self._fail(row, error)
             return
-        for row, scores in zip(rows, logits, strict=True):
+        for row, score in zip(rows, scores, strict=True):
             row.fed += 1
-            self._guarded(row, self._advance, row, scores)
+            self._guarded(row, self._advance, row, score)
+
+    def _scores(self, rows: Sequence[Row]) -> Sequence[Floats | int]:
+        """For each row (V,) logits after its last token, or the next token where the engine chose it."""
+        slots, tokens = [row.slot for row in rows], [row.token for row in rows]
+        if getattr(self._engine, "draws_tokens", False):
+            engine = cast(DrawingEngine, self._engine)
+            return engine.decode_drawn(slots, tokens, [row.draw() for row in rows])
+        return list(self._engine.decode(slots, tokens))
 
     def _check(self, row: Row, draft: list[int]) -> None:
         """Run a guess in one go and keep what the sampler would have written anyway.
@@ -193,7 +202,7 @@ class Batch:
         if chunk.finish_reason:
             self._remove(row)
 
-    def _advance(self, row: Row, scores: Floats) -> None:
+    def _advance(self, row: Row, scores: Floats | int) -> None:
         chunk = row.advance(scores)
         if chunk.finish_reason:
             self._finish(row, chunk)

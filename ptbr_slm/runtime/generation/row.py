@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from ptbr_slm.runtime.generation.cancel import Cancel
 from ptbr_slm.runtime.generation.lookup import Drafter
 from ptbr_slm.runtime.generation.text import TextStream
+from ptbr_slm.runtime.sampling.draws import Draw
 from ptbr_slm.runtime.sampling.logprobs import prompt_logprobs
 from ptbr_slm.runtime.sampling.sampler import Recipe
 from ptbr_slm.runtime.slots import PREFILL_CHUNK
@@ -158,9 +159,20 @@ class Row:
         scores = logits[: len(following), : self._vocab_size]
         self.prompt.logprobs += prompt_logprobs(scores, following, self.params.logprobs or 0)
 
-    def advance(self, logits: Floats) -> GenerationChunk:
-        """Choose a token from logits (V,), which are overwritten; the last chunk carries the result."""
-        token = self._sampler.choose(logits[: self._vocab_size])
+    def draw(self) -> Draw | None:
+        """See `Sampler.draw`."""
+        return self._sampler.draw()
+
+    def advance(self, scores: Floats | int) -> GenerationChunk:
+        """Choose a token from logits (V,), which are overwritten, or take the one that an engine chose.
+
+        The last chunk carries the result.
+        """
+        if isinstance(scores, int):
+            token = scores
+            self._sampler.accept(token)
+        else:
+            token = self._sampler.choose(scores[: self._vocab_size])
         self.ids.append(token)
         if self._drafter is not None:
             self._drafter.push()

@@ -21,7 +21,7 @@ from ptbr_slm.runtime.onnx.kv_cache import KVCaches
 from ptbr_slm.runtime.onnx.memory import Memory
 from ptbr_slm.runtime.onnx.opened import Opened
 from ptbr_slm.runtime.onnx.session import OUT_OF_MEMORY
-from ptbr_slm.runtime.sampling.draws import Draw
+from ptbr_slm.runtime.sampling.draws import GREEDY, Draw
 from ptbr_slm.runtime.slots import PREFILL_CHUNK, check_capacity, check_ids, check_room, closed_error
 from ptbr_slm.runtime.types import Floats
 from ptbr_slm.storage.model_folder import read_config
@@ -156,21 +156,23 @@ class OnnxEngine:
         return self._sampler is not None
 
     def decode_drawn(
-        self, rows: Sequence[int], tokens: Sequence[int], draws: Sequence[Draw]
-    ) -> list[int | Floats]:
-        """As `decode`, with each row's next token by its draw; (V,) logits where the host must choose."""
+        self, rows: Sequence[int], tokens: Sequence[int], draws: Sequence[Draw | None]
+    ) -> Sequence[int | Floats]:
+        """See `DrawingEngine.decode_drawn`."""
         binding, order = self._fed(rows, tokens)
         sampler = self._sampler
-        if sampler is None or not isinstance(binding, DecodeBinding) or not all(map(sampler.suits, draws)):
+        ours = [draw is not None and sampler is not None and sampler.suits(draw) for draw in draws]
+        if sampler is None or not isinstance(binding, DecodeBinding) or not any(ours):
             with _run_errors():
                 return list(binding.run()[order])
-        placed = [draws[row] for row in np.argsort(order)]  # in the order of the binding's rows
+        placed = [draws[row] or GREEDY for row in np.argsort(order)]  # in the order of the binding's rows
         with _run_errors():
             chosen, complete = binding.run_drawn(sampler, placed)
-        if all(complete):
+        settled = [mine and complete[at] for mine, at in zip(ours, order, strict=True)]
+        if all(settled):
             return [chosen[at] for at in order]
         logits = binding.logits.read()[:, 0]
-        return [chosen[at] if complete[at] else logits[at].copy() for at in order]
+        return [chosen[at] if done else logits[at].copy() for done, at in zip(settled, order, strict=True)]
 
     def _fed(self, rows: Sequence[int], tokens: Sequence[int]) -> tuple[Decode, npt.NDArray[np.intp]]:
         """The binding over `rows`, with room and `tokens` in it, and each row's offset in it."""

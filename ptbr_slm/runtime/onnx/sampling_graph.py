@@ -151,6 +151,7 @@ def _drawn() -> list[Node]:
 def _complete(*, whole: bool) -> list[Node]:
     """complete (B, 1): the draw is sound, and the least token looked at was dropped, so all below it were.
 
+    Nor does it tie with the last of the top k: the share of top-p would be one of tokens never looked at.
     whole: whether all tokens were looked at.
     """
     inside = "passed" if whole else "inside"
@@ -158,7 +159,11 @@ def _complete(*, whole: bool) -> list[Node]:
         Node("LessOrEqual", ["count", "last"], ["passed"]),
         Node("Slice", ["kept", "last", "end", "one"], ["last_kept"]),
         Node("Not", ["last_kept"], ["dropped"]),
-        Node("And", ["passed", "dropped"], ["inside"]),
+        Node("Slice", ["in_top_k", "last", "end", "one"], ["last_in_top_k"]),
+        Node("And", ["last_in_top_k", "use_top_k"], ["tied"]),
+        Node("Not", ["tied"], ["untied"]),
+        Node("And", ["dropped", "untied"], ["bounded"]),
+        Node("And", ["passed", "bounded"], ["inside"]),
         Node("GreaterOrEqual", ["all_mass", "everything"], ["sound"]),  # false for NaN
         Node("Or", ["greedy", inside], ["decided"]),
         Node("And", ["decided", "sound"], ["complete"]),

@@ -15,6 +15,7 @@ import numpy as np
 
 from ptbr_slm.runtime.sampling.constraint import Constraint, build_constraint
 from ptbr_slm.runtime.sampling.distribution import check_finite, distribution
+from ptbr_slm.runtime.sampling.draws import GREEDY, Draw
 from ptbr_slm.runtime.sampling.logprobs import token_logprob
 from ptbr_slm.runtime.sampling.params import SamplingParams
 from ptbr_slm.runtime.sampling.penalties import Penalties, bias_arrays
@@ -55,6 +56,7 @@ class Sampler:
     ) -> None:
         self._params = params
         self._random = np.random.Generator(np.random.Philox(seed))
+        self._uniform: float | None = None
         penalties = Penalties(params, prompt, vocab_size)
         self._penalties = penalties if penalties.active else None
         self._constraint = constraint
@@ -63,6 +65,18 @@ class Sampler:
     def finished(self) -> bool:
         """Whether a constraint is fulfilled and allows no further token."""
         return self._constraint is not None and self._constraint.finished
+
+    def draw(self) -> Draw | None:
+        """What an engine needs to make the next choice; None where it takes more than the logits and a draw.
+
+        The same until the next `accept`, so that `choose` can still make the choice in its place.
+        """
+        params = self._params
+        if self._penalties is not None or self._constraint is not None or params.logprobs is not None:
+            return None
+        if params.temperature == 0:
+            return GREEDY
+        return Draw(params.temperature, params.top_k, params.top_p, params.min_p, self._next_uniform())
 
     def choose(self, logits: Floats) -> int:
         """The next token from logits (V,), which are overwritten. Raises E_MODEL_INVALID for NaN, E_SAMPLING
@@ -83,6 +97,7 @@ class Sampler:
 
     def accept(self, token: int) -> None:
         """Take note of a token of the text. `choose` does it for its own."""
+        self._uniform = None
         if self._penalties is not None:
             self._penalties.accept(token)
         if self._constraint is not None:
@@ -95,5 +110,11 @@ class Sampler:
             check_finite(logits[index])
             return index
         ids, weights = distribution(logits, self._params)
-        index = draw(weights, self._random.random())
+        index = draw(weights, self._next_uniform())
         return index if ids is None else int(ids[index])
+
+    def _next_uniform(self) -> float:
+        """The number of the next choice, however often it is asked for."""
+        if self._uniform is None:
+            self._uniform = float(self._random.random())
+        return self._uniform
