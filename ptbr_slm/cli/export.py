@@ -148,7 +148,7 @@ def export(
         f"{measured_table(rows, report)}\n\n"
         f"Export {report.precision} gravado em {report.folder}: {human_bytes(report.bytes)}, "
         f"feito{' e verificado' if parity else ''} em {number(report.seconds, 1)} s\n\n"
-        f'Próximo passo:\n  ptbr-slm generate -m {report.folder} "O Brasil é"'
+        f"Próximo passo:\n  {_next_step(report.target, report.folder)}"
     )
     return Report(body, text, brief=str(report.folder))
 
@@ -181,6 +181,13 @@ def _measured(
     )
     order = target_of(report.target).precisions
     return sorted([made, *others], key=lambda row: order.index(row.precision))
+
+
+def _next_step(target: str, folder: Path) -> str:
+    """What to type, or to read, to use the export."""
+    if target == Target.GENAI:
+        return f"abra {folder} no onnxruntime-genai; o programa está em docs/OUTRAS_FERRAMENTAS.md"
+    return f'ptbr-slm generate -m {folder} "O Brasil é"'
 
 
 def _refuse_with_gguf(given: dict[str, bool]) -> None:
