@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from ptbr_slm.cli.output import Mode, Output, Report
+from ptbr_slm.cli.panels import PanelCommand
 from ptbr_slm.errors import EXTRA_OF, Exit, SlmError, from_os_error, missing_extra
 
 _JSON = Annotated[
@@ -50,7 +51,7 @@ def command(app: typer.Typer, name: str) -> Callable[[Callable[..., Report]], Ca
         parameters = [parameter.replace(kind=keyword) for parameter in own] + common
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        app.command(name)(run)
+        app.command(name, cls=PanelCommand)(run)
         return function
 
     return register
