@@ -38,7 +38,7 @@ CODES: dict[str, tuple[Exit, str]] = {
     "E_SEQ_LEN": (Exit.USAGE, "sequência mais longa que o contexto do modelo, ou inválida"),
     "E_PROMPT": (Exit.USAGE, "texto inicial vazio, ausente ou que não é texto"),
     "E_PROMPT_TOO_LONG": (Exit.USAGE, "texto inicial maior que o contexto do modelo"),
-    "E_SAMPLING": (Exit.USAGE, "valor de amostragem fora do intervalo ou não numérico"),
+    "E_SAMPLING": (Exit.USAGE, "opção de geração fora do intervalo, ou forma que não dá para seguir"),
     # Errors of the world around us.
     "E_NOT_FOUND": (Exit.ERROR, "arquivo ou pasta que não existe"),
     "E_PERMISSION": (Exit.ERROR, "sem permissão de leitura ou escrita"),
