@@ -222,6 +222,6 @@ def _gguf(out: Output, model: Path, output: Path, precision: Precision | None) -
     text = (
         f"GGUF {report.kind} gravado em {report.file}: {human_bytes(report.bytes)}, em "
         f"{number(report.seconds, 1)} s; os pesos foram lidos de volta e conferem.\n\n"
-        f'Próximo passo:\n  llama-cli -m {report.file} -no-cnv -p "O Brasil é" -n 64'
+        f'Próximo passo:\n  llama-completion -m {report.file} -no-cnv -p "O Brasil é" -n 64'
     )
     return Report(body, text, brief=str(report.file))

@@ -47,7 +47,7 @@ def test_the_file_says_what_the_model_is(tied, tmp_path):
 def test_the_command_writes_one_file_and_says_how_to_use_it(tied, tmp_path, cli):
     done = cli("export", tied, "-o", "m.gguf", "--format", "gguf", "--precision", "int8")
     assert done.returncode == 0, done.stderr
-    assert "llama-cli -m m.gguf" in done.stdout and "Q8_0" in done.stdout
+    assert "llama-completion -m m.gguf" in done.stdout and "Q8_0" in done.stdout
     assert (tmp_path / "m.gguf").read_bytes()[:4] == b"GGUF"
     again = cli("export", tied, "-o", "m.gguf", "--format", "gguf", "--json")
     assert again.returncode == 0 and '"precision": "fp16"' in again.stdout
