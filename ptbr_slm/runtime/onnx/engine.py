@@ -18,9 +18,8 @@ from ptbr_slm.runtime.onnx.devices import Request, choose_place, open_session
 from ptbr_slm.runtime.onnx.flavours import Decode, Prefill, flavour_of
 from ptbr_slm.runtime.onnx.folder import ExportFolder
 from ptbr_slm.runtime.onnx.kv_cache import KVCaches
-from ptbr_slm.runtime.onnx.memory import Memory
+from ptbr_slm.runtime.onnx.memory import Memory, memory_errors
 from ptbr_slm.runtime.onnx.opened import Opened
-from ptbr_slm.runtime.onnx.session import OUT_OF_MEMORY
 from ptbr_slm.runtime.sampling.draws import GREEDY, Draw
 from ptbr_slm.runtime.slots import PREFILL_CHUNK, check_capacity, check_ids, check_room, closed_error
 from ptbr_slm.runtime.types import Floats
@@ -308,21 +307,16 @@ def _device_sampler(memory: Memory, config: ModelConfig, tokenizer: Tokenizer) -
 
 @contextmanager
 def _run_errors() -> Iterator[None]:
-    """ORT's failure to allocate becomes E_MEMORY."""
-    try:
-        yield
-    except Exception as error:  # ORT's exceptions share no base class but Exception
-        if isinstance(error, MemoryError) or any(word in str(error) for word in OUT_OF_MEMORY):
-            raise SlmError(
-                "E_MEMORY",
-                "a memória não foi suficiente para gerar.",
-                hint="Use textos mais curtos ou menos textos de uma vez.",
-            ) from error
-        if "no kernel image" in str(error):
+    """What ORT cannot do for want of memory, or on this card, in our own words."""
+    with memory_errors():
+        try:
+            yield
+        except Exception as error:  # ORT's exceptions share no base class but Exception
+            if "no kernel image" not in str(error):
+                raise
             raise SlmError(
                 "E_PROVIDER",
                 "o onnxruntime-gpu não tem código para esta placa: precisa ser sm_75 ou mais nova (T4, RTX).",
                 where="--device cuda",
                 hint="No Kaggle, escolha a GPU T4 x2; ou exporte para CPU com --target cpu.",
             ) from error
-        raise

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ptbr_slm.config import ModelConfig
-from ptbr_slm.runtime.onnx.memory import HostMemory, Memory
+from ptbr_slm.runtime.onnx.memory import HostMemory, Memory, memory_errors
 from ptbr_slm.runtime.slots import bucket
 
 KEEP_BYTES = 64 << 20
@@ -46,6 +47,7 @@ class KVCaches:
         self.version = self.allocation = 0
         self.limit = config.max_seq_len
         self._places: dict[int, int] = {}
+        self.lengths: npt.NDArray[np.int32]  # (slots,) tokens in each place
         self.arrays: list[Any]  # the memory's buffers (slots, num_kv_heads, capacity, head_dim)
         self._allocate(1, self._bucket(1))
 
@@ -67,7 +69,7 @@ class KVCaches:
     def open(self) -> int:
         """A new empty slot."""
         self._collect()
-        if not self._places and self._oversized(1):
+        if not self._places and (not self.arrays or self._oversized(1)):
             self._allocate(1, self._bucket(1))
         row = next(row for row in range(len(self._places) + 1) if row not in self._places)
         if len(self._places) == len(self.lengths):
@@ -142,21 +144,26 @@ class KVCaches:
     def _allocate(self, slots: int, capacity: int) -> None:
         config = self._config
         shape = (slots, config.num_kv_heads, capacity, config.head_dim)
-        self.capacity = capacity
+        self._changed()
         self.arrays = []  # the old ones go before the new ones come
-        self.arrays = [self._memory.zeros(shape, self.dtype) for _ in range(2 * config.num_layers)]
-        self.lengths = np.zeros(slots, dtype=np.int32)  # tokens in each place
-        self.version += 1
-        self.allocation += 1
+        self.lengths, self.capacity = np.zeros(0, dtype=np.int32), 0
+        with memory_errors():
+            self.arrays = [self._memory.zeros(shape, self.dtype) for _ in range(2 * config.num_layers)]
+        self.lengths, self.capacity = np.zeros(slots, dtype=np.int32), capacity
 
     def _reallocate(self, slots: int, capacity: int) -> None:
         """Larger arrays with the same content, one at a time: at most one array is there twice."""
         used = int(self.lengths.max())
-        for index, old in enumerate(self.arrays):
-            self.arrays[index] = self._memory.grown(old, slots, capacity, used)
+        self._changed()  # also where memory ends half-way: no binding may keep the address of a freed buffer
+        with memory_errors():
+            for index, old in enumerate(self.arrays):
+                self.arrays[index] = self._memory.grown(old, slots, capacity, used)
         lengths = np.zeros(slots, dtype=np.int32)
         lengths[: len(self.lengths)] = self.lengths
         self.lengths, self.capacity = lengths, capacity
+
+    def _changed(self) -> None:
+        """The buffers are others from now on."""
         self.version += 1
         self.allocation += 1
 

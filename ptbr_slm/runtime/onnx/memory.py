@@ -6,13 +6,34 @@ provider too, which is how its code is tested where there is no GPU.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from ptbr_slm.errors import SlmError
+
 Array = npt.NDArray[Any]
+
+OUT_OF_MEMORY = ("llocat", "bad_alloc", "out of memory")
+"""What ORT's messages say when memory runs out, the host's or the card's."""
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """A failure to allocate, NumPy's or ORT's, becomes E_MEMORY."""
+    try:
+        yield
+    except Exception as error:  # ORT's exceptions share no base class but Exception
+        if isinstance(error, MemoryError) or any(word in str(error) for word in OUT_OF_MEMORY):
+            raise SlmError(
+                "E_MEMORY",
+                "a memória não foi suficiente para gerar.",
+                hint="Use textos mais curtos ou menos textos de uma vez.",
+            ) from error
+        raise
 
 
 class Mirror(Protocol):

@@ -13,13 +13,11 @@ from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.onnx.cores import physical_cores
 from ptbr_slm.runtime.onnx.flavours import Signature
+from ptbr_slm.runtime.onnx.memory import OUT_OF_MEMORY
 from ptbr_slm.runtime.onnx.opened import Opened
 
 ERROR_SEVERITY = 3
 """ORT's log level: warnings about our own graphs are of no use to whoever reads stderr."""
-
-OUT_OF_MEMORY = ("llocat", "bad_alloc", "out of memory")
-"""What ORT's messages say when memory runs out, the host's or the card's."""
 
 
 def open_cpu(graph: Path, *, threads: int | None, spinning: bool | None) -> Opened:

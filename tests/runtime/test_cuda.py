@@ -1,0 +1,302 @@
+"""The CUDA provider's session without a card: its options, and every way in which it might fall back unseen.
+
+The whole course of `open_cuda` runs here on the CPU provider under CUDA's name; tests/runtime/test_gpu.py is
+the real thing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from ptbr_slm.errors import SlmError
+from ptbr_slm.runtime.onnx import cuda, cuda_libraries, devices
+from ptbr_slm.runtime.onnx.cuda_libraries import DRIVER, install_line, missing_libraries
+from ptbr_slm.runtime.onnx.device_memory import DeviceMemory
+from ptbr_slm.runtime.onnx.devices import Place, choose_place
+from ptbr_slm.runtime.onnx.engine import OnnxEngine
+from ptbr_slm.runtime.onnx.placement import profiled_nodes, require_whole
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+
+@pytest.fixture(scope="session")
+def half_folder(model_folder):
+    """An fp16 export for CUDA."""
+    from ptbr_slm_export import export_model
+
+    path = model_folder.parent / "export-cuda"
+    export_model(model_folder, path, target="cuda", verify=False)
+    return path
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    """The CPU provider under the name of CUDA's; what sessions were asked for is noted."""
+    asked = []
+    session = ort.InferenceSession
+
+    def note(graph, options, providers, **more):
+        asked.append((options, providers))
+        return session(graph, options, providers=[CPU])
+
+    monkeypatch.setattr(ort, "InferenceSession", note)
+    monkeypatch.setattr(cuda, "PROVIDER", CPU)
+    monkeypatch.setattr(cuda, "DeviceMemory", lambda _, providers: DeviceMemory("cpu", providers))
+    monkeypatch.setitem(devices._PLACES, "cuda", Place("cuda", CPU, devices._PLACES["cuda"].open))
+    return asked
+
+
+def refused(call, *args, **options) -> SlmError:
+    with pytest.raises(SlmError) as error:
+        call(*args, **options)
+    assert error.value.hint
+    return error.value
+
+
+def test_the_provider_gets_the_options_that_fp16_and_memory_need(monkeypatch):
+    monkeypatch.delenv("PTBR_SLM_SDPA_KERNEL", raising=False)
+    options = cuda.provider_options(graphs=True)
+    assert options == {
+        "arena_extend_strategy": "kSameAsRequested",
+        "enable_skip_layer_norm_strict_mode": "1",
+        "enable_cuda_graph": "1",
+    }
+    assert cuda.provider_options(graphs=False)["enable_cuda_graph"] == "0"
+    monkeypatch.setenv("PTBR_SLM_SDPA_KERNEL", "math")
+    assert cuda.provider_options(graphs=False)["sdpa_kernel"] == "16"
+    monkeypatch.setenv("PTBR_SLM_SDPA_KERNEL", "rápido")
+    assert refused(cuda.provider_options, graphs=True).code == "E_CONFIG"
+
+
+@pytest.mark.parametrize("quantized", [True, False])
+def test_the_fused_kernel_is_asked_for_where_weights_are_quantised(tmp_path, quantized):
+    options = cuda.session_options(tmp_path, quantized=quantized)
+    try:
+        found = options.get_session_config_entry("ep.cuda.fpa_intb_gemm")
+    except RuntimeError:  # an entry that was never set
+        found = None
+    assert found == ("1" if quantized else None)
+
+
+def test_opening_runs_a_step_checks_where_it_ran_and_warms_up(
+    half_folder, pretended, ids, monkeypatch, tmp_path
+):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    engine = OnnxEngine(half_folder, "cuda")
+    assert engine.device == "cuda"
+    assert engine.describe()["cuda_graph"] is True
+    model_options, model_providers = pretended[0]
+    assert model_providers[0][1]["enable_skip_layer_norm_strict_mode"] == "1"
+    assert not model_options.has_providers()
+    assert list(tmp_path.iterdir()) == []  # the profile is gone
+    assert engine.kv_bytes == 2 * 2 * 256 * engine.config.kv_size * 2  # half floats, one bucket
+    engine.reset(1, 64)
+    greedy = [int(engine.prefill(0, ids[:8]).argmax())]
+    for _ in range(5):
+        greedy.append(int(engine.decode([0], greedy[-1:])[0].argmax()))
+    engine.close()
+    oracle = OnnxEngine(half_folder, oracle=True)
+    oracle.reset(1, 64)
+    expected = [int(oracle.prefill(0, ids[:8]).argmax())]
+    for _ in range(5):
+        expected.append(int(oracle.decode([0], expected[-1:])[0].argmax()))
+    assert greedy == expected
+    oracle.close()
+
+
+def test_cuda_graphs_can_be_left_out(half_folder, pretended, monkeypatch):
+    monkeypatch.setenv("PTBR_SLM_CUDA_GRAPH", "0")
+    engine = OnnxEngine(half_folder)
+    assert engine.describe()["cuda_graph"] is False
+    assert pretended[0][1][0][1]["enable_cuda_graph"] == "0"
+    engine.close()
+    engine = OnnxEngine(half_folder, cuda_graph=True)
+    assert engine.describe()["cuda_graph"] is True
+    engine.close()
+
+
+def test_a_node_that_ran_elsewhere_closes_the_engine(half_folder, pretended, monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(
+        cuda, "profiled_nodes", lambda _: Counter({(CPU, "MatMul"): 9, (CPU, "MemcpyToHost"): 2})
+    )
+    error = refused(OnnxEngine, half_folder)
+    assert error.code == "E_PROVIDER" and "MemcpyToHost (2)" in error.message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_provider_that_gave_way_to_another_is_named_with_what_is_missing(
+    half_folder, pretended, monkeypatch
+):
+    """ONNX Runtime only warns on stderr, and goes on with the CPU."""
+    monkeypatch.setattr(cuda, "PROVIDER", CUDA)
+    monkeypatch.setattr(cuda, "missing_libraries", lambda _: ("libcublas.so.13", "libcudart.so.13"))
+    error = refused(OnnxEngine, half_folder)
+    assert error.code == "E_PROVIDER" and "libcublas.so.13, libcudart.so.13" in error.message
+    assert "onnxruntime-gpu[cuda,cudnn]==1.31.1" in error.hint
+    monkeypatch.setattr(cuda, "missing_libraries", lambda _: (DRIVER,))
+    assert "Accelerator" in refused(OnnxEngine, half_folder).hint
+    monkeypatch.setattr(cuda, "missing_libraries", lambda _: ())
+    assert refused(OnnxEngine, half_folder).code == "E_PROVIDER"
+
+
+def test_a_card_without_kernels_is_named(half_folder, pretended, monkeypatch):
+    """A P100: onnxruntime-gpu 1.31 has code from sm_75 on."""
+
+    def fail(*_):
+        raise RuntimeError("CUDA error cudaErrorNoKernelImageForDevice: no kernel image is available")
+
+    monkeypatch.setattr("ptbr_slm.runtime.onnx.binding.PrefillBinding.run", fail)
+    error = refused(OnnxEngine, half_folder)
+    assert error.code == "E_PROVIDER" and "sm_75" in error.message and "T4" in error.hint
+
+
+def test_the_cards_memory_running_out_is_an_error_about_memory(half_folder, pretended, monkeypatch, ids):
+    engine = OnnxEngine(half_folder)
+
+    def fail(*_):
+        raise RuntimeError("CUDA failure 2: out of memory ; GPU=0")
+
+    monkeypatch.setattr("ptbr_slm.runtime.onnx.binding.PrefillBinding.run", fail)
+    assert refused(engine.logits, ids[:5]).code == "E_MEMORY"
+    engine.close()
+
+
+def test_buffers_that_do_not_fit_the_card_are_an_error_about_memory(half_folder, pretended, monkeypatch, ids):
+    engine = OnnxEngine(half_folder)
+    engine.reset(1, 640)
+
+    def fail(*_):
+        raise RuntimeError("Failed to allocate memory for requested buffer of size 123")
+
+    monkeypatch.setattr(DeviceMemory, "grown", fail)
+    assert refused(engine.prefill, 0, ids[:300]).code == "E_MEMORY"
+    assert refused(engine.open_slot).code == "E_MEMORY"
+    with monkeypatch.context() as patch:
+        patch.setattr(DeviceMemory, "zeros", fail)
+        assert refused(engine.reset, 2, 640).code == "E_MEMORY"
+    monkeypatch.undo()
+    row = engine.open_slot()  # what is left goes on
+    assert np.isfinite(engine.prefill(row, ids[:300])).all()
+    engine.close()
+
+
+def test_buffers_that_grew_half_way_leave_no_stale_address(half_folder, pretended, monkeypatch, ids):
+    engine = OnnxEngine(half_folder)
+    engine.reset(1, 640)
+    expected = engine.prefill(0, ids[:100]).copy()
+    grown, calls = DeviceMemory.grown, iter(range(9))
+
+    def fail_later(*args):
+        if next(calls) == 2:
+            raise RuntimeError("CUDA failure 2: out of memory")
+        return grown(*args)
+
+    monkeypatch.setattr(DeviceMemory, "grown", fail_later)
+    assert refused(engine.prefill, 0, ids[:300]).code == "E_MEMORY"
+    monkeypatch.undo()
+    engine.truncate(0, 99)
+    np.testing.assert_allclose(engine.decode([0], [ids[99]])[0], expected, atol=0.05)
+    assert np.isfinite(engine.prefill(0, ids[:300])).all()
+    engine.close()
+
+
+def test_a_profile_names_every_node_with_its_provider(export_folder, tmp_path):
+    options = ort.SessionOptions()
+    options.enable_profiling, options.profile_file_prefix = True, str(tmp_path / "p")
+    options.log_severity_level = 3
+    session = ort.InferenceSession(export_folder / "model.onnx", options, providers=[CPU])
+    cache = np.zeros((1, 2, 16, 16), np.float32)
+    feeds = {value.name: cache for value in session.get_inputs() if value.name.startswith("past")}
+    session.run(
+        None,
+        {
+            "input_ids": np.array([[5, 6]]),
+            "seqlens_k": np.array([1], np.int32),
+            "total_sequence_length": np.array(2, np.int32),
+            "logits_index": np.array([[1]]),
+            **feeds,
+        },
+    )
+    nodes = profiled_nodes(tmp_path / session.end_profiling())
+    assert nodes[CPU, "GroupQueryAttention"] == 2 and {provider for provider, _ in nodes} == {CPU}
+    require_whole(nodes, CPU, export_folder)
+    error = refused(require_whole, nodes, CUDA, export_folder)
+    assert error.code == "E_PROVIDER" and "MatMul" in error.message
+
+
+def test_copies_and_an_empty_profile_are_no_whole_run(tmp_path):
+    nodes = Counter({(CUDA, "MatMul"): 60, (CUDA, "MemcpyFromHost"): 1})
+    assert "1 de 61" in refused(require_whole, nodes, CUDA, tmp_path).message
+    assert refused(require_whole, Counter(), CUDA, tmp_path).code == "E_PROVIDER"
+    require_whole(Counter({(CUDA, "MatMul"): 60}), CUDA, tmp_path)
+    (tmp_path / "p.json").write_text(
+        json.dumps(
+            [
+                {"cat": "Session", "name": "model_run", "args": {}},
+                {"cat": "Node", "name": "a_kernel_time", "args": {"provider": CUDA, "op_name": "Mul"}},
+                {"cat": "Node", "name": "a_kernel_time", "args": {"provider": CUDA, "op_name": "Mul"}},
+                {"cat": "Node", "name": "b_kernel_time", "args": {"provider": CUDA, "op_name": "Mul"}},
+            ]
+        )
+    )
+    assert profiled_nodes(tmp_path / "p.json") == {(CUDA, "Mul"): 2}
+
+
+def test_libraries_are_looked_for_by_the_builds_cuda():
+    def only(*present):
+        def load(name):
+            if name not in present:
+                raise OSError(f"{name}: cannot open shared object file")
+
+        return load
+
+    assert missing_libraries("", only()) == ()
+    assert missing_libraries("13.0", only())[0] == DRIVER
+    assert "libcublas.so.13" in missing_libraries("13.0", only(DRIVER))
+    assert "libcublas.so.12" in missing_libraries("12.8", only(DRIVER))
+    everything = ("libcudart.so.13", "libcublasLt.so.13", "libcublas.so.13", "libcurand.so.10")
+    assert missing_libraries("13.0", only(DRIVER, *everything, "libcufft.so.12")) == ()
+    assert "tensorrt-cu13==10.16" in install_line("tensorrt") and "tensorrt" not in install_line("cuda")
+
+
+def test_preloading_prints_nothing(capsys):
+    class Runtime:
+        @staticmethod
+        def preload_dlls():
+            print("Failed to load libcublas.so.13")
+
+    cuda_libraries.preload(Runtime)
+    cuda_libraries.preload(object())
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("asked", "target", "has_cuda", "word"),
+    [
+        ("cuda", "cpu", False, "não tem CUDA"),
+        ("cuda", "cpu", True, "é para CPU"),
+        ("cpu", "cuda", True, "lento demais"),
+        ("cpu", "cuda", False, "lento demais"),
+        ("auto", "cuda", False, "CUDAExecutionProvider"),
+        ("cuda", "cuda", False, "CUDAExecutionProvider"),
+        ("auto", "tpu", True, "esta versão"),
+    ],
+)
+def test_no_export_runs_where_it_was_not_made_for(monkeypatch, asked, target, has_cuda, word):
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, CPU] if has_cuda else [CPU])
+    error = refused(choose_place, asked, target)
+    assert error.code == "E_PROVIDER" and word in error.message
+
+
+def test_an_export_runs_where_it_was_made_for(monkeypatch):
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, CPU])
+    assert choose_place("auto", "cuda").provider == CUDA
+    assert choose_place("cuda", "cuda").device == "cuda"
+    assert choose_place("auto", "cpu").provider == CPU  # also where there is a card
+    assert choose_place("cpu", "cuda", oracle=True).provider == CPU
