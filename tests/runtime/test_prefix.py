@@ -226,3 +226,18 @@ def test_quantised_logits_after_a_reused_beginning_are_equal_to_the_last_bit(mod
     finally:
         for slot in (source, fresh, taken):
             engine.close_slot(slot)
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_a_reused_beginning_changes_no_log_probability_of_a_quantised_model(models, precision):
+    """401 tokens: two pieces of prefill, the last of an odd length. Equal floats, not close ones."""
+    engine = models[precision].engine
+    ids = some_ids(4, 401)
+    options = {"max_new_tokens": 12, "temperature": 0.8, "seed": 1, "logprobs": 0}
+    [fresh] = run(Batch(engine, keep_bytes=0), engine, ids, **options)
+    batch = Batch(engine)
+    run(batch, engine, ids[:150], n=2, seed=3)
+    [found] = run(batch, engine, ids, **options)
+    assert found.reused_tokens == 144
+    assert (found.tokens, found.logprobs) == (fresh.tokens, fresh.logprobs)
+    batch.forget()

@@ -12,6 +12,9 @@ from collections.abc import Sequence
 _NGRAMS = (3, 2)
 """Tokens that must agree, the longer match first."""
 
+_FIRST = 4
+"""Tokens of the first draft. One costs 0.28 of an int4 step and 0.16 of an int8 step (85m, one thread)."""
+
 _LONGEST_PAUSE = 64
 """Tokens without a draft after many drafts of which nothing was right."""
 
@@ -23,7 +26,7 @@ class Drafter:
         """ids: the text, which grows outside (`push` tells); limit: tokens of a draft at most."""
         self._ids = ids
         self._limit = limit
-        self._length = limit
+        self._length = min(limit, _FIRST)
         self._misses = self._pause = 0
         self._after: dict[tuple[int, ...], int] = {}
         self._known = 0
