@@ -162,6 +162,7 @@ EXTRA_OF = {
     "onnxruntime": "cpu",
     "onnx": "export",
     "onnx_ir": "export",
+    "gguf": "export",
     "gradio": "app",
     "llguidance": "constrain",
     "tensorboard": "tensorboard",
