@@ -20,6 +20,11 @@ def spell(token: str) -> bytes:
     return bytes([int(byte[1], 16)]) if byte else token.replace(SPACE, " ").encode("utf-8")
 
 
+def is_byte(token: str) -> bool:
+    """Whether a token stands for one byte, as `<0x0A>` does."""
+    return _BYTE.fullmatch(token) is not None
+
+
 def is_metaspace(body: Mapping[str, Any]) -> bool:
     """Whether the decoder of a tokenizer.json turns `▁` into spaces."""
     return any(

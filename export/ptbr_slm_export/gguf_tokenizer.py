@@ -16,6 +16,7 @@ import gguf
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
+from ptbr_slm.metaspace import is_byte
 from ptbr_slm.storage.model_folder import read_chat_template
 from ptbr_slm.tokenizer import LLAMA_BPE_SPLIT, Tokenizer
 
@@ -44,7 +45,9 @@ def add_tokenizer(writer: gguf.GGUFWriter, folder: Path, config: ModelConfig) ->
         writer.add_add_space_prefix(tokenizer.marks_start)
     names = [_name(tokenizer, i) for i in range(config.vocab_size)]
     writer.add_token_list(names)
-    writer.add_token_types([_kind(tokenizer, body, i, name) for i, name in enumerate(names)])
+    added = {token["id"] for token in body["added_tokens"]}
+    unknown = model.get("unk_token")
+    writer.add_token_types([_kind(tokenizer, i, added, unknown) for i in range(config.vocab_size)])
     _add_special(writer, tokenizer, model, config)
     template = read_chat_template(folder)
     if template:
@@ -71,17 +74,18 @@ def _name(tokenizer: Tokenizer, token_id: int) -> str:
     return tokenizer.token_name(token_id) or f"[PAD{token_id}]"
 
 
-def _kind(tokenizer: Tokenizer, body: dict[str, Any], token_id: int, name: str) -> gguf.TokenType:
-    if tokenizer.token_name(token_id) is None:
+def _kind(tokenizer: Tokenizer, token_id: int, added: set[int], unknown: str | None) -> gguf.TokenType:
+    """What llama.cpp makes of a token: a control token, for one, never comes out of a user's text."""
+    name = tokenizer.token_name(token_id)
+    if name is None:
         return gguf.TokenType.UNUSED
-    if name == body["model"].get("unk_token"):
+    if name == unknown:
         return gguf.TokenType.UNKNOWN
     if token_id in tokenizer.special_ids:
         return gguf.TokenType.CONTROL
-    if tokenizer.is_metaspace and len(tokenizer.token_bytes(token_id)) == 1 and name.startswith("<0x"):
+    if tokenizer.is_metaspace and is_byte(name):
         return gguf.TokenType.BYTE
-    added = any(token["id"] == token_id for token in body["added_tokens"])
-    return gguf.TokenType.USER_DEFINED if added else gguf.TokenType.NORMAL
+    return gguf.TokenType.USER_DEFINED if token_id in added else gguf.TokenType.NORMAL
 
 
 def _merges(model: dict[str, Any]) -> Iterator[tuple[str, str]]:
