@@ -30,7 +30,8 @@ class Entry:
     tool: str
     weights: str
     """How its weights are stored, as the tool calls it."""
-    kind: type[Contestant]
+    kind: Callable[..., Contestant]
+    """Called with the path, `capacity` and `threads`."""
     path: Path
 
 

@@ -148,3 +148,36 @@ class Genai:
         params = self._genai.GeneratorParams(self._model)
         params.set_search_options(do_sample=False, max_length=self._capacity, batch_size=1)
         return self._genai.Generator(self._model, params)
+
+
+class Transformers:
+    """transformers in fp32 eager PyTorch with its dynamic cache; logits of the last position only."""
+
+    def __init__(self, path: Path, *, capacity: int, threads: int) -> None:
+        import torch
+        import transformers
+
+        torch.set_num_threads(threads)
+        transformers.logging.set_verbosity_error()
+        self._torch, self._cache_class = torch, transformers.DynamicCache
+        self._model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+
+    def turn(self, prompt: Sequence[int], steps: int) -> Turn:
+        """See `Contestant.turn`."""
+        cache = self._cache_class()
+        start = time.perf_counter()
+        tokens = [int(self._eval(prompt, cache).argmax())]
+        middle = time.perf_counter()
+        for _ in range(steps):
+            tokens.append(int(self._eval(tokens[-1:], cache).argmax()))
+        return Turn(middle - start, time.perf_counter() - middle, tuple(tokens))
+
+    def last_logits(self, prompt: Sequence[int]) -> Floats:
+        """See `Contestant.last_logits`."""
+        return np.asarray(self._eval(prompt, self._cache_class()).numpy(), dtype=np.float32)
+
+    def _eval(self, tokens: Sequence[int], cache: Any) -> Any:
+        """Append tokens; (V,) logits after the last."""
+        with self._torch.inference_mode():
+            ids = self._torch.tensor([list(tokens)])
+            return self._model(ids, past_key_values=cache, logits_to_keep=1).logits[0, -1]

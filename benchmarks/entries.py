@@ -88,11 +88,13 @@ def _build_genai(model: Path, out: Path) -> None:
     """
     with atomic_folder(out) as building:
         command = [
-            sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(model), "-o", str(building),
-            "-p", "int4", "-e", "cpu", "-c", str(out.parent / "cache"),
+            sys.executable, "-m", "onnxruntime_genai.models.builder",
+            "-i", str(model.resolve()), "-o", str(building.resolve()),
+            "-p", "int4", "-e", "cpu", "-c", str(out.parent.resolve() / "cache"),
             "--extra_options", "accuracy_level=4", "block_size=32", "prune_lm_head=true",
         ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        # Elsewhere: with -m the working folder comes first, and the builder has modules named like ours.
+        done = subprocess.run(command, cwd=building, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise RuntimeError(f"{' '.join(command)}\n{done.stderr[-2000:]}")
 

@@ -30,6 +30,7 @@ RIVALS = (
     ("int8", "llama.cpp", ("Q4_0", "Q4_K_M")),
     ("int8", "llama.cpp", ("Q8_0",)),
     ("int4", "onnxruntime-genai", ("int4",)),
+    ("fp32", "transformers", ("fp32",)),
 )
 """Our precision, a peer, and what of the peer's it is compared with."""
 
@@ -67,7 +68,7 @@ def main() -> None:
     )
     sys.stdout.write(text + "\n")
     if arguments.write:
-        write_section("inference", text)
+        write_section(f"inference-{arguments.size}", text)
 
 
 def random_prompt(tokens: int) -> tuple[int, ...]:
