@@ -100,10 +100,10 @@ class Std(Graph):
         return {"write_indices": first, "position_ids": first[:, None] + np.arange(new)}
 
 
-def both(config: ModelConfig, rows: int, seed: int = 1) -> tuple[Gqa, Std]:
+def both(config: ModelConfig, rows: int, *, fused: bool = False, seed: int = 1) -> tuple[Gqa, Std]:
     weights = LlamaWeights(config, RandomWeights(seed))
     gqa = build_graph(config, weights, FloatProjections(weights))
-    std = build_std_graph(config, weights, StandardProjections(weights))
+    std = build_std_graph(config, weights, StandardProjections(weights), fused=fused)
     return Gqa(config, gqa, rows), Std(config, std, rows)
 
 
@@ -114,9 +114,10 @@ def tokens(*shape: int, seed: int = 0) -> np.ndarray:
 ALONE, PAIR = slice(0, 1), slice(0, 2)
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("name", MODELS)
-def test_a_prefill_and_its_chunks_give_the_gqa_logits_at_every_position(name):
-    gqa, std = both(MODELS[name], rows=2)
+def test_a_prefill_and_its_chunks_give_the_gqa_logits_at_every_position(name, fused):
+    gqa, std = both(MODELS[name], rows=2, fused=fused)
     ids = tokens(1, 60)
     expected = gqa.append(ids, ALONE)
     assert expected.std() > 0.5  # lively enough for the comparison to mean something
@@ -126,9 +127,10 @@ def test_a_prefill_and_its_chunks_give_the_gqa_logits_at_every_position(name):
     np.testing.assert_allclose(np.concatenate(chunks, axis=1), expected, **CLOSE)
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("name", MODELS)
-def test_sixty_four_greedy_tokens_are_the_same(name):
-    gqa, std = both(MODELS[name], rows=1)
+def test_sixty_four_greedy_tokens_are_the_same(name, fused):
+    gqa, std = both(MODELS[name], rows=1, fused=fused)
     texts = []
     for graph in (gqa, std):
         logits = graph.append(tokens(1, 9), ALONE)[0, -1]
@@ -140,11 +142,12 @@ def test_sixty_four_greedy_tokens_are_the_same(name):
     assert len(set(texts[0])) > 3
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("name", MODELS)
-def test_ragged_rows_with_a_past_are_read_in_one_call_as_each_alone(name):
+def test_ragged_rows_with_a_past_are_read_in_one_call_as_each_alone(name, fused):
     """GroupQueryAttention takes several tokens after a past in one row alone; this graph takes all rows."""
     config = MODELS[name]
-    gqa, std = both(config, rows=4)
+    gqa, std = both(config, rows=4, fused=fused)
     rows = slice(0, 4)
     course = [(30, 4, 11, 1), (5, 17, 1, 9), (1, 1, 1, 1), (2, 12, 3, 8)]
     for step, counts in enumerate(course):
@@ -201,7 +204,8 @@ def test_any_small_shape_and_any_course_gives_the_gqa_logits(data):
         tie_embeddings=draw(st.booleans(), label="tied"),
         qk_norm=draw(st.booleans(), label="qk_norm"),
     )
-    gqa, std = both(config, rows=2, seed=draw(st.integers(0, 9), label="seed"))
+    fused = draw(st.booleans(), label="fused")
+    gqa, std = both(config, rows=2, fused=fused, seed=draw(st.integers(0, 9), label="seed"))
     rng = np.random.default_rng(draw(st.integers(0, 9), label="ids"))
     for _ in range(draw(st.integers(1, 3), label="calls")):
         room = config.max_seq_len - std.lengths.max()
@@ -227,10 +231,11 @@ def test_only_the_wanted_positions_get_logits_in_any_order():
     np.testing.assert_allclose(some, np.take_along_axis(every, wanted[:, :, None], 1), **CLOSE)
 
 
-def test_in_fp16_the_answers_are_close_to_fp32s_also_after_a_past():
+@pytest.mark.parametrize("fused", [False, True])
+def test_in_fp16_the_answers_are_close_to_fp32s_also_after_a_past(fused):
     weights = LlamaWeights(SHAPE, RandomWeights(4))
     half = ir.DataType.FLOAT16
-    model = build_std_graph(SHAPE, weights, StandardProjections(weights, half), dtype=half)
+    model = build_std_graph(SHAPE, weights, StandardProjections(weights, half), dtype=half, fused=fused)
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
     std = Std(SHAPE, model, rows=2, element=np.float16)
     reference = Std(SHAPE, build_std_graph(SHAPE, weights, StandardProjections(weights)), rows=2)

@@ -43,10 +43,10 @@ class Zeros:
 class Built:
     """A graph with the type and shape of every value."""
 
-    def __init__(self, config: ModelConfig, dtype: ir.DataType) -> None:
+    def __init__(self, config: ModelConfig, dtype: ir.DataType, *, fused: bool) -> None:
         weights = LlamaWeights(config, Zeros())
         projections = StandardProjections(weights, dtype)
-        model = build_std_graph(config, weights, projections, dtype=dtype, capacity=CAPACITY)
+        model = build_std_graph(config, weights, projections, dtype=dtype, capacity=CAPACITY, fused=fused)
         self.model = ir.to_proto(model)
         graph = onnx.shape_inference.infer_shapes(self.model, check_type=True, strict_mode=True).graph
         self.nodes = graph.node
@@ -67,11 +67,16 @@ class Built:
         return onnx.TensorProto.DataType.Name(self.types[value])
 
 
-@pytest.fixture(scope="module", params=[(name, kind) for name in MODELS for kind in ("FLOAT", "FLOAT16")])
+WAYS = [(name, kind, fused) for name in MODELS for kind in ("FLOAT", "FLOAT16") for fused in (False, True)]
+
+
+@pytest.fixture(
+    scope="module", params=WAYS, ids=lambda way: f"{way[0]}-{way[1]}-{'node' if way[2] else 'products'}"
+)
 def built(request) -> Built:
-    name, kind = request.param
-    made = Built(MODELS[name], ir.DataType[kind])
-    made.kind = kind
+    name, kind, fused = request.param
+    made = Built(MODELS[name], ir.DataType[kind], fused=fused)
+    made.kind, made.fused = kind, fused
     return made
 
 
@@ -83,19 +88,22 @@ def test_the_graph_is_valid_onnx_of_an_opset_the_parser_takes(built):
 def test_every_operator_and_element_type_is_in_the_parsers_list(built):
     for node in built.nodes:
         assert node.op_type in TABLE["operators"]
-        assert built.type_name(node.input[0]) in TABLE["types"][node.op_type]
+        content = node.input[1] if node.op_type == "Where" else node.input[0]  # its first is the condition
+        assert built.type_name(content) in TABLE["types"][node.op_type]
     assert {built.type_name(node.output[0]) for node in built.of("Cast")} <= set(TABLE["types"]["Cast"])
 
 
 def test_attention_is_four_dimensional_without_past_present_or_lengths_under_one_shared_mask(built):
     nodes = built.of("Attention")
-    assert len(nodes) == 2
+    assert len(nodes) == (2 if built.fused else 0)
     for node in nodes:
         assert len(node.input) == 4 and len(node.output) == 1 and not node.attribute
         assert all(len(built.shapes[name]) == 4 for name in (*node.input, *node.output))
         assert built.shapes[node.input[0]][1:] == [4, "sequence", 16]
         assert built.shapes[node.input[1]][1:] == [2, CAPACITY, 16]
-    assert {node.input[3] for node in nodes} == {"mask"}
+    masked = built.of("Where")
+    assert len(masked) == (0 if built.fused else 2)
+    assert {node.input[3] for node in nodes} | {node.input[0] for node in masked} == {"mask"}
     assert built.type_name("mask") == "BOOL" and built.shapes["mask"][1::2] == [1, CAPACITY]
 
 
@@ -111,6 +119,20 @@ def test_the_caches_are_inputs_of_a_static_length_scattered_along_it_straight_in
         assert len(built.shapes[update]) == 4
         assert places == "write_indices"
         assert built.type_name(past) == built.type_name(update) == built.kind
+
+
+def test_written_out_attention_keeps_four_dimensions_and_scales_before_it_multiplies(built):
+    for node in built.of("Softmax"):
+        assert built.shapes[node.input[0]][1::2] == [4, CAPACITY]
+        assert built.type_name(node.input[0]) == built.kind
+    products = [node for node in built.of("MatMul") if node.name.endswith("attention.products")]
+    assert len(products) == (0 if built.fused else 2)
+    makers = {node.output[0]: node for node in built.nodes}
+    for node in products:
+        scaled = makers[makers[node.input[0]].input[0]]
+        assert (scaled.op_type, scaled.input[1]) == ("Mul", "attention.scale")
+        assert built.shapes[node.input[1]][1:] == [2, 16, CAPACITY]
+        assert len(built.shapes[node.output[0]]) == 4
 
 
 def test_the_rotation_takes_int64_positions_and_no_shape_is_computed(built):

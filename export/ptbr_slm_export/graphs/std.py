@@ -14,10 +14,14 @@ Rows are padded on the right; any row may hold a past, also where S > 1. Two thi
 write_indices + S <= T for every row, and caches without NaN even where they were never written, since what
 the mask hides is still multiplied by zero.
 
-TensorRT's limits shape it (reference: onnx-tensorrt docs/operators.md, TensorRT 10.15): T is a number, not a
-name; Attention is 4-D, without past, present or lengths, under one boolean mask that all layers share; no
-operator computes with shapes. In fp16 the stream, the norms and the logits stay fp32, with explicit casts: a
-strongly typed network has no other way, and TensorRT 11 knows no other network.
+TensorRT's limits shape it (onnx-tensorrt docs/operators.md, TensorRT 10.15): T is a number, not a name; one
+boolean mask is shared by all layers; no operator computes with shapes. In fp16 the stream, the norms and the
+logits stay fp32, with explicit casts: a strongly typed network has no other way, and TensorRT 11 knows no
+other network.
+
+Attention is written out as two products and a softmax unless `fused` is asked for. The parser makes of ONNX's
+Attention a layer that must find a fused kernel for the card, or the build fails; the attribute that lifts
+this, TRT_decomposable, ONNX Runtime refuses as no part of ONNX. Products can always be built.
 """
 
 from __future__ import annotations
@@ -31,6 +35,8 @@ from ptbr_slm_export.graphs.projections import Projections
 from ptbr_slm_export.graphs.weights import Floats, LlamaWeights
 
 OPSETS = {"": 24}
+_HIDDEN = -65504.0
+"""The score of what a token must not see: the lowest of fp16, which softmax turns into exactly 0."""
 
 
 def build_std_graph(
@@ -40,13 +46,15 @@ def build_std_graph(
     *,
     dtype: ir.DataType = FLOAT,
     capacity: int | None = None,
+    fused: bool = False,
 ) -> ir.Model:
     """The model of the module's docstring.
 
     projections: in `dtype` too, and of ONNX's own operators. capacity: tokens a row can hold; None is the
-    whole context.
+    whole context. fused: ONNX's Attention in place of products.
     """
-    return _StandardGraph(config, weights, projections, dtype, capacity or config.max_seq_len).build()
+    graph = _StandardGraph(config, weights, projections, dtype, capacity or config.max_seq_len, fused)
+    return graph.build()
 
 
 class _StandardGraph(LlamaGraph):
@@ -60,9 +68,10 @@ class _StandardGraph(LlamaGraph):
         projections: Projections,
         dtype: ir.DataType,
         capacity: int,
+        fused: bool,
     ) -> None:
         super().__init__(config, weights, projections, dtype)
-        self.capacity = capacity
+        self.capacity, self.fused = capacity, fused
 
     def _place(self, input_ids: ir.Value) -> ir.Value:
         """The inputs, and what all layers share: shapes, and the mask (B, 1, S, T), under which a token at
@@ -80,7 +89,21 @@ class _StandardGraph(LlamaGraph):
         axes = self._ints("mask.axes", 1, 3)
         own = writer.node("Unsqueeze", [self.position_ids, axes], "mask.positions")  # (B, 1, S, 1)
         self.mask = writer.node("LessOrEqual", [places, own], "mask")
+        if not self.fused:
+            self._shapes_of_products()
         return logits_index
+
+    def _shapes_of_products(self) -> None:
+        """Query heads that share a key head, G of them, are rows of one product: (B, H, S, .) read as
+        (B, K, G*S, .) and back, without moving anything.
+        """
+        heads, kv_heads, width = self.config.num_heads, self.config.num_kv_heads, self.config.head_dim
+        self.grouped_queries = self._ints("grouped.queries", 0, kv_heads, -1, width)
+        self.grouped_scores = self._ints("grouped.scores", 0, kv_heads, -1, self.capacity)
+        self.single_scores = self._ints("single.scores", 0, heads, -1, self.capacity)
+        self.single_mixed = self._ints("single.mixed", 0, heads, -1, width)
+        self.scale = self._floats("attention.scale", np.array([width**-0.5], dtype=np.float32))
+        self.hidden = self._floats("attention.hidden", np.array([_HIDDEN], dtype=np.float32))
 
     def _attention(self, layer: int, x: ir.Value) -> ir.Value:
         """Packed QKV, heads, rotation, cache, attention; x (B, S, C) -> (B, S, H*D)."""
@@ -94,11 +117,29 @@ class _StandardGraph(LlamaGraph):
         key = self._rotated(layer, key, "k_norm", self.key_heads)  # (B, K, S, D)
         value = self._heads(value, self.key_heads, prefix + "value")
         keys, values = self._cache(layer, "key", key), self._cache(layer, "value", value)  # (B, K, T, D)
-        mixed = writer.node(
-            "Attention", [query, keys, values, self.mask], prefix + "attention"
-        )  # (B, H, S, D), query heads shared out evenly over the key heads
+        attend = self._attention_node if self.fused else self._products
+        mixed = attend(layer, query, keys, values)  # (B, H, S, D)
         rows = writer.node("Transpose", [mixed], prefix + "attention.rows", attributes={"perm": [0, 2, 1, 3]})
         return writer.node("Reshape", [rows, self.joined_heads], prefix + "attention.joined")
+
+    def _attention_node(self, layer: int, query: ir.Value, keys: ir.Value, values: ir.Value) -> ir.Value:
+        """ONNX's own, 4-D: query heads are shared out evenly over the key heads."""
+        inputs = [query, keys, values, self.mask]
+        return self.writer.node("Attention", inputs, f"layers.{layer}.attention")
+
+    def _products(self, layer: int, query: ir.Value, keys: ir.Value, values: ir.Value) -> ir.Value:
+        """softmax(query keys^T / sqrt(D)) values; the queries are scaled first, lest fp16 overflow."""
+        node, name = self.writer.node, f"layers.{layer}.attention"
+        query = node("Mul", [query, self.scale], name + ".scaled")
+        query = node("Reshape", [query, self.grouped_queries], name + ".queries")  # (B, K, G*S, D)
+        turned = node("Transpose", [keys], name + ".keys", attributes={"perm": [0, 1, 3, 2]})  # (B, K, D, T)
+        scores = node("MatMul", [query, turned], name + ".products")  # (B, K, G*S, T)
+        scores = node("Reshape", [scores, self.single_scores], name + ".scores")  # (B, H, S, T)
+        scores = node("Where", [self.mask, scores, self.hidden], name + ".seen")
+        shares = node("Softmax", [scores], name + ".shares", attributes={"axis": -1})
+        shares = node("Reshape", [shares, self.grouped_scores], name + ".grouped")  # (B, K, G*S, T)
+        mixed = node("MatMul", [shares, values], name + ".mixed")  # (B, K, G*S, D)
+        return node("Reshape", [mixed, self.single_mixed], name)  # (B, H, S, D)
 
     def _rotated(self, layer: int, x: ir.Value, norm: str, heads: ir.Value) -> ir.Value:
         """x (B, S, heads * D) -> (B, heads, S, D), normalised where the model has qk_norm, and rotated."""
