@@ -2,40 +2,67 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import subprocess
 import sys
 import time
+import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from ptbr_slm.errors import SlmError
+from ptbr_slm.runtime.generation.text import TextStream
 from ptbr_slm.runtime.model import Model
 from ptbr_slm.runtime.sampling.sampler import Recipe
 from ptbr_slm.runtime.types import SamplingParams
+from ptbr_slm.tokenizer import Tokenizer
 
 pytest.importorskip("llguidance", reason="constrained output: pip install 'ptbr-slm[constrain]'")
 
 EOS = 1
 
 
-def written(tokenizer, seed, *, tokens=400, **asked) -> tuple[str, bool]:
-    """A text drawn from random logits, and whether its form was fulfilled."""
+def written(tokenizer, seed, *, tokens=400, streamed=False, **asked) -> tuple[str, bool]:
+    """A text drawn from random logits, and whether its form was fulfilled.
+
+    streamed: decoded as a continuation, whose first space is its own.
+    """
     sampler = Recipe(SamplingParams(**asked), tokenizer, [EOS]).sampler(seed, [0])
     random = np.random.default_rng(seed)
     ids: list[int] = []
-    for _ in range(tokens):
-        token = sampler.choose(random.normal(size=tokenizer.vocab_size).astype(np.float32) * 4)
-        if token == EOS:
-            return tokenizer.decode(ids), True
-        ids.append(token)
-        if sampler.finished:
-            return tokenizer.decode(ids), True
-    return tokenizer.decode(ids), False
+    done = False
+    while len(ids) < tokens and not done:
+        ids.append(sampler.choose(random.normal(size=tokenizer.vocab_size).astype(np.float32) * 4))
+        done = ids[-1] == EOS or sampler.finished
+    if not streamed:
+        return tokenizer.decode(ids), done
+    stream = TextStream(tokenizer, [])
+    return "".join(map(stream.push, ids)) + stream.finish(), done
+
+
+def sentencepiece(dialect) -> Tokenizer:
+    """A vocabulary of all bytes and a few words, in either way to write one (ptbr_slm/metaspace.py)."""
+    words = ["▁", "▁a", "a", "ç", "ão", "▁rio", "1", "2", "é", "▁▁", "io", "▁é"]
+    names = ["<unk>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *words]
+    inner = tokenizers.Tokenizer(
+        models.BPE({name: i for i, name in enumerate(names)}, [], unk_token="<unk>", byte_fallback=True)
+    )
+    if dialect == "metaspace":
+        inner.pre_tokenizer, inner.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    else:
+        inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+        inner.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)])
+    inner.add_special_tokens(["<unk>", "</s>"])
+    return Tokenizer(inner)
 
 
 def fits(schema, value) -> bool:
@@ -111,6 +138,22 @@ def test_a_digit_is_a_digit_that_brazilians_write(tokenizer):
         assert done and re.fullmatch(r"CEP: [0-9]{5}-[0-9]{3}/[0-9]", text)
 
 
+@pytest.mark.parametrize("dialect", ["llama", "metaspace"])
+def test_a_sentencepiece_vocabulary_keeps_the_form_too(dialect):
+    """Forced text begins without the space that such a tokenizer puts before a text."""
+    foreign = sentencepiece(dialect)
+    for seed in range(15):
+        text, done = written(foreign, seed, regex="(a rio|ção [0-9]{2}| é){2,4}", streamed=True)
+        assert done and re.fullmatch("(a rio|ção [0-9]{2}| é){2,4}", text)
+
+
+def test_the_example_of_the_guide_is_a_form_that_ends(tokenizer):
+    guide = Path(__file__).resolve().parents[2] / "docs" / "GERAR_TEXTO.md"
+    schema = re.findall(r"```json\n(.*?)```", guide.read_text(encoding="utf-8"), flags=re.DOTALL)[0]
+    text, done = written(tokenizer, 0, json_schema=schema)
+    assert done and set(json.loads(text)) == {"nome", "idade"}
+
+
 def test_the_end_of_text_may_come_only_where_the_form_is_complete(tokenizer):
     """EOS is the largest logit throughout."""
     sampler = Recipe(SamplingParams(temperature=0, regex="a{3,9}"), tokenizer, [EOS]).sampler(0, [])
@@ -151,6 +194,7 @@ def test_log_probabilities_of_a_forced_token_are_the_models_own(tokenizer):
     ("asked", "words"),
     [
         ({"regex": "(a"}, "unclosed group"),
+        ({"regex": "a\\"}, "barra invertida"),
         ({"regex": r"\1"}, "backreferences are not supported"),
         ({"regex": "(" * 4000 + ")" * 4000}, "nest"),
         ({"regex": "a" * 20_001}, "o máximo é 20000"),
@@ -235,6 +279,14 @@ def test_a_form_that_outgrows_its_limits_ends_only_its_own_text(export_folder):
         with pytest.raises(SlmError, match="Too many items"):
             model.generate("O rio", json_schema={**schema, "$ref": "#/$defs/n"})
         assert len(model.generate_detailed("O rio", max_new_tokens=3).tokens) == 3
+
+
+def test_a_closed_model_s_vocabulary_is_not_kept(texts):
+    tokenizer = Tokenizer.train(texts, 300)
+    view, alive = Recipe(SamplingParams(regex="ação"), tokenizer, [EOS]), weakref.ref(tokenizer)
+    del tokenizer, view
+    gc.collect()
+    assert alive() is None
 
 
 def test_without_llguidance_the_error_says_what_to_install(tokenizer, monkeypatch):

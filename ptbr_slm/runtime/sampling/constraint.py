@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from threading import Lock
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from ptbr_slm.errors import SlmError, missing_extra
 from ptbr_slm.runtime.sampling.params import SamplingParams
 from ptbr_slm.runtime.sampling.selection import Ids
+from ptbr_slm.runtime.sampling.vocabulary import view_of
 from ptbr_slm.tokenizer import Tokenizer
 
 _MOST_CHARACTERS = {"json_schema": 200_000, "regex": 20_000}
@@ -32,11 +31,6 @@ _DEEPEST = 64
 _LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """One way to write JSON, Python's own: a small model that may choose spaces writes them without end. A schema
 may say otherwise with "x-guidance"."""
-
-_vocabularies: WeakKeyDictionary[Tokenizer, dict[tuple[int, ...], Any]] = WeakKeyDictionary()
-"""llguidance's view of a tokenizer and its end tokens: 0.1 s to build for 32,000 tokens, so built once."""
-
-_lock = Lock()
 
 
 class Constraint:
@@ -99,10 +93,14 @@ def build_constraint(
     ends = tuple(sorted({token for token in end_ids if token < tokenizer.vocab_size}))
     # llguidance needs an end token: a model that has none gets one that it cannot choose.
     stand_in = None if ends else min(tokenizer.special_ids, default=0)
-    vocabulary = _vocabulary(tokenizer, ends if stand_in is None else (stand_in,), subject)
+    vocabulary = view_of(tokenizer, ends if stand_in is None else (stand_in,))
+    if vocabulary is None:
+        raise _refused(subject, "o tokenizador deste modelo não diz os bytes de cada token")
     try:
         if params.regex is not None:
             _check_size(params.regex, subject)
+            if (len(params.regex) - len(params.regex.rstrip("\\"))) % 2:  # regex_to_lark would drop it
+                raise _refused(subject, "termina com uma barra invertida sozinha")
             # \d is 0 to 9: a CEP in Bengali digits is nobody's wish. \w has all letters, accents included.
             grammar = LLMatcher.grammar_from_lark(f"start: /{regex_to_lark(params.regex, 'd')}/")
         else:
@@ -127,13 +125,18 @@ def _schema_text(schema: Any) -> str:
         raise _refused("json_schema", f"não é JSON ({error})") from None
     if not isinstance(value, dict):
         raise _refused("json_schema", "um esquema é um objeto, entre chaves")
-    depth = deepest = 0
-    for char in text:
-        depth += (char in "[{") - (char in "]}")
-        deepest = max(deepest, depth)
-    if deepest > _DEEPEST:
+    if _depth(value) > _DEEPEST:
         raise _refused("json_schema", f"mais de {_DEEPEST} níveis de chaves e colchetes")
     return text
+
+
+def _depth(value: Any) -> int:
+    """Levels of objects and lists within each other, counted without calling itself."""
+    depth, level = 0, [value]
+    while level := [item for item in level if isinstance(item, dict | list)]:
+        depth += 1
+        level = [inner for item in level for inner in (item.values() if isinstance(item, dict) else item)]
+    return depth
 
 
 def _check_size(text: str, subject: str) -> None:
@@ -143,23 +146,6 @@ def _check_size(text: str, subject: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError:
         raise _refused(subject, "tem caracteres que não são Unicode válido") from None
-
-
-def _vocabulary(tokenizer: Tokenizer, end_ids: tuple[int, ...], subject: str) -> Any:
-    from llguidance import LLTokenizer
-
-    with _lock:
-        known = _vocabularies.setdefault(tokenizer, {})
-        if end_ids not in known:
-            try:
-                known[end_ids] = LLTokenizer(
-                    tokenizer.to_json(), n_vocab=tokenizer.vocab_size, eos_token=list(end_ids)
-                )
-            except BaseException as error:  # pyo3's PanicException is no Exception
-                if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
-                    raise
-                raise _refused(subject, f"o tokenizador deste modelo não serve ({error})") from error
-        return known[end_ids]
 
 
 def _refused(subject: str, reason: str) -> SlmError:
