@@ -9,7 +9,8 @@ from __future__ import annotations
 import codecs
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tokenizers.decoders import DecodeStream
 from ptbr_slm import metaspace
 from ptbr_slm.errors import SlmError, os_errors
 from ptbr_slm.storage.atomic import write_text
+from ptbr_slm.tokenizer_rules import unfit_rule
 
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
 CHAT_TOKENS = ["<|im_start|>", "<|im_end|>"]
@@ -109,7 +111,11 @@ class Tokenizer:
         with os_errors(file):
             raw = file.read_bytes()
         try:
-            return cls(_Tokenizer.from_str(raw.decode("utf-8")))
+            inner = _Tokenizer.from_str(raw.decode("utf-8"))
+            fault = unfit_rule(inner, LLAMA_BPE_SPLIT)
+            if fault:
+                raise ValueError(fault)
+            return cls(inner)
         except BaseException as error:  # a bad regex is a Rust panic: pyo3's PanicException is no Exception
             if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
                 raise
@@ -164,34 +170,23 @@ class Tokenizer:
 
         Raises E_PROMPT for text that is not valid Unicode (lone surrogates).
         """
-        try:
+        with _library_errors():
             return list(self._inner.encode(text, add_special_tokens=special).ids)
-        except BaseException as error:
-            known = _encoding_error(error)
-            if known is None:
-                raise
-            raise known from error
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without special tokens, over all cores."""
-        try:
+        with _library_errors():
             return [e.ids for e in self._inner.encode_batch_fast(list(texts), add_special_tokens=False)]
-        except BaseException as error:
-            known = _encoding_error(error)
-            if known is None:
-                raise
-            raise known from error
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`; special tokens are left out, bytes that are not UTF-8 become U+FFFD."""
-        return str(self._inner.decode(list(ids), skip_special_tokens=True))
+        with _library_errors():
+            return str(self._inner.decode(list(ids), skip_special_tokens=True))
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """Readable pieces, one an id: the text of each token alone, or a special token's name."""
         special = self.special_ids
-        return [
-            str(self._inner.id_to_token(i)) if i in special else str(self._inner.decode([i])) for i in ids
-        ]
+        return [str(self._inner.id_to_token(i)) if i in special else self.decode([i]) for i in ids]
 
     @cached_property
     def special_ids(self) -> frozenset[int]:
@@ -327,7 +322,8 @@ class StreamDecoder:
         if self._foreign is None:
             return self._stripped(self._utf8.decode(self._tokenizer.token_bytes(token)))
         self._ids.append(token)
-        text = self._foreign.step(self._tokenizer._inner, token) or ""
+        with _library_errors():
+            text = self._foreign.step(self._tokenizer._inner, token) or ""
         self._emitted += len(text)
         return str(text)
 
@@ -372,7 +368,19 @@ def _byte_alphabet() -> list[str]:
 _BYTE_OF = {char: byte for byte, char in enumerate(_byte_alphabet())}
 
 
-def _encoding_error(error: BaseException) -> SlmError | None:
+@contextmanager
+def _library_errors() -> Iterator[None]:
+    """What the tokenizers library raises, panics included, as a `SlmError`."""
+    try:
+        yield
+    except BaseException as error:
+        known = _known_error(error)
+        if known is None:
+            raise
+        raise known from error
+
+
+def _known_error(error: BaseException) -> SlmError | None:
     """The error to give for one of the tokenizers library; None for what is not of its making."""
     if isinstance(error, TypeError | UnicodeEncodeError):
         return SlmError(

@@ -72,6 +72,18 @@ def read_manifest(folder: Path, *, code: str = "E_MANIFEST", hashes: bool = True
     return Manifest(kind=body["kind"], files=body["files"], extra=extra)
 
 
+def check_regular_files(folder: Path, code: str) -> None:
+    """Refuse a folder with anything but files and folders in it: reading a FIFO or device would never end."""
+    with os_errors(folder):
+        odd = [
+            path
+            for path in sorted(folder.iterdir())
+            if path.exists() and not (path.is_file() or path.is_dir())
+        ]
+    if odd:
+        raise SlmError(code, f"{odd[0].name} não é um arquivo comum.", where=odd[0], hint=_REDO)
+
+
 def _parse(path: Path, code: str) -> dict[str, Any]:
     with os_errors(path):
         raw = path.read_bytes()

@@ -22,7 +22,7 @@ from ptbr_slm.config import ModelConfig, token_ids
 from ptbr_slm.errors import SlmError, os_errors
 from ptbr_slm.storage.atomic import write_json
 from ptbr_slm.storage.manifest import NAME as MANIFEST
-from ptbr_slm.storage.manifest import read_manifest, write_manifest
+from ptbr_slm.storage.manifest import check_regular_files, read_manifest, write_manifest
 from ptbr_slm.tokenizer import Tokenizer
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -83,6 +83,8 @@ def check_model_folder(folder: Path, *, code: str = "E_MODEL_INVALID") -> None:
         )
     if not folder.exists():
         raise SlmError("E_NOT_FOUND", "a pasta do modelo não existe.", where=folder, hint=_NOT_A_MODEL)
+    if folder.is_dir():
+        check_regular_files(folder, code)
     if (folder / MANIFEST).exists():
         read_manifest(folder, code=code)
     if not (folder / "config.json").is_file():

@@ -11,7 +11,7 @@ from typing import Any
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.onnx.graph_file import check_graph_file
 from ptbr_slm.storage.manifest import NAME as MANIFEST
-from ptbr_slm.storage.manifest import Manifest, read_manifest, sha256_file
+from ptbr_slm.storage.manifest import Manifest, check_regular_files, read_manifest, sha256_file
 
 GRAPH = "model.onnx"
 _HINT = "Use uma cópia íntegra do export, ou exporte de novo:  ptbr-slm export MODELO -o PASTA"
@@ -23,6 +23,7 @@ class ExportFolder:
     def __init__(self, path: Path) -> None:
         """Raises E_MANIFEST, E_SCHEMA or E_MODEL_INVALID."""
         self.path = path
+        check_regular_files(path, "E_MANIFEST")
         if not (path / MANIFEST).exists():
             raise SlmError("E_MANIFEST", "falta o manifest.json do export.", where=path, hint=_HINT)
         self.manifest = read_manifest(path, hashes=False)

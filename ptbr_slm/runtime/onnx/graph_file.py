@@ -15,7 +15,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from ptbr_slm.errors import SlmError, os_errors
 
 _CHILDREN = {
-    "model": {7: "graph", 25: "function"},
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
     "function": {7: "node"},
     "node": {5: "attribute"},
@@ -89,6 +90,8 @@ def _walk(content: memoryview, message: str, depth: int) -> Iterator[ExternalTen
     if message == "tensor":
         pairs = [dict(_fields(value)) for number, value in _fields(content) if number == _EXTERNAL_DATA]
         entries = {_text(pair.get(1)): _text(pair.get(2)) for pair in pairs}
+        if len(entries) != len(pairs):
+            raise ValueError("um tensor diz duas vezes onde está")  # which one counts is the reader's choice
         if entries:
             length = int(entries["length"]) if "length" in entries else None
             name = next((_text(value) for number, value in _fields(content) if number == _NAME), "")

@@ -75,7 +75,11 @@ def check_signature(session: Any, config: ModelConfig, signature: Signature, gra
             names = sorted(
                 name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name)
             )
-            raise _foreign(f"entradas ou saídas diferentes: {', '.join(names[:4])}", graph)
+            told = "; ".join(
+                f"{name}: esperado {expected.get(name, 'nenhum')}, achado {actual.get(name, 'nenhum')}"
+                for name in names[:3]
+            )
+            raise _foreign(f"entradas ou saídas diferentes: {told}", graph)
     for value in session.get_inputs():
         shape = [size if isinstance(size, int) else None for size in value.shape]
         if value.name.startswith("past_") and shape not in caches:
