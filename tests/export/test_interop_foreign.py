@@ -34,10 +34,10 @@ SAMPLES = [
 ]
 
 
-def compare_logits(folder, tokens: int = 100) -> None:
-    """Ours in PyTorch and the fp32 export against transformers, over a text of `tokens` random ids."""
-    theirs = transformers.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    ids = np.random.default_rng(2).integers(3, theirs.config.vocab_size, tokens).tolist()
+def compare_logits(folder, kind=transformers.LlamaForCausalLM) -> None:
+    """Ours in PyTorch and the fp32 export against transformers, over a text of random ids."""
+    theirs = kind.from_pretrained(folder, dtype=torch.float32).eval()
+    ids = np.random.default_rng(2).integers(3, theirs.config.vocab_size, 100).tolist()
     with torch.no_grad():
         wanted = theirs(torch.tensor([ids])).logits[0].numpy()
     export = folder.parent / "export"
@@ -61,6 +61,31 @@ def test_a_folder_of_transformers_gives_its_logits(make_foreign, sentencepiece, 
     folder = make_foreign(sentencepiece(), **changes)
     assert ("shards" in changes) == (folder / "model.safetensors.index.json").exists()
     compare_logits(folder)
+
+
+def test_a_qwen3_of_transformers_gives_its_logits(sentencepiece, tmp_path):
+    torch.manual_seed(5)
+    config = transformers.Qwen3Config(
+        vocab_size=500, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        head_dim=32, intermediate_size=96, max_position_embeddings=128, initializer_range=0.12,
+    )  # fmt: skip
+    model = transformers.Qwen3ForCausalLM(config)
+    for name, parameter in model.named_parameters():
+        if "norm" in name:
+            torch.nn.init.uniform_(parameter, 0.5, 1.5)
+    model.save_pretrained(tmp_path / "modelo")
+    sentencepiece().save(tmp_path / "modelo" / "tokenizer.json")
+    compare_logits(tmp_path / "modelo", transformers.Qwen3ForCausalLM)
+
+
+def test_a_folder_of_links_opens_as_the_hugging_face_cache_has_it(make_foreign, sentencepiece, tmp_path):
+    folder = make_foreign(sentencepiece(), shards="60KB")
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "snapshot").mkdir()
+    for number, file in enumerate(sorted(folder.iterdir())):
+        blob = file.rename(tmp_path / "blobs" / f"{number:040x}")
+        (tmp_path / "snapshot" / file.name).symlink_to(blob)
+    compare_logits(tmp_path / "snapshot")
 
 
 @pytest.mark.parametrize("kind", ["linear", "llama3"])
