@@ -21,6 +21,7 @@ from ptbr_slm.runtime.onnx.engine_cache import EngineKey, cache_root, model_sha2
 from ptbr_slm.runtime.onnx.profiles import DECODE, PREFILL, digest
 from ptbr_slm.runtime.onnx.session import new_session
 from ptbr_slm.runtime.onnx.tensorrt_libraries import install_hint, open_libraries
+from ptbr_slm.runtime.sampling.draws import GREEDY
 from ptbr_slm.runtime.slots import PREFILL_CHUNK
 from ptbr_slm.storage.model_folder import read_config
 from ptbr_slm.system import Gpu
@@ -333,6 +334,26 @@ def test_the_whole_way_over_two_sessions_and_device_memory_gives_pytorchs_logits
             if row == 0:
                 ours = scores
         np.testing.assert_allclose(np.stack(ours), np.stack(scores), **CLOSE)
+    finally:
+        engine.close()
+
+
+def test_tokens_are_chosen_in_the_cards_memory_for_all_parts_of_a_large_batch(
+    folder, pretended, torch_engine, ids
+):
+    engine = OnnxEngine(folder)
+    try:
+        rows = list(range(18))
+        for chosen in (engine, torch_engine):
+            chosen.reset(18, chosen.config.max_seq_len)
+            for row in rows:
+                chosen.prefill(row, ids[row : 2 * row + 1])
+        assert engine.draws_tokens
+        fed = ids[100:118]
+        for _ in range(4):
+            drawn = engine.decode_drawn(rows, fed, [GREEDY] * 18)
+            fed = [int(logits.argmax()) for logits in torch_engine.decode(rows, fed)]
+            assert list(drawn) == fed
     finally:
         engine.close()
 

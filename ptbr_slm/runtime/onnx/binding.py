@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ptbr_slm.runtime.onnx.device_memory import DeviceArray, DeviceMirror
 from ptbr_slm.runtime.onnx.kv_cache import KVCaches
-from ptbr_slm.runtime.onnx.memory import Mirror
+from ptbr_slm.runtime.onnx.memory import Mirror, Result
 from ptbr_slm.runtime.onnx.opened import Opened
 from ptbr_slm.runtime.sampling.draws import Draw
 from ptbr_slm.runtime.types import Floats
@@ -48,7 +48,44 @@ class Binding:
         self._io.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
 
 
-class DecodeBinding(Binding):
+class Step:
+    """What the decode bindings of all flavours share: the ids that they feed, the logits that they leave in
+    the session's memory, and tokens drawn there.
+    """
+
+    ids: npt.NDArray[np.int64]
+    """(count, 1)."""
+    logits: Result
+    _ids: Mirror
+    _known: Array | None = None
+    """The ids that the device's sampler has left where they are read."""
+
+    def step(self) -> None:
+        """Feed `ids`, leaving the logits where the session wrote them. Advances the lengths."""
+        raise NotImplementedError
+
+    def run(self) -> Floats:
+        """As `step`, with the (count, V) logits, which the next run may overwrite."""
+        self.step()
+        logits: Floats = self.logits.read()[:, 0]
+        return logits
+
+    def run_drawn(self, sampler: DeviceSampler, draws: Sequence[Draw]) -> tuple[list[int], list[bool]]:
+        """As `run`, with a token for each row by its draw, and whether it counts (see `DeviceSampler`)."""
+        assert isinstance(self._ids, DeviceMirror) and isinstance(self.logits, DeviceArray)
+        self.step()
+        tokens, complete = sampler.choose(self.logits, self._ids.copy, draws)
+        self._known = np.array(tokens, dtype=np.int64)[:, None]
+        return tokens, complete
+
+    def _upload_ids(self) -> None:
+        """Unless the session sees them already."""
+        if self._known is None or not np.array_equal(self._known, self.ids):
+            self._ids.upload()
+        self._known = None
+
+
+class DecodeBinding(Binding, Step):
     """One token for each of `count` rows."""
 
     def __init__(self, opened: Opened, caches: KVCaches, first: int, count: int, vocab_size: int) -> None:
@@ -62,7 +99,6 @@ class DecodeBinding(Binding):
         self._fixed = opened.captures
         self._options, self._graph = opened.captured_run()
         self._input("total_sequence_length", self._total)  # GroupQueryAttention reads it on the host
-        self._known: Array | None = None  # the ids that the device's sampler has left where they are read
         self._ids = self._mirrored("input_ids", self.ids)
         self._seqlens = self._mirrored("seqlens_k", self.lengths)
         self._index_mirror = self._mirrored("logits_index", self._index)
@@ -72,35 +108,15 @@ class DecodeBinding(Binding):
             "logits", self._memory.device, 0, np.float32, (count, 1, vocab_size), self.logits.pointer
         )
 
-    def run(self) -> Floats:
-        """Feed `ids`; (count, V) logits, which the next run may overwrite. Advances the lengths."""
-        self.step()
-        logits: Floats = self.logits.read()[:, 0]
-        return logits
-
     def step(self) -> None:
-        """As `run`, leaving the logits where the session wrote them."""
+        """See `Step.step`."""
         if not self._fixed:
             self._total[...] = self.lengths.max() + 1
         if not self._memory.shared:
-            self._upload()
+            self._seqlens.upload()
+            self._upload_ids()
         self._session.run_with_iobinding(self._io, self._options)
         self.lengths += 1
-
-    def run_drawn(self, sampler: DeviceSampler, draws: Sequence[Draw]) -> tuple[list[int], list[bool]]:
-        """As `run`, with a token for each row by its draw, and whether it counts (see `DeviceSampler`)."""
-        assert isinstance(self._ids, DeviceMirror) and isinstance(self.logits, DeviceArray)
-        self.step()
-        tokens, complete = sampler.choose(self.logits, self._ids.copy, draws)
-        self._known = np.array(tokens, dtype=np.int64)[:, None]
-        return tokens, complete
-
-    def _upload(self) -> None:
-        """The small inputs that have changed."""
-        self._seqlens.upload()
-        if self._known is None or not np.array_equal(self._known, self.ids):
-            self._ids.upload()
-        self._known = None
 
     def release(self) -> None:
         """Forget what the provider captured of this binding."""

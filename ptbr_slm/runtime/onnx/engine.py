@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime.onnx.binding import DecodeBinding
+from ptbr_slm.runtime.onnx.binding import Step
 from ptbr_slm.runtime.onnx.devices import Request, choose_place, open_session
 from ptbr_slm.runtime.onnx.flavours import Decode, Prefill, flavour_of
 from ptbr_slm.runtime.onnx.folder import ExportFolder
@@ -161,7 +161,7 @@ class OnnxEngine:
         binding, order = self._fed(rows, tokens)
         sampler = self._sampler
         ours = [draw is not None and sampler is not None and sampler.suits(draw) for draw in draws]
-        if sampler is None or not isinstance(binding, DecodeBinding) or not any(ours):
+        if sampler is None or not isinstance(binding, Step) or not any(ours):
             with _run_errors():
                 return list(binding.run()[order])
         placed = [draws[row] or GREEDY for row in np.argsort(order)]  # in the order of the binding's rows
@@ -205,6 +205,7 @@ class OnnxEngine:
             "file_bytes": self._export.file_bytes,
             "bits_per_byte": facts.get("bits_per_byte"),
             "target": facts.get("target", "cpu"),
+            **_card(self.device),
             **self._session.facts,
         }
 
@@ -294,6 +295,15 @@ class OnnxEngine:
         self._decodes = {}
         self._plans: dict[tuple[int, ...], tuple[Decode, npt.NDArray[np.intp]]] = {}
         self._bound_allocation, self._planned_version = self._caches.allocation, self._caches.version
+
+
+def _card(device: str) -> dict[str, str | None]:
+    """The name of the GPU that is used, where one is."""
+    if device != "cuda":
+        return {}
+    from ptbr_slm.runtime.onnx.cuda import card_name
+
+    return {"device_name": card_name()}
 
 
 def _device_sampler(memory: Memory, config: ModelConfig, tokenizer: Tokenizer) -> DeviceSampler | None:

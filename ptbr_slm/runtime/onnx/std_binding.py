@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ptbr_slm.runtime.onnx.binding import Binding
+from ptbr_slm.runtime.onnx.binding import Binding, Step
 from ptbr_slm.runtime.onnx.kv_cache import KVCaches
 from ptbr_slm.runtime.onnx.opened import Opened
 from ptbr_slm.runtime.types import Floats
@@ -18,7 +18,7 @@ from ptbr_slm.runtime.types import Floats
 _INT64_BYTES = 8
 
 
-class StdDecodeBinding:
+class StdDecodeBinding(Step):
     """One token for each of `count` rows."""
 
     def __init__(self, opened: Opened, caches: KVCaches, first: int, count: int, vocab_size: int) -> None:
@@ -27,7 +27,7 @@ class StdDecodeBinding:
         self.lengths = caches.lengths[first : first + count]
         # A new token's position is where it is written: one array, read as (count, 1) and as (count,).
         self._positions = np.zeros((count, 1), dtype=np.int64)
-        self._ids_mirror, self._positions_mirror = memory.mirror(self.ids), memory.mirror(self._positions)
+        self._ids, self._positions_mirror = memory.mirror(self.ids), memory.mirror(self._positions)
         self._index = np.zeros((count, 1), dtype=np.int64)
         self._index_mirror = memory.mirror(self._index)
         self._index_mirror.upload()
@@ -38,17 +38,11 @@ class StdDecodeBinding:
             for start in range(0, count, size)
         ]
 
-    def run(self) -> Floats:
-        """Feed `ids`; (count, V) logits, which the next run may overwrite. Advances the lengths."""
-        self.step()
-        logits: Floats = self.logits.read()[:, 0]
-        return logits
-
     def step(self) -> None:
-        """As `run`, leaving the logits where the session wrote them."""
+        """See `Step.step`."""
         self._positions[:, 0] = self.lengths
-        self._ids_mirror.upload()
         self._positions_mirror.upload()
+        self._upload_ids()
         for part in self._parts:
             part.step()
         self.lengths += 1
@@ -64,7 +58,7 @@ class StdDecodeBinding:
         """Rows `start` to `start + rows` of the batch, which lies at the places from `first` on."""
         part = _DecodePart(opened, caches, first + start, rows)
         skipped = start * _INT64_BYTES
-        part.read("input_ids", (rows, 1), self._ids_mirror.pointer + skipped)
+        part.read("input_ids", (rows, 1), self._ids.pointer + skipped)
         part.read("position_ids", (rows, 1), self._positions_mirror.pointer + skipped)
         part.read("write_indices", (rows,), self._positions_mirror.pointer + skipped)
         part.read("logits_index", (rows, 1), self._index_mirror.pointer + skipped)
