@@ -129,14 +129,15 @@ class LlamaCpp:
 
 
 class Genai:
-    """onnxruntime-genai on the folder of `export --target genai`; prompts three at a time, padded right."""
+    """onnxruntime-genai on the folder of `export --target genai`; prompts `batch` at a time, padded right."""
 
     name = "onnxruntime-genai"
 
-    def __init__(self, folder: Path, out: Path, precision: str) -> None:
+    def __init__(self, folder: Path, out: Path, precision: str, batch: int) -> None:
         import onnxruntime_genai as genai
 
-        self._genai, self.precision, target = genai, precision, out / f"genai-{precision}"
+        self._genai, self._batch, target = genai, batch, out / f"genai-{precision}"
+        self.precision = f"{precision}, " + ("one at a time" if batch == 1 else f"batches of {batch}")
         export_model(folder, target, target="genai", precision=precision, verify=False)
         self.reference = out / precision
         export_model(folder, self.reference, target="cpu", precision=precision, verify=False)
@@ -155,8 +156,8 @@ class Genai:
     def greedy(self, prompts: Sequence[Sequence[int]], count: int) -> list[list[int]]:
         """See `Tool.greedy`."""
         found: list[list[int]] = []
-        for start in range(0, len(prompts), 3):
-            rows = prompts[start : start + 3]
+        for start in range(0, len(prompts), self._batch):
+            rows = prompts[start : start + self._batch]
             generator = self._generator(rows, count)
             tokens: list[list[int]] = [[] for _ in rows]
             for _ in range(count):
@@ -233,7 +234,8 @@ def _tools(folder: Path, out: Path) -> Iterator[Tool]:
     for precision in PRECISIONS:
         yield LlamaCpp(folder, out, precision)
     for precision in ("fp32", "int8", "int4"):
-        yield Genai(folder, out, precision)
+        for batch in (1, 3):
+            yield Genai(folder, out, precision, batch)
 
 
 def _prompts(tokenizer: Tokenizer, ids: Sequence[Sequence[int]], count: int) -> list[list[int]]:
