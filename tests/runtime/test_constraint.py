@@ -264,6 +264,16 @@ def test_every_text_of_a_batch_with_completions_and_guesses_keeps_the_form(expor
     assert details.finish_reason == "length" and re.fullmatch("[0-9]{4,29}", details.text)
 
 
+@pytest.mark.parametrize("sampling", [{"temperature": 0}, {"temperature": 0.9, "seed": 3}])
+def test_what_a_form_forces_is_drafted_and_every_draft_is_right(export_folder, sampling):
+    asked = {"regex": "(Era uma vez|Havia outrora) um (rei|rio) no sertão [0-9]", **sampling}
+    with Model(export_folder) as model:
+        plain = model.generate_detailed("O rio", **asked)
+        drafted = model.generate_detailed("O rio", lookahead=8, **asked)
+    assert drafted.text == plain.text
+    assert 4 <= drafted.accepted == drafted.drafted < len(drafted.tokens)
+
+
 def test_a_fulfilled_form_ends_with_eos_and_streams_whole(export_folder):
     with Model(export_folder) as model:
         chunks = list(model.stream("O rio", regex="a{5}ç", max_new_tokens=30))

@@ -86,6 +86,8 @@ class Row:
         self._vocab_size = engine.tokenizer.vocab_size
         self._sampler = recipe.sampler(seed, prompt.ids)
         self._drafter = Drafter(self.ids, params.lookahead) if params.lookahead else None
+        self._guessed = False
+        """Whether the last draft was the drafter's, not what a constraint forces."""
         self._stream = TextStream(engine.tokenizer, params.stop)
         self._ends = frozenset(engine.config.eos_token_ids)
         self._room = engine.config.max_seq_len
@@ -141,11 +143,13 @@ class Row:
         if self._drafter is None:
             return []
         room = min(self.params.max_new_tokens - self.generated - 1, self._room - len(self.ids) - 1)
-        return self._drafter.draft(room)
+        forced = self._sampler.forced()[: max(0, min(room, self.params.lookahead))]
+        self._guessed = not forced
+        return forced or self._drafter.draft(room)
 
     def learn(self, drafted: int, accepted: int) -> None:
         """How a guess came out: the next one follows from it."""
-        if self._drafter is not None:
+        if self._drafter is not None and self._guessed:
             self._drafter.learn(drafted, accepted)
 
     @property

@@ -61,6 +61,10 @@ class Constraint:
             raise _refused(self._subject, "nenhum token do vocabulário pode continuar o texto")
         return ids
 
+    def forced(self) -> list[int]:
+        """Ids that must come next, as far as the form leaves no choice; empty where it leaves one."""
+        return [int(token) for token in self._matcher.compute_ff_tokens()]
+
     def accept(self, token: int) -> None:
         """Go on with `token`, one of those allowed."""
         self._matcher.consume_token(token)

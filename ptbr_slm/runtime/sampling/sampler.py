@@ -66,6 +66,10 @@ class Sampler:
         """Whether a constraint is fulfilled and allows no further token."""
         return self._constraint is not None and self._constraint.finished
 
+    def forced(self) -> list[int]:
+        """Ids that a constraint leaves no choice about, next in the text: drafts that are always right."""
+        return [] if self._constraint is None else self._constraint.forced()
+
     def draw(self) -> Draw | None:
         """What an engine needs to make the next choice; None where it takes more than the logits and a draw.
 
