@@ -10,6 +10,7 @@ import pytest
 from ptbr_slm_export import export_model
 
 from ptbr_slm.errors import SlmError
+from ptbr_slm.runtime import model
 from ptbr_slm.runtime.onnx.engine import OnnxEngine
 from ptbr_slm.runtime.onnx.opened import Opened
 from ptbr_slm.runtime.onnx.profiles import DECODE
@@ -94,6 +95,24 @@ def test_a_batch_larger_than_a_call_may_be_is_run_in_parts_with_the_same_answers
     whole = decoded(5)
     for most in (1, 2, 4, 8):
         np.testing.assert_allclose(decoded(most), whole, **CLOSE)
+
+
+def test_every_way_of_generating_gives_the_texts_of_the_gqa_export(folders, export_folder, monkeypatch):
+    """A ragged batch, sampling, prompt lookup, and a prompt whose beginning is in a slot already."""
+    opened = {folders["fp32"]: lambda path: OnnxEngine(path, oracle=True), export_folder: OnnxEngine}
+    monkeypatch.setattr(model, "open_engine", lambda path, device: opened[path](path))
+    texts = []
+    for path in opened:
+        with model.Model(path) as chosen:
+            texts.append(
+                [
+                    chosen.generate(["O rio", "Era uma vez uma menina que lia", "A"], temperature=0.0),
+                    chosen.generate(["O rio", "Era uma vez"], seed=3, max_new_tokens=40),
+                    chosen.generate("O rio corre para o mar", temperature=0.0, lookahead=4),
+                    chosen.generate("O rio corre para o mar e", temperature=0.0),
+                ]
+            )
+    assert texts[0] == texts[1]
 
 
 def test_fp16_caches_stay_fp16_and_its_texts_are_close(folders, torch_engine, ids):
