@@ -50,6 +50,12 @@ class Call:
             row.abandoned = True
         self._scheduler.collect()
 
+    def __enter__(self) -> Call:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def has_news(self) -> bool:
         """Whether `take` would answer."""
         return bool(self.ready) or self.error is not None or self.over
@@ -129,6 +135,7 @@ class Scheduler:
             try:
                 if not self._stepper and not self._closed:
                     self._batch.sweep()
+                self._tell()
             finally:
                 self._lock.release()
 
@@ -202,10 +209,14 @@ class Scheduler:
     def _stop_stepping(self) -> None:
         """Wake those who have news, and someone for the next step. Holds the lock."""
         self._stepper = 0
+        self._tell()
+        self._pass_on()
+
+    def _tell(self) -> None:
+        """Wake those who have news. Holds the lock."""
         for call in self._blocked:
             if call.has_news():
                 call.wakeup.notify_all()
-        self._pass_on()
 
     def _pass_on(self) -> None:
         """See that someone who waits runs the next step. Holds the lock."""

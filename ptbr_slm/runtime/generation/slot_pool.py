@@ -17,8 +17,8 @@ from ptbr_slm.runtime.generation.row import Prompt, Row
 from ptbr_slm.runtime.slots import bucket
 from ptbr_slm.runtime.types import Engine
 
-KEEP_BYTES = 256 << 20
-"""Slots of texts that are over are kept while all buffers stay within this: 13,000 tokens of an 85m."""
+KEEP_BYTES = 128 << 20
+"""What the slots of texts that are over may take: 24 of 256 tokens of an 85m in fp32, 3 of 2,048."""
 
 GRAIN = 16
 """Tokens: a multiple of the rows that any of the quantised kernels takes at once (2 on AVX-512)."""
@@ -35,6 +35,8 @@ class SlotPool:
         self._grain = 1 if engine.precision == "fp32" else GRAIN
         self._context = config.max_seq_len
         self._token_bytes = 2 * config.num_layers * config.kv_size * 4
+        # An engine starts with one slot: its bytes are the least that any will take.
+        self._least_bytes = int(getattr(engine, "kv_bytes", 0))
         self._kept = PrefixCache()
         self._peak = 0
 
@@ -80,10 +82,11 @@ class SlotPool:
 
     def settle(self, placed: Sequence[Row], *, idle: bool) -> None:
         """Give up kept slots that are too many or too large."""
-        self._peak = max(self._peak, self._bytes(placed))
-        if idle and self._peak > self._keep_bytes:  # the engine shrinks its buffers once no slot is open
+        slot_bytes = self._slot_bytes(placed)
+        self._peak = max(self._peak, (len(placed) + len(self._kept)) * slot_bytes)
+        if idle and self._peak > 2 * self._keep_bytes:  # its buffers shrink once no slot is open
             self.clear()
-        while len(self._kept) > self._limit or (self._kept and self._bytes(placed) > self._keep_bytes):
+        while len(self._kept) > min(self._limit, self._keep_bytes // slot_bytes):
             self._drop(self._kept.oldest())
         if not placed and not self._kept:
             self._peak = 0
@@ -121,12 +124,13 @@ class SlotPool:
         """The longest beginning that is in a slot already, or an empty slot."""
         source, length = (None, 0) if row.scores_prompt else self._longest(row, placed)
         if source is None:
-            self._open(row, placed)
+            row.slot = self._engine.open_slot()
         elif isinstance(source, Row):
             self._copy(row, source.slot, length)
-        elif 2 * length >= len(source.ids) or not self._room_beside(source, placed):
+        elif 2 * length >= len(source.ids):
             self._take(row, source, length)
-        else:
+        else:  # more would be lost than won
+            self._kept.touch(source)
             self._copy(row, source.slot, length)
 
     def _longest(self, row: Row, placed: Sequence[Row]) -> tuple[Kept | Row | None, int]:
@@ -158,35 +162,11 @@ class SlotPool:
         except Exception:  # each engine has its own way to say that it does not know a slot
             return False
 
-    def _room_beside(self, source: Kept, placed: Sequence[Row]) -> bool:
-        """Whether one more slot may be opened while `source` is kept; others are given up for it."""
-        self._kept.touch(source)
-        while self._bytes(placed) > self._keep_bytes:
-            if self._kept.oldest() is source:
-                return False
-            self._drop(self._kept.oldest())
-        return True
-
-    def _open(self, row: Row, placed: Sequence[Row]) -> None:
-        while self._kept and self._bytes(placed) > self._keep_bytes:
-            self._drop(self._kept.oldest())
-        row.slot = self._new_slot()
-
     def _take(self, row: Row, kept: Kept, length: int) -> None:
         self._kept.remove(kept)
         row.slot = kept.slot
         self._engine.truncate(kept.slot, length)
         row.fed, row.solid = length, min(kept.solid, length)
-
-    def _new_slot(self) -> int:
-        """An empty slot; a kept one is given up where the engine has no more."""
-        try:
-            return self._engine.open_slot()
-        except Exception:
-            if not len(self._kept):
-                raise
-            self._drop(self._kept.oldest())
-            return self._engine.open_slot()
 
     def _copy(self, row: Row, source: int, length: int) -> None:
         row.slot = self._engine.open_slot()
@@ -197,10 +177,11 @@ class SlotPool:
         self._kept.remove(kept)
         self._engine.close_slot(kept.slot)
 
-    def _bytes(self, placed: Sequence[Row]) -> int:
-        """Of all buffers, where every slot has room for the longest text."""
-        lengths = [len(row.ids) for row in placed] + [len(kept.ids) for kept in self._kept]
-        return len(lengths) * bucket(max(lengths, default=0), self._context) * self._token_bytes
+    def _slot_bytes(self, placed: Sequence[Row]) -> int:
+        """Of any slot: each has room for the longest text there is."""
+        longest = max((len(row.ids) for row in placed), default=0)
+        longest = max((longest, *(len(kept.ids) for kept in self._kept)))
+        return max(bucket(longest, self._context) * self._token_bytes, self._least_bytes)
 
     @staticmethod
     def _count_down(prompt: Prompt) -> None:
