@@ -10,7 +10,6 @@ a process of its own; with --seeds they take turns. docs/benchmarks.md says what
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import statistics
 import sys
@@ -18,11 +17,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import nanogpt
+from alone import alone
 from machine import facts
 from results import spread, table, write_section
 
@@ -103,10 +102,13 @@ def main() -> None:
 
 def ours(job: Job) -> Result:
     """`ptbr_slm.train.run.train`, its schedule on the clock, and the model folder that it leaves."""
+    import torch
+
     from ptbr_slm.model import Llama
     from ptbr_slm.train.config_file import from_values
     from ptbr_slm.train.run import train
 
+    torch.set_num_threads(job.threads)
     with tempfile.TemporaryDirectory() as folder:
         values = {**OURS, "data": job.folder / "train", "output": Path(folder) / "run", "seed": job.seed,
                   "schedule.minutes": job.seconds / 60}  # fmt: skip
@@ -135,6 +137,7 @@ class _Baseline:
 
         from ptbr_slm.data.prepared import PreparedData
 
+        torch.set_num_threads(job.threads)
         data = PreparedData.open(job.folder / "train")
         split = data.split("train")
         tokens = torch.from_numpy(split.read(0, split.tokens))
@@ -180,30 +183,6 @@ def make_data(corpus: Path, folder: Path) -> Path:
     prepare(trained, folder / "train", tokenizer, valid_fraction=0.0)
     prepare(held, folder / "held-out", tokenizer, valid_fraction=0.0)
     return folder
-
-
-def alone(run: Callable[[Job], Result], job: Job) -> Result:
-    """Run it in a fresh process. Raises RuntimeError where it fails."""
-    context = multiprocessing.get_context("spawn")
-    mine, theirs = context.Pipe()
-    os.environ["OMP_NUM_THREADS"] = str(job.threads)  # the child inherits it
-    process = context.Process(target=_answer, args=(theirs, run, job))
-    process.start()
-    theirs.close()
-    try:
-        result: Result = mine.recv()
-    except EOFError:
-        raise RuntimeError(f"{run} failed; its error is above") from None
-    finally:
-        process.join()
-    return result
-
-
-def _answer(pipe: Connection, run: Callable[[Job], Result], job: Job) -> None:
-    import torch
-
-    torch.set_num_threads(job.threads)
-    pipe.send(run(job))
 
 
 def report(about: str, results: dict[str, list[Result]], minutes: float) -> str:

@@ -7,14 +7,11 @@ batch, forward, backward, clipping, update, schedule and each trainer's own book
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -65,23 +62,6 @@ class Run:
 
 
 Trainer = Callable[[Job], Run]
-
-
-def run_alone(trainer: Trainer, job: Job) -> Run:
-    """Run `trainer` in a fresh process. Raises RuntimeError where it fails."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    os.environ["OMP_NUM_THREADS"] = str(job.threads)  # the child inherits it
-    process = context.Process(target=_answer, args=(theirs, trainer, job))
-    process.start()
-    theirs.close()
-    try:
-        result: Run = ours.recv()
-    except EOFError:
-        raise RuntimeError(f"{trainer.__name__} failed; its error is above") from None
-    finally:
-        process.join()
-    return result
 
 
 def ptbr_slm(job: Job) -> Run:
@@ -286,7 +266,3 @@ def litgpt_config(kind: Any, shape: Any) -> Any:
         norm_eps=shape.norm_eps,
         mlp_class_name="LLaMAMLP",
     )
-
-
-def _answer(pipe: Connection, trainer: Trainer, job: Job) -> None:
-    pipe.send(trainer(job))

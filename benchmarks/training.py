@@ -14,9 +14,10 @@ import statistics
 import sys
 from pathlib import Path
 
+from alone import alone
 from machine import facts
 from results import command, spread, table, write_section
-from trainers import Job, Run, litgpt, ptbr_slm, run_alone, transformers
+from trainers import Job, Run, litgpt, ptbr_slm, transformers
 
 PACKAGES = ("torch", "transformers", "accelerate", "litgpt", "lightning")
 WARM_UP = 2
@@ -80,7 +81,7 @@ def alternate(job: Job, rounds: int) -> dict[str, list[Run]]:
     for index in range(rounds):
         for trainer in (*TRAINERS[index % 3 :], *TRAINERS[: index % 3]):
             _progress(f"{job.size}: round {index + 1} of {rounds}, {trainer.__name__}")
-            runs[trainer.__name__].append(run_alone(trainer, job))
+            runs[trainer.__name__].append(alone(trainer, job))
     counts = {run.parameters for done in runs.values() for run in done}
     if len(counts) != 1:
         raise RuntimeError(f"not the same architecture: {counts} parameters")
