@@ -223,6 +223,35 @@ def _onnxruntime(facts: SystemFacts) -> Iterator[Finding]:
         ]  # Azure calls a remote server
         shown = ", ".join(name.removesuffix("ExecutionProvider") for name in local)
         yield Finding(topic="onnxruntime", status="ok", message=f"ONNX Runtime {cpu or gpu}: {shown}")
+        yield from _providers(facts)
+
+
+def _providers(facts: SystemFacts) -> Iterator[Finding]:
+    """GPU providers that are installed and do not run: exports for them would be refused."""
+    from ptbr_slm.runtime.onnx.cuda_libraries import DRIVER, install_line
+
+    cuda, tensorrt = (
+        facts.provider_faults.get(f"{name}ExecutionProvider", "") for name in ("CUDA", "Tensorrt")
+    )
+    if cuda:
+        yield Finding(
+            topic="onnxruntime_cuda",
+            status="problem" if facts.gpus else "warning",
+            message=f"o ONNX Runtime foi feito para CUDA, e ela não abre: {cuda}",
+            fix='sem GPU NVIDIA: pip uninstall -y onnxruntime-gpu && pip install "ptbr-slm[cpu]"'
+            if DRIVER in cuda and not facts.gpus
+            else install_line("cuda"),
+        )
+    elif facts.gpus and "CUDAExecutionProvider" not in facts.providers:
+        yield Finding(
+            topic="onnxruntime_cuda",
+            status="warning",
+            message="há uma GPU, e o ONNX Runtime instalado é só de processador: não abre exports de GPU",
+            fix=install_line("cuda"),
+        )
+    if tensorrt and not cuda:
+        message = f"TensorRT (opcional, para exports --target tensorrt) não abre: {tensorrt}"
+        yield Finding(topic="onnxruntime_tensorrt", status="ok", message=message)
 
 
 _PURPOSE = {"train": "treinar", "export": "exportar para ONNX", "app": "abrir a página"}

@@ -85,6 +85,8 @@ class SystemFacts:
     """None where torch is absent, broken, or no card makes it worth importing."""
     providers: tuple[str, ...] = ()
     """ONNX Runtime's execution providers."""
+    provider_faults: Mapping[str, str] = field(default_factory=dict)
+    """GPU provider among them -> why it does not run here all the same."""
     failures: Mapping[str, str] = field(default_factory=dict)
     """Module that is installed but does not import -> the first line of why."""
     kaggle: Kaggle | None = None
@@ -115,6 +117,7 @@ def gather(environment: Mapping[str, str] | None = None, root: Path | None = Non
         gpus=gpus,
         torch=torch_build(failures) if gpus else None,
         providers=onnx_providers(failures),
+        provider_faults=onnx_provider_faults(failures),
         failures=failures,
         kaggle=kaggle_session(environment, root),
     )
@@ -161,6 +164,15 @@ def onnx_providers(failures: dict[str, str]) -> tuple[str, ...]:
     """Execution providers of the installed ONNX Runtime, none where it is absent or broken."""
     runtime = _try_import("onnxruntime", failures)
     return () if runtime is None else tuple(runtime.get_available_providers())
+
+
+def onnx_provider_faults(failures: dict[str, str]) -> dict[str, str]:
+    """GPU providers that do not run a graph of one node, and why; {} where ONNX Runtime has none."""
+    if not any(name.startswith(("CUDA", "Tensorrt")) for name in onnx_providers(failures)):
+        return {}
+    from ptbr_slm.runtime.onnx.trial import provider_faults
+
+    return provider_faults()
 
 
 def _try_import(module: str, failures: dict[str, str]) -> Any:

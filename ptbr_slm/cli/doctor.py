@@ -47,6 +47,7 @@ def doctor(
         "gpus": [asdict(gpu) for gpu in facts.gpus],
         "packages": dict(facts.packages),
         "providers": list(facts.providers),
+        "provider_faults": dict(facts.provider_faults),
     }
     return Report(
         data,

@@ -14,12 +14,13 @@ import onnxruntime as ort
 import pytest
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime.onnx import cuda, cuda_libraries, devices
+from ptbr_slm.runtime.onnx import cuda, cuda_libraries, devices, trial
 from ptbr_slm.runtime.onnx.cuda_libraries import DRIVER, install_line, missing_libraries
 from ptbr_slm.runtime.onnx.device_memory import DeviceMemory
 from ptbr_slm.runtime.onnx.devices import Place, choose_place
 from ptbr_slm.runtime.onnx.engine import OnnxEngine
 from ptbr_slm.runtime.onnx.placement import profiled_nodes, require_whole
+from ptbr_slm.runtime.onnx.trial import provider_faults
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -89,7 +90,8 @@ def test_opening_runs_a_step_checks_where_it_ran_and_warms_up(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     engine = OnnxEngine(half_folder, "cuda")
     assert engine.device == "cuda"
-    assert engine.describe()["cuda_graph"] is True
+    facts = engine.describe()
+    assert facts["cuda_graph"] is True and facts["provider"] == CPU and "device_name" in facts
     model_options, model_providers = pretended[0]
     assert model_providers[0][1]["enable_skip_layer_norm_strict_mode"] == "1"
     assert not model_options.has_providers()
@@ -263,6 +265,27 @@ def test_libraries_are_looked_for_by_the_builds_cuda():
     everything = ("libcudart.so.13", "libcublasLt.so.13", "libcublas.so.13", "libcurand.so.10")
     assert missing_libraries("13.0", only(DRIVER, *everything, "libcufft.so.12")) == ()
     assert "tensorrt-cu13==10.16" in install_line("tensorrt") and "tensorrt" not in install_line("cuda")
+
+
+def test_a_provider_is_tried_with_a_graph_of_one_node(monkeypatch):
+    """`doctor` asks this: a provider that is listed may still not run."""
+    assert provider_faults() == {} or CUDA in ort.get_available_providers()
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, CPU])
+    monkeypatch.setattr(ort, "cuda_version", "13.0")
+    monkeypatch.setattr(trial, "missing_libraries", lambda _: ("libcublas.so.13",))
+    assert provider_faults() == {CUDA: "faltam libcublas.so.13"}
+    monkeypatch.setattr(trial, "missing_libraries", lambda _: ())
+    session = ort.InferenceSession
+
+    class Broken(session):
+        def run(self, *_):
+            raise RuntimeError("no kernel image is available for execution on the device")
+
+    monkeypatch.setattr(trial, "CUDA", CPU)
+    monkeypatch.setattr(ort, "InferenceSession", Broken)
+    assert "no kernel image" in provider_faults()[CPU]
+    monkeypatch.setattr(ort, "InferenceSession", session)
+    assert provider_faults() == {}
 
 
 def test_preloading_prints_nothing(capsys):

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,29 @@ def test_kaggle_without_gpu_and_in_the_input_folder_gets_its_own_advice(machine)
     assert "T4 x2" in found(findings, "gpu").fix
     assert found(findings, "folder").fix == "cd /kaggle/working"
     assert "--max-time 11h30m" in found(findings, "kaggle").message
+
+
+def test_a_cuda_provider_that_does_not_open_names_what_is_missing_and_what_to_install(machine):
+    gpu = {"onnxruntime": None, "onnxruntime-gpu": "1.31.1"}
+    providers = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
+    faults = {"CUDAExecutionProvider": "faltam libcublas.so.13, libcudart.so.13"}
+    facts = machine(gpus=(T4,), torch=BUILD, packages=gpu, providers=providers, provider_faults=faults)
+    problem = found(diagnose(facts), "onnxruntime_cuda")
+    assert problem.status == "problem" and "libcublas.so.13" in problem.message
+    assert "onnxruntime-gpu[cuda,cudnn]==1.31.1" in problem.fix
+    faults = {"CUDAExecutionProvider": "faltam libcuda.so.1"}
+    without = found(diagnose(replace(facts, gpus=(), provider_faults=faults)), "onnxruntime_cuda")
+    assert without.status == "warning" and "ptbr-slm[cpu]" in without.fix
+    faults = {"TensorrtExecutionProvider": "este export precisa do TensorRT 10, e falta libnvinfer.so.10"}
+    optional = found(diagnose(replace(facts, provider_faults=faults)), "onnxruntime_tensorrt")
+    assert optional.status == "ok" and "libnvinfer.so.10" in optional.message
+    topics = {finding.topic for finding in diagnose(replace(facts, provider_faults={}))}
+    assert not topics & {"onnxruntime_cuda", "onnxruntime_tensorrt"}
+
+
+def test_a_card_beside_the_processors_onnxruntime_is_told(machine):
+    told = found(diagnose(machine(gpus=(T4,), torch=BUILD)), "onnxruntime_cuda")
+    assert told.status == "warning" and "onnxruntime-gpu" in told.fix
 
 
 def test_every_warning_and_problem_says_what_to_do(machine):

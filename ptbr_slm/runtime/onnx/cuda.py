@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,17 @@ def session_options(profiles: Path, *, quantized: bool) -> Any:
         # int4 and int8 weights straight into fp16 tensor cores, from sm_75 on: symmetric, blocks of 32.
         options.add_session_config_entry("ep.cuda.fpa_intb_gemm", "1")
     return options
+
+
+@cache
+def card_name() -> str | None:
+    """The first card that this process may use, as its driver calls it; None where that is not told."""
+    from ptbr_slm.system import find_gpus
+
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0].strip()
+    cards = find_gpus()
+    index = int(first) if first.isdecimal() else 0
+    return cards[index].name if index < len(cards) else None
 
 
 def require_provider(session: Any, graph: Path) -> None:
