@@ -25,24 +25,13 @@ from alone import alone
 from machine import facts
 from results import spread, table, write_section
 
+from ptbr_slm.cli.quickstart import RECIPE, VOCAB_SIZE
+
 HELD_OUT = ("domCasmurro", "historiasMeiaNoite")
 """Works (file names) that nobody sees in training: a novel and a book of stories."""
-VOCAB_SIZE = 4096
 OURS: dict[str, Any] = {
-    "model_size": "nano",
-    "model.hidden_size": 192,
-    "model.num_layers": 3,
-    "model.num_heads": 3,
-    "model.num_kv_heads": 1,
-    "model.intermediate_size": 512,
+    **RECIPE,
     "batch_size": 8,
-    "seq_len": 256,
-    "max_steps": 1_000_000,
-    "optimizer.name": "muon",
-    "optimizer.learning_rate": 3e-3,
-    "schedule.kind": "wsd",
-    "schedule.warmup_steps": 20,
-    "schedule.cooldown_fraction": 0.5,
     "device": "cpu",
     "precision": "fp32",
     "checkpoint.every": 0,
@@ -50,7 +39,7 @@ OURS: dict[str, Any] = {
     "evaluation.tokens": 4096,
     "evaluation.sample_tokens": 0,
 }
-"""Settings of `ptbr-slm train`; the time comes from --minutes."""
+"""The quickstart's recipe with a larger batch; seed and time come from the command line."""
 BASELINES = {
     "readme-shape": nanogpt.Shape(layers=4, heads=4, width=128, block_size=64, batch_size=12),
     "our-budget": nanogpt.Shape(layers=3, heads=3, width=192, block_size=256, batch_size=4),
