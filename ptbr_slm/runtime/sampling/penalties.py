@@ -15,12 +15,16 @@ from ptbr_slm.runtime.sampling.selection import Floats, Ids
 
 
 class Counts:
-    """How often each token came; the distinct ones as an array that grows in place."""
+    """How often each token came, and the distinct ones as an array that grows in place."""
 
-    def __init__(self, vocab_size: int) -> None:
+    def __init__(self, vocab_size: int, tokens: Sequence[int] = ()) -> None:
+        """tokens: those that came already."""
         self._times = np.zeros(vocab_size, dtype=np.int32)
         self._ids = np.empty(vocab_size, dtype=np.int64)
-        self._distinct = 0
+        ids, times = np.unique(np.asarray(tokens, dtype=np.int64), return_counts=True)
+        self._distinct = len(ids)
+        self._ids[: len(ids)] = ids
+        self._times[ids] = times
 
     def add(self, token: int) -> None:
         """Count one more `token`."""
@@ -31,7 +35,7 @@ class Counts:
 
     @property
     def ids(self) -> Ids:
-        """The distinct tokens, in the order of their first appearance."""
+        """The distinct tokens."""
         return self._ids[: self._distinct]
 
     @property
@@ -46,12 +50,9 @@ class Penalties:
     def __init__(self, params: SamplingParams, prompt: Sequence[int], vocab_size: int) -> None:
         self._params = params
         self._bias_ids, self._bias = bias_arrays(params.logit_bias, vocab_size)
-        self._seen = Counts(vocab_size) if params.repetition_penalty != 1.0 else None
+        self._seen = Counts(vocab_size, prompt) if params.repetition_penalty != 1.0 else None
         counted = params.frequency_penalty != 0.0 or params.presence_penalty != 0.0
         self._generated = Counts(vocab_size) if counted else None
-        if self._seen is not None:
-            for token in prompt:
-                self._seen.add(token)
 
     @property
     def active(self) -> bool:
