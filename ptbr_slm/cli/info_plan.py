@@ -12,6 +12,7 @@ from ptbr_slm.errors import SlmError
 from ptbr_slm.train.planning.choice import LOSSES
 from ptbr_slm.train.planning.flops import flops_per_token
 from ptbr_slm.train.planning.memory import CUDA_CONTEXT_BYTES, FP32, GIB, T4_BYTES, MemoryEstimate, estimate
+from ptbr_slm.train.saving.retention import BYTES_PER_PARAMETER
 
 POLICIES = {"none": 0, "full": 1}
 """`--checkpointing` -> `checkpoint_every`: the two ends of what the table shows."""
@@ -19,9 +20,6 @@ POLICIES = {"none": 0, "full": 1}
 FITS: dict[str, str] = {"yes": "cabe", "tight": "no limite", "no": "não cabe"}
 TIGHT = 0.05
 """Share of the card below which free memory is called tight: the allocator's fragmentation is not counted."""
-
-CHECKPOINT_BYTES_PER_PARAMETER = 12
-"""fp32 weight and AdamW's two moments, as `train` saves them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +83,7 @@ def plan_data(config: ModelConfig, plan: Plan) -> dict[str, Any]:
             for policy, every in POLICIES.items()
         },
         "weights_bytes": FP32 * config.num_parameters,
-        "checkpoint_bytes": CHECKPOINT_BYTES_PER_PARAMETER * config.num_parameters,
+        "checkpoint_bytes": BYTES_PER_PARAMETER * config.num_parameters,
         "memory_basis": "computed",
         "card_bytes": plan.card_bytes,
         "precision": plan.precision,
@@ -120,7 +118,7 @@ def plan_text(config: ModelConfig, plan: Plan) -> str:
         number(flops_per_token(config, plan.seq_len, checkpoint_every=every) / 1e9, 2)
         for every in POLICIES.values()
     )
-    checkpoint = CHECKPOINT_BYTES_PER_PARAMETER * config.num_parameters
+    checkpoint = BYTES_PER_PARAMETER * config.num_parameters
     name = "T4" if plan.card_bytes == T4_BYTES else "GPU"
     header = ["lote", "seq", "checkpointing", "perda", "pesos", "cópias", "grad.", "otim.", "ativ.", "logits"]
     header += ["outros", "total", name]

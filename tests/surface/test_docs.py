@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from ptbr_slm.cli.info_plan import CHECKPOINT_BYTES_PER_PARAMETER, FITS, POLICIES, fit
+from ptbr_slm.cli.info_plan import FITS, POLICIES, fit
 from ptbr_slm.cli.output import number
 from ptbr_slm.config import SIZES
 from ptbr_slm.train.planning.flops import flops_per_token
 from ptbr_slm.train.planning.memory import GIB, estimate
+from ptbr_slm.train.saving.retention import BYTES_PER_PARAMETER
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE, CHECKLIST = ROOT / "docs" / "KAGGLE_QUICK_START.md", ROOT / "docs" / "KAGGLE_CHECKLIST.md"
@@ -45,13 +46,13 @@ def test_every_memory_figure_of_the_kaggle_pages_is_what_info_computes(page):
 def test_the_other_figures_of_the_guide_are_computed_too():
     text = GUIDE.read_text(encoding="utf-8")
     for size in ("85m", "400m", "800m"):
-        assert f"{number(CHECKPOINT_BYTES_PER_PARAMETER * SIZES[size].num_parameters / 1e9, 2)} GB" in text
+        assert f"{number(BYTES_PER_PARAMETER * SIZES[size].num_parameters / 1e9, 2)} GB" in text
     assert f"{number(16 * SIZES['800m'].num_parameters / GIB, 2)} GiB" in text  # weights, gradients, AdamW
     gflop = flops_per_token(SIZES["400m"], 256, checkpoint_every=1) / 1e9
     assert f"{number(gflop, 2)} GFLOP" in text
     assert f"de {number(11 / gflop, 1)} a {number(17 / gflop, 1)} mil tokens por segundo" in text
     for size, keep in (("400m", 2), ("800m", 1)):  # the new checkpoint is written before the oldest goes
-        peak = (keep + 1) * CHECKPOINT_BYTES_PER_PARAMETER * SIZES[size].num_parameters / 1e9
+        peak = (keep + 1) * BYTES_PER_PARAMETER * SIZES[size].num_parameters / 1e9
         assert f"{number(peak, 1)} GB" in text
 
 

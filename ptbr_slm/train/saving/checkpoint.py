@@ -36,12 +36,10 @@ from ptbr_slm.train.optim import load_optimizer_arrays, optimizer_arrays
 from ptbr_slm.train.ranks.shards import FOLDER as SHARDS
 from ptbr_slm.train.ranks.shards import fill, gather, is_sharded, load_into_shards, load_shards, save_shards
 from ptbr_slm.train.ranks.world import ALONE, Ranks
-from ptbr_slm.train.saving.retention import drop_old, make_room
+from ptbr_slm.train.saving.retention import BYTES_PER_PARAMETER, drop_old, make_room
 from ptbr_slm.version import __version__
 
 _NAME = re.compile(r"step-(\d{8,})")
-BYTES_PER_PARAMETER = 12
-"""fp32 weight and AdamW's two fp32 moments."""
 
 
 @dataclass(kw_only=True)

@@ -13,6 +13,8 @@ from ptbr_slm.storage.manifest import read_manifest
 from ptbr_slm.system import kaggle_root
 from ptbr_slm.train.config import AUTO
 
+BYTES_PER_PARAMETER = 12
+"""Of a checkpoint: fp32 weight and AdamW's two fp32 moments."""
 MOST = 20
 """With `checkpoint.keep = auto`: more of them serve nobody."""
 KAGGLE_OUTPUT_BYTES = 20 * 10**9
