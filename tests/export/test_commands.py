@@ -20,11 +20,23 @@ def test_export_then_verify_on_the_command_line(cli, tied, tmp_path):
 
 @pytest.mark.parametrize(
     "flags",
-    [("--precision", "fp16"), ("--target", "cuda"), ("--format", "gguf"), ("--no-verify",)],
+    [
+        ("--precision", "fp16"),
+        ("--target", "tensorrt", "--precision", "int4"),
+        ("--format", "gguf", "--precision", "int4"),
+        ("--no-verify",),
+    ],
 )
-def test_what_does_not_exist_yet_is_a_usage_error(cli, tied, tmp_path, flags):
+def test_what_a_target_or_a_format_does_not_have_is_a_usage_error(cli, tied, tmp_path, flags):
     done = cli("export", tied, "-o", "e", *flags)
     assert done.returncode == 2 and not (tmp_path / "e").exists()
+
+
+def test_an_export_for_tensorrt_is_made_and_judged_without_a_gpu_and_says_so(cli, tied, tmp_path):
+    made = cli("export", tied, "-o", "e", "--target", "tensorrt", check=True)
+    assert "aqui não há a GPU deste export" in made.stdout and "FALHOU" not in made.stdout
+    facts = json.loads((tmp_path / "e" / "manifest.json").read_text(encoding="utf-8"))
+    assert (facts["flavour"], facts["precision"], facts["kv_dtype"]) == ("std", "fp16", "float16")
 
 
 def test_an_export_of_another_model_ends_with_exit_code_4_and_three_lines(cli, tied, untied, tmp_path):
