@@ -22,6 +22,7 @@ from ptbr_slm.cli.info_choice import recommend
 from ptbr_slm.config import SIZES, model_config
 from ptbr_slm.model import Llama
 from ptbr_slm.train.planning.choice import LOSSES, policy_name
+from ptbr_slm.train.planning.measured import peak_bytes, saved_bytes
 from ptbr_slm.train.planning.memory import GIB, T4_BYTES, estimate, saved_tensors
 from ptbr_slm.train.planning.precision import Precision, PrecisionName
 from ptbr_slm.train.step import autocast
@@ -88,7 +89,6 @@ def one(
     model = model_config(size, max_seq_len=seq_len)
     llama = Llama(model).initialize(0).train()
     llama.checkpoint_every, llama.loss = every, loss
-    llama.backward_scale = torch.tensor(1.0)  # as in training, where the loss scale is known
     tokens = torch.randint(0, model.vocab_size, (batch_size, seq_len + 1))
 
     def forward() -> torch.Tensor:
@@ -96,46 +96,13 @@ def one(
             return llama.loss_sum(tokens[:, :-1], tokens[:, 1:])
 
     saved = saved_bytes(llama, forward)
+    llama.backward_scale = torch.tensor(1.0)  # as in training, where the loss scale is known
     peak = peak_bytes(forward)
     shape = {"batch_size": batch_size, "seq_len": seq_len, "checkpoint_every": every}
     e = estimate(model, **shape, precision=precision, device="cpu", loss=loss)
     computed = saved_tensors(model, **shape, precision=precision, device="cpu", loss=loss)
     transient = e.autocast_cache + e.activations + e.logits + e.workspace
     return Measured(size, precision, loss, policy_name(every), (saved, computed), (peak, transient))
-
-
-def saved_bytes(llama: Llama, forward) -> int:  # type: ignore[no-untyped-def]
-    """Bytes of the distinct storages that autograd packs, parameters and buffers left out."""
-    llama.backward_scale, scale = None, llama.backward_scale
-    owned = {t.untyped_storage().data_ptr() for t in [*llama.parameters(), *llama.buffers()]}
-    kept: dict[int, int] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        pointer = tensor.untyped_storage().data_ptr()
-        if pointer not in owned:
-            kept[pointer] = tensor.untyped_storage().nbytes()
-        # Without its history: a hook that holds on to the graph that holds it is a cycle that nothing frees.
-        return tensor.detach()
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        forward()
-    llama.backward_scale = scale
-    return sum(kept.values())
-
-
-def peak_bytes(forward) -> int:  # type: ignore[no-untyped-def]
-    """The most that a second micro-batch adds in PyTorch's allocator."""
-    forward().backward()
-    with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
-    ) as profile:
-        forward().backward()
-    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
-    running = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        running += event.nbytes()
-        peak = max(peak, running)
-    return peak
 
 
 def error_table(found: list[Measured]) -> str:

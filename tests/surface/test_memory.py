@@ -14,6 +14,7 @@ from ptbr_slm.train.planning.precision import Precision
 torch = pytest.importorskip("torch", reason="falta o torch: pip install 'ptbr-slm[train]'")
 
 from ptbr_slm.model import Llama  # noqa: E402
+from ptbr_slm.train.planning.measured import peak_bytes, saved_bytes  # noqa: E402
 from ptbr_slm.train.step import autocast  # noqa: E402
 
 GROUPED = ModelConfig(vocab_size=512, hidden_size=128, num_layers=4, num_heads=4, num_kv_heads=2, head_dim=32,
@@ -54,34 +55,11 @@ def forward(llama: Llama, batch_size: int, seq_len: int, precision: Precision) -
 
 
 def measured_saved(llama: Llama, batch_size: int, seq_len: int, precision: Precision) -> int:
-    """Bytes of the distinct storages that autograd packs, parameters and buffers left out."""
-    owned = {t.untyped_storage().data_ptr() for t in [*llama.parameters(), *llama.buffers()]}
-    kept: dict[int, int] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        pointer = tensor.untyped_storage().data_ptr()
-        if pointer not in owned:
-            kept[pointer] = tensor.untyped_storage().nbytes()
-        return tensor.detach()  # a hook that holds the graph that holds it is never freed
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        forward(llama, batch_size, seq_len, precision)
-    return sum(kept.values())
+    return saved_bytes(llama, lambda: forward(llama, batch_size, seq_len, precision))
 
 
 def measured_peak(llama: Llama, batch_size: int, seq_len: int, precision: Precision) -> int:
-    """Peak bytes that a second micro-batch adds to weights and gradients, in PyTorch's allocator."""
-    forward(llama, batch_size, seq_len, precision).backward()
-    with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
-    ) as profile:
-        forward(llama, batch_size, seq_len, precision).backward()
-    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
-    running = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        running += event.nbytes()
-        peak = max(peak, running)
-    return peak
+    return peak_bytes(lambda: forward(llama, batch_size, seq_len, precision))
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
