@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -215,6 +216,13 @@ def test_a_missing_library_is_named_with_what_to_install(cuda, present, named, t
         open_libraries(cuda, Libraries(*present), None)
     assert error.value.code == "E_PROVIDER"
     assert named in str(error.value) and typed in (error.value.hint or "")
+
+
+def test_other_systems_are_told_what_they_can_use(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(SlmError, match="Linux") as error:
+        open_libraries("13.0")
+    assert "--target cuda" in (error.value.hint or "")
 
 
 def test_a_tensorrt_whose_parser_lacks_our_operators_is_refused():

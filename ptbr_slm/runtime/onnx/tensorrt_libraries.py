@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,13 @@ def open_libraries(
     None. folder: of the pip package; looked for where None. Raises E_PROVIDER naming what is missing or too
     old.
     """
+    if load is None and sys.platform != "linux":
+        raise SlmError(
+            "E_PROVIDER",
+            "os exports para o TensorRT só rodam no Linux.",
+            where=sys.platform,
+            hint="Aqui use:  ptbr-slm export MODELO -o PASTA --target cuda   (sem GPU NVIDIA: --target cpu)",
+        )
     load = load or _load_for_all
     folder = folder or _pip_folder()
     opened = {name: _open(name, folder, load) for name in (_INFER, _PARSER, _CUDNN)}
