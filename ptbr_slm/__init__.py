@@ -15,10 +15,12 @@ from ptbr_slm.version import __version__
 if TYPE_CHECKING:
     from ptbr_slm.errors import SlmError
     from ptbr_slm.runtime.api import generate, load, stream
+    from ptbr_slm.runtime.generation.cancel import Cancel
     from ptbr_slm.runtime.model import Model
     from ptbr_slm.runtime.types import GenerationChunk, GenerationResult, SamplingParams, TokenLogprob
 
 __all__ = [
+    "Cancel",
     "GenerationChunk",
     "GenerationResult",
     "Model",
@@ -37,6 +39,7 @@ _HOMES = {
     "load": "ptbr_slm.runtime.api",
     "stream": "ptbr_slm.runtime.api",
     "Model": "ptbr_slm.runtime.model",
+    "Cancel": "ptbr_slm.runtime.generation.cancel",
     "GenerationChunk": "ptbr_slm.runtime.types",
     "GenerationResult": "ptbr_slm.runtime.types",
     "SamplingParams": "ptbr_slm.runtime.types",

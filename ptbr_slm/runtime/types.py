@@ -38,6 +38,7 @@ class GenerationChunk:
     text: str
     """What this token completes; may be empty while a character or a stop string is unfinished."""
     token: int
+    """-1 on a last chunk that brings none (`cancelled`, `timeout`)."""
     row: int = 0
     """Index of the prompt in the batch."""
     finish_reason: FinishReason | None = None
