@@ -17,6 +17,7 @@ from ptbr_slm_export.graphs.std import build_std_graph
 from ptbr_slm_export.graphs.weights import LlamaWeights
 
 from ptbr_slm.config import ModelConfig
+from ptbr_slm.errors import SlmError
 
 CLOSE = {"rtol": 0, "atol": 1e-4}
 SHAPE = ModelConfig(
@@ -229,6 +230,14 @@ def test_only_the_wanted_positions_get_logits_in_any_order():
     feeds = {"input_ids": ids, "logits_index": wanted, **places, **clean}
     some = std.session.run(["logits"], feeds)[0]
     np.testing.assert_allclose(some, np.take_along_axis(every, wanted[:, :, None], 1), **CLOSE)
+
+
+def test_a_context_whose_whole_cache_would_be_too_large_is_refused_with_another_target():
+    config = replace(SHAPE, max_seq_len=131_072)
+    weights = LlamaWeights(config, RandomWeights(0))
+    with pytest.raises(SlmError, match="131072 tokens") as error:
+        build_std_graph(config, weights, StandardProjections(weights))
+    assert error.value.code == "E_MODEL_INVALID" and "--target cuda" in (error.value.hint or "")
 
 
 @pytest.mark.parametrize("fused", [False, True])

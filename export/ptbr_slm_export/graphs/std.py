@@ -30,11 +30,15 @@ import numpy as np
 import onnx_ir as ir
 
 from ptbr_slm.config import ModelConfig
+from ptbr_slm.errors import SlmError
 from ptbr_slm_export.graphs.gqa import FLOAT, INT64, LlamaGraph
 from ptbr_slm_export.graphs.projections import Projections
 from ptbr_slm_export.graphs.weights import Floats, LlamaWeights
 
 OPSETS = {"": 24}
+MAX_CAPACITY = 16_384
+"""Tokens. A prefill chunk of 256 then has 128 MiB of scores a layer in fp16 with 16 heads, should the products
+not be fused, and every text reserves its whole cache."""
 _HIDDEN = -65504.0
 """The score of what a token must not see: the lowest of fp16, which softmax turns into exactly 0."""
 
@@ -51,10 +55,18 @@ def build_std_graph(
     """The model of the module's docstring.
 
     projections: in `dtype` too, and of ONNX's own operators. capacity: tokens a row can hold; None is the
-    whole context. fused: ONNX's Attention in place of products.
+    whole context. fused: ONNX's Attention in place of products. Raises E_MODEL_INVALID beyond MAX_CAPACITY.
     """
-    graph = _StandardGraph(config, weights, projections, dtype, capacity or config.max_seq_len, fused)
-    return graph.build()
+    capacity = capacity or config.max_seq_len
+    if capacity > MAX_CAPACITY:
+        raise SlmError(
+            "E_MODEL_INVALID",
+            f"o contexto deste modelo é de {capacity} tokens; para o TensorRT, cujo cache tem sempre o tamanho "
+            f"do contexto inteiro, vão até {MAX_CAPACITY}.",
+            where="max_position_embeddings",
+            hint="Use:  ptbr-slm export MODELO -o PASTA --target cuda",
+        )
+    return _StandardGraph(config, weights, projections, dtype, capacity, fused).build()
 
 
 class _StandardGraph(LlamaGraph):
