@@ -64,30 +64,45 @@ def greedy_of_genai(folder: Path, prompts: list[list[int]], count: int = COUNT) 
     return found
 
 
-def greedy_of_ours(folder: Path, ids: list[int], ends: frozenset[int], count: int = COUNT) -> list[int]:
+def greedy_of_ours(
+    folder: Path, ids: list[int], ends: frozenset[int], count: int = COUNT
+) -> tuple[list[int], list[float]]:
+    """The tokens, and before each how far the best logit was ahead, in standard deviations."""
     engine = open_engine(folder, "cpu")
     engine.reset(1, len(ids) + count)
-    tokens = [int(engine.prefill(0, ids).argmax())]
-    while len(tokens) < count and tokens[-1] not in ends:
-        tokens.append(int(engine.decode([0], tokens[-1:])[0].argmax()))
-    engine.close()
-    return tokens
+    row = engine.prefill(0, ids)
+    tokens: list[int] = []
+    leads: list[float] = []
+    while True:
+        second, best = np.sort(row)[-2:]
+        leads.append(float((best - second) / row.std()))
+        tokens.append(int(row.argmax()))
+        if len(tokens) == count or tokens[-1] in ends:
+            engine.close()
+            return tokens, leads
+        row = engine.decode([0], tokens[-1:])[0]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
 def test_genai_writes_our_64_greedy_tokens_alone_and_in_a_ragged_batch(export, model, precision):
+    """Exact alone, and in fp32 together. int8 and int4 rows together may part where two logits almost tie,
+    as in our own engine's batches (docs/decisions.md).
+    """
     folder = export(precision)
     tokenizer, config = Tokenizer.load(model), read_config(model)
     prompts = [tokenizer.encode(text) for text in PROMPTS]
     ends = frozenset(config.eos_token_ids)
     with as_gqa(folder) as twin:
         wanted = [greedy_of_ours(twin, ids, ends) for ids in prompts]
+    texts = [tokens for tokens, _ in wanted]
     if precision == "fp32":
-        assert wanted == [greedy_of_ours(model, ids, ends) for ids in prompts]
-    assert max(map(len, wanted)) == COUNT
-    assert greedy_of_genai(folder, prompts[:1]) == wanted[:1]
-    together = greedy_of_genai(folder, prompts)
-    assert [row[: len(alone)] for row, alone in zip(together, wanted, strict=True)] == wanted
+        assert texts == [greedy_of_ours(model, ids, ends)[0] for ids in prompts]
+    assert max(map(len, texts)) == COUNT
+    for ids, alone in zip(prompts, texts, strict=True):
+        assert greedy_of_genai(folder, [ids]) == [alone]
+    for row, (alone, leads) in zip(greedy_of_genai(folder, prompts), wanted, strict=True):
+        parting = next((at for at, (x, y) in enumerate(zip(row, alone, strict=False)) if x != y), None)
+        assert parting is None or (precision != "fp32" and leads[parting] < 0.1)
 
 
 def test_genai_makes_our_tokens_and_text(export, model):
