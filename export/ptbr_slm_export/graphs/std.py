@@ -37,8 +37,8 @@ from ptbr_slm_export.graphs.weights import Floats, LlamaWeights
 
 OPSETS = {"": 24}
 MAX_CAPACITY = 16_384
-"""Tokens. A prefill chunk of 256 then has 128 MiB of scores a layer in fp16 with 16 heads, should the products
-not be fused, and every text reserves its whole cache."""
+"""Tokens. A prefill chunk of 256 then has 128 MiB of scores a layer in fp16 with 16 heads, should the
+products not be fused, and every text reserves its whole cache."""
 _HIDDEN = -65504.0
 """The score of what a token must not see: the lowest of fp16, which softmax turns into exactly 0."""
 
@@ -61,8 +61,8 @@ def build_std_graph(
     if capacity > MAX_CAPACITY:
         raise SlmError(
             "E_MODEL_INVALID",
-            f"o contexto deste modelo é de {capacity} tokens; para o TensorRT, cujo cache tem sempre o tamanho "
-            f"do contexto inteiro, vão até {MAX_CAPACITY}.",
+            f"o contexto deste modelo é de {capacity} tokens; para o TensorRT, cujo cache tem sempre o "
+            f"tamanho do contexto inteiro, vão até {MAX_CAPACITY}.",
             where="max_position_embeddings",
             hint="Use:  ptbr-slm export MODELO -o PASTA --target cuda",
         )
