@@ -18,6 +18,7 @@ from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
 from ptbr_slm_export.genai import write_companions
 from ptbr_slm_export.graphs import genai
+from ptbr_slm_export.graphs.cuda import build_cuda_graph
 from ptbr_slm_export.graphs.gqa import build_graph
 from ptbr_slm_export.graphs.projections import StandardProjections, projections_for
 from ptbr_slm_export.graphs.std import build_std_graph
@@ -96,8 +97,8 @@ def _cpu(
 def _cuda(
     config: ModelConfig, weights: LlamaWeights, precision: Precision, quantizer: Quantizer | None
 ) -> ir.Model:
-    half = ir.DataType.FLOAT16
-    return build_graph(config, weights, projections_for(weights, precision, quantizer, half), half)
+    projections = projections_for(weights, precision, quantizer, ir.DataType.FLOAT16)
+    return build_cuda_graph(config, weights, projections)
 
 
 def _tensorrt(

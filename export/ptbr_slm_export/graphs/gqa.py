@@ -63,8 +63,7 @@ class LlamaGraph:
         logits_index = self._place(input_ids)
         cos, sin = rope_tables(config)
         self.cos, self.sin = self._floats("rope.cos", cos), self._floats("rope.sin", sin)
-        axis = writer.constant("last_axis", np.array([-1], dtype=np.int64))
-        self.rows = writer.node("Unsqueeze", [logits_index, axis], "logits_index.pairs")  # (B, K, 1)
+        self.index = self._index(logits_index)
 
         stream = self.projections.embed(writer, input_ids)  # (B, S, C)
         branch: ir.Value | None = None
@@ -91,6 +90,11 @@ class LlamaGraph:
             writer.input("total_sequence_length", INT32, ()),
             writer.input("logits_index", INT64, ("batch", self.wanted)),
         )
+
+    def _index(self, logits_index: ir.Value) -> ir.Value:
+        """logits_index (B, K) as `_wanted_rows` takes it: (B, K, 1)."""
+        axis = self.writer.constant("last_axis", np.array([-1], dtype=np.int64))
+        return self.writer.node("Unsqueeze", [logits_index, axis], "logits_index.pairs")
 
     def _layer(self, layer: int, stream: ir.Value, branch: ir.Value | None) -> tuple[ir.Value, ir.Value]:
         """The stream after this layer's attention, and the feed-forward branch still to be added to it."""
@@ -148,11 +152,7 @@ class LlamaGraph:
     def _normalised(self, layer: int, qkv: ir.Value) -> list[ir.Value]:
         """qkv (B, S, (H + 2K) * D) -> queries and keys with each head normalised, and the values."""
         writer, config, prefix = self.writer, self.config, f"layers.{layer}."
-        widths = np.array([config.q_size, config.kv_size, config.kv_size], dtype=np.int64)
-        names = [prefix + part for part in ("query", "key", "value")]
-        parts = writer.nodes_outputs(
-            "Split", [qkv, writer.constant(prefix + "widths", widths)], names, attributes={"axis": -1}
-        )
+        parts = self._parted(layer, qkv)
         attributes = {"epsilon": config.norm_eps, "axis": -1, "stash_type": 1}
         normalised = []
         for part, name in zip(parts[:2], ("q_norm", "k_norm"), strict=True):
@@ -169,6 +169,14 @@ class LlamaGraph:
                 )
             )
         return [*normalised, parts[2]]
+
+    def _parted(self, layer: int, qkv: ir.Value) -> list[ir.Value]:
+        """qkv (B, S, (H + 2K) * D) -> queries, keys and values."""
+        prefix, config = f"layers.{layer}.", self.config
+        widths = np.array([config.q_size, config.kv_size, config.kv_size], dtype=np.int64)
+        names = [prefix + part for part in ("query", "key", "value")]
+        inputs = [qkv, self.writer.constant(prefix + "widths", widths)]
+        return self.writer.nodes_outputs("Split", inputs, names, attributes={"axis": -1})
 
     def _feed_forward(self, layer: int, x: ir.Value) -> ir.Value:
         """SwiGLU; x (B, S, C) -> (B, S, C)."""
@@ -215,7 +223,7 @@ class LlamaGraph:
 
     def _wanted_rows(self, x: ir.Value, name: str) -> ir.Value:
         """x (B, S, W) -> (B, K, W), the positions that `logits_index` names."""
-        return self.writer.node("GatherND", [x, self.rows], name, attributes={"batch_dims": 1})
+        return self.writer.node("GatherND", [x, self.index], name, attributes={"batch_dims": 1})
 
 
 def rope_tables(config: ModelConfig) -> tuple[Floats, Floats]:

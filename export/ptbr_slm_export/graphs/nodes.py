@@ -42,7 +42,8 @@ class GraphWriter:
 
     def constant(self, name: str, array: Array) -> ir.Value:
         """An initializer that is in memory already."""
-        return self._initializer(ir.Tensor(np.ascontiguousarray(array), name=name))
+        contiguous = np.ascontiguousarray(array).reshape(array.shape)  # which gives a scalar a dimension
+        return self._initializer(ir.Tensor(contiguous, name=name))
 
     def weight(
         self,
