@@ -61,6 +61,9 @@ def _layer(config: ModelConfig, weights: LlamaWeights, layer: int) -> Iterator[T
     def norm(name: str) -> Callable[[], Floats]:
         return lambda: weights.norm(layer, name)
 
+    def head_norm(name: str) -> Callable[[], Floats]:
+        return lambda: weights.head_norm(layer, name)
+
     yield Tensor(prefix + "attn_norm.weight", (hidden,), norm("input_layernorm"))
     yield Tensor(prefix + "attn_q.weight", (q, hidden), part(0, q, config.num_heads))
     yield Tensor(prefix + "attn_k.weight", (k, hidden), part(q, q + k, config.num_kv_heads))
@@ -68,7 +71,7 @@ def _layer(config: ModelConfig, weights: LlamaWeights, layer: int) -> Iterator[T
     if config.qk_norm:
         for name in ("q_norm", "k_norm"):
             gain = prefix + f"attn_{name}.weight"
-            yield Tensor(gain, (config.head_dim,), lambda name=name: weights.head_norm(layer, name))
+            yield Tensor(gain, (config.head_dim,), head_norm(name))
     yield Tensor(prefix + "attn_output.weight", (hidden, q), lambda: weights.attention_out(layer))
     yield Tensor(prefix + "ffn_norm.weight", (hidden,), norm("post_attention_layernorm"))
     yield Tensor(prefix + "ffn_gate.weight", (wide, hidden), lambda: weights.gate(layer))
@@ -89,4 +92,5 @@ def interleave_halves(weight: Floats, heads: int) -> Floats:
 def rope_divisors(config: ModelConfig) -> Floats:
     """(D/2,) what llama.cpp divides each plain frequency by: 1 for the fast, `factor` for the slow ones."""
     plain = frequencies(config.rope_theta, config.head_dim, None)
-    return (np.array(plain) / np.array(config.rope_frequencies)).astype(np.float32)
+    divisors: Floats = (np.array(plain) / np.array(config.rope_frequencies)).astype(np.float32)
+    return divisors
