@@ -41,6 +41,7 @@ def test_an_export_holds_the_graph_the_tokenizer_the_configuration_and_what_was_
     assert [check["name"] for check in manifest.extra["parity"]["checks"]] == [
         "cosine",
         "weights",
+        "parts",
         "chunked_prefill",
         "ragged_batch",
         "bits_per_byte",
@@ -84,10 +85,10 @@ def test_what_the_graph_cannot_express_is_refused_by_name_before_any_work(
     scaled = copy_of(tied)
     (scaled / "manifest.json").unlink()
     body = json.loads((scaled / "config.json").read_text())
-    body["rope_parameters"] = {"rope_type": "llama3", "factor": 8.0}
+    body["rope_parameters"] = {"rope_type": "yarn", "factor": 8.0}
     (scaled / "config.json").write_text(json.dumps(body))
     error = refusal(scaled, out)
-    assert error.code == "E_MODEL_INVALID" and "llama3" in error.message
+    assert error.code == "E_MODEL_INVALID" and "yarn" in error.message
     assert not out.exists()
 
 

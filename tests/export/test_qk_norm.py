@@ -18,21 +18,21 @@ def test_its_export_passes_verification(normalised, precision: Precision, tmp_pa
 
 
 def test_a_gain_that_differs_is_found(normalised, tmp_path) -> None:
-    from ptbr_slm_export.verification.stored import StoredWeights, rounding
+    from ptbr_slm_export.verification.stored import StoredWeights, worst_weight
 
     from ptbr_slm.storage.model_folder import WeightReader, read_config
 
     export_model(normalised, tmp_path / "export", precision="fp32", verify=False)
     file, config = tmp_path / "export" / "model.onnx", read_config(normalised)
-    assert rounding(StoredWeights(file, config), WeightReader(normalised))[0] == 0
+    assert worst_weight(StoredWeights(file, config), WeightReader(normalised)).error == 0
     graph = onnx.load(file)
     gain = next(t for t in graph.graph.initializer if t.name == "layers.1.k_norm.gain")
     altered = onnx.numpy_helper.to_array(gain).copy()
     altered[3] *= 1.001
     gain.CopyFrom(onnx.numpy_helper.from_array(altered, gain.name))
     onnx.save(graph, file)
-    error, where = rounding(StoredWeights(file, config), WeightReader(normalised))
-    assert error == np.inf and "layers.1.self_attn.k_norm" in where
+    worst = worst_weight(StoredWeights(file, config), WeightReader(normalised))
+    assert worst.error == np.inf and "layers.1.self_attn.k_norm" in worst.name
 
 
 def test_both_engines_write_the_same_text(normalised, tmp_path) -> None:

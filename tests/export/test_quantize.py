@@ -1,4 +1,4 @@
-"""Block quantisation: small errors, the kernel's own layout, no surprise at the edges."""
+"""Block quantisation: small errors, the kernel's own layout, and what each method promises."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from ptbr_slm_export.graphs.nodes import GraphWriter
 from ptbr_slm_export.graphs.projections import QuantizedProjections
-from ptbr_slm_export.quantization.blocks import dequantize
+from ptbr_slm_export.quantization.blocks import FARTHEST, dequantize
+from ptbr_slm_export.quantization.gptq import gptq, output_error
+from ptbr_slm_export.quantization.hqq import NORM, hqq
 from ptbr_slm_export.quantization.quantizer import Quantizer, quantize
-from ptbr_slm_export.quantization.recipe import RECIPES
+from ptbr_slm_export.quantization.recipe import METHODS, Recipe, recipe_for
+from ptbr_slm_export.quantization.search import THOROUGH, rtn, search
 
 
 def relative_error(matrix: np.ndarray, bits: int, block: int) -> float:
@@ -20,6 +25,32 @@ def relative_error(matrix: np.ndarray, bits: int, block: int) -> float:
 @pytest.fixture(scope="module")
 def gaussian() -> np.ndarray:
     return np.random.default_rng(0).standard_normal((96, 256)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def inputs() -> np.ndarray:
+    """(512, 128) activations of a few directions, as a model's are, some of them far larger than others."""
+    generator = np.random.default_rng(2)
+    mixed = generator.standard_normal((512, 20)) @ generator.standard_normal((20, 128))
+    return (mixed * np.geomspace(0.1, 10, 128) + 0.3 * generator.standard_normal((512, 128))).astype("f4")
+
+
+@st.composite
+def matrices(draw: st.DrawFn) -> np.ndarray:
+    """(rows, 64) at any scale: noise, a constant, one large weight among small ones, one sign, zeros."""
+    rows = draw(st.integers(1, 5))
+    generator = np.random.default_rng(draw(st.integers(0, 2**16)))
+    matrix = generator.standard_normal((rows, 64))
+    kind = draw(st.sampled_from(["noise", "constant", "spike", "positive", "zeros"]))
+    if kind == "constant":
+        matrix[:] = draw(st.sampled_from([-1.0, 0.3]))
+    if kind == "spike":
+        matrix[:, 9] *= 1000
+    if kind == "positive":
+        matrix = np.abs(matrix) + 1
+    if kind == "zeros":
+        matrix[:, :32] = 0
+    return (matrix * 10.0 ** draw(st.sampled_from([-42, -30, -4, 0, 4, 15]))).astype(np.float32)
 
 
 def test_the_search_beats_the_usual_rule_on_gaussian_weights(gaussian):
@@ -33,35 +64,104 @@ def test_the_search_beats_the_usual_rule_on_gaussian_weights(gaussian):
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-def test_blocks_of_zeros_of_one_value_of_one_sign_and_of_tiny_values_survive(bits):
+@pytest.mark.parametrize("method", METHODS)
+def test_blocks_of_zeros_of_one_value_of_one_sign_and_of_tiny_values_survive(bits, method):
     blocks = np.zeros((6, 32), dtype=np.float32)
     blocks[1] = 0.25
     blocks[2] = -3.0
     blocks[3, 7] = 100.0
     blocks[4] = np.linspace(1, 2, 32)
     blocks[5] = 1e-40  # subnormal: no overflow on the way
-    restored = dequantize(quantize(blocks, bits, 32))
+    restored = dequantize(quantize(blocks, bits, 32, method, np.eye(32, dtype=np.float32)))
     assert np.isfinite(restored).all()
     np.testing.assert_array_equal(restored[0], 0)
     np.testing.assert_allclose(restored[1:4], blocks[1:4], rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(restored[4], blocks[4], atol=0.08)
+    np.testing.assert_allclose(restored[4], blocks[4], atol=0.09)
+
+
+@settings(max_examples=60, deadline=None)
+@given(matrices(), st.sampled_from(METHODS), st.sampled_from([4, 8]), st.sampled_from([16, 32, 64]))
+def test_every_method_keeps_shape_and_layout_and_stays_near_its_weights(matrix, method, bits, block):
+    gram = np.diag(np.geomspace(0.01, 100, 64)).astype(np.float32)
+    found = quantize(matrix, bits, block, method, gram)
+    assert (found.bits, found.block, found.rows, found.columns) == (bits, block, len(matrix), 64)
+    assert found.codes.dtype == np.uint8 and (found.zeros is None) == (bits == 8)
+    error = np.linalg.norm((dequantize(found) - matrix).reshape(-1, block).astype(np.float64), axis=1)
+    size = np.linalg.norm(matrix.reshape(-1, block).astype(np.float64), axis=1)
+    assert (error <= (FARTHEST[bits] + 0.01) * size + 1e-35).all()  # of subnormal blocks nothing is asked
+
+
+@settings(max_examples=40, deadline=None)
+@given(matrices(), st.sampled_from([4, 8]), st.integers(0, 2**16))
+def test_no_method_is_worse_than_plain_rounding_by_its_own_measure(matrix, bits, seed):
+    blocks = matrix.reshape(-1, 32) / max(float(np.abs(matrix).max()), 1e-30)  # squares fit into float32
+    cost = np.random.default_rng(seed).exponential(1, blocks.shape).astype(np.float32)
+    plain = blocks - rtn(blocks, bits).values()
+
+    def no_worse(ours: np.ndarray, theirs: np.ndarray) -> bool:
+        return bool((ours <= theirs * (1 + 1e-4) + 1e-10).all())
+
+    squares = (blocks - search(blocks, bits).values()) ** 2
+    assert no_worse(squares.sum(1), (plain**2).sum(1))
+    weighed = (blocks - search(blocks, bits, cost, THOROUGH).values()) ** 2 * cost
+    assert no_worse(weighed.sum(1), (plain**2 * cost).sum(1))
+    halves = np.abs(blocks - hqq(blocks, bits).values()) ** NORM
+    assert no_worse(halves.sum(1), (np.abs(plain) ** NORM).sum(1))
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-@pytest.mark.parametrize(
-    ("columns", "block"), [(256, {8: 128, 4: 64}), (192, {8: 64, 4: 64}), (160, {8: 32, 4: 32})]
-)
-def test_the_kernel_multiplies_by_what_dequantize_says(bits, columns, block, tmp_path):
+def test_gptq_errs_less_in_what_the_matrix_does_to_correlated_inputs(inputs, bits):
+    weights = np.random.default_rng(3).standard_normal((96, 128)).astype(np.float32)
+    gram = inputs.T @ inputs
+    ours = output_error(weights, gptq(weights, bits, 32, gram), gram)
+    plain = output_error(weights, rtn(weights.reshape(-1, 32), bits), gram)
+    assert ours.sum() < 0.5 * plain.sum()
+    outputs = inputs @ weights.T
+    restored = inputs @ gptq(weights, bits, 32, gram).values().reshape(weights.shape).T
+    np.testing.assert_allclose(((restored - outputs) ** 2).sum(0), ours, rtol=0.05)
+
+
+def test_gptq_is_never_worse_than_the_weighed_search_even_where_inputs_are_independent():
+    weights = np.random.default_rng(4).standard_normal((64, 64)).astype(np.float32)
+    gram = np.diag(np.geomspace(0.1, 10, 64)).astype(np.float32)
+    cost = np.broadcast_to(np.diag(gram), weights.shape).reshape(-1, 32)
+    ours = output_error(weights, gptq(weights, 4, 32, gram), gram)
+    searched = output_error(weights, search(weights.reshape(-1, 32), 4, cost), gram)
+    assert (ours <= searched * 1.001).mean() > 0.95  # but for rows that would have moved too far
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("columns", [256, 192, 160])
+def test_the_kernel_multiplies_by_what_dequantize_says(bits, columns, method, tmp_path):
     # 256, 192, 160: an even and an odd number of blocks (zeros are packed in pairs), and each size of block
     generator = np.random.default_rng(1)
     matrix = generator.standard_normal((48, columns)).astype(np.float32) + 0.3
     writer = GraphWriter("product")
     x = writer.input("x", ir.DataType.FLOAT, ("rows", columns))
-    projections = QuantizedProjections(None, Quantizer(RECIPES[f"int{bits}"]))  # type: ignore[arg-type]
+    quantizer = Quantizer(Recipe(bits=bits, block=128 if bits == 8 else 64, method=method))
+    projections = QuantizedProjections(None, quantizer)  # type: ignore[arg-type]
     product = projections.dense(writer, x, "product", 48, columns, lambda: matrix)
     writer.output(product, "y", ir.DataType.FLOAT, ("rows", 48))
     ir.save(writer.model(), tmp_path / "m.onnx")
     given = generator.standard_normal((5, columns)).astype(np.float32)
     got = ort.InferenceSession(tmp_path / "m.onnx").run(None, {"x": given})[0]
-    expected = given @ dequantize(quantize(matrix, bits, block[bits])).T
+    expected = given @ dequantize(quantizer.matrix("product", matrix)).T
     assert np.linalg.norm(got - expected) < 0.02 * np.linalg.norm(expected)  # int8 activations
+
+
+def test_a_recipe_says_what_does_not_exist():
+    from ptbr_slm.errors import SlmError
+
+    for attempt in (
+        lambda: recipe_for("fp32", "gptq"),
+        lambda: recipe_for("fp16", head_bits=4),
+        lambda: recipe_for("int4", "awq"),
+        lambda: recipe_for("int4", block=48),
+        lambda: recipe_for("int8", head_bits=3),
+        lambda: recipe_for("int4", mixed_extra=2.0),
+    ):
+        with pytest.raises(SlmError) as caught:
+            attempt()
+        assert caught.value.code == "E_USAGE"
+    assert recipe_for("fp32") is None

@@ -50,5 +50,6 @@ def make_quantizer(
     if measures:
         mixed = choose_mixed(config, weights, text.windows, rounded, recipe.mixed_extra, on_step)
         recipe = replace(recipe, mixed=mixed)
-    activations = Activations(config, weights, text.windows) if recipe.method in CALIBRATED else None
-    return Quantizer(recipe, activations), text.name
+    if recipe.method not in CALIBRATED:
+        return Quantizer(recipe), text.name
+    return Quantizer(recipe, Activations(config, weights, text.windows), on_step), text.name

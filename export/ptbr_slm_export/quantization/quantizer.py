@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ptbr_slm_export.quantization.activations import Activations
@@ -19,15 +21,23 @@ _AT_ONCE = 1 << 16
 class Quantizer:
     """Quantises the matrices of one model, told by their names in the graph, in the graph's order."""
 
-    def __init__(self, recipe: Recipe, activations: Activations | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        activations: Activations | None = None,
+        on_step: Callable[[str], None] = lambda step: None,
+    ) -> None:
         """activations: of the model on a calibration text; without, `kquant`, `gptq` weigh inputs alike."""
-        self.recipe, self.activations = recipe, activations
+        self.recipe, self.activations, self.on_step = recipe, activations, on_step
 
     def matrix(self, name: str, weights: Floats) -> QuantizedMatrix:
         """`weights` (rows, columns), by the recipe's choice for `name`."""
         bits, limit = self.recipe.choice(name)
-        calibrated = self.activations is not None and name != "embedding"
-        gram = self.activations.gram(name) if self.activations and calibrated else None
+        gram = None
+        if self.activations is not None and name != "embedding":
+            if name.endswith(".qkv"):
+                self.on_step(f"calibrando a camada {int(name.split('.')[1]) + 1}")
+            gram = self.activations.gram(name)
         block = block_for(weights.shape[1], limit)
         if bits == 4 and self.recipe.symmetric:
             return quantize_symmetric(weights, block, self.recipe.method, gram)
@@ -58,7 +68,9 @@ def quantize(
 
 
 def quantize_symmetric(weights: Floats, block: int, method: Method, gram: Floats | None) -> QuantizedMatrix:
-    """As `quantize`, in 4 bits without zeros; method is rtn, search or kquant."""
+    """As `quantize`, in 4 bits without zeros; every method but hqq."""
+    if method == "gptq" and gram is not None:
+        return gptq(weights, 4, block, gram, symmetric).pack(len(weights), 4, symmetric=True)
     importance = None if gram is None or method != "kquant" else np.diag(gram)
     step = max(1, _AT_ONCE // weights.shape[1])
     parts = []

@@ -13,7 +13,6 @@ Method = Literal["search", "rtn", "kquant", "hqq", "gptq"]
 METHODS: tuple[Method, ...] = get_args(Method)
 CALIBRATED: frozenset[str] = frozenset({"kquant", "gptq"})
 """Methods that weigh errors by what the model does on a text."""
-DEFAULT_METHOD: Method = "search"
 BLOCK_SIZES = (16, 32, 64, 128, 256)
 """What MatMulNBits takes."""
 
@@ -29,8 +28,8 @@ class Recipe:
     """Of the matrices in the layers: 8 or 4."""
     block: int
     """Weights of a row that share a scale."""
-    method: Method = DEFAULT_METHOD
-    """How scales, zeros and codes are found (see `quantization/methods.py`)."""
+    method: Method = "search"
+    """How scales, zeros and codes are found (see `search.py`, `hqq.py` and `gptq.py`)."""
     head_bits: int = 8
     """Of the output head. 8 with a tied embedding shares the embedding's matrix; 4 stores one of its own,
     as the embedding is always int8: rows are looked up, not multiplied, and int4 hurts them most."""
@@ -44,13 +43,13 @@ class Recipe:
     mixed_block: int = 128
     """Of those."""
     symmetric: bool = False
-    """int4 without zeros, for CUDA's kernels; by rtn, search or kquant only."""
+    """int4 without zeros, for CUDA's kernels; by every method but hqq."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.mixed_extra <= 1:
             raise _unusable(f"mixed_extra vai de 0 a 1, e não é {self.mixed_extra}")
-        if self.symmetric and self.bits == 4 and self.method in ("hqq", "gptq"):
-            raise _unusable(f"o int4 das GPUs não tem o método {self.method}; tem rtn, search e kquant")
+        if self.symmetric and self.bits == 4 and self.method == "hqq":
+            raise _unusable("o int4 das GPUs não tem o método hqq; tem rtn, search, kquant e gptq")
         for name in ("bits", "head_bits"):
             if getattr(self, name) not in (4, 8):
                 raise _unusable(f"{name} deve ser 4 ou 8, e não {getattr(self, name)}")
@@ -71,11 +70,14 @@ class Recipe:
         return {name: getattr(self, name) for name in self.__slots__} | {"mixed": list(self.mixed)}
 
 
-RECIPES: dict[str, Recipe] = {"int8": Recipe(bits=8, block=128), "int4": Recipe(bits=4, block=64)}
+RECIPES: dict[str, Recipe] = {
+    "int8": Recipe(bits=8, block=128),
+    "int4": Recipe(bits=4, block=64, method="gptq"),
+}
 """Larger blocks are faster on AVX-512: a decode step of the 85m at 300 tokens, one thread, median, takes 6.7
 ms in int8 with blocks of 32 and 4.9 with 128; in int4, its head always int8 in 128, 4.9 ms with 32 and 4.6
-with 64. Bits per byte stay within 0.006 % of blocks of 32. int4 stops at 64, as there its weights err about
-as much as Q4_0's."""
+with 64. On a trained model int4 by gptq in blocks of 64 costs less than Q4_0 and Q4_K_M; in int8 all methods
+cost the same (docs/decisions.md)."""
 
 
 def recipe_for(precision: Precision, method: str | None = None, **changes: Any) -> Recipe | None:

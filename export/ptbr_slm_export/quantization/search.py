@@ -42,7 +42,9 @@ def search(blocks: Floats, bits: int, importance: Floats | None = None, effort: 
     importance: (n, block), what a squared error of each weight costs; None counts all alike. Never worse than
     `rtn` by that measure, as the whole range is one of those tried.
     """
-    weights = np.ascontiguousarray(blocks.T)  # (block, n)
+    weights = np.array(blocks.T, order="C")  # (block, n), a copy
+    unit = np.abs(weights).max(axis=0)
+    weights *= inverse(unit)  # squares of the smallest and of the largest float32 are none
     cost = None if importance is None else np.ascontiguousarray(importance.T)
     step, zero = _range(weights, bits)
     best = np.zeros((4, weights.shape[1]), dtype=np.float32)  # gain, inverse step, zero, scale
@@ -54,7 +56,8 @@ def search(blocks: Floats, bits: int, importance: Floats | None = None, effort: 
             gain, scale = _fit(weights, cost, inverted, moved, bits)
             best = np.where(gain > best[0], np.stack([gain, inverted, moved, scale]), best)
     _, inverted, zero, scale = best
-    return _encode(weights, inverted, scale, zero, bits)
+    found = _encode(weights, inverted, scale, zero, bits)
+    return Blocks(found.codes, scale * unit, found.zeros)
 
 
 def _range(weights: Floats, bits: int) -> tuple[Floats, Floats]:
