@@ -14,9 +14,11 @@ from typing import Any
 from ptbr_slm.bench.cases import SEQ_LEN, SIZES, Case, Result, Wanted, cases, result_from
 from ptbr_slm.bench.process import ask, last_words
 from ptbr_slm.config import model_config
+from ptbr_slm.errors import SlmError
 from ptbr_slm.system import cpu_cores, find_gpus, installed_version, memory_bytes
 from ptbr_slm.version import __version__
 
+DEVICES = ("auto", "cpu", "cuda")
 START_S = 90.0
 """Seconds that a process may take before its first step, and the end of a step that is under way."""
 COMPILE_S = 180.0
@@ -53,13 +55,12 @@ def bench_train(
     """Measure training on this machine for about `minutes`; cases that no longer fit into them say so.
 
     sizes: names, by default those that fit the kind of device. seconds: of steps in a case. variants: compare
-    optimizers, checkpointing, loss and compile as well. Raises E_MODEL_SIZE.
+    optimizers, checkpointing, loss and compile as well. Raises E_MODEL_SIZE, E_PROVIDER, E_USAGE.
     """
     began = time.monotonic()
+    _check(sizes, device, seq_len, seconds)
     kind, cards = _devices(device)
-    names = tuple(sizes or SIZES[kind])
-    for name in names:
-        model_config(name)
+    names = tuple(SIZES[kind] if sizes is None else sizes)
     wanted = Wanted(
         device=kind,
         cards=cards,
@@ -80,13 +81,39 @@ def bench_train(
     return Bench(machine=machine(kind), results=tuple(results))
 
 
+def _check(sizes: Sequence[str] | None, device: str, seq_len: int | None, seconds: float) -> None:
+    """Refuse what could only be measured as something else. Raises E_MODEL_SIZE, E_PROVIDER, E_USAGE."""
+    if device not in DEVICES:
+        hint = f"Escolha um destes: {', '.join(DEVICES)}."
+        raise SlmError("E_PROVIDER", f"não existe o dispositivo {device!r}.", where="--device", hint=hint)
+    for option, value in (("--seq-len", 1 if seq_len is None else seq_len), ("--seconds", seconds)):
+        if not value > 0:
+            hint = f"Deixe {option} de fora, ou use um número maior."
+            raise SlmError(
+                "E_USAGE", f"{option} deve ser maior que zero, e não {value}.", where=option, hint=hint
+            )
+    if sizes is not None and not sizes:
+        hint = "Por exemplo:  ptbr-slm bench train --sizes nano,mini"
+        raise SlmError("E_USAGE", "--sizes não diz tamanho nenhum.", where="--sizes", hint=hint)
+    for name in sizes or ():
+        model_config(name)
+
+
 def _devices(asked: str) -> tuple[str, int]:
     """(`cuda` or `cpu`, how many). torch is imported only where the driver lists a card."""
-    if asked == "cpu" or not find_gpus():
-        return "cpu", 1
-    import torch
+    if asked != "cpu" and find_gpus():
+        import torch
 
-    return ("cuda", torch.cuda.device_count()) if torch.cuda.is_available() else ("cpu", 1)
+        if torch.cuda.is_available():
+            return "cuda", torch.cuda.device_count()
+    if asked == "cuda":
+        raise SlmError(
+            "E_PROVIDER",
+            "foi pedido device=cuda, mas não há GPU NVIDIA que o PyTorch possa usar.",
+            where="--device cuda",
+            hint="Use --device cpu, ou veja o que falta com:  ptbr-slm doctor",
+        )
+    return "cpu", 1
 
 
 def _alone(case: Case, left_s: float) -> Result:

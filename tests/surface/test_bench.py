@@ -112,3 +112,21 @@ def test_results_survive_the_way_through_json_and_fill_every_column() -> None:
 def test_an_unknown_size_is_answered_with_the_sizes(run) -> None:
     done = run("bench", "train", "--sizes", "1b")
     assert done.returncode == Exit.USAGE and "E_MODEL_SIZE" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--sizes", "9000b"),
+        ("--sizes", ","),
+        ("--device", "tpu"),
+        *([] if torch.cuda.is_available() else [("--device", "cuda")]),
+        ("--seq-len", "0"),
+        ("--seconds", "nan"),
+        ("--seconds", "-1"),
+    ],
+)
+def test_what_was_asked_is_never_measured_as_something_else(run, arguments) -> None:
+    done = run("bench", "train", *arguments)
+    assert done.returncode in (1, 2) and done.stderr.startswith("Erro [E_")
+    assert len(done.stderr.strip().splitlines()) == 3
