@@ -71,7 +71,9 @@ def _read(path: Path) -> str:
 
 
 def _cut(text: str, tokenizer: Tokenizer, window: int) -> tuple[Ids, ...]:
-    """The first `TOKENS` tokens of a text."""
+    """The first `TOKENS` tokens of a text; nothing of an empty one."""
+    if not text.strip():
+        return ()
     ids = np.array(tokenizer.encode(text.strip()), dtype=np.int64)[:TOKENS]
     return tuple(ids[start : start + window] for start in range(0, len(ids), window))
 
