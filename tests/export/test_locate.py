@@ -50,7 +50,8 @@ def edit(folder: Path, change) -> None:
     change(model.graph)
     onnx.save(model, folder / "model.onnx")
     body = json.loads((folder / "manifest.json").read_text())
-    write_manifest(folder, "export", **{k: body[k] for k in ("target", "precision", "source_sha256")})
+    keep = ("target", "flavour", "precision", "method", "kv_dtype", "source_sha256")
+    write_manifest(folder, "export", **{k: body[k] for k in keep if k in body})
 
 
 def node(graph, name: str):
@@ -87,6 +88,24 @@ def test_every_part_of_a_sound_export_is_looked_at_and_passes(name, precision, r
     assert place.part.relative < exact / 3  # with room for a larger model
 
 
+@pytest.mark.parametrize(
+    ("target", "precision"), [("cuda", "fp16"), ("cuda", "int4"), ("tensorrt", "fp16"), ("tensorrt", "fp32")]
+)
+def test_exports_for_a_gpu_are_looked_into_on_the_cpu_and_their_faults_named(
+    untied, tmp_path, target, precision
+):
+    folder = tmp_path / "e"
+    export_model(untied, folder, target=target, precision=precision, verify=False)
+    sound = place_in(folder)
+    assert sound.passed and sound.compared == 3 + 11 * 2
+    assert sound.part.relative < (1e-4 if precision == "fp32" else 1e-2) / 5
+    edit(folder, _wrong_eps)
+    place = place_in(folder)
+    assert not place.passed and (place.part.layer, place.part.name) == (0, "attention_norm")
+    report = verify_export(folder, untied)
+    assert not report.passed and "camada 0, attention_norm" in report.culprit
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("fault", ["rope", "eps", "gain", "scale", "swap", "silu"])
 def test_a_graph_that_computes_something_else_is_told_by_layer_and_part(
@@ -114,7 +133,7 @@ def test_a_graph_that_computes_something_else_is_told_by_layer_and_part(
 
 def _wrong_eps(graph) -> None:
     attribute = next(a for a in node(graph, "layers.0.attention_norm").attribute if a.name == "epsilon")
-    attribute.f *= 10
+    attribute.f *= 100
 
 
 def _missing_gain(graph) -> None:
