@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -307,6 +308,45 @@ def test_ctrl_c_in_the_middle_of_a_step_spoils_no_other_text(toy, moment):
     for reader, prompt in zip(readers, prompts, strict=True):
         wanted = alone(toy(), prompt, temperature=0.9, seed=2, max_new_tokens=20)
         assert reader.tokens == list(wanted.tokens)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_ctrl_c_at_any_line_leaves_each_text_whole_or_ended_by_an_error(toy, seed):
+    """Raised where the interpreter happens to be: between two lines of the batch, the row or the sampler."""
+    engine = toy()
+    batch = Batch(engine, limit=2)
+    prompts = [some_ids(i, 40) for i in range(4)]
+    readers = ask(engine, *prompts, temperature=0.9, seed=2, max_new_tokens=15)
+    for reader in readers:
+        batch.submit(reader.row)
+    chance = random.Random(seed)
+
+    def interrupt(frame, event, arg):
+        if "generation" not in frame.f_code.co_filename:
+            return None
+        if event == "line" and chance.random() < 0.004:
+            raise KeyboardInterrupt
+        return interrupt
+
+    interrupted = 0
+    for _ in range(400):
+        try:
+            sys.settrace(interrupt if interrupted < 4 else None)
+            batch.step()
+        except KeyboardInterrupt:
+            sys.settrace(None)
+            interrupted += 1
+            batch.recover()
+        finally:
+            sys.settrace(None)
+    assert interrupted
+    assert not batch.rows
+    for reader, prompt in zip(readers, prompts, strict=True):
+        if reader.error is None:
+            wanted = alone(toy(), prompt, temperature=0.9, seed=2, max_new_tokens=15)
+            assert reader.tokens == list(wanted.tokens)
+        else:
+            assert reader.error.code == "E_INTERNAL"
 
 
 def test_cancelled_before_it_begins_a_text_is_empty_and_says_so(toy):

@@ -68,15 +68,16 @@ class Batch:
     def sweep(self) -> None:
         """Let go of rows that nobody reads, end those that are cancelled or out of time. Runs nothing."""
         while self._arrivals:
-            self._waiting.append(self._arrivals.popleft())
+            self._waiting.append(self._arrivals[0])
+            self._arrivals.popleft()
         for row in self.rows:
             if row.abandoned:
                 self._remove(row)
             elif (reason := row.overdue()) is not None:
                 self._finish(row, row.end(reason))
         for row in [row for row in self._parked if not row.rest()]:
-            self._parked.remove(row)
             self._waiting.appendleft(row)
+            self._parked.remove(row)
 
     def fail_all(self, error: Callable[[], Exception]) -> None:
         """End every row with an error of its own."""
@@ -86,14 +87,28 @@ class Batch:
 
     def recover(self) -> None:
         """After Ctrl-C in the middle of a step: the rows it left half-done end, the others go on."""
-        for row in list(self._placed):
-            torn = row.made != row.generated or (row.made > 0 and row.fed >= len(row.ids))
-            if torn or not self._restored(row):
+        for row in dict.fromkeys(self.rows):
+            unfinished = row.scores is None and row.fed >= len(row.ids)
+            if row.reason is not None:  # its last chunk is out
+                self._remove(row)
+            elif row.made != row.generated or unfinished or not (row.slot < 0 or self._restored(row)):
                 self._fail(row, internal_error("a geração foi interrompida no meio de um passo."))
+            else:
+                self._file(row)
 
     def forget(self) -> None:
         """Give back the slots kept for their beginnings."""
         self._pool.clear()
+
+    def _file(self, row: Row) -> None:
+        """Put a row that was on its way from one list to the next into one of them."""
+        for rows in (self._placed, self._parked, self._waiting, self._arrivals):
+            while row in rows:
+                rows.remove(row)
+        if row.slot >= 0:
+            self._placed.append(row)
+        else:
+            self._waiting.appendleft(row)
 
     def _admit(self) -> None:
         """Give waiting rows slots, in order; where none is left, one whose row rests."""
@@ -104,8 +119,8 @@ class Batch:
                 return  # another completion is running this prompt
             if len(self._placed) >= self._limit and not self._park():
                 return
+            self._placed.append(row)  # never in no list, not even at a Ctrl-C
             self._waiting.popleft()
-            self._placed.append(row)
             self._guarded(row, self._pool.place, row, self._placed)
 
     def _park(self) -> bool:
@@ -113,9 +128,9 @@ class Batch:
         row = next((row for row in self._placed if row.decoding and row.rest()), None)
         if row is None:
             return False
+        self._parked.append(row)
         self._placed.remove(row)
         self._pool.keep(row, self._placed, owner=row)
-        self._parked.append(row)
         return True
 
     def _prefill(self, behind: Sequence[Row]) -> None:
@@ -210,12 +225,12 @@ class Batch:
             self._give(row, chunk)
 
     def _give(self, row: Row, chunk: GenerationChunk) -> None:
-        row.made += 1
         row.deliver(chunk)
+        row.made += 1
 
     def _finish(self, row: Row, chunk: GenerationChunk) -> None:
-        self._remove(row)
         self._give(row, chunk)
+        self._remove(row)
 
     def _guarded(self, row: Row, action: Callable[P, None], *args: P.args, **options: P.kwargs) -> None:
         """What goes wrong with one row ends that row."""
@@ -232,15 +247,17 @@ class Batch:
 
     def _remove(self, row: Row, *, keep: bool = True) -> None:
         """The row is over: its slot is kept for what it holds, or given back."""
-        for rows in (self._placed, self._parked, self._waiting, self._arrivals):
-            if row in rows:
-                rows.remove(row)
-        if row.slot >= 0:
-            if keep:
-                self._pool.keep(row, self._placed, owner=row.prompt if row.prompt.waiting else None)
-            else:
-                self._pool.close(row)
-        self._pool.disown(row)
+        try:
+            if row.slot >= 0:
+                if keep:
+                    self._pool.keep(row, self._placed, owner=row.prompt if row.prompt.waiting else None)
+                else:
+                    self._pool.close(row)
+            self._pool.disown(row)
+        finally:
+            for rows in (self._placed, self._parked, self._waiting, self._arrivals):
+                if row in rows:
+                    rows.remove(row)
 
     def _restored(self, row: Row) -> bool:
         """Whether the slot holds again what the row knows of, after a step that broke off."""
