@@ -7,6 +7,7 @@ the real thing.
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
 
 import numpy as np
@@ -14,7 +15,8 @@ import onnxruntime as ort
 import pytest
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime.onnx import cuda, cuda_libraries, devices, trial
+from ptbr_slm.runtime.model import Model
+from ptbr_slm.runtime.onnx import cuda, cuda_libraries, devices, kv_cache, trial
 from ptbr_slm.runtime.onnx.cuda_libraries import DRIVER, install_line, missing_libraries
 from ptbr_slm.runtime.onnx.device_memory import DeviceMemory
 from ptbr_slm.runtime.onnx.devices import Place, choose_place
@@ -47,7 +49,7 @@ def pretended(monkeypatch):
 
     monkeypatch.setattr(ort, "InferenceSession", note)
     monkeypatch.setattr(cuda, "PROVIDER", CPU)
-    monkeypatch.setattr(cuda, "DeviceMemory", lambda _, providers: DeviceMemory("cpu", providers))
+    monkeypatch.setattr(cuda, "DeviceMemory", lambda _, *rest: DeviceMemory("cpu", *rest))
     monkeypatch.setitem(devices._PLACES, "cuda", Place("cuda", CPU, devices._PLACES["cuda"].open))
     return asked
 
@@ -323,3 +325,44 @@ def test_an_export_runs_where_it_was_made_for(monkeypatch):
     assert choose_place("cuda", "cuda").device == "cuda"
     assert choose_place("auto", "cpu").provider == CPU  # also where there is a card
     assert choose_place("cpu", "cuda", oracle=True).provider == CPU
+
+
+def test_all_runs_happen_on_one_thread_whoever_asks(half_folder, pretended, monkeypatch, ids):
+    """ONNX Runtime captures a step once for each thread that runs it."""
+    seen = set()
+    collection = ort.capi.onnxruntime_inference_collection.InferenceSession
+    run = collection.run_with_iobinding
+
+    def note(session, *args):
+        seen.add(threading.current_thread().name)
+        run(session, *args)
+
+    monkeypatch.setattr(collection, "run_with_iobinding", note)
+    with Model(half_folder) as model:
+        found = []
+        asking = [
+            threading.Thread(target=lambda: found.append(model.generate("O Brasil", temperature=0.0)))
+            for _ in range(3)
+        ]
+        for thread in asking:
+            thread.start()
+        for thread in asking:
+            thread.join()
+    assert len(found) == 3 and len(set(found)) == 1
+    assert seen == {"ptbr-slm-gpu_0"}
+
+
+def test_captured_steps_keep_their_buffers_between_texts(half_folder, pretended, monkeypatch, ids):
+    """New buffers would need new captures, again and again in a server that is idle now and then."""
+    monkeypatch.setattr(kv_cache, "KEEP_BYTES", 0)
+    bytes_after = {}
+    for graphs in (True, False):
+        engine = OnnxEngine(half_folder, cuda_graph=graphs)
+        slots = [engine.open_slot() for _ in range(3)]
+        for slot in slots:
+            engine.prefill(slot, ids[:300])
+            engine.close_slot(slot)
+        engine.open_slot()
+        bytes_after[graphs] = engine.kv_bytes
+        engine.close()
+    assert bytes_after[True] == 8 * bytes_after[False]  # 4 slots of 512 tokens, 1 of 256

@@ -17,6 +17,7 @@ import onnxruntime as ort
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.onnx.cuda_libraries import DRIVER, install_line, missing_libraries, preload
 from ptbr_slm.runtime.onnx.device_memory import DeviceMemory
+from ptbr_slm.runtime.onnx.home_thread import HomeThread
 from ptbr_slm.runtime.onnx.opened import Opened
 from ptbr_slm.runtime.onnx.placement import profiled_nodes, require_whole
 from ptbr_slm.runtime.onnx.session import ERROR_SEVERITY, new_session
@@ -54,8 +55,9 @@ def open_cuda(graph: Path, *, quantized: bool, graphs: bool | None) -> Opened:
             shutil.rmtree(profiles, ignore_errors=True)
 
     # The moves' own sessions capture nothing: their shapes vary.
-    memory = DeviceMemory("cuda", [(PROVIDER, provider_options(graphs=False))])
-    return Opened(session, memory, graphs, {"provider": PROVIDER, "cuda_graph": graphs}, check)
+    home = HomeThread()
+    memory = DeviceMemory("cuda", [(PROVIDER, provider_options(graphs=False))], home)
+    return Opened(home.bound(session), memory, graphs, {"provider": PROVIDER, "cuda_graph": graphs}, check)
 
 
 def provider_options(*, graphs: bool) -> dict[str, str]:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from ptbr_slm.runtime.onnx.home_thread import HomeThread
 from ptbr_slm.runtime.onnx.memory import Array
 from ptbr_slm.runtime.onnx.tiny_graph import Node, Tensor, model_bytes
 
@@ -46,10 +47,12 @@ class DeviceMemory:
 
     shared = False
 
-    def __init__(self, device: str, providers: Providers) -> None:
-        """device: ONNX Runtime's name (`cuda`); providers: those of the model's session."""
+    def __init__(self, device: str, providers: Providers, home: HomeThread | None = None) -> None:
+        """device: ONNX Runtime's name (`cuda`); providers: those of the model's session; home: the thread
+        for all runs, where there is one.
+        """
         self.device = device
-        self._providers = list(providers)
+        self._providers, self._home = list(providers), home
 
     def zeros(self, shape: Sequence[int], dtype: type[np.generic]) -> DeviceArray:
         """See `Memory.zeros`. Fresh memory may hold NaN, and 0 x NaN is NaN even where attention masks."""
@@ -101,7 +104,8 @@ class DeviceMemory:
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
-        return ort.InferenceSession(graph, options, providers=self._providers)
+        session = ort.InferenceSession(graph, options, providers=self._providers)
+        return session if self._home is None else self._home.bound(session)
 
     @cached_property
     def _identity(self) -> Any:

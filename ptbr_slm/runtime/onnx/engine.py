@@ -29,6 +29,10 @@ from ptbr_slm.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from ptbr_slm.runtime.onnx.device_sampling import DeviceSampler
 
+_KEEP_CAPTURED = 1 << 30
+"""Bytes of keys and values kept between texts where steps are captured: new buffers need new captures, and no
+release of captured graphs was found in the CUDA provider of ONNX Runtime 1.31.1."""
+
 _WARM_UP_STEPS = 3
 """ONNX Runtime runs a step plainly before it captures it."""
 
@@ -78,7 +82,13 @@ class OnnxEngine:
             self.tokenizer = Tokenizer.load(folder)
             self._opened: Opened | None = opening.result()
         memory, dtype = self._opened.memory, np.dtype(kv_dtype).type
-        self._caches = KVCaches(self.config, memory, dtype, whole=self._opened.whole_caches)
+        self._caches = KVCaches(
+            self.config,
+            memory,
+            dtype,
+            whole=self._opened.whole_caches,
+            keep_bytes=_KEEP_CAPTURED if self._opened.captures else None,
+        )
         self._sampler = None if memory.shared else _device_sampler(memory, self.config, self.tokenizer)
         self._decodes: dict[tuple[int, int], Decode] = {}
         self._planned_version = -1

@@ -35,8 +35,13 @@ class KVCaches:
         dtype: type[np.generic] = np.float32,
         *,
         whole: bool = False,
+        keep_bytes: int | None = None,
     ) -> None:
-        """whole: whether the graph wants buffers for the whole context at once, however few the tokens."""
+        """whole: whether the graph wants buffers for the whole context at once, however few the tokens.
+
+        keep_bytes: instead of `KEEP_BYTES`.
+        """
+        self._keep_bytes = keep_bytes
         self._config = config
         self._smallest = config.max_seq_len if whole else 1  # tokens
         self._memory = memory or HostMemory()
@@ -126,7 +131,8 @@ class KVCaches:
 
     def _oversized(self, slots: int) -> bool:
         """Whether the buffers are large, and could be smaller."""
-        return self.nbytes > KEEP_BYTES and (len(self.lengths) > slots or self.capacity > self._bucket(1))
+        keep = KEEP_BYTES if self._keep_bytes is None else self._keep_bytes
+        return self.nbytes > keep and (len(self.lengths) > slots or self.capacity > self._bucket(1))
 
     def _bucket(self, tokens: int) -> int:
         return bucket(max(tokens, self._smallest), self._config.max_seq_len)
