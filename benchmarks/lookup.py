@@ -3,9 +3,9 @@
     python benchmarks/lookup.py                       # the exports that benchmarks/inference.py made
     python benchmarks/lookup.py EXPORT... --write     # others, and into docs/benchmarks.md
 
-Three texts: a greedy one, which with random weights soon goes in circles, so that nearly every guess is right;
-one imposed by a regular expression (what a form forces need not be guessed); and one drawn freely that repeats
-nothing, the worst case.
+Three texts: a greedy one, which with random weights soon goes in circles, so that nearly every guess is
+right; one imposed by a regular expression (what a form forces need not be guessed); and one drawn freely
+that repeats nothing, the worst case.
 """
 
 from __future__ import annotations
