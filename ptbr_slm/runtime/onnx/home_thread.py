@@ -29,5 +29,9 @@ class _BoundSession:
         """As the session's own; waits for it, and raises what it raises."""
         self._pool.submit(self._session.run_with_iobinding, io, options).result()
 
+    def release_captured_graph(self, number: int) -> None:
+        """As the session's own: what was captured belongs to the thread."""
+        self._pool.submit(self._session.release_captured_graph, number).result()
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)
