@@ -5,13 +5,16 @@ complete, and once nothing more may follow the text is `finished`. So a text tha
 always fits; one cut short (`length`, `stop`, `timeout`, ...) says so by its reason.
 
 Bounded by llguidance's own limits (LLParserLimits' defaults): about 20 ms to build a lexer, 20 ms a token and
-500,000 symbols; a form beyond them is refused with E_SAMPLING. Nothing is ever fetched for a `$ref`.
+500,000 symbols, and by ours below; a form beyond them is refused with E_SAMPLING. Nothing is ever fetched for
+a `$ref`.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,10 @@ _MOST_CHARACTERS = {"json_schema": 200_000, "regex": 20_000}
 
 _DEEPEST = 64
 """Brackets within brackets in a schema: what reads it calls itself for each."""
+
+_LARGEST_DIVISOR = 10_000
+"""Of all `multipleOf` together. llguidance makes a state for each remainder, without a limit: 10 us and
+some kB each, so that 2**31 took minutes and gigabytes."""
 
 _LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """One way to write JSON, Python's own: a small model that may choose spaces writes them without end. A schema
@@ -129,18 +136,24 @@ def _schema_text(schema: Any) -> str:
         raise _refused("json_schema", f"não é JSON ({error})") from None
     if not isinstance(value, dict):
         raise _refused("json_schema", "um esquema é um objeto, entre chaves")
-    if _depth(value) > _DEEPEST:
+    depth, divisor, level = 0, 1.0, [value]
+    while level := [item for item in level if isinstance(item, dict | list)]:
+        depth += 1
+        divisor *= math.prod(_divisor(item["multipleOf"]) for item in level if "multipleOf" in item)
+        level = [inner for item in level for inner in (item.values() if isinstance(item, dict) else item)]
+    if depth > _DEEPEST:
         raise _refused("json_schema", f"mais de {_DEEPEST} níveis de chaves e colchetes")
+    if divisor > _LARGEST_DIVISOR:
+        raise _refused("json_schema", f"os multipleOf, multiplicados, passam de {_LARGEST_DIVISOR}")
     return text
 
 
-def _depth(value: Any) -> int:
-    """Levels of objects and lists within each other, counted without calling itself."""
-    depth, level = 0, [value]
-    while level := [item for item in level if isinstance(item, dict | list)]:
-        depth += 1
-        level = [inner for item in level for inner in (item.values() if isinstance(item, dict) else item)]
-    return depth
+def _divisor(value: Any) -> float:
+    """States that a `multipleOf` costs: its digits as a number, 25 for 0.25."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 1.0
+    digits = int("".join(map(str, Decimal(str(value)).as_tuple().digits)))
+    return max(1.0, float(digits) if digits < 1e300 else math.inf, abs(value))
 
 
 def _check_size(text: str, subject: str) -> None:
