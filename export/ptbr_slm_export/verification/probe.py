@@ -87,16 +87,25 @@ def make_probe(source: Path, config: ModelConfig, tokenizer: Tokenizer, data: Pa
 
 def ask(engine: Engine, probe: Probe, *, greedy: bool, bits: BitsPerByte | None = None) -> Answers:
     """Every position's logits, greedy continuations if wanted, and bits per byte unless they are given."""
+    logits = tuple(engine.logits(text) for text in (probe.window, *probe.prompts))
     return Answers(
-        logits=tuple(engine.logits(text) for text in (probe.window, *probe.prompts)),
+        logits=logits,
         greedy=tuple(continue_greedily(engine, prompt) for prompt in probe.prompts) if greedy else (),
-        bits=bits or held_out_bits(engine, probe),
+        bits=bits or held_out_bits(engine, probe, logits[0]),
     )
 
 
-def held_out_bits(engine: Engine, probe: Probe) -> BitsPerByte:
-    """Bits per byte on the held-out text."""
-    return bits_per_byte(engine.logits, probe.held_out.windows, probe.byte_lengths, probe.start_marks)
+def held_out_bits(engine: Engine, probe: Probe, window: Floats | None = None) -> BitsPerByte:
+    """Bits per byte on the held-out text.
+
+    window: logits of the probe's window, if they are known: the built-in text begins with it.
+    """
+
+    def logits(tokens: Sequence[int]) -> Floats:
+        known = window is not None and tuple(tokens) == probe.window
+        return window if known and window is not None else engine.logits(tokens)
+
+    return bits_per_byte(logits, probe.held_out.windows, probe.byte_lengths, probe.start_marks)
 
 
 def continue_greedily(engine: Engine, prompt: Sequence[int]) -> Greedy:
