@@ -17,8 +17,8 @@ from ptbr_slm.tokenizer import Tokenizer
 Ids = npt.NDArray[np.int64]
 
 BUILT_IN = "texto de calibração do ptbr-slm"
-TOKENS = 4096
-"""Read at most. On a trained model gptq gained no more from 32,768 than from 1,630; 512 were too few."""
+TOKENS = 8192
+"""Read at most. On a trained model 512 were too few and 32,768 no better (docs/decisions.md)."""
 WINDOW = 256
 """Tokens of context."""
 
