@@ -62,7 +62,8 @@ def measured_table(rows: Sequence[Measured], report: ExportReport) -> str:
     ]
     header = ["precisão", "tamanho", "bits por byte", "mudança", "tokens/s", ""]
     if all(row.tokens_per_second is None for row in rows):
-        return f"{table(lines, header=header)}\n  tokens/s não medidos: este alvo roda em outra máquina ou ferramenta"
+        elsewhere = "tokens/s não medidos: este alvo roda em outra máquina ou ferramenta"
+        return f"{table(lines, header=header)}\n  {elsewhere}"
     return f"{table(lines, header=header)}\n  tokens/s medidos agora nesta máquina, um texto por vez"
 
 
