@@ -13,12 +13,19 @@ from contest import Entry
 from contestants import Genai, LlamaCpp, PtbrSlm, Transformers
 from ptbr_slm_export import Precision, export_model
 from ptbr_slm_export.gguf import export_gguf
+from ptbr_slm_export.quantization.recipe import recipe_for
 
 from ptbr_slm.bench.random_model import write_random_model
 from ptbr_slm.config import model_config
 from ptbr_slm.storage.atomic import atomic_folder
 
-_OURS: tuple[Precision, ...] = ("int4", "int8", "fp32")
+_OURS: dict[str, tuple[Precision, dict[str, int]]] = {
+    "int4": ("int4", {}),
+    "int4, head too": ("int4", {"head_bits": 4}),
+    "int8": ("int8", {}),
+    "fp32": ("fp32", {}),
+}
+"""Name -> precision, and what of its recipe differs from the default."""
 
 
 def make_entries(size: str, folder: Path, progress: Callable[[str], None]) -> tuple[Path, list[Entry]]:
@@ -31,10 +38,11 @@ def make_entries(size: str, folder: Path, progress: Callable[[str], None]) -> tu
         progress(f"drawing a random {size}")
         write_random_model(model, model_config(size))
     entries = []
-    for precision in _OURS:
-        progress(f"exporting {precision}")
-        export_model(model, folder / precision, precision=precision, verify=False)
-        entries.append(Entry("ptbr-slm", precision, PtbrSlm, folder / precision))
+    for name, (precision, changes) in _OURS.items():
+        out = folder / name.replace(", ", "-").replace(" ", "-")
+        progress(f"exporting {name}")
+        export_model(model, out, precision=precision, recipe=recipe_for(precision, **changes), verify=False)
+        entries.append(Entry("ptbr-slm", name, PtbrSlm, out))
     genai = folder / "genai-int4"
     if not genai.exists():
         progress("building onnxruntime-genai's int4")

@@ -39,27 +39,18 @@ Floats = npt.NDArray[np.float32]
 Nats = npt.NDArray[np.float64]
 """Of each window of the held-out text, (windows,)."""
 CALIBRATED_TEXT = "the training data of the model's run"
+PLAIN: dict[str, object] = {"int8_down": 0}
 RECIPES: tuple[tuple[Precision, dict[str, object]], ...] = (
     ("fp32", {}),
-    ("int8", {"method": "rtn"}),
-    ("int8", {"method": "search"}),
-    ("int8", {"method": "gptq"}),
-    ("int8", {"method": "search", "head_bits": 4, "head_block": 32}),
-    *(
-        ("int4", {"method": method, "block": block})
-        for block in (32, 64)
-        for method in ("rtn", "search", "hqq", "kquant", "gptq")
-    ),
-    *(
-        ("int4", {"method": method, "block": 64, "mixed_extra": extra})
-        for method in ("search", "gptq")
-        for extra in (0.125, 0.25)
-    ),
-    ("int4", {"method": "gptq", "block": 128}),
-    ("int4", {"method": "gptq", "block": 64, "head_bits": 4, "head_block": 64}),
-    ("int4", {"method": "gptq", "block": 64, "head_bits": 4, "head_block": 32}),
-    ("int4", {"method": "gptq", "block": 64, "head_bits": 4, "head_block": 32, "mixed_extra": 0.125}),
-    ("int4", {"method": "search", "block": 64, "head_bits": 4, "head_block": 32}),
+    *(("int8", {"method": method}) for method in ("rtn", "search", "gptq")),
+    ("int4", {}),
+    ("int4", {"head_bits": 4}),
+    ("int4", {"mixed_extra": 0.125}),
+    *(("int4", {**PLAIN, "block": 64, "method": m}) for m in ("rtn", "search", "hqq", "kquant", "gptq")),
+    *(("int4", {**PLAIN, "block": block}) for block in (32, 128, 256)),
+    *(("int4", {**PLAIN, "method": method}) for method in ("rtn", "search")),
+    ("int4", {"head_bits": 4, "head_block": 32}),
+    ("int4", {"method": "search", "head_bits": 4}),
 )
 """What is tried, by precision and what of its recipe differs from the default."""
 
@@ -101,7 +92,7 @@ def main() -> None:
     )
     sys.stdout.write(said + "\n")
     if arguments.write:
-        write_section("quantization", said)
+        write_section(arguments.section, said)
 
 
 def _ours(
@@ -136,6 +127,8 @@ def _name(precision: str, recipe: Recipe | None) -> str:
     if recipe is None:
         return precision
     mixed = f", {len(recipe.mixed)} matrices int8" if recipe.mixed else ""
+    if recipe.int8_down and precision == "int4":
+        mixed = ", every other down int8" if recipe.int8_down == 2 else f", down int8 at {recipe.int8_down}"
     head = f", head int4 b{recipe.head_block}" if recipe.head_bits == 4 else ""
     return f"{precision} {recipe.method} b{recipe.block}{mixed}{head}"
 
@@ -232,6 +225,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--calibration", type=Path, help="prepared data or text for kquant, gptq and mixed")
     parser.add_argument("--tokens", type=int, default=16384, help="targets of the held-out text")
     parser.add_argument("--folder", type=Path, help="where temporary exports go")
+    parser.add_argument("--section", default="quantization", help="of docs/benchmarks.md")
     parser.add_argument("--write", action="store_true", help="write the section of docs/benchmarks.md")
     return parser.parse_args()
 
