@@ -12,7 +12,7 @@ import onnx
 from contest import Entry
 from contestants import Genai, LlamaCpp, PtbrSlm, Transformers
 from ptbr_slm_export import Precision, export_model
-from ptbr_slm_export.gguf import export_gguf
+from ptbr_slm_export.gguf.file import export_gguf
 from ptbr_slm_export.quantization.recipe import recipe_for
 
 from ptbr_slm.bench.random_model import write_random_model

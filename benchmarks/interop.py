@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from machine import facts
 from ptbr_slm_export import export_model
-from ptbr_slm_export.gguf import PRECISIONS, export_gguf
+from ptbr_slm_export.gguf.file import PRECISIONS, export_gguf
 from results import table, write_section
 
 from ptbr_slm.runtime.load import open_engine

@@ -137,9 +137,17 @@ class Contestant:
     """A variant ready to run: prefill of a prompt, then single tokens after it."""
 
     def __init__(
-        self, variant: Variant, graph: Path, config: ModelConfig, prompt: np.ndarray[Any, Any]
+        self,
+        variant: Variant,
+        graph: Path,
+        config: ModelConfig,
+        prompt: np.ndarray[Any, Any],
+        profile: Path | None = None,
     ) -> None:
+        """profile: where ONNX Runtime's profiler is to write, if at all."""
         options = ort.SessionOptions()
+        if profile is not None:
+            options.enable_profiling, options.profile_file_prefix = True, str(profile)
         options.intra_op_num_threads, options.inter_op_num_threads = variant.threads, 1
         options.log_severity_level = 3
         for key, value in variant.entries.items():

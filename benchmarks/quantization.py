@@ -141,7 +141,7 @@ def _llama_cpp(model: Path, folder: Path, text: HeldOutText) -> list[Row]:
     import gguf_llama
     import llama_cpp
     from contestants import LlamaCpp
-    from ptbr_slm_export.gguf import export_gguf
+    from ptbr_slm_export.gguf.file import export_gguf
 
     gguf_llama.silence()
     full = folder / "F16.gguf"

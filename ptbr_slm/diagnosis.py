@@ -228,7 +228,7 @@ def _onnxruntime(facts: SystemFacts) -> Iterator[Finding]:
 
 def _providers(facts: SystemFacts) -> Iterator[Finding]:
     """GPU providers that are installed and do not run: exports for them would be refused."""
-    from ptbr_slm.runtime.onnx.cuda_libraries import DRIVER, install_line
+    from ptbr_slm.runtime.onnx.gpu.cuda_libraries import DRIVER, install_line
 
     cuda, tensorrt = (
         facts.provider_faults.get(f"{name}ExecutionProvider", "") for name in ("CUDA", "Tensorrt")

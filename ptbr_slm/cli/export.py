@@ -204,7 +204,7 @@ def _refuse_with_gguf(given: dict[str, bool]) -> None:
 
 def _gguf(out: Output, model: Path, output: Path, precision: Precision | None) -> Report:
     """`--format gguf`: one file for llama.cpp."""
-    from ptbr_slm_export.gguf import export_gguf
+    from ptbr_slm_export.gguf.file import export_gguf
 
     report = export_gguf(
         model, output, precision and precision.value, on_step=lambda step: out.note(f"{step}...")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from ptbr_slm_export import export_model
-from ptbr_slm_export.gguf import export_gguf
+from ptbr_slm_export.gguf.file import export_gguf
 
 import ptbr_slm
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gguf
 import numpy as np
 import pytest
-from ptbr_slm_export.gguf import export_gguf
+from ptbr_slm_export.gguf.file import export_gguf
 
 import ptbr_slm
 from ptbr_slm.errors import SlmError

@@ -16,13 +16,14 @@ import pytest
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.model import Model
-from ptbr_slm.runtime.onnx import cuda, cuda_libraries, devices, kv_cache, trial
-from ptbr_slm.runtime.onnx.cuda_libraries import DRIVER, install_line, missing_libraries
-from ptbr_slm.runtime.onnx.device_memory import DeviceMemory
+from ptbr_slm.runtime.onnx import devices, kv_cache
 from ptbr_slm.runtime.onnx.devices import Place, choose_place
 from ptbr_slm.runtime.onnx.engine import OnnxEngine
-from ptbr_slm.runtime.onnx.placement import profiled_nodes, require_whole
-from ptbr_slm.runtime.onnx.trial import provider_faults
+from ptbr_slm.runtime.onnx.gpu import cuda, cuda_libraries, trial
+from ptbr_slm.runtime.onnx.gpu.cuda_libraries import DRIVER, install_line, missing_libraries
+from ptbr_slm.runtime.onnx.gpu.device_memory import DeviceMemory
+from ptbr_slm.runtime.onnx.gpu.placement import profiled_nodes, require_whole
+from ptbr_slm.runtime.onnx.gpu.trial import provider_faults
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 

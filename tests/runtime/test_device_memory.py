@@ -8,9 +8,9 @@ import pytest
 
 from ptbr_slm.runtime.model import Model
 from ptbr_slm.runtime.onnx import devices
-from ptbr_slm.runtime.onnx.device_memory import DeviceMemory
 from ptbr_slm.runtime.onnx.devices import Place
 from ptbr_slm.runtime.onnx.engine import OnnxEngine
+from ptbr_slm.runtime.onnx.gpu.device_memory import DeviceMemory
 from ptbr_slm.runtime.onnx.memory import HostMemory
 from ptbr_slm.runtime.onnx.opened import Opened
 from ptbr_slm.runtime.onnx.session import open_cpu

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptbr_slm.runtime.onnx.device_memory import DeviceArray, DeviceMemory
-from ptbr_slm.runtime.onnx.device_sampling import DeviceSampler
-from ptbr_slm.runtime.onnx.sampling_graph import NEAREST, drawing_graph, greedy_graph
+from ptbr_slm.runtime.onnx.gpu.device_memory import DeviceArray, DeviceMemory
+from ptbr_slm.runtime.onnx.gpu.device_sampling import DeviceSampler
+from ptbr_slm.runtime.onnx.gpu.sampling_graph import NEAREST, drawing_graph, greedy_graph
 from ptbr_slm.runtime.sampling.distribution import distribution
 from ptbr_slm.runtime.sampling.draws import Draw
 from ptbr_slm.runtime.sampling.selection import draw as numpy_draw

@@ -13,8 +13,8 @@ from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime import model
 from ptbr_slm.runtime.onnx.engine import OnnxEngine
 from ptbr_slm.runtime.onnx.opened import Opened
-from ptbr_slm.runtime.onnx.profiles import DECODE
 from ptbr_slm.runtime.onnx.std_binding import StdDecodeBinding
+from ptbr_slm.runtime.onnx.tensorrt.profiles import DECODE
 
 CLOSE = {"rtol": 0, "atol": 1e-4}
 

@@ -16,13 +16,14 @@ from ptbr_slm_export import export_model
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.load import open_oracle
-from ptbr_slm.runtime.onnx import devices, tensorrt
-from ptbr_slm.runtime.onnx.device_memory import DeviceMemory
+from ptbr_slm.runtime.onnx import devices
 from ptbr_slm.runtime.onnx.engine import OnnxEngine
-from ptbr_slm.runtime.onnx.engine_cache import EngineKey, cache_root, model_sha256, reuse_or_build
-from ptbr_slm.runtime.onnx.profiles import DECODE, PREFILL, digest
+from ptbr_slm.runtime.onnx.gpu.device_memory import DeviceMemory
 from ptbr_slm.runtime.onnx.session import new_session
-from ptbr_slm.runtime.onnx.tensorrt_libraries import install_hint, open_libraries
+from ptbr_slm.runtime.onnx.tensorrt import session as tensorrt
+from ptbr_slm.runtime.onnx.tensorrt.engine_cache import EngineKey, cache_root, model_sha256, reuse_or_build
+from ptbr_slm.runtime.onnx.tensorrt.libraries import install_hint, open_libraries
+from ptbr_slm.runtime.onnx.tensorrt.profiles import DECODE, PREFILL, digest
 from ptbr_slm.runtime.sampling.draws import GREEDY
 from ptbr_slm.runtime.slots import PREFILL_CHUNK
 from ptbr_slm.storage.model_folder import read_config
@@ -318,7 +319,7 @@ def pretended(monkeypatch, tmp_path):
     monkeypatch.setattr(devices.ort, "get_available_providers", lambda: available)
     monkeypatch.setattr(tensorrt, "new_session", open_pretended)
     monkeypatch.setattr(tensorrt, "find_gpus", lambda: (T4,))
-    monkeypatch.setattr(tensorrt.tensorrt_libraries, "open_libraries", lambda cuda: (10, 16))
+    monkeypatch.setattr(tensorrt.libraries, "open_libraries", lambda cuda: (10, 16))
     monkeypatch.setattr(tensorrt, "DeviceMemory", lambda *_: DeviceMemory("cpu", ["CPUExecutionProvider"]))
     monkeypatch.setenv("PTBR_SLM_CACHE", str(tmp_path))
     return opened

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ptbr_slm.runtime.onnx.device_memory import DeviceArray, DeviceMirror
+from ptbr_slm.runtime.onnx.gpu.device_memory import DeviceArray, DeviceMirror
 from ptbr_slm.runtime.onnx.kv_cache import KVCaches
 from ptbr_slm.runtime.onnx.memory import Mirror, Result
 from ptbr_slm.runtime.onnx.opened import Opened
@@ -21,7 +21,7 @@ from ptbr_slm.runtime.sampling.draws import Draw
 from ptbr_slm.runtime.types import Floats
 
 if TYPE_CHECKING:
-    from ptbr_slm.runtime.onnx.device_sampling import DeviceSampler
+    from ptbr_slm.runtime.onnx.gpu.device_sampling import DeviceSampler
 
 Array = npt.NDArray[Any]
 

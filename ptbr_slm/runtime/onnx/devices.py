@@ -98,7 +98,7 @@ def _other_device(asked: str, target: str, available: bool) -> SlmError:
 
 
 def _not_installed(place: Place, target: str) -> SlmError:
-    from ptbr_slm.runtime.onnx.cuda_libraries import install_line
+    from ptbr_slm.runtime.onnx.gpu.cuda_libraries import install_line
 
     return SlmError(
         "E_PROVIDER",
@@ -113,7 +113,7 @@ def _cpu(request: Request) -> Opened:
 
 
 def _cuda(request: Request) -> Opened:
-    from ptbr_slm.runtime.onnx.cuda import open_cuda
+    from ptbr_slm.runtime.onnx.gpu.cuda import open_cuda
 
     return open_cuda(
         request.graph, quantized=request.precision in ("int8", "int4"), graphs=request.cuda_graph
@@ -121,7 +121,7 @@ def _cuda(request: Request) -> Opened:
 
 
 def _tensorrt(request: Request) -> Opened:
-    from ptbr_slm.runtime.onnx.tensorrt import open_tensorrt
+    from ptbr_slm.runtime.onnx.tensorrt.session import open_tensorrt
 
     return open_tensorrt(request)
 

@@ -27,7 +27,7 @@ from ptbr_slm.storage.model_folder import read_config
 from ptbr_slm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from ptbr_slm.runtime.onnx.device_sampling import DeviceSampler
+    from ptbr_slm.runtime.onnx.gpu.device_sampling import DeviceSampler
 
 _KEEP_CAPTURED = 1 << 30
 """Bytes of keys and values kept between texts where steps are captured: new buffers need new captures, and no
@@ -311,14 +311,14 @@ def _card(device: str) -> dict[str, str | None]:
     """The name of the GPU that is used, where one is."""
     if device != "cuda":
         return {}
-    from ptbr_slm.runtime.onnx.cuda import card_name
+    from ptbr_slm.runtime.onnx.gpu.cuda import card_name
 
     return {"device_name": card_name()}
 
 
 def _device_sampler(memory: Memory, config: ModelConfig, tokenizer: Tokenizer) -> DeviceSampler | None:
-    from ptbr_slm.runtime.onnx.device_memory import DeviceMemory
-    from ptbr_slm.runtime.onnx.device_sampling import DeviceSampler
+    from ptbr_slm.runtime.onnx.gpu.device_memory import DeviceMemory
+    from ptbr_slm.runtime.onnx.gpu.device_sampling import DeviceSampler
 
     if not isinstance(memory, DeviceMemory):
         return None

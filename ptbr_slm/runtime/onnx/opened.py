@@ -10,7 +10,7 @@ from typing import Any
 import onnxruntime as ort
 
 from ptbr_slm.runtime.onnx.memory import HostMemory, Memory
-from ptbr_slm.runtime.onnx.profiles import Profile
+from ptbr_slm.runtime.onnx.tensorrt.profiles import Profile
 
 Session = Any
 """An onnxruntime.InferenceSession; the package has no types."""

@@ -16,12 +16,13 @@ import onnxruntime as ort
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime.onnx import cuda_libraries, tensorrt_libraries
-from ptbr_slm.runtime.onnx.device_memory import DeviceMemory
-from ptbr_slm.runtime.onnx.engine_cache import EngineKey, cache_root, model_sha256, reuse_or_build
+from ptbr_slm.runtime.onnx.gpu import cuda_libraries
+from ptbr_slm.runtime.onnx.gpu.device_memory import DeviceMemory
 from ptbr_slm.runtime.onnx.opened import Opened
-from ptbr_slm.runtime.onnx.profiles import DECODE, PREFILL, Profile, digest
 from ptbr_slm.runtime.onnx.session import ERROR_SEVERITY, new_session
+from ptbr_slm.runtime.onnx.tensorrt import libraries
+from ptbr_slm.runtime.onnx.tensorrt.engine_cache import EngineKey, cache_root, model_sha256, reuse_or_build
+from ptbr_slm.runtime.onnx.tensorrt.profiles import DECODE, PREFILL, Profile, digest
 from ptbr_slm.system import find_gpus
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def open_tensorrt(request: Request) -> Opened:
     """
     cuda_libraries.preload(ort)
     cuda_version = getattr(ort, "cuda_version", "") or ""
-    version = tensorrt_libraries.open_libraries(cuda_version)
+    version = libraries.open_libraries(cuda_version)
     key = EngineKey(
         model_sha256=model_sha256(request.graph.parent),
         onnxruntime=ort.__version__,
@@ -164,6 +165,6 @@ def partial_error(detail: str, graph: Path, cuda_version: str) -> SlmError:
         "E_PROVIDER",
         f"o TensorRT não executaria este modelo inteiro ({detail}).",
         where=graph,
-        hint=f"{tensorrt_libraries.install_hint(cuda_version)};  ou use  ptbr-slm export MODELO -o PASTA "
+        hint=f"{libraries.install_hint(cuda_version)};  ou use  ptbr-slm export MODELO -o PASTA "
         "--target cuda",
     )

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime as ort
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime.onnx.cuda_libraries import missing_libraries, preload
+from ptbr_slm.runtime.onnx.gpu.cuda_libraries import missing_libraries, preload
 from ptbr_slm.runtime.onnx.tiny_graph import Node, Tensor, model_bytes
 
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
@@ -47,7 +47,7 @@ def _cuda_fault() -> str:
 
 
 def _tensorrt_fault() -> str:
-    from ptbr_slm.runtime.onnx.tensorrt_libraries import open_libraries
+    from ptbr_slm.runtime.onnx.tensorrt.libraries import open_libraries
 
     try:
         open_libraries(_cuda_version())

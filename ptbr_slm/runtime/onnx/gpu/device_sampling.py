@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ptbr_slm.runtime.onnx.device_memory import DeviceArray, DeviceMemory
+from ptbr_slm.runtime.onnx.gpu.device_memory import DeviceArray, DeviceMemory
+from ptbr_slm.runtime.onnx.gpu.sampling_graph import NEAREST, drawing_graph, greedy_graph
 from ptbr_slm.runtime.onnx.memory import Mirror
-from ptbr_slm.runtime.onnx.sampling_graph import NEAREST, drawing_graph, greedy_graph
 from ptbr_slm.runtime.sampling.draws import Draw
 
 

@@ -17,8 +17,8 @@ from ptbr_slm.errors import SlmError, os_errors
 from ptbr_slm.storage.atomic import atomic_file
 from ptbr_slm.storage.model_folder import WeightReader, check_model_folder, read_config
 from ptbr_slm.tokenizer import Tokenizer
-from ptbr_slm_export.gguf_tensors import Tensor, architecture, tensors
-from ptbr_slm_export.gguf_tokenizer import add_tokenizer
+from ptbr_slm_export.gguf.tensors import Tensor, architecture, tensors
+from ptbr_slm_export.gguf.tokenizer import add_tokenizer
 from ptbr_slm_export.graphs.weights import Floats, LlamaWeights
 from ptbr_slm_export.identity import source_sha256
 from ptbr_slm_export.verification.verify import check_vocabulary

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from ptbr_slm.runtime.onnx.home_thread import HomeThread
+from ptbr_slm.runtime.onnx.gpu.home_thread import HomeThread
 from ptbr_slm.runtime.onnx.memory import Array
 from ptbr_slm.runtime.onnx.tiny_graph import Node, Tensor, model_bytes
 

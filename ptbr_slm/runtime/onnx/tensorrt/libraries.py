@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime.onnx.cuda_libraries import install_line
+from ptbr_slm.runtime.onnx.gpu.cuda_libraries import install_line
 
 PACKAGES = {13: '"tensorrt-cu13==10.16.*"', 12: '"tensorrt-cu12==10.16.*"'}
 """CUDA version of the onnxruntime-gpu build -> the TensorRT that goes with it."""

@@ -15,11 +15,11 @@ from typing import Any
 import onnxruntime as ort
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime.onnx.cuda_libraries import DRIVER, install_line, missing_libraries, preload
-from ptbr_slm.runtime.onnx.device_memory import DeviceMemory
-from ptbr_slm.runtime.onnx.home_thread import HomeThread
+from ptbr_slm.runtime.onnx.gpu.cuda_libraries import DRIVER, install_line, missing_libraries, preload
+from ptbr_slm.runtime.onnx.gpu.device_memory import DeviceMemory
+from ptbr_slm.runtime.onnx.gpu.home_thread import HomeThread
+from ptbr_slm.runtime.onnx.gpu.placement import profiled_nodes, require_whole
 from ptbr_slm.runtime.onnx.opened import Opened
-from ptbr_slm.runtime.onnx.placement import profiled_nodes, require_whole
 from ptbr_slm.runtime.onnx.session import ERROR_SEVERITY, new_session
 
 PROVIDER = "CUDAExecutionProvider"

@@ -1,0 +1,1 @@
+"""A model folder as one GGUF file for llama.cpp: the file, its tensors by name, its tokenizer."""
