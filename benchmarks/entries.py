@@ -28,10 +28,12 @@ _OURS: dict[str, tuple[Precision, dict[str, int]]] = {
 """Name -> precision, and what of its recipe differs from the default."""
 
 
-def make_entries(size: str, folder: Path, progress: Callable[[str], None]) -> tuple[Path, list[Entry]]:
+def make_entries(
+    size: str, folder: Path, progress: Callable[[str], None], *, keep: bool = False
+) -> tuple[Path, list[Entry]]:
     """The model folder of random weights and the entrants made from it, below `folder`.
 
-    Ours are exported anew each time; the peers' files are kept from one run to the next.
+    The peers' files are kept from one run to the next; ours are exported anew, unless `keep`.
     """
     model = folder / "model"
     if not model.exists():
@@ -40,8 +42,10 @@ def make_entries(size: str, folder: Path, progress: Callable[[str], None]) -> tu
     entries = []
     for name, (precision, changes) in _OURS.items():
         out = folder / name.replace(", ", "-").replace(" ", "-")
-        progress(f"exporting {name}")
-        export_model(model, out, precision=precision, recipe=recipe_for(precision, **changes), verify=False)
+        if not (keep and out.exists()):
+            progress(f"exporting {name}")
+            recipe = recipe_for(precision, **changes)
+            export_model(model, out, precision=precision, recipe=recipe, verify=False)
         entries.append(Entry("ptbr-slm", name, PtbrSlm, out))
     genai = folder / "genai-int4"
     if not genai.exists():

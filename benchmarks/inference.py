@@ -43,7 +43,7 @@ def main() -> None:
 
     about = facts(PACKAGES, arguments.threads)
     folder = arguments.folder / arguments.size
-    model, entries = make_entries(arguments.size, folder, _progress)
+    model, entries = make_entries(arguments.size, folder, _progress, keep=arguments.keep)
     weight_bytes = [bytes_per_token(entry) for entry in entries]
     _progress("reading memory")
     bandwidth = read_bandwidth(arguments.threads)
@@ -188,6 +188,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--folder", type=Path, default=Path("models/benchmark"), help="where the models are made and kept"
     )
+    parser.add_argument("--keep", action="store_true", help="our exports of an earlier run too")
     parser.add_argument("--write", action="store_true", help="write the table into docs/benchmarks.md")
     return parser.parse_args()
 

@@ -39,16 +39,15 @@ Floats = npt.NDArray[np.float32]
 Nats = npt.NDArray[np.float64]
 """Of each window of the held-out text, (windows,)."""
 CALIBRATED_TEXT = "the training data of the model's run"
-PLAIN: dict[str, object] = {"int8_down": 0}
 RECIPES: tuple[tuple[Precision, dict[str, object]], ...] = (
     ("fp32", {}),
     *(("int8", {"method": method}) for method in ("rtn", "search", "gptq")),
     ("int4", {}),
     ("int4", {"head_bits": 4}),
     ("int4", {"mixed_extra": 0.125}),
-    *(("int4", {**PLAIN, "block": 64, "method": m}) for m in ("rtn", "search", "hqq", "kquant", "gptq")),
-    *(("int4", {**PLAIN, "block": block}) for block in (32, 128, 256)),
-    *(("int4", {**PLAIN, "method": method}) for method in ("rtn", "search")),
+    *(("int4", {"block": 64, "method": m}) for m in ("rtn", "search", "hqq", "kquant", "gptq")),
+    *(("int4", {"block": block}) for block in (32, 128)),
+    *(("int4", {"method": method}) for method in ("rtn", "search")),
     ("int4", {"head_bits": 4, "head_block": 32}),
     ("int4", {"method": "search", "head_bits": 4}),
 )
@@ -127,8 +126,6 @@ def _name(precision: str, recipe: Recipe | None) -> str:
     if recipe is None:
         return precision
     mixed = f", {len(recipe.mixed)} matrices int8" if recipe.mixed else ""
-    if recipe.int8_down and precision == "int4":
-        mixed = ", every other down int8" if recipe.int8_down == 2 else f", down int8 at {recipe.int8_down}"
     head = f", head int4 b{recipe.head_block}" if recipe.head_bits == 4 else ""
     return f"{precision} {recipe.method} b{recipe.block}{mixed}{head}"
 

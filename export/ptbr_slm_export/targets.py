@@ -134,7 +134,7 @@ TARGETS: dict[str, Target] = {
             kv_dtype="float16",
             build=_cuda,
             # What fpA_intB takes, ORT's fused kernel from sm_75 on: symmetric, blocks of 32.
-            recipe={"block": 32, "head_block": 32, "mixed_block": 32, "symmetric": True, "int8_down": 0},
+            recipe={"block": 32, "head_block": 32, "mixed_block": 32, "symmetric": True},
         ),
         Target(
             name="tensorrt",

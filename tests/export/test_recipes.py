@@ -47,7 +47,7 @@ def test_fp32_has_no_method_in_its_manifest(tied, tmp_path):
 
 
 def test_a_mixed_export_keeps_the_matrices_that_int4_hurts_most_in_int8_and_verifies(untied, tmp_path):
-    recipe = replace(RECIPES["int4"], mixed_extra=0.3, int8_down=0)
+    recipe = replace(RECIPES["int4"], mixed_extra=0.3)
     report = export_model(untied, tmp_path / "e", precision="int4", recipe=recipe)
     assert report.recipe is not None and report.recipe.mixed
     assert report.verification is not None and report.verification.passed
@@ -174,13 +174,7 @@ def test_the_table_marks_what_was_kept_and_says_where_speed_was_measured(tied, t
     assert "outra máquina" in measured_table(rows[1:], report)
 
 
-def test_int4_keeps_every_other_down_in_int8_unless_a_measurement_is_asked_for(untied, tmp_path):
-    export_model(untied, tmp_path / "e", precision="int4", verify=False)
-    stored = StoredWeights(tmp_path / "e" / "model.onnx", read_config(untied))
-    downs = [stored.bits(f"model.layers.{layer}.mlp.down_proj.weight") for layer in range(2)]
-    assert downs == [8, 4]
-    assert stored.bits("model.layers.0.mlp.gate_proj.weight") == 4
-    assert recipe_for("int4").int8_down == 2
-    assert recipe_for("int4", mixed_extra=0.1).int8_down == 0
+def test_an_int4_head_takes_the_blocks_of_the_layers_and_an_int8_one_its_own():
     assert (recipe_for("int4").head_bits, recipe_for("int4").head_block) == (8, 128)
-    assert recipe_for("int4", head_bits=4).head_block == recipe_for("int4").block
+    assert recipe_for("int4", head_bits=4).head_block == recipe_for("int4").block == 256
+    assert recipe_for("int4", head_bits=4, head_block=32).head_block == 32

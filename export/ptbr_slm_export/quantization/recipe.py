@@ -35,9 +35,6 @@ class Recipe:
     as the embedding is always int8: rows are looked up, not multiplied, and int4 hurts them most."""
     head_block: int = 128
     """Of the head, and of the embedding."""
-    int8_down: int = 0
-    """Every which layer, the first included, keeps its `down` in int8: 2 is every other one, 0 is none. A
-    fixed rule, as llama.cpp's Q4_K_M has one, that costs nothing; `mixed_extra` reads a text."""
     mixed_extra: float = 0.0
     """Bytes that int8 may add to the layers' matrices, as a part of what they take in int4, for those that
     int4 hurts most: each model is asked which (`quantization/sensitivity.py`). 0 asks for none."""
@@ -66,12 +63,7 @@ class Recipe:
             return 8, self.head_block
         if name == "head":
             return self.head_bits, self.head_block
-        kept = name in self.mixed or self._keeps_down(name)
-        return (8, self.mixed_block) if kept else (self.bits, self.block)
-
-    def _keeps_down(self, name: str) -> bool:
-        parts = name.split(".")  # layers, number, part
-        return self.int8_down > 0 and parts[-1] == "down" and int(parts[1]) % self.int8_down == 0
+        return (8, self.mixed_block) if name in self.mixed else (self.bits, self.block)
 
     def as_dict(self) -> dict[str, Any]:
         """For the manifest."""
@@ -80,12 +72,12 @@ class Recipe:
 
 RECIPES: dict[str, Recipe] = {
     "int8": Recipe(bits=8, block=128),
-    "int4": Recipe(bits=4, block=256, method="gptq", int8_down=2),
+    "int4": Recipe(bits=4, block=256, method="gptq"),
 }
-"""A decode step of int4 is bound by its instructions, of which blocks of 256 need the fewest: 1.37 times the
-speed of blocks of 64 at 85m on AVX-512, and on AVX2 also the fewest instructions (docs/decisions.md, "int4 in
-blocks of 256"). What they lose, `gptq` and int8 for every other `down` win back: on trained models this costs
-less than Q4_0 and Q4_K_M. In int8 all methods cost the same."""
+"""A decode step of int4 is bound by its instructions and by the bytes it reads, and blocks of 256 need the
+fewest of both: 1.37 times the speed of blocks of 64 at 85m on AVX-512, and the fewest instructions on AVX2.
+What they lose `gptq` wins back: on two trained models they cost about what Q4_K_M does, and less than Q4_0
+(docs/decisions.md, "int4 in blocks of 256"). In int8 all methods cost the same."""
 
 
 def recipe_for(precision: Precision, method: str | None = None, **changes: Any) -> Recipe | None:
@@ -100,8 +92,6 @@ def recipe_for(precision: Precision, method: str | None = None, **changes: Any) 
             raise _unusable(f"{precision} não é quantizado, e um {what} foi pedido")
         return None
     recipe = RECIPES[precision]
-    if "mixed_extra" in changes or "mixed" in changes:
-        changes.setdefault("int8_down", 0)  # asked for by measurement or by name, not by the rule
     if changes.get("head_bits") == 4:
         changes.setdefault("head_block", recipe.block)  # an int4 head is there for its speed
     for known in METHODS:
