@@ -129,7 +129,7 @@ def main() -> None:
     from entries import make_entries  # heavy, and the players import this file too
 
     about = facts(PACKAGES, arguments.threads)
-    _, made = make_entries(arguments.size, arguments.folder / arguments.size, _progress)
+    _, made = make_entries(arguments.size, arguments.folder / arguments.size, _progress, keep=True)
     paths = {(entry.tool, entry.weights): entry.path for entry in made}
     contenders = [
         ("ptbr-slm", "int4", PtbrSlmBatch),

@@ -58,7 +58,7 @@ def main() -> None:
     from entries import make_entries
 
     about = facts(PACKAGES, arguments.threads)
-    _, entries = make_entries(arguments.size, arguments.folder / arguments.size, _progress)
+    _, entries = make_entries(arguments.size, arguments.folder / arguments.size, _progress, keep=True)
     programs = [
         PROGRAMS[entry.tool].format(prompt=PROMPT, path=str(entry.path), threads=arguments.threads)
         for entry in entries
