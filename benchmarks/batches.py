@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from arguments import contest_parser
 from contest import Entry, Rules, hold
 from contestants import Floats, Genai, LlamaCpp, PtbrSlm, Turn
 from inference import PACKAGES, random_prompt
 from machine import facts
-from results import command, spread, table, write_section
+from results import command, progress, spread, table, write_section
 
 BATCHES = (1, 2, 4, 8, 16)
 CAPACITY = 256
@@ -129,7 +130,7 @@ def main() -> None:
     from entries import make_entries  # heavy, and the players import this file too
 
     about = facts(PACKAGES, arguments.threads)
-    _, made = make_entries(arguments.size, arguments.folder / arguments.size, _progress, keep=True)
+    _, made = make_entries(arguments.size, arguments.folder / arguments.size, progress, keep=True)
     paths = {(entry.tool, entry.weights): entry.path for entry in made}
     contenders = [
         ("ptbr-slm", "int4", PtbrSlmBatch),
@@ -148,12 +149,12 @@ def main() -> None:
     )
     speeds: dict[int, list[list[float]]] = {}
     for batch in BATCHES:
-        _progress(f"batch {batch}")
+        progress(f"batch {batch}")
         entries = [
             Entry(tool, weights, partial(kind, batch=batch), paths[tool, weights])
             for tool, weights, kind in contenders
         ]
-        scores = hold(entries, rules, _progress)
+        scores = hold(entries, rules, progress)
         speeds[batch] = [[batch * rules.steps / turn.decode_s for turn in s.turns] for s in scores]
     text = "\n\n".join([f"`{command()}`", about, _about(arguments), _table(contenders, speeds)])
     sys.stdout.write(text + "\n")
@@ -176,23 +177,10 @@ def _table(contenders: Sequence[tuple[str, str, Any]], speeds: dict[int, list[li
     return table(["", *(f"batch {batch}" for batch in speeds)], rows)
 
 
-def _progress(message: str) -> None:
-    sys.stderr.write(message + "\n")
-
-
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--size", default="85m", help="a named size of ptbr_slm.config (default: 85m)")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = contest_parser(__doc__, rounds=5)
     parser.add_argument("--prompt-tokens", type=int, default=64)
     parser.add_argument("--decode-tokens", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument(
-        "--folder", type=Path, default=Path("models/benchmark"), help="where the models are made and kept"
-    )
-    parser.add_argument("--write", action="store_true", help="write the table into docs/benchmarks.md")
     return parser.parse_args()
 
 

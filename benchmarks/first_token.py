@@ -10,16 +10,15 @@ process does.
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
+from arguments import contest_parser
 from inference import PACKAGES
 from machine import facts
-from results import command, spread, table, write_section
+from results import command, progress, spread, table, write_section
 
 PROMPT = "O rio corre devagar entre as casas da cidade, e"
 PROGRAMS = {
@@ -54,11 +53,11 @@ model.generate(**tokenizer({prompt!r}, return_tensors="pt"), max_new_tokens=1, d
 
 
 def main() -> None:
-    arguments = _arguments()
+    arguments = contest_parser(__doc__, rounds=7).parse_args()
     from entries import make_entries
 
     about = facts(PACKAGES, arguments.threads)
-    _, entries = make_entries(arguments.size, arguments.folder / arguments.size, _progress, keep=True)
+    _, entries = make_entries(arguments.size, arguments.folder / arguments.size, progress, keep=True)
     programs = [
         PROGRAMS[entry.tool].format(prompt=PROMPT, path=str(entry.path), threads=arguments.threads)
         for entry in entries
@@ -90,24 +89,6 @@ def cold(program: str, threads: int) -> float:
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True)
     return time.perf_counter() - start
-
-
-def _progress(message: str) -> None:
-    sys.stderr.write(message + "\n")
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--size", default="85m", help="a named size of ptbr_slm.config (default: 85m)")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument(
-        "--folder", type=Path, default=Path("models/benchmark"), help="where the models are made and kept"
-    )
-    parser.add_argument("--write", action="store_true", help="write the table into docs/benchmarks.md")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -15,10 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from arguments import contest_parser
 from contest import Rules, Score, hold
 from contestants import Floats
 from machine import facts, read_bandwidth
-from results import command, spread, table, write_section
+from results import command, progress, spread, table, write_section
 
 PACKAGES = ("onnxruntime", "llama-cpp-python", "onnxruntime-genai", "numpy")
 DISTURBED = 1.5
@@ -43,9 +44,9 @@ def main() -> None:
 
     about = facts(PACKAGES, arguments.threads)
     folder = arguments.folder / arguments.size
-    model, entries = make_entries(arguments.size, folder, _progress, keep=arguments.keep)
+    model, entries = make_entries(arguments.size, folder, progress, keep=arguments.keep)
     weight_bytes = [bytes_per_token(entry) for entry in entries]
-    _progress("reading memory")
+    progress("reading memory")
     bandwidth = read_bandwidth(arguments.threads)
     rules = Rules(
         prompt=random_prompt(arguments.prompt_tokens),
@@ -54,7 +55,7 @@ def main() -> None:
         capacity=arguments.capacity,
         threads=arguments.threads,
     )
-    scores = hold(entries, rules, _progress)
+    scores = hold(entries, rules, progress)
     reference = torch_logits(model, rules.prompt, arguments.threads)
     text = "\n\n".join(
         [
@@ -171,25 +172,12 @@ def cosine(a: Floats, b: Floats) -> float:
     return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
 
-def _progress(message: str) -> None:
-    sys.stderr.write(message + "\n")
-
-
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--size", default="85m", help="a named size of ptbr_slm.config (default: 85m)")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser = contest_parser(__doc__, rounds=15)
     parser.add_argument("--prompt-tokens", type=int, default=256)
     parser.add_argument("--decode-tokens", type=int, default=64)
     parser.add_argument("--capacity", type=int, default=1024, help="tokens the KV cache may hold")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument(
-        "--folder", type=Path, default=Path("models/benchmark"), help="where the models are made and kept"
-    )
     parser.add_argument("--keep", action="store_true", help="our exports of an earlier run too")
-    parser.add_argument("--write", action="store_true", help="write the table into docs/benchmarks.md")
     return parser.parse_args()
 
 

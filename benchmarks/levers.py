@@ -10,7 +10,6 @@ is open at once and they take turns, a few decode steps each, so that a disturba
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
+from arguments import speed_parser
 from machine import facts
 from ptbr_slm_export.graphs.gqa import LlamaGraph
 from ptbr_slm_export.graphs.nodes import MICROSOFT
@@ -273,13 +273,10 @@ def _table(chosen: list[Variant], prefill: list[list[float]], decode: list[list[
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--size", default="85m")
+    parser = speed_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--prompt-tokens", type=int, default=256)
-    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
-    parser.add_argument("--write", action="store_true", help="write the table into docs/benchmarks.md")
     return parser.parse_args()
 
 

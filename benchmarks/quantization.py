@@ -27,7 +27,7 @@ from ptbr_slm_export import export_model
 from ptbr_slm_export.measure import decode_speed
 from ptbr_slm_export.quantization.recipe import Precision, Recipe, recipe_for
 from ptbr_slm_export.verification.stored import StoredWeights
-from results import command, table, write_section
+from results import command, progress, table, write_section
 
 from ptbr_slm.eval.bits import surprises
 from ptbr_slm.eval.held_out import HeldOutText, held_out_text
@@ -118,7 +118,7 @@ def _ours(
     engine.close()
     error = _weight_error(out, model) if precision != "fp32" else None
     name = _name(precision, report.recipe)
-    _progress(f"{name}: {nats.mean():.4f} nats a window")
+    progress(f"{name}: {nats.mean():.4f} nats a window")
     return Row(name=name, bytes=report.bytes, weight_error=error, nats=nats, speed=speed)
 
 
@@ -133,7 +133,7 @@ def _name(precision: str, recipe: Recipe | None) -> str:
 def _llama_cpp(model: Path, folder: Path, text: HeldOutText) -> list[Row]:
     """llama.cpp's own quantisations of our f16 GGUF; logits of all positions through its Python package."""
     if importlib.util.find_spec("llama_cpp") is None:
-        _progress("llama_cpp is not installed: its rows are left out")
+        progress("llama_cpp is not installed: its rows are left out")
         return []
     import gguf_llama
     import llama_cpp
@@ -164,7 +164,7 @@ def _llama_cpp(model: Path, folder: Path, text: HeldOutText) -> list[Row]:
         turns = [player.turn(text.windows[0][:32].tolist(), 64) for _ in range(3)]
         speed = 64 / statistics.median(turn.decode_s for turn in turns)
         size = path.stat().st_size
-        _progress(f"llama.cpp {kind}: {nats.mean():.4f} nats a window")
+        progress(f"llama.cpp {kind}: {nats.mean():.4f} nats a window")
         rows.append(Row(name=f"llama.cpp {kind}", bytes=size, weight_error=None, nats=nats, speed=speed))
     return rows
 
@@ -207,10 +207,6 @@ def _table(rows: Sequence[Row], size: int) -> str:
             ]
         )
     return table(["", "MiB", "bits per byte", "change", "weight error", "tokens/s"], lines)
-
-
-def _progress(text: str) -> None:
-    sys.stderr.write(text + "\n")
 
 
 def _arguments() -> argparse.Namespace:

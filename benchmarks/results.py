@@ -18,6 +18,11 @@ def command() -> str:
     return " ".join([f"python benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
 
 
+def progress(message: str) -> None:
+    """Tell who waits what is being done; the tables alone go to stdout."""
+    sys.stderr.write(message + "\n")
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; the first column to the left, the others, numbers, to the right."""
     rule = [":--", *["--:"] * (len(header) - 1)]

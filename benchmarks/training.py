@@ -16,7 +16,7 @@ from pathlib import Path
 
 from alone import alone
 from machine import facts
-from results import command, spread, table, write_section
+from results import command, progress, spread, table, write_section
 from trainers import Job, Run, litgpt, ptbr_slm, transformers
 
 PACKAGES = ("torch", "transformers", "accelerate", "litgpt", "lightning")
@@ -65,7 +65,7 @@ def make_data(folder: Path) -> Path:
 
     if folder.exists():
         return folder
-    _progress("making data")
+    progress("making data")
     words = folder.parent / "invented.jsonl"
     words.parent.mkdir(parents=True, exist_ok=True)
     lines = list(invented_words(150_000))
@@ -80,7 +80,7 @@ def alternate(job: Job, rounds: int) -> dict[str, list[Run]]:
     runs: dict[str, list[Run]] = {trainer.__name__: [] for trainer in TRAINERS}
     for index in range(rounds):
         for trainer in (*TRAINERS[index % 3 :], *TRAINERS[: index % 3]):
-            _progress(f"{job.size}: round {index + 1} of {rounds}, {trainer.__name__}")
+            progress(f"{job.size}: round {index + 1} of {rounds}, {trainer.__name__}")
             runs[trainer.__name__].append(alone(trainer, job))
     counts = {run.parameters for done in runs.values() for run in done}
     if len(counts) != 1:
@@ -121,10 +121,6 @@ def comparisons(job: Job, runs: dict[str, list[Run]]) -> list[str]:
 def speed(job: Job, run: Run) -> float:
     """Tokens/s of a run: by its median step."""
     return job.tokens_per_step / statistics.median(run.step_seconds(WARM_UP))
-
-
-def _progress(message: str) -> None:
-    sys.stderr.write(message + "\n")
 
 
 def _arguments() -> argparse.Namespace:

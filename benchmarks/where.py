@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import statistics
 import sys
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from arguments import speed_parser
 from levers import Contestant, Variant, build
 from machine import facts, read_bandwidth
 from ptbr_slm_export.quantization.recipe import RECIPES
@@ -124,13 +124,8 @@ def _nbytes(tensor: onnx.TensorProto) -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--size", default="85m")
+    parser = speed_parser(__doc__)
     parser.add_argument("--prompt-tokens", type=int, default=256)
-    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
-    parser.add_argument("--write", action="store_true", help="write the table into docs/benchmarks.md")
     return parser.parse_args()
 
 
