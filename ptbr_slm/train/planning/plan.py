@@ -56,16 +56,21 @@ class Plan:
     """What the user should know, in Portuguese."""
 
 
-def make_plan(config: TrainConfig, tokenizer: Tokenizer, ranks: int = 1) -> Plan:
+def make_plan(
+    config: TrainConfig, tokenizer: Tokenizer, ranks: int = 1, *, memory_limit: int | None = None
+) -> Plan:
     """Decide shape, device, precision, micro-batch, recomputation and derived settings. Nothing is written.
 
-    ranks: devices that will share a step. Raises E_CONFIG, E_SEQ_LEN, E_MODEL_SIZE, E_TOKENIZER_MISMATCH,
-    E_PROVIDER, E_GPU, or E_MEMORY with up to three choices that would fit.
+    ranks: devices that will share a step. memory_limit: bytes of a GPU to plan with, where it has more: a
+    measurement plans a large card as a small one. Raises E_CONFIG, E_SEQ_LEN, E_MODEL_SIZE,
+    E_TOKENIZER_MISMATCH, E_PROVIDER, E_GPU, or E_MEMORY with up to three choices that would fit.
     """
     model = _shape(config, tokenizer)
     device, capability = _device(config.device)
     precision = choose_precision(device.type, capability, config.precision)
     machine, notes = _machine(device, precision, ranks)
+    if memory_limit is not None and machine.kind == "cuda" and machine.memory_bytes is not None:
+        machine = replace(machine, memory_bytes=min(machine.memory_bytes, memory_limit))
     request = _request(config, model, precision)
     setting = _setting(request, machine, config.model_size or ("mini" if config.init_from is None else None))
     if setting.memory.total > machine.room:
