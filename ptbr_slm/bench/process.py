@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ class Ended:
     """How a process ended that was asked for an answer."""
 
     answer: Any
-    """What it wrote; None where it wrote nothing."""
+    """What it wrote last, also where it was ended; None where it wrote nothing."""
     code: int | None
     """Its exit code; None where it took too long and was ended."""
     errors: str
@@ -30,6 +32,7 @@ def ask(
 ) -> Ended:
     """Run `python -m MODULE ASKED.json ANSWER.json`, at most `limit_s` seconds.
 
+    A module that may be ended writes its answer as it goes, each time whole (`storage.atomic.write_text`).
     environment: variables set on top of ours.
     """
     with tempfile.TemporaryDirectory(prefix="ptbr-slm-bench-") as folder:
@@ -47,23 +50,51 @@ def ask(
             _, errors = process.communicate(timeout=limit_s)
         except subprocess.TimeoutExpired:
             _end(process)
-            return Ended(None, None, "")
+            return Ended(_read(answer), None, "")
         except BaseException:
             _end(process)
             raise
-        body = json.loads(answer.read_text(encoding="utf-8")) if answer.exists() else None
-        return Ended(body, process.returncode, errors)
+        return Ended(_read(answer), process.returncode, errors)
+
+
+def _read(answer: Path) -> Any:
+    """What is written there; None for nothing, or for what was cut off in the middle."""
+    try:
+        return json.loads(answer.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """Kill the process and all that it started: the ranks of a case are its children."""
-    if hasattr(os, "killpg"):
-        import signal
+    """Kill the process and all that it started.
 
-        os.killpg(process.pid, signal.SIGKILL)
-    else:
-        process.kill()
+    Its process group is not enough: the ranks of a case leave it, and a measurement that asks another process
+    starts a new session.
+    """
+    started = descendants(process.pid)
+    process.kill()
+    if hasattr(os, "kill"):
+        for pid in started:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
     process.communicate()
+
+
+def descendants(pid: int) -> list[int]:
+    """Processes that this one started, and those that they did; none where there is no /proc (not Linux)."""
+    children: dict[int, list[int]] = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError, ValueError, IndexError):
+            # The name, in parentheses, may hold anything: the state and the parent follow the last one.
+            parent = int(status.read_text(errors="replace").rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(status.parent.name))
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        started = children.get(waiting.pop(), [])
+        found += started
+        waiting += started
+    return found
 
 
 def last_words(errors: str) -> str:
