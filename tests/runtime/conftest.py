@@ -172,3 +172,15 @@ class ToyEngine:
 def toy(tokenizer):
     """Makes toy engines."""
     return functools.partial(ToyEngine, tokenizer)
+
+
+@pytest.fixture(scope="session")
+def cuda_exports(model_folder) -> dict[str, Path]:
+    """Exports for CUDA, by precision."""
+    from ptbr_slm_export import export_model
+
+    found = {}
+    for precision in ("fp16", "int8", "int4"):
+        found[precision] = model_folder.parent / f"cuda-{precision}"
+        export_model(model_folder, found[precision], target="cuda", precision=precision, verify=False)
+    return found
