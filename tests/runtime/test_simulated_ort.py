@@ -172,7 +172,7 @@ def test_memory_ends_at_the_limit(card):
 
 @pytest.fixture
 def mutated(cuda_exports, ids, monkeypatch):
-    """Opens an engine and writes three tokens with captured steps, from the logits it is given by `change`."""
+    """Changes the engine, opens it, and returns the logits of a few captured steps."""
 
     def run(change):
         change(monkeypatch)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 FIRST_ADDRESS = 0x0D00_0000_0000_0000
-"""Not canonical on x86-64 and beyond 48 bits elsewhere: a host that reads there dies, and no array lies there."""
+"""Not canonical on x86-64, and beyond 48 bits elsewhere: no array lies there, and who reads there dies."""
 
 ROUNDING = 256
 _FIRST_EXTENSION = 1 << 20
@@ -140,7 +140,7 @@ class Card:
     absent: bool = False
     """No usable card: sessions fall back to the CPU provider, whispering."""
     releases: bool = False
-    """Whether `release_captured_graph` forgets a captured graph; in 1.31.1's CUDA provider it does nothing."""
+    """Whether `release_captured_graph` forgets; in 1.31.1's CUDA provider it does nothing."""
     capture_threads: bool = True
     """Whether a captured id that another thread runs is an error here (ONNX Runtime captures it anew)."""
     peak: int = 0

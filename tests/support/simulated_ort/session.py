@@ -20,13 +20,38 @@ from simulated_ort.values import CPU, DeviceValue
 CUDA_PROVIDER, CPU_PROVIDER = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 OPTIONS = frozenset(
-    ["device_id", "has_user_compute_stream", "user_compute_stream", "gpu_mem_limit", "arena_extend_strategy", "cudnn_conv_algo_search", "cudnn_conv_use_max_workspace", "cudnn_conv1d_pad_to_nc1d", "do_copy_in_default_stream", "gpu_external_alloc", "gpu_external_free", "gpu_external_empty_cache", "enable_cuda_graph", "tunable_op_enable", "tunable_op_tuning_enable", "tunable_op_max_tuning_duration_ms", "enable_skip_layer_norm_strict_mode", "prefer_nhwc", "use_ep_level_unified_stream", "use_tf32", "fuse_conv_bias", "sdpa_kernel", "enable_cudnn", "external_data_loader_reading_threads"]
+    (
+        "device_id",
+        "has_user_compute_stream",
+        "user_compute_stream",
+        "gpu_mem_limit",
+        "arena_extend_strategy",
+        "cudnn_conv_algo_search",
+        "cudnn_conv_use_max_workspace",
+        "cudnn_conv1d_pad_to_nc1d",
+        "do_copy_in_default_stream",
+        "gpu_external_alloc",
+        "gpu_external_free",
+        "gpu_external_empty_cache",
+        "enable_cuda_graph",
+        "tunable_op_enable",
+        "tunable_op_tuning_enable",
+        "tunable_op_max_tuning_duration_ms",
+        "enable_skip_layer_norm_strict_mode",
+        "prefer_nhwc",
+        "use_ep_level_unified_stream",
+        "use_tf32",
+        "fuse_conv_bias",
+        "sdpa_kernel",
+        "enable_cudnn",
+        "external_data_loader_reading_threads",
+    )
 )
 """What onnxruntime-gpu 1.31.1 takes: `get_provider_options` of a session, and what opens besides."""
 
 _STRATEGIES = ("kNextPowerOfTwo", "kSameAsRequested")
 _PLAIN_RUNS = 2
-"""Runs of a graph id before it is captured, all within the first call (`InferenceSession::Run` calls itself)."""
+"""Runs of a graph id before it is captured, all within the first call: `InferenceSession::Run` calls itself."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +75,7 @@ class Session:
         self._card, self._compiled = card, compiled
         self._model, self._is_path, self._asked = model, is_path, options
         self._make = lambda: compiled.InferenceSession(options, model, is_path, config)
-        self._captured: dict[int, tuple[int, Any]] = {}
+        self._captured: dict[int, tuple[object, Any]] = {}
         self.simulated = False
 
     def initialize_session(self, providers: list[str], options: list[Any], disabled: set[str]) -> None:
@@ -139,7 +164,7 @@ class Session:
             for _ in range(_PLAIN_RUNS):
                 self._execute(binding)
             self._card.counts["capture"] += 1
-            self._captured[number] = (threading.get_ident(), binding.recorded())
+            self._captured[number] = (_thread(), binding.recorded())
             self._replay(number, binding)
             binding.copy_to_host()
         if _entry(options, "memory.enable_memory_arena_shrinkage") == "gpu:0":
@@ -153,7 +178,7 @@ class Session:
 
     def _replay(self, number: int, binding: Any) -> None:
         thread, recorded = self._captured[number]
-        if thread != threading.get_ident() and self._card.capture_threads:
+        if thread is not _thread() and self._card.capture_threads:
             raise CardError(f"graph {number} was captured by another thread: this one would capture it anew")
         recorded.require_same(binding)
         self._card.counts["replay"] += 1
@@ -316,6 +341,16 @@ class Recorded:
         for bound in self._checked:
             self._card.memory(bound.pointer, bound.nbytes, f"{bound.name} of a captured graph")
         self._real.run_with_iobinding(self._binding, None)
+
+
+_local = threading.local()
+
+
+def _thread() -> object:
+    """This thread; its number may be another's later."""
+    if not hasattr(_local, "self"):
+        _local.self = object()
+    return _local.self
 
 
 def _bound(name: str, device: Any, dtype: Any, shape: Any, pointer: int) -> Bound:
