@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.system import Gpu, SystemFacts, TorchBuild
+from ptbr_slm.system import Gpu, SystemFacts, TorchBuild, has_kernels
 from ptbr_slm.train.planning.precision import OLDEST, choose_precision
+from ptbr_slm.unused_gpu import missing_kernels, visible_names, why_unused
 
 Status = Literal["ok", "warning", "problem"]
 
@@ -58,18 +59,8 @@ def training_device(facts: SystemFacts) -> str:
 
 
 def runs_on(build: TorchBuild, capability: tuple[int, int]) -> bool:
-    """Whether this PyTorch has kernels for the card.
-
-    Kernels sm_XY run on every later minor version of the same major; PTX compute_XY on anything later.
-    """
-    for name in build.archs:
-        match = re.fullmatch(r"(sm|compute)_(\d+)(\d)[af]?", name)
-        if match is None:
-            continue
-        arch = (int(match[2]), int(match[3]))
-        if arch <= capability and (match[1] == "compute" or arch[0] == capability[0]):
-            return True
-    return False
+    """Whether this PyTorch has kernels for the card (`has_kernels`)."""
+    return has_kernels(build.archs, capability)
 
 
 def _python(facts: SystemFacts) -> Iterator[Finding]:
@@ -131,23 +122,50 @@ def _precision(facts: SystemFacts) -> Iterator[Finding]:
     if not facts.gpus:
         yield _chosen("cpu", None)
         return
-    gpu, build = facts.gpus[0], facts.torch
-    if gpu.capability is not None and gpu.capability < OLDEST:  # whatever PyTorch is installed
-        yield _chosen("cuda", gpu.capability)
-    elif build is None or gpu.capability is None or not build.sees_gpu:
+    build = facts.torch
+    known = [gpu.capability for gpu in facts.gpus if gpu.capability is not None]
+    old = len(known) == len(facts.gpus) and max(known) < OLDEST  # whatever PyTorch is installed
+    if old:
+        yield _chosen("cuda", max(known))
+    elif build is None or not known or not build.sees_gpu:
         if facts.packages.get("torch") is not None:  # an absent torch is a finding of its own
-            yield _unused_gpu(facts, gpu, build)
+            yield _unused_gpu(facts, facts.gpus[0], build)
         yield _chosen("cpu", None)
-    elif not runs_on(build, gpu.capability):
+    else:
+        yield from _each_card(facts, build)
+
+
+def _each_card(facts: SystemFacts, build: TorchBuild) -> Iterator[Finding]:
+    """Of cards that PyTorch sees, those that it has no kernels for, and the precision of the others."""
+    good: list[tuple[int, int]] = []
+    for index, gpu in enumerate(facts.gpus):
+        if gpu.capability is None or not _is_visible(facts, index, gpu):
+            continue
+        obstacle = missing_kernels(gpu.name, gpu.capability, build)
+        if obstacle is None and gpu.capability >= OLDEST:
+            good.append(gpu.capability)
+            continue
+        message = f"a {gpu.name} ({_sm(gpu.capability)}) não funciona com o PyTorch atual"
+        kept = ",".join(str(other) for other in range(len(facts.gpus)) if other != index)
+        fix = obstacle.fix if obstacle is not None and gpu.capability >= OLDEST else _T4
+        if kept:
+            fix = f"deixe-a de fora: export CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES={kept}"
         yield Finding(
             topic="torch_gpu",
             status="problem",
-            message=f"este PyTorch não tem kernels para a {gpu.name} ({_sm(gpu.capability)}); "
-            f"tem para {', '.join(build.archs)}",
-            fix=f"{_T4}; ou treine no processador com --set device=cpu",
+            message=obstacle.message if obstacle is not None else message,
+            fix=f"{fix}; ou treine no processador com --set device=cpu",
         )
-    else:
-        yield _chosen("cuda", gpu.capability)
+    if good:
+        yield _chosen("cuda", min(good))
+
+
+def _is_visible(facts: SystemFacts, index: int, gpu: Gpu) -> bool:
+    """Whether CUDA_VISIBLE_DEVICES leaves the card to CUDA programs."""
+    names = visible_names(facts.visible, len(facts.gpus))
+    return any(
+        name == str(index) or (bool(gpu.uuid) and name.removeprefix("GPU-") == gpu.uuid) for name in names
+    )
 
 
 _T4 = "no Kaggle escolha o acelerador GPU T4 x2 (a P100 já não é atendida pelo PyTorch atual)"
@@ -175,18 +193,18 @@ def _unused_gpu(facts: SystemFacts, gpu: Gpu, build: TorchBuild | None) -> Findi
             message=f"o PyTorch está instalado mas não abre ({facts.failures['torch']})",
             fix="pip install --force-reinstall torch",
         )
-    if build is not None and build.cuda is None:
+    obstacle = why_unused((gpu,) if facts.visible is None else facts.gpus, build, facts.visible)
+    if obstacle is not None:
         return Finding(
             topic="torch_gpu",
-            status="warning",
-            message=f"há uma {gpu.name}, mas o PyTorch instalado é só para processador",
-            fix="pip install --force-reinstall torch   (no Windows, veja https://pytorch.org/get-started/locally)",
+            status="warning" if obstacle.wished else "problem",
+            message=obstacle.message,
+            fix=obstacle.fix,
         )
-    cuda = f" (feito para CUDA {build.cuda})" if build is not None else ""
-    return Finding(
+    return Finding(  # a driver that does not tell the capability, or a PyTorch that was not asked
         topic="torch_gpu",
         status="problem",
-        message=f"o PyTorch não consegue usar a {gpu.name} com o driver {gpu.driver}{cuda}",
+        message=f"o PyTorch não consegue usar a {gpu.name} com o driver {gpu.driver}",
         fix="atualize o driver da NVIDIA, ou instale um PyTorch de CUDA mais antiga; confira com: nvidia-smi",
     )
 

@@ -14,13 +14,17 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 KAGGLE_ROOT_VARIABLE = "PTBR_SLM_KAGGLE_ROOT"
 """Environment variable that puts another folder in the place of /kaggle, for tests and rehearsals."""
+
+VISIBLE_VARIABLE = "CUDA_VISIBLE_DEVICES"
+"""Environment variable with the cards that CUDA programs may use: numbers or UUIDs with commas between."""
 
 PACKAGES = (
     "numpy", "tokenizers", "safetensors", "torch", "pyarrow", "zstandard", "ftfy", "matplotlib", "psutil",
@@ -38,6 +42,10 @@ class Gpu:
     """Compute capability, such as (7, 5); None where the driver is too old to say."""
     memory_bytes: int
     driver: str
+    free_bytes: int | None = None
+    """Memory that no program holds; None where it was not told."""
+    uuid: str = ""
+    """The driver's name for this very card, without its prefix `GPU-`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +58,10 @@ class TorchBuild:
     """`torch.cuda.is_available()`: True on a P100, whose kernels it may lack all the same."""
     archs: tuple[str, ...]
     """`torch.cuda.get_arch_list()`: sm_XY are kernels, compute_XY is PTX for later cards."""
+    reason: str = ""
+    """Why it sees no card, in PyTorch's own words; empty where it sees one or says nothing."""
+    version: str = ""
+    """Such as `2.10.0+cu128`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +93,9 @@ class SystemFacts:
     floors: Mapping[str, tuple[str, str]]
     """Distribution -> (pip extra, smallest version), from our own metadata; extra "" is the core."""
     gpus: tuple[Gpu, ...] = ()
+    """All that the driver lists, hidden ones too."""
+    visible: str | None = None
+    """CUDA_VISIBLE_DEVICES: the cards that CUDA programs may use; None where it is not set."""
     torch: TorchBuild | None = None
     """None where torch is absent, broken, or no card makes it worth importing."""
     providers: tuple[str, ...] = ()
@@ -115,6 +130,7 @@ def gather(environment: Mapping[str, str] | None = None, root: Path | None = Non
         packages={name: installed_version(name) for name in PACKAGES},
         floors=required_versions(),
         gpus=gpus,
+        visible=environment.get(VISIBLE_VARIABLE),
         torch=torch_build(failures) if gpus else None,
         providers=onnx_providers(failures),
         provider_faults=onnx_provider_faults(failures),
@@ -123,31 +139,48 @@ def gather(environment: Mapping[str, str] | None = None, root: Path | None = Non
     )
 
 
+_ASKED = ("name", "compute_cap", "memory.total", "driver_version", "memory.free", "uuid")
+"""What nvidia-smi is asked about each card. Drivers before 510 do not know compute_cap, and refuse the whole
+question: they are asked again without it."""
+
+
 def find_gpus() -> tuple[Gpu, ...]:
     """Cards that nvidia-smi lists: needs no torch, and costs nothing where there is no driver."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return ()
-    query = [
-        program,
-        "--query-gpu=name,compute_cap,memory.total,driver_version",
-        "--format=csv,noheader,nounits",
-    ]
+    lines = _ask(program, _ASKED)
+    if lines is None:
+        without = _ask(program, tuple(field for field in _ASKED if field != "compute_cap")) or []
+        lines = [line.replace(",", ", [N/A],", 1) for line in without]
+    return tuple(gpu for line in lines if (gpu := parse_gpu(line)) is not None)
+
+
+def _ask(program: str, fields: tuple[str, ...]) -> list[str] | None:
+    """A line for each card; None where the program fails."""
+    query = [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
-        return ()
-    return tuple(gpu for line in done.stdout.splitlines() if (gpu := parse_gpu(line)) is not None)
+        return None
+    return done.stdout.splitlines()
 
 
 def parse_gpu(line: str) -> Gpu | None:
-    """`Tesla T4, 7.5, 15360, 580.82` -> Gpu; None for a line that is not a card."""
+    """`Tesla T4, 7.5, 15360, 580.82` and perhaps `, 14900, GPU-UUID` -> Gpu; None for what is not a card."""
     cells = [cell.strip() for cell in line.split(",")]
-    if len(cells) != 4 or not cells[2].isdigit():
+    if len(cells) < 4 or not cells[2].isdigit():
         return None
     version = re.fullmatch(r"(\d+)\.(\d+)", cells[1])
-    capability = (int(version[1]), int(version[2])) if version else None
-    return Gpu(name=cells[0], capability=capability, memory_bytes=int(cells[2]) << 20, driver=cells[3])
+    free, uuid = (*cells[4:], "", "")[:2]
+    return Gpu(
+        name=cells[0],
+        capability=(int(version[1]), int(version[2])) if version else None,
+        memory_bytes=int(cells[2]) << 20,
+        driver=cells[3],
+        free_bytes=int(free) << 20 if free.isdigit() else None,
+        uuid=uuid.removeprefix("GPU-"),
+    )
 
 
 def torch_build(failures: dict[str, str]) -> TorchBuild | None:
@@ -155,9 +188,40 @@ def torch_build(failures: dict[str, str]) -> TorchBuild | None:
     torch = _try_import("torch", failures)
     if torch is None:
         return None
-    sees = bool(torch.cuda.is_available())
-    archs = tuple(torch.cuda.get_arch_list()) if sees else ()
-    return TorchBuild(cuda=torch.version.cuda, sees_gpu=sees, archs=archs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # what it has to say of a driver is asked for below
+        sees = bool(torch.cuda.is_available())
+    return TorchBuild(
+        cuda=torch.version.cuda,
+        sees_gpu=sees,
+        archs=tuple(torch.cuda.get_arch_list()) if sees else (),
+        reason="" if sees or torch.version.cuda is None else _why_no_card(torch),
+        version=str(torch.__version__),
+    )
+
+
+def _why_no_card(torch: Any) -> str:
+    """The first sentence with which PyTorch's CUDA refuses to start (c10/cuda/CUDAFunctions.cpp)."""
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return str(error).strip().split(". ")[0].splitlines()[0][:200] if str(error).strip() else ""
+    return ""
+
+
+def has_kernels(archs: Iterable[str], capability: tuple[int, int]) -> bool:
+    """Whether code compiled for these architectures runs on a card.
+
+    Kernels sm_XY run on every later minor version of the same major; PTX compute_XY on anything later.
+    """
+    for name in archs:
+        match = re.fullmatch(r"(sm|compute)_(\d+)(\d)[af]?", name)
+        if match is None:
+            continue
+        arch = (int(match[2]), int(match[3]))
+        if arch <= capability and (match[1] == "compute" or arch[0] == capability[0]):
+            return True
+    return False
 
 
 def onnx_providers(failures: dict[str, str]) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,11 +18,14 @@ from ptbr_slm.system import cpu_cores, memory_bytes
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.config import AUTO, TrainConfig, default_tokens_per_step, seq_len_too_long
 from ptbr_slm.train.planning import why
+from ptbr_slm.train.planning.attention import math_note, only_math
 from ptbr_slm.train.planning.cards import card_of
 from ptbr_slm.train.planning.choice import Machine, Request, Setting, choose, does_not_fit, options, settings
-from ptbr_slm.train.planning.memory import CUDA_CONTEXT_BYTES, GIB, MemoryEstimate
+from ptbr_slm.train.planning.devices import choose_device, look, memory_notes, require_cards, slowest
+from ptbr_slm.train.planning.memory import GIB, MemoryEstimate
 from ptbr_slm.train.planning.precision import Precision, choose_precision
 from ptbr_slm.train.planning.speed import cpu, device_of
+from ptbr_slm.train.ranks.world import started_by_agent
 
 DOUBT = 1.1
 """What was asked for in every part is refused from this multiple of the memory on: the calculation is tested
@@ -66,18 +71,23 @@ def make_plan(
     E_TOKENIZER_MISMATCH, E_PROVIDER, E_GPU, or E_MEMORY with up to three choices that would fit.
     """
     model = _shape(config, tokenizer)
-    device, capability = _device(config.device)
+    device, capability, found = choose_device(config.device, ranks)
     precision = choose_precision(device.type, capability, config.precision)
-    machine, notes = _machine(device, precision, ranks)
+    machine, others = _machine(device, precision, ranks)
+    notes = [*found, *_only_first(device, ranks), *others]
     if memory_limit is not None and machine.kind == "cuda" and machine.memory_bytes is not None:
         machine = replace(machine, memory_bytes=min(machine.memory_bytes, memory_limit))
     request = _request(config, model, precision)
-    setting = _setting(request, machine, config.model_size or ("mini" if config.init_from is None else None))
+    size = config.model_size or ("mini" if config.init_from is None else None)
+    setting = _setting(request, machine, size, others)
     if setting.memory.total > machine.room:
         notes.append(
             f"o cálculo pede {_gib(setting.memory.total)} GiB e há {_gib(machine.memory_bytes or 0)}: "
             "se a memória acabar, o micro-lote será dividido; --batch-size auto escolhe um que cabe."
         )
+    if only_math(model, device, precision.name):
+        rows, every = setting.batch_size, setting.checkpoint_every
+        notes.append(math_note(model, batch_size=rows, seq_len=config.seq_len, checkpoint_every=every))
     reasons = (why.batch_size(request, machine, setting), why.loss(request, machine, setting))
     return Plan(
         config=_resolved(config, model, precision, request, setting),
@@ -113,8 +123,8 @@ def _request(config: TrainConfig, model: ModelConfig, precision: Precision) -> R
     )
 
 
-def _setting(request: Request, machine: Machine, size: str | None) -> Setting:
-    """The fastest that fits, or what was asked for. Raises E_MEMORY."""
+def _setting(request: Request, machine: Machine, size: str | None, notes: Sequence[str]) -> Setting:
+    """The fastest that fits, or what was asked for. Raises E_MEMORY, which repeats the notes on memory."""
     chosen = choose(request, machine)
     if chosen is not None:
         return chosen
@@ -122,7 +132,9 @@ def _setting(request: Request, machine: Machine, size: str | None) -> Setting:
     limit = machine.memory_bytes or 0
     if least.memory.total <= (limit * DOUBT if not request.open else limit if machine.kind == "cpu" else 0):
         return least
-    raise does_not_fit(request, machine, size, least)
+    error = does_not_fit(request, machine, size, least)
+    error.hint = "\n  ".join([error.hint, *(note[0].upper() + note[1:] for note in notes)])
+    raise error
 
 
 def _resolved(
@@ -144,7 +156,10 @@ def _resolved(
 
 def check_device(config: TrainConfig) -> None:
     """Refuse a device or a precision that is not to be had. Raises E_PROVIDER, E_GPU or E_CONFIG."""
-    device, capability = _device(config.device)
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if started_by_agent() else 1
+    device, capability, _ = choose_device(config.device, ranks)
+    if device.type == "cuda":
+        require_cards(ranks)
     choose_precision(device.type, capability, config.precision)
 
 
@@ -191,22 +206,8 @@ def _shape_of_folder(config: TrainConfig, tokenizer: Tokenizer, folder: Path) ->
     return model
 
 
-def _device(asked: str) -> tuple[torch.device, tuple[int, int] | None]:
-    """(device, compute capability)."""
-    if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu"), None
-    if not torch.cuda.is_available():
-        raise SlmError(
-            "E_PROVIDER",
-            "pediu uma GPU, mas o PyTorch não encontra nenhuma.",
-            where="device=cuda",
-            hint="Confira com:  ptbr-slm doctor   (ou treine no processador: --set device=cpu)",
-        )
-    return torch.device("cuda", 0), torch.cuda.get_device_capability(0)
-
-
 def _machine(device: torch.device, precision: Precision, ranks: int) -> tuple[Machine, list[str]]:
-    """What the step has to fit, and what the user should know about it.
+    """What the step has to fit, and what the user should know about it: the fullest card decides.
 
     A CPU's memory is what the machine has, not what is free now: the same command plans the same every time.
     """
@@ -214,22 +215,16 @@ def _machine(device: torch.device, precision: Precision, ranks: int) -> tuple[Ma
         share = memory_bytes()
         memory = None if share is None else share // ranks
         return Machine(kind="cpu", memory_bytes=memory, device=cpu(cpu_cores()), ranks=ranks), []
-    notes = []
-    if ranks == 1 and (count := torch.cuda.device_count()) > 1:
-        notes.append(f"há {count} GPUs visíveis; este treino usa só a primeira (um processo).")
-    total = torch.cuda.get_device_properties(device).total_memory
-    taken = _taken_by_others(device, total)
-    if taken > GIB // 4:
-        notes.append(f"outro programa já ocupa {_gib(taken)} GiB desta GPU; planejamos com o resto.")
-        total -= taken
-    limits = device_of(card_of(torch.cuda.get_device_name(device)), precision.name)
-    return Machine(kind="cuda", memory_bytes=total, device=limits, ranks=ranks), notes
+    cards = look(ranks)
+    limits = device_of(card_of(slowest(cards)), precision.name)
+    memory = min(card.left for card in cards)
+    return Machine(kind="cuda", memory_bytes=memory, device=limits, ranks=ranks), memory_notes(cards)
 
 
-def _taken_by_others(device: torch.device, total: int) -> int:
-    """Bytes of the GPU that are neither free nor ours: on Kaggle, often another notebook's kernel."""
-    free, _ = torch.cuda.mem_get_info(device)
-    return max(0, total - free - torch.cuda.memory_reserved(device) - CUDA_CONTEXT_BYTES)
+def _only_first(device: torch.device, ranks: int) -> list[str]:
+    """A note where cards stand idle."""
+    count = torch.cuda.device_count() if device.type == "cuda" and ranks == 1 else 1
+    return [f"há {count} GPUs visíveis; este treino usa só a primeira (um processo)."] if count > 1 else []
 
 
 def smaller_batch(config: TrainConfig) -> str:

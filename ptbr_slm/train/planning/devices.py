@@ -1,0 +1,216 @@
+"""On which cards a training runs: what is refused before anything is written, and what each card has left."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ptbr_slm.brazilian import number
+from ptbr_slm.errors import SlmError
+from ptbr_slm.system import VISIBLE_VARIABLE, Gpu, TorchBuild, find_gpus, kaggle_session, torch_build
+from ptbr_slm.train.planning.cards import card_of
+from ptbr_slm.train.planning.memory import CUDA_CONTEXT_BYTES, GIB
+from ptbr_slm.train.planning.precision import OLDEST
+from ptbr_slm.unused_gpu import KAGGLE_GPU, Obstacle, missing_kernels, visible_names, why_unused
+
+NOTICED = GIB // 4
+"""Memory of another program from which on it is subtracted and told: below it is the driver's own."""
+_ON_CPU = "ou treine no processador:  --set device=cpu"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Card:
+    """One card that takes part, as PyTorch sees it."""
+
+    index: int
+    """PyTorch's, which CUDA_VISIBLE_DEVICES may have shifted."""
+    name: str
+    total: int
+    """Bytes."""
+    taken: int
+    """Bytes that other programs hold."""
+
+    @property
+    def left(self) -> int:
+        """Bytes to plan with; what is taken counts from `NOTICED` on."""
+        return self.total - (self.taken if self.taken > NOTICED else 0)
+
+    @property
+    def label(self) -> str:
+        """`GPU 1 (Tesla T4)`."""
+        return f"GPU {self.index} ({self.name})"
+
+
+def choose_device(asked: str, ranks: int = 1) -> tuple[torch.device, tuple[int, int] | None, list[str]]:
+    """(device, least compute capability of the cards that take part, what the user should know).
+
+    asked: `auto`, `cpu` or `cuda`. ranks: cards that take part, from the first on; those of other machines
+    are not looked at. Raises E_PROVIDER where there is no card to use, E_GPU where PyTorch cannot use one
+    that is there.
+    `auto` takes the processor only where no card was to be expected, and says so where there is one.
+    """
+    if asked == "cpu":
+        return torch.device("cpu"), None, []
+    if not torch.cuda.is_available():
+        return torch.device("cpu"), None, _without_gpu(asked)
+    count = torch.cuda.device_count()
+    here = _here(ranks)
+    capabilities = [torch.cuda.get_device_capability(index) for index in here]
+    for index, capability in zip(here, capabilities, strict=True):
+        _require_kernels(index, capability, alone=len(here) == 1)
+    return torch.device("cuda", 0), min(capabilities), _lost_names(count)
+
+
+def look(ranks: int) -> list[Card]:
+    """The first `ranks` cards and what they have left.
+
+    The memory of the first is asked through CUDA; that of the others through the driver's tool where it is at
+    hand, since asking CUDA would make a context of this process on every card.
+    """
+    listed = {gpu.uuid: gpu for gpu in find_gpus() if gpu.uuid} if ranks > 1 else {}
+    return [_card(index, listed) for index in _here(ranks)]
+
+
+def require_cards(ranks: int) -> None:
+    """Refuse more ranks on this machine than it has cards. Raises E_CONFIG."""
+    count = torch.cuda.device_count()
+    if ranks > count:
+        raise SlmError(
+            "E_CONFIG",
+            f"{ranks} processos não cabem em {count} GPU(s): cada um precisa da sua.",
+            where=f"ranks={ranks}",
+            hint=f"Comece {count} processo(s), ou deixe o ptbr-slm começá-los (--set ranks=0: um por GPU).",
+        )
+
+
+def _here(ranks: int) -> range:
+    """Of so many cards, the indices of those on this machine."""
+    return range(min(ranks, torch.cuda.device_count()))
+
+
+def memory_notes(cards: Sequence[Card]) -> list[str]:
+    """About a card that others use, and about cards that are not alike, in Portuguese."""
+    notes, least = [], min(cards, key=lambda card: card.left)
+    if len({(card.name, card.total >> 28) for card in cards}) > 1:
+        names = ", ".join(card.label for card in cards)
+        notes.append(
+            f"as GPUs não são iguais ({names}): planejamos com os {_gib(least.left)} GiB da "
+            f"GPU {least.index}, e cada passo espera pela mais lenta."
+        )
+    busy = max(cards, key=lambda card: card.taken)
+    if busy.taken > NOTICED:
+        notes.append(
+            f"outro programa já ocupa {_gib(busy.taken)} GiB da {busy.label}; planejamos com o resto"
+            f"{_how_to_leave(busy, cards)}"
+        )
+    return notes
+
+
+def _how_to_leave(busy: Card, cards: Sequence[Card]) -> str:
+    """How to train without the busy card, where another one is visible."""
+    count = torch.cuda.device_count()
+    others = [card.index for card in sorted(cards, key=lambda card: -card.left) if card.index != busy.index]
+    others += [index for index in range(count) if index >= len(cards)]
+    names = visible_names(os.environ.get(VISIBLE_VARIABLE), count)
+    if not others or others[0] >= len(names):
+        return ". Veja qual com:  nvidia-smi"
+    return (
+        f". Para treinar só na GPU {others[0]}:  {VISIBLE_VARIABLE}={names[others[0]]} ptbr-slm train ... "
+        "--parallel none"
+    )
+
+
+def slowest(cards: Sequence[Card]) -> str:
+    """Name of the card that the others wait for, by the data sheets; the first where none is listed."""
+    known = {card.name: sheet.sustained for card in cards if (sheet := card_of(card.name)) is not None}
+    return min(known, key=lambda name: known[name]) if known else cards[0].name
+
+
+def _card(index: int, listed: dict[str, Gpu]) -> Card:
+    properties = torch.cuda.get_device_properties(index)
+    total = int(properties.total_memory)
+    gpu = listed.get(str(getattr(properties, "uuid", ""))) if index > 0 else None
+    if gpu is not None and gpu.free_bytes is not None:
+        free, ours = gpu.free_bytes, 0
+    else:
+        free, ours = torch.cuda.mem_get_info(index)[0], torch.cuda.memory_reserved(index)
+    taken = max(0, total - free - ours - CUDA_CONTEXT_BYTES)
+    return Card(index=index, name=torch.cuda.get_device_name(index), total=total, taken=taken)
+
+
+def _require_kernels(index: int, capability: tuple[int, int], alone: bool) -> None:
+    """Raise E_GPU for a card without kernels in PyTorch; a lone Pascal is `choose_precision`'s to refuse."""
+    obstacle = _obstacle(torch.cuda.get_device_name(index), capability)
+    if obstacle is None or (alone and capability < OLDEST):
+        return
+    if alone:
+        raise _refusal(obstacle, "auto")
+    names = visible_names(os.environ.get(VISIBLE_VARIABLE), torch.cuda.device_count())
+    kept = ",".join(name for place, name in enumerate(names) if place != index)
+    raise SlmError(
+        "E_GPU",
+        f"GPU {index}: {obstacle.message}.",
+        where=obstacle.where,
+        hint=f"Deixe essa GPU de fora:  {VISIBLE_VARIABLE}={kept} ptbr-slm train ...;  {_ON_CPU}",
+    )
+
+
+def _obstacle(name: str, capability: tuple[int, int]) -> Obstacle | None:
+    if capability < OLDEST:
+        label = f"sm_{capability[0]}{capability[1]}"
+        return Obstacle(message=f"a {name} ({label}) não funciona com o PyTorch atual", fix="", where=label)
+    archs = tuple(torch.cuda.get_arch_list()) if torch.version.cuda else ()  # of a CUDA build; ROCm's differ
+    build = TorchBuild(cuda=torch.version.cuda, sees_gpu=True, archs=archs, version=str(torch.__version__))
+    return missing_kernels(name, capability, build) if archs else None
+
+
+def _without_gpu(asked: str) -> list[str]:
+    """Notes for a training on the processor. Raises where that is not what was to be expected."""
+    gpus = find_gpus()
+    obstacle = why_unused(gpus, torch_build({}), os.environ.get(VISIBLE_VARIABLE)) if gpus else None
+    on_kaggle = kaggle_session(os.environ) is not None
+    if obstacle is not None and (asked == "cuda" or not obstacle.wished):
+        raise _refusal(obstacle, asked)
+    if asked == "cuda":
+        raise SlmError(
+            "E_PROVIDER",
+            "pediu uma GPU, mas o PyTorch não encontra nenhuma.",
+            where="device=cuda",
+            hint=(f"{KAGGLE_GPU}. " if on_kaggle else "")
+            + "Confira com:  ptbr-slm doctor   (ou treine no processador: --set device=cpu)",
+        )
+    if obstacle is not None:
+        return [f"{obstacle.message}; o treino será no processador. Para usar a GPU:  {obstacle.fix}"]
+    if on_kaggle:
+        return [f"este notebook está sem GPU: o treino será no processador. {KAGGLE_GPU}."]
+    return []
+
+
+def _refusal(obstacle: Obstacle, asked: str) -> SlmError:
+    code = "E_PROVIDER" if obstacle.wished or obstacle.where == VISIBLE_VARIABLE else "E_GPU"
+    prefix = "pediu uma GPU, mas " if asked == "cuda" else ""
+    fix = obstacle.fix[0].upper() + obstacle.fix[1:] if not _typed(obstacle.fix) else obstacle.fix
+    return SlmError(code, f"{prefix}{obstacle.message}.", where=obstacle.where, hint=f"{fix};  {_ON_CPU}")
+
+
+def _typed(fix: str) -> bool:
+    """Whether it begins with a command, which keeps its case."""
+    return fix.startswith(("pip ", "unset "))
+
+
+def _lost_names(count: int) -> list[str]:
+    """A note where CUDA_VISIBLE_DEVICES names more cards than there are."""
+    visible = os.environ.get(VISIBLE_VARIABLE)
+    asked = [] if visible is None else [name for name in visible.split(",") if name.strip()]
+    if len(asked) <= count:
+        return []
+    return [
+        f"{VISIBLE_VARIABLE}={visible} pede {len(asked)} GPUs, e o PyTorch vê {count}: as demais não existem."
+    ]
+
+
+def _gib(size: float) -> str:
+    return number(size / GIB, 1)
