@@ -164,7 +164,11 @@ class Llama(nn.Module):
         self.register_buffer("sin", sin, persistent=False)
 
     def initialize(self, seed: int) -> Llama:
-        """Draw the weights; the same seed gives the same weights on every machine with this PyTorch."""
+        """Draw the weights; the same seed gives the same weights on every machine and device with this PyTorch.
+
+        Drawn on the CPU and copied: a generator fills tensors of its own device only, and CUDA's would draw
+        other numbers.
+        """
         generator = torch.Generator().manual_seed(seed)
         residual_std = 0.02 / math.sqrt(2 * self.config.num_layers)
         for name, parameter in self.named_parameters():
@@ -172,7 +176,9 @@ class Llama(nn.Module):
                 nn.init.ones_(parameter)
             else:
                 std = residual_std if name.endswith(("attention.out.weight", "down.weight")) else 0.02
-                nn.init.normal_(parameter, std=std, generator=generator)
+                drawn = torch.empty(parameter.shape, dtype=parameter.dtype)
+                with torch.no_grad():
+                    parameter.copy_(drawn.normal_(std=std, generator=generator))
         return self
 
     def hidden(
