@@ -187,3 +187,33 @@ def test_a_compiled_run_trains_and_its_checkpoint_is_a_plain_model(settings, rec
     torch._dynamo.reset()
     done = train(settings({"compile": True}), recorder)
     assert recorder.named("compile") and Llama.from_folder(done.model).config.num_layers == 2
+
+
+def test_the_loss_scale_keeps_two_right_ways_apart_by_less_than_the_tolerance(recorder) -> None:
+    """fp16, a micro-batch of many tokens: without the scale the smallest gradients are lost, in each way others."""
+    shape = ModelConfig(vocab_size=96, hidden_size=32, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=16,
+                        intermediate_size=64, max_seq_len=64)  # fmt: skip
+    text = torch.randint(0, 96, (64, 65), generator=torch.Generator().manual_seed(0))
+
+    def other_order(plain: Callable[..., Tensor], **_: Any) -> Callable[..., Tensor]:
+        """The same layer on sequences in another order: as right, rounded otherwise."""
+
+        def call(block: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+            half = len(x) // 2
+            return torch.cat((plain(block, x[:half], cos, sin), plain(block, x[half:], cos, sin)))
+
+        return call
+
+    differences = []
+    for scale in (1.0, 65_536.0):
+        model = Llama(shape).initialize(0).train()
+        with torch.no_grad():  # a trained model's gradients are small
+            model.embed.weight.mul_(0.02)
+        assert compile_layers(model, text, Precision("fp16", ""), recorder, compiler=other_order, scale=scale)
+        differences.append(recorder.named("compile")[-1]["gradient_difference"])
+    assert differences[1] < 2e-3 and differences[1] < differences[0] / 2
+
+
+def test_a_gradient_that_overflows_is_compared_under_a_smaller_scale(recorder) -> None:
+    assert compile_layers(network(), tokens(), Precision("fp16", ""), recorder, compiler=same, scale=2.0**60)
+    assert recorder.named("compile")[0]["gradient_difference"] == 0
