@@ -60,7 +60,8 @@ def plain_cross_entropy(logits: Tensor, targets: Tensor, z_loss: float = 0.0) ->
     logits = logits.float()
     loss = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
     if z_loss:
-        loss = loss + z_loss * (logits.logsumexp(-1)[targets != IGNORE]).square().sum()
+        # Times 0 and not a mask as index: how many are left would make the host wait for a GPU.
+        loss = loss + z_loss * (logits.logsumexp(-1) * (targets != IGNORE)).square().sum()
     return loss
 
 

@@ -15,7 +15,7 @@ from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.planning.precision import Precision
 from ptbr_slm.train.ranks.parallel import Parallel
 from ptbr_slm.train.ranks.world import ALONE, Ranks
-from ptbr_slm.train.step import autocast
+from ptbr_slm.train.step import autocast, to_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,10 @@ def bits_per_byte(
     mine = ranks.share(len(text.inputs))
     most = math.ceil(len(text.inputs) / ranks.world) if parallel.lockstep else 0
     for rows, counts in _cut(mine, batch_size, most):
-        inputs = torch.from_numpy(text.inputs[rows]).to(device)  # (B, T)
-        targets = torch.from_numpy(text.targets[rows]).to(device)
+        inputs, targets = (
+            to_device(text.inputs[rows], device),
+            to_device(text.targets[rows], device),
+        )  # (B, T)
         if not counts:  # the others have another batch, and need this rank there
             targets = torch.full_like(targets, IGNORE)
         with autocast(device, precision):

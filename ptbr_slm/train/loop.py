@@ -126,6 +126,11 @@ class Trainer:
         return self._elapsed_before + time.monotonic() - self._began
 
     @property
+    def scale(self) -> float | None:
+        """The loss scale of the last step, as that step's only wait brought it; None without a scaler."""
+        return None if self._seen is None else self._seen.scale
+
+    @property
     def progress(self) -> float:
         """Share of the run that is done, 0 to 1."""
         by_steps = self.state.step / self.config.max_steps

@@ -62,9 +62,19 @@ class OutOfMemoryAmongOthers(OutOfMemory, Lost):
     """
 
 
+_NO_MEMORY = (
+    "can't allocate memory",  # the CPU's allocator
+    "CUDA error: out of memory",  # torch.AcceleratorError, where the driver and not the allocator says it
+    "CUBLAS_STATUS_ALLOC_FAILED",  # the first product of a thread on a full card, for cuBLAS's workspace
+    "Failed to CUDA calloc",  # NCCL
+)
+"""Where it is no OutOfMemoryError."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether PyTorch says that the device's, or the CPU's, memory was not enough."""
-    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    text = str(error)
+    return type(error).__name__ == "OutOfMemoryError" or any(words in text for words in _NO_MEMORY)
 
 
 def optimizer_step(
@@ -84,12 +94,11 @@ def optimizer_step(
     of one large batch whatever the number and size of micro-batches, and the number of ranks. The host waits
     for the device once. Raises OutOfMemory.
     """
-    optimizer.zero_grad(set_to_none=True)
-    mine = sum(int((batch[:, 1:] != IGNORE).sum()) for batch in micro_batches)
     parallel = parallel or Parallel(model)
+    parallel.clear_gradients()
+    mine = sum(int((batch[:, 1:] != IGNORE).sum()) for batch in micro_batches)
     counts = ranks.exchange([mine, len(micro_batches)])
     target_tokens, parts = (int(sum(column)) for column in zip(*counts, strict=True))
-    parallel.begin_step()
     first = int(sum(count[1] for count in counts[: ranks.rank]))
     idle = int(max(count[1] for count in counts)) - len(micro_batches) if parallel.lockstep else 0
     found = _accumulate(parallel, micro_batches, target_tokens, precision, scaler, ranks, first, parts, idle)
@@ -102,11 +111,12 @@ def optimizer_step(
     ).tolist()  # the one wait
     finite = math.isfinite(loss_value) and math.isfinite(norm_value)
     maybe_fail("step.optimizer")
-    if scaler is not None:
-        scaler.step(optimizer)  # skips by itself where the gradient overflowed
-        scaler.update()
-    elif finite:
+    # Not scaler.step, which would read the flag that the host has seen by now: a second wait with optimizers
+    # that are not fused (torch/amp/grad_scaler.py, _maybe_opt_step).
+    if finite:
         optimizer.step()
+    if scaler is not None:
+        scaler.update()
     return StepResult(
         loss_value,
         norm_value,
@@ -144,7 +154,7 @@ def _accumulate(
 
     def forward(batch: npt.NDArray[np.int64], counts: bool = True) -> Tensor:
         maybe_fail("step.forward")
-        rows = _to_device(batch, device)  # (B, T+1)
+        rows = to_device(batch, device)  # (B, T+1)
         targets = rows[:, 1:] if counts else torch.full_like(rows[:, 1:], IGNORE)
         with autocast(device, precision):
             share = parallel.loss_sum(rows[:, :-1], targets) / target_tokens
@@ -229,6 +239,7 @@ def clip_gradient(model: nn.Module, limit: float) -> Tensor:
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
-def _to_device(batch: npt.NDArray[np.int64], device: torch.device) -> Tensor:
+def to_device(batch: npt.NDArray[np.int64], device: torch.device) -> Tensor:
+    """The tokens on the device; the host does not wait for a GPU."""
     rows = torch.from_numpy(batch)
     return rows.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else rows

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -151,6 +152,11 @@ def started_by_agent() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
 
 
+def local_rank() -> int:
+    """This process's place on this machine, the index of its GPU; 0 where nobody started several."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
 def restarts() -> int:
     """Times that the agent has started all ranks again because one died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
@@ -169,11 +175,10 @@ def join_ranks(device: str = "auto") -> Iterator[Ranks]:
         yield ALONE
         return
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     cuda = device != "cpu" and torch.cuda.is_available()
     if cuda:
-        torch.cuda.set_device(local_rank)
-        _avoid_peer_access(torch.cuda.get_device_name(local_rank))
+        torch.cuda.set_device(local_rank())
+        _avoid_peer_access(torch.cuda.get_device_name(local_rank()))
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
     # The agent's store outlives the ranks: without a prefix for each start, gloo reads a dead rank's address.
     # Two connections, since a group that waits for a lost rank may hold the one it was given.
@@ -182,9 +187,11 @@ def join_ranks(device: str = "auto") -> Iterator[Ranks]:
         PrefixStore(prefix, next(rendezvous("env://", rank, world, timeout=timeout))[0])
         for timeout in (DATA_TIMEOUT, WORD_TIMEOUT)
     )
-    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=DATA_TIMEOUT)
+    with _quiet_stdout():
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=DATA_TIMEOUT)
+        control = dist.new_group(backend="gloo", timeout=CONTROL_TIMEOUT)
     try:
-        yield Ranks(rank, world, local_rank, dist.new_group(backend="gloo", timeout=CONTROL_TIMEOUT))
+        yield Ranks(rank, world, local_rank(), control)
     except Lost:
         raise
     except BaseException as error:
@@ -196,6 +203,24 @@ def join_ranks(device: str = "auto") -> Iterator[Ranks]:
         raise Lost(str(error)) from error
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def _quiet_stdout() -> Iterator[None]:
+    """Nothing reaches the process's standard output while the block runs.
+
+    The gloo of PyTorch 2.10 (Kaggle's) prints there how many peers each group has found (pytorch/gloo#462),
+    into the middle of `--json`.
+    """
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 _WORD = "why"

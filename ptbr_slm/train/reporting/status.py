@@ -73,8 +73,8 @@ def _machine(trainer: Trainer) -> list[str]:
     memory = trainer.gauges.memory_bytes() if trainer.plan.device.type == "cuda" else None
     if memory is not None:
         parts.append(f"{number(memory / 2**30, 1)} GiB")
-    if trainer.scaler is not None:
-        scale = trainer.scaler.get_scale()
+    scale = trainer.scale
+    if scale is not None:
         parts.append(f"escala 2^{round(math.log2(scale))}" if scale > 0 else "escala 0")
     if trainer.state.skipped_steps:
         parts.append(f"{number(trainer.state.skipped_steps)} saltados")
