@@ -15,6 +15,8 @@ from ptbr_slm.system import VISIBLE_VARIABLE, Gpu, TorchBuild, has_kernels
 NEEDED_DRIVER = {13: 580, 12: 525, 11: 450}
 """CUDA major version -> first driver that runs its programs (NVIDIA, CUDA Compatibility, minor versions)."""
 WHEELS = "https://download.pytorch.org/whl/"
+"""cu126 is PyTorch's legacy build up to 2.14, the only one with sm_50 to sm_70 since 2.11; cu128, with sm_100
+and sm_120, ended with 2.11 (pytorch/pytorch, RELEASE.md, CUDA Support Matrix; issues 178665, 190385)."""
 KAGGLE_GPU = "No Kaggle: Settings → Accelerator → GPU T4 x2"
 
 
@@ -103,11 +105,11 @@ def _named(name: str, known: Sequence[str]) -> bool:
 
 
 def _driver(gpu: Gpu, build: TorchBuild) -> Obstacle:
-    major, release = _major(build.cuda or ""), _major(gpu.driver)
+    major, driver = release(build.cuda or ""), release(gpu.driver)
     found = re.search(r"too old \(found version (\d+)\)", build.reason)
     version = f" ({build.version})" if build.version else f" (CUDA {build.cuda})"
     needed = NEEDED_DRIVER.get(major, 0)
-    if found is None and (release == 0 or release >= needed):
+    if found is None and (driver == 0 or driver >= needed):
         why = f": {build.reason}" if build.reason else ""
         return Obstacle(
             message=f"o PyTorch{version} não consegue usar a {gpu.name} com o driver {gpu.driver}{why}",
@@ -116,17 +118,18 @@ def _driver(gpu: Gpu, build: TorchBuild) -> Obstacle:
         )
     cuda = f", CUDA {int(found[1]) // 1000}.{int(found[1]) % 1000 // 10}" if found else ""
     update = f"atualize o driver da NVIDIA ({needed or 580} ou mais novo): https://www.nvidia.com/drivers"
-    older = f"pip install --force-reinstall torch --index-url {WHEELS}cu128"
+    blackwell = gpu.capability is not None and gpu.capability >= (10, 0)
+    older = f"pip install --force-reinstall torch --index-url {WHEELS}{'cu128' if blackwell else 'cu126'}"
     return Obstacle(
         message=f"o driver da {gpu.name} ({gpu.driver}{cuda}) é antigo demais para este PyTorch{version}",
         fix=f"{older}   (o de CUDA 12 serve a este driver); ou {update}"
-        if major > 12 and release >= NEEDED_DRIVER[12]
+        if major > 12 and driver >= NEEDED_DRIVER[12]
         else update,
         where=f"driver {gpu.driver}",
     )
 
 
-def _major(version: str) -> int:
-    """'580.82.07' -> 580; 0 for what is not a version."""
+def release(version: str) -> int:
+    """The first number of a version, '580.82.07' -> 580; 0 for what is not one."""
     number = re.match(r"\d+", version)
     return int(number[0]) if number else 0

@@ -26,13 +26,18 @@ def only_math(model: ModelConfig, device: torch.device, precision: str) -> bool:
     if device.type != "cuda" or torch.version.cuda is None:
         return False
     try:
-        shape = (1, model.num_heads, _PROBE, model.head_dim)
-        heads = torch.empty(shape, dtype=_DTYPES[precision], device=device, requires_grad=True)
+        heads = _heads(model, device, precision)
         # As in `model.Attention`: no mask, no dropout, causal, keys written out once a query head.
         parameters = SDPAParams(heads, heads, heads, None, 0.0, True, False)
         return not (can_use_flash_attention(parameters) or can_use_efficient_attention(parameters))
     except RuntimeError:  # a card without room for the tensors: the plan speaks of that
         return False
+
+
+def _heads(model: ModelConfig, device: torch.device, precision: str) -> torch.Tensor:
+    """Queries, and as well keys and values, of one short sequence: (1, H, 64, D)."""
+    shape = (1, model.num_heads, _PROBE, model.head_dim)
+    return torch.empty(shape, dtype=_DTYPES[precision], device=device, requires_grad=True)
 
 
 def math_note(model: ModelConfig, *, batch_size: int, seq_len: int, checkpoint_every: int) -> str:
