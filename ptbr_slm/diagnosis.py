@@ -13,7 +13,7 @@ from typing import Literal
 from ptbr_slm.errors import SlmError
 from ptbr_slm.system import Gpu, SystemFacts, TorchBuild, has_kernels
 from ptbr_slm.train.planning.precision import OLDEST, choose_precision
-from ptbr_slm.unused_gpu import missing_kernels, visible_names, why_unused
+from ptbr_slm.unused_gpu import NEEDED_DRIVER, missing_kernels, release, visible_names, why_unused
 
 Status = Literal["ok", "warning", "problem"]
 
@@ -213,12 +213,7 @@ def _onnxruntime(facts: SystemFacts) -> Iterator[Finding]:
     cpu, gpu = facts.packages.get("onnxruntime"), facts.packages.get("onnxruntime-gpu")
     only_engine = facts.packages.get("torch") is None
     if cpu and gpu:
-        yield Finding(
-            topic="onnxruntime",
-            status="problem",
-            message="onnxruntime e onnxruntime-gpu estão instalados juntos e um estraga o outro",
-            fix='pip uninstall -y onnxruntime onnxruntime-gpu && pip install "ptbr-slm[cpu]"   (ou [gpu])',
-        )
+        yield _both_onnxruntimes(facts)
     elif "onnxruntime" in facts.failures:
         yield Finding(
             topic="onnxruntime",
@@ -244,21 +239,45 @@ def _onnxruntime(facts: SystemFacts) -> Iterator[Finding]:
         yield from _providers(facts)
 
 
+def _both_onnxruntimes(facts: SystemFacts) -> Finding:
+    from ptbr_slm.runtime.onnx.gpu.cuda_libraries import BOTH
+
+    overwritten = not any(name.startswith("CUDA") for name in facts.providers)
+    which = (
+        "o de processador ficou por cima: a GPU não será usada" if overwritten else "o de GPU ficou por cima"
+    )
+    extra, other = ("gpu", "cpu") if facts.gpus else ("cpu", "gpu")
+    return Finding(
+        topic="onnxruntime",
+        status="problem",
+        message=f"{BOTH} ({which})",
+        fix="pip uninstall -y onnxruntime onnxruntime-gpu && "
+        f'pip install "ptbr-slm[{extra}]"   (ou [{other}])',
+    )
+
+
 def _providers(facts: SystemFacts) -> Iterator[Finding]:
     """GPU providers that are installed and do not run: exports for them would be refused."""
-    from ptbr_slm.runtime.onnx.gpu.cuda_libraries import DRIVER, install_line
+    from ptbr_slm.runtime.onnx.gpu.cuda_libraries import DRIVER, OLD_DRIVER, install_line
 
     cuda, tensorrt = (
         facts.provider_faults.get(f"{name}ExecutionProvider", "") for name in ("CUDA", "Tensorrt")
     )
     if cuda:
+        fix = install_line("cuda")
+        if DRIVER in cuda and not facts.gpus:
+            fix = 'sem GPU NVIDIA: pip uninstall -y onnxruntime-gpu && pip install "ptbr-slm[cpu]"'
+        elif OLD_DRIVER in cuda:
+            fix = "atualize o driver da NVIDIA (580 ou mais novo): https://www.nvidia.com/drivers"
+            if facts.gpus and release(facts.gpus[0].driver) >= NEEDED_DRIVER[12]:
+                fix = f"{install_line('cuda', cuda=12)}   (o de CUDA 12 serve a este driver); ou {fix}"
+        elif "CUDA_VISIBLE_DEVICES" in cuda:
+            fix = "unset CUDA_VISIBLE_DEVICES"
         yield Finding(
             topic="onnxruntime_cuda",
             status="problem" if facts.gpus else "warning",
             message=f"o ONNX Runtime foi feito para CUDA, e ela não abre: {cuda}",
-            fix='sem GPU NVIDIA: pip uninstall -y onnxruntime-gpu && pip install "ptbr-slm[cpu]"'
-            if DRIVER in cuda and not facts.gpus
-            else install_line("cuda"),
+            fix=fix,
         )
     elif facts.gpus and "CUDAExecutionProvider" not in facts.providers:
         yield Finding(

@@ -94,7 +94,17 @@ torch="$(version_of torch)"
 
 # onnxruntime and onnxruntime-gpu share one folder: never add the one beside the other.
 extras="cpu,train,export,app"
-[[ -z "$(version_of onnxruntime-gpu)" ]] || extras="train,export,app"
+if [[ -n "$(version_of onnxruntime-gpu)" ]]; then
+  extras="train,export,app"
+  if [[ -n "$(version_of onnxruntime)" ]]; then
+    echo "Aviso: onnxruntime e onnxruntime-gpu estão instalados juntos, e um estraga o outro. Fique só com um:" >&2
+    if command -v nvidia-smi >/dev/null; then
+      echo '  pip uninstall -y onnxruntime onnxruntime-gpu && pip install "onnxruntime-gpu[cuda,cudnn]==1.31.1"' >&2
+    else
+      echo '  pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime' >&2
+    fi
+  fi
+fi
 
 constraints="$(mktemp)"
 trap 'rm -f "$constraints"' EXIT

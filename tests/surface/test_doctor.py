@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ptbr_slm.diagnosis import Finding, diagnose, runs_on, training_device
-from ptbr_slm.system import Gpu, Kaggle, TorchBuild, kaggle_session, parse_gpu
+from ptbr_slm.system import Gpu, Kaggle, TorchBuild, kaggle_session, parse_gpu, torch_build
 
 CU128 = ("sm_70", "sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120")
 """Architectures of the PyTorch that Kaggle's image carried in 2026."""
@@ -87,11 +87,74 @@ def test_a_driver_too_old_for_torch_is_a_problem(machine):
     assert "driver" in found(diagnose(facts), "torch_gpu").fix
 
 
+@pytest.mark.parametrize(
+    ("driver", "reason", "cuda", "cure"),
+    [
+        ("470.57.02", "The NVIDIA driver on your system is too old (found version 11040)", "12.8", "525"),
+        ("550.54.14", "The NVIDIA driver on your system is too old (found version 12040)", "13.0", "cu126"),
+        ("550.54.14", "", "13.0", "cu126"),
+    ],
+)
+def test_a_driver_too_old_is_named_with_its_cuda_and_what_runs_on_it(machine, driver, reason, cuda, cure):
+    build = TorchBuild(cuda=cuda, sees_gpu=False, archs=(), reason=reason, version=f"2.13.0+cu{cuda}")
+    findings = diagnose(machine(gpus=(replace(T4, driver=driver),), torch=build))
+    problem = found(findings, "torch_gpu")
+    assert problem.status == "problem" and driver in problem.message and "antigo demais" in problem.message
+    assert cure in problem.fix and "no processador" in found(findings, "precision").message
+
+
+def test_a_driver_that_is_new_enough_gets_pytorchs_own_words(machine):
+    build = TorchBuild(cuda="12.8", sees_gpu=False, archs=(), reason="CUDA unknown error")
+    problem = found(diagnose(machine(gpus=(T4,), torch=build)), "torch_gpu")
+    assert "CUDA unknown error" in problem.message and "antigo" not in problem.message
+
+
+@pytest.mark.parametrize(("visible", "status"), [("", "warning"), ("-1", "warning"), ("1", "problem")])
+def test_cards_that_a_variable_hides_are_not_the_drivers_fault(machine, visible, status):
+    build = TorchBuild(cuda="12.8", sees_gpu=False, archs=())
+    told = found(diagnose(machine(gpus=(T4,), torch=build, visible=visible)), "torch_gpu")
+    assert told.status == status and "CUDA_VISIBLE_DEVICES" in told.message and "unset" in told.fix
+
+
+def test_of_two_cards_the_one_without_kernels_is_left_out_by_name(machine):
+    findings = diagnose(machine(gpus=(T4, P100), torch=BUILD))
+    problem = found(findings, "torch_gpu")
+    assert "sm_60" in problem.message and "CUDA_VISIBLE_DEVICES=0;" in problem.fix
+    assert "CUDA_DEVICE_ORDER=PCI_BUS_ID" in problem.fix  # nvidia-smi's order is not CUDA's own
+    assert "em fp16" in found(findings, "precision").message
+    hidden = diagnose(machine(gpus=(T4, P100), torch=BUILD, visible="0"))
+    assert "torch_gpu" not in {finding.topic for finding in hidden}
+
+
 def test_both_onnxruntimes_at_once_are_a_problem_with_its_cure(machine):
-    problem = found(diagnose(machine(packages={"onnxruntime-gpu": "1.31.1"})), "onnxruntime")
-    assert problem.status == "problem" and problem.fix.startswith(
-        "pip uninstall -y onnxruntime onnxruntime-gpu"
+    both = {"onnxruntime-gpu": "1.31.1"}
+    problem = found(diagnose(machine(packages=both)), "onnxruntime")
+    assert problem.status == "problem" and "o de processador ficou por cima" in problem.message
+    assert problem.fix.startswith("pip uninstall -y onnxruntime onnxruntime-gpu && ")
+    assert '"ptbr-slm[cpu]"' in problem.fix
+    providers = ("CUDAExecutionProvider", "CPUExecutionProvider")
+    facts = machine(packages=both, gpus=(T4,), torch=BUILD, providers=providers)
+    problem = found(diagnose(facts), "onnxruntime")
+    assert "o de GPU ficou por cima" in problem.message and '"ptbr-slm[gpu]"' in problem.fix
+
+
+def test_a_driver_too_old_for_onnxruntime_gets_the_one_that_it_runs(machine):
+    from ptbr_slm.runtime.onnx.gpu.cuda_libraries import in_our_words
+
+    fault = in_our_words(
+        "CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version", "13.0"
     )
+    facts = machine(
+        gpus=(replace(T4, driver="550.54.14"),),
+        torch=BUILD,
+        packages={"onnxruntime": None, "onnxruntime-gpu": "1.31.1"},
+        providers=("CUDAExecutionProvider", "CPUExecutionProvider"),
+        provider_faults={"CUDAExecutionProvider": fault},
+    )
+    problem = found(diagnose(facts), "onnxruntime_cuda")
+    assert "antigo demais" in problem.message and "onnxruntime-gpu[cuda,cudnn]==1.26.0" in problem.fix
+    older = found(diagnose(replace(facts, gpus=(replace(T4, driver="470.57"),))), "onnxruntime_cuda")
+    assert "1.26.0" not in older.fix and "580" in older.fix
 
 
 def test_only_the_gpu_onnxruntime_is_fine(machine):
@@ -183,6 +246,23 @@ def test_the_drivers_line_becomes_a_card():
     old = parse_gpu("Tesla K80, [N/A], 11441, 470.1")
     assert old is not None and old.capability is None
     assert parse_gpu("No devices were found") is None
+    more = parse_gpu("Tesla T4, 7.5, 15360, 580.82.07, 14913, GPU-c8a4f2d1")
+    assert more is not None and (more.free_bytes, more.uuid) == (14913 << 20, "c8a4f2d1")
+
+
+def test_the_words_with_which_pytorch_refuses_are_kept(monkeypatch):
+    torch = pytest.importorskip("torch", reason="falta o torch: pip install 'ptbr-slm[train]'")
+
+    def refuse():
+        raise RuntimeError(
+            "The NVIDIA driver on your system is too old (found version 11040). Please update."
+        )
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", refuse)
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    build = torch_build({})
+    assert build is not None and build.reason.endswith("(found version 11040)") and not build.sees_gpu
 
 
 def test_kaggle_is_told_from_its_variable_and_folder(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime as ort
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime.onnx.gpu.cuda_libraries import missing_libraries, preload
+from ptbr_slm.runtime.onnx.gpu.cuda_libraries import in_our_words, missing_libraries, preload
 from ptbr_slm.runtime.onnx.tiny_graph import Node, Tensor, model_bytes
 
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
@@ -42,7 +42,8 @@ def _cuda_fault() -> str:
             return "o provedor não abriu"
         session.run(None, {"x": np.ones(1, dtype=np.float16)})
     except Exception as error:  # ORT's exceptions share no base class but Exception
-        return " ".join(str(error).split())[:_CAUSE]
+        said = " ".join(str(error).split())
+        return in_our_words(said, _cuda_version()) or said[:_CAUSE]
     return ""
 
 
