@@ -55,14 +55,19 @@ class Step:
 
     ids: npt.NDArray[np.int64]
     """(count, 1)."""
+    lengths: npt.NDArray[np.int32]
+    """(count,), a view of the caches' lengths."""
     logits: Result
     _ids: Mirror
-    _known: Array | None = None
-    """The ids that the device's sampler has left where they are read."""
+
+    def _launch(self) -> None:
+        """Feed `ids`, leaving the logits where the session wrote them."""
+        raise NotImplementedError
 
     def step(self) -> None:
         """Feed `ids`, leaving the logits where the session wrote them. Advances the lengths."""
-        raise NotImplementedError
+        self._launch()
+        self.lengths += 1
 
     def run(self) -> Floats:
         """As `step`, with the (count, V) logits, which the next run may overwrite."""
@@ -72,17 +77,19 @@ class Step:
 
     def run_drawn(self, sampler: DeviceSampler, draws: Sequence[Draw]) -> tuple[list[int], list[bool]]:
         """As `run`, with a token for each row by its draw, and whether it counts (see `DeviceSampler`)."""
-        assert isinstance(self._ids, DeviceMirror) and isinstance(self.logits, DeviceArray)
-        self.step()
-        tokens, complete = sampler.choose(self.logits, self._ids.copy, draws)
-        self._known = np.array(tokens, dtype=np.int64)[:, None]
-        return tokens, complete
+        ids, logits = self._ids, self.logits
+        assert isinstance(ids, DeviceMirror) and isinstance(logits, DeviceArray)
 
-    def _upload_ids(self) -> None:
-        """Unless the session sees them already."""
-        if self._known is None or not np.array_equal(self._known, self.ids):
-            self._ids.upload()
-        self._known = None
+        def work() -> Array:
+            self._launch()
+            ids.holds(None)
+            tokens = sampler.choose(logits, ids.copy, draws)
+            ids.holds(tokens)  # a token that is taken lies already where the next step reads it
+            return tokens
+
+        tokens: Array = sampler.memory.together(work)
+        self.lengths += 1
+        return tokens[:, 0].tolist(), (tokens[:, 0] >= 0).tolist()
 
 
 class DecodeBinding(Binding, Step):
@@ -108,15 +115,13 @@ class DecodeBinding(Binding, Step):
             "logits", self._memory.device, 0, np.float32, (count, 1, vocab_size), self.logits.pointer
         )
 
-    def step(self) -> None:
-        """See `Step.step`."""
+    def _launch(self) -> None:
         if not self._fixed:
             self._total[...] = self.lengths.max() + 1
         if not self._memory.shared:
             self._seqlens.upload()
-            self._upload_ids()
+            self._ids.upload()
         self._session.run_with_iobinding(self._io, self._options)
-        self.lengths += 1
 
     def release(self) -> None:
         """Forget what the provider captured of this binding."""

@@ -155,6 +155,7 @@ class KVCaches:
         self.lengths, self.capacity = np.zeros(0, dtype=np.int32), 0
         with memory_errors():
             self.arrays = [self._memory.zeros(shape, self.dtype) for _ in range(2 * config.num_layers)]
+            self._memory.trim()
         self.lengths, self.capacity = np.zeros(slots, dtype=np.int32), capacity
 
     def _reallocate(self, slots: int, capacity: int) -> None:
@@ -162,8 +163,9 @@ class KVCaches:
         used = int(self.lengths.max())
         self._changed()  # also where memory ends half-way: no binding may keep the address of a freed buffer
         with memory_errors():
-            for index, old in enumerate(self.arrays):
-                self.arrays[index] = self._memory.grown(old, slots, capacity, used)
+            for index in range(len(self.arrays)):
+                self.arrays[index] = self._memory.grown(self.arrays[index], slots, capacity, used)
+            self._memory.trim()
         lengths = np.zeros(slots, dtype=np.int32)
         lengths[: len(self.lengths)] = self.lengths
         self.lengths, self.capacity = lengths, capacity

@@ -77,6 +77,9 @@ class Memory(Protocol):
     def swap_rows(self, buffer: Any, one: int, other: int, used: int) -> None:
         """Exchange the first `used` positions of two rows, at least."""
 
+    def trim(self) -> None:
+        """Give back to the machine what earlier buffers have left behind."""
+
     def mirror(self, array: Array) -> Mirror:
         """Let the session read `array`, which must stay where it is."""
 
@@ -114,6 +117,9 @@ class HostMemory:
         kept = buffer[other, :, :used].copy()
         buffer[other, :, :used] = buffer[one, :, :used]
         buffer[one, :, :used] = kept
+
+    def trim(self) -> None:
+        """See `Memory.trim`: NumPy has done so."""
 
     def mirror(self, array: Array) -> Mirror:
         """See `Memory.mirror`: the array itself."""

@@ -31,6 +31,8 @@ class Opened:
     """For `Engine.describe`: provider, cuda_graph, ..."""
     check: Callable[[], None] | None = None
     """To be called once, after the first run: raises E_PROVIDER where that did not run as it should."""
+    instead: Callable[[BaseException], Opened | None] | None = None
+    """Another opening of the same graph, to be tried after this error of the first runs; None for none."""
     prefill: Opened | None = None
     """Another session over the same graph for many tokens at once; None where one session does all."""
     profile: Profile | None = None
@@ -45,14 +47,14 @@ class Opened:
 
     def free_run(self) -> Any:
         """RunOptions of a run whose shapes vary; None where nothing is captured anyway."""
-        return _run_options(_NOT_CAPTURED) if self.captures else None
+        return run_options(_NOT_CAPTURED) if self.captures else None
 
     def captured_run(self) -> tuple[Any, int]:
         """RunOptions of a step that is captured under an id of its own, and that id; (None, 0) as above."""
         if not self.captures:
             return None, 0
         number = next(self._ids)
-        return _run_options(str(number)), number
+        return run_options(str(number)), number
 
     def release(self, number: int) -> None:
         """Forget a captured graph, whose buffers are about to go."""
@@ -60,7 +62,8 @@ class Opened:
             self.session.release_captured_graph(number)
 
 
-def _run_options(graph: str) -> Any:
+def run_options(graph: str) -> Any:
+    """RunOptions with the CUDA provider's id of a captured graph."""
     options = ort.RunOptions()
     options.add_run_config_entry("gpu_graph_id", graph)
     return options

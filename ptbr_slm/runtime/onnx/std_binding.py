@@ -38,14 +38,12 @@ class StdDecodeBinding(Step):
             for start in range(0, count, size)
         ]
 
-    def step(self) -> None:
-        """See `Step.step`."""
+    def _launch(self) -> None:
         self._positions[:, 0] = self.lengths
         self._positions_mirror.upload()
-        self._upload_ids()
+        self._ids.upload()
         for part in self._parts:
             part.step()
-        self.lengths += 1
 
     def release(self) -> None:
         """Forget what the provider captured of this binding."""

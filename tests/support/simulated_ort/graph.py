@@ -41,7 +41,8 @@ class GraphFacts:
                 if name in inputs:
                     host.setdefault(name, []).append(index in _ON_THE_HOST.get(node.op_type, ()))
         self.host_inputs = {name for name, uses in host.items() if all(uses)}
-        self.quantized = any(node.op_type == "MatMulNBits" for node in loaded.graph.node)
+        self.operators = {node.op_type for node in loaded.graph.node}
+        self.quantized = "MatMulNBits" in self.operators
         self.weight_bytes = sum(map(_tensor_bytes, loaded.graph.initializer))
 
 

@@ -50,8 +50,9 @@ OPTIONS = frozenset(
 """What onnxruntime-gpu 1.31.1 takes: `get_provider_options` of a session, and what opens besides."""
 
 _STRATEGIES = ("kNextPowerOfTwo", "kSameAsRequested")
+_NO_FALLBACK = "session.disable_cpu_ep_fallback"
 _PLAIN_RUNS = 2
-"""Runs of a graph id before it is captured, all within the first call: `InferenceSession::Run` calls itself."""
+"""Runs of a graph id before it is captured, within the first call (`InferenceSession::Run` calls itself)."""
 
 
 @dataclass(frozen=True)
@@ -74,18 +75,25 @@ class Session:
     ) -> None:
         self._card, self._compiled = card, compiled
         self._model, self._is_path, self._asked = model, is_path, options
-        self._make = lambda: compiled.InferenceSession(options, model, is_path, config)
+        self._make = lambda options: compiled.InferenceSession(options, model, is_path, config)
         self._captured: dict[int, tuple[object, Any]] = {}
         self.simulated = False
 
     def initialize_session(self, providers: list[str], options: list[Any], disabled: set[str]) -> None:
-        self._real = self._make()
         if CUDA_PROVIDER not in providers:
+            self._real = self._make(self._asked)
             self._real.initialize_session(providers, options, disabled)
             return
         given = dict(options[providers.index(CUDA_PROVIDER)]) if options else {}
         _check_options(given)
         self._options = given
+        astray = CPU_PROVIDER in providers or self._card.astray in GraphFacts(self._model).operators
+        if astray and _entry(self._asked, _NO_FALLBACK) == "1":
+            raise RuntimeError(
+                "[ONNXRuntimeError] : 1 : FAIL : This session contains graph nodes that are assigned to the "
+                "default CPU EP, but fallback to CPU EP has been explicitly disabled by the user."
+            )
+        self._real = self._make(_for_the_cpu(self._asked))
         self._real.initialize_session([CPU_PROVIDER], [{}], disabled)
         if self._card.absent:  # ONNX Runtime warns on stderr and goes on
             return
@@ -380,6 +388,17 @@ def _entry(options: Any, key: str) -> str | None:
         return str(read(key))
     except RuntimeError:  # never set
         return None
+
+
+def _for_the_cpu(asked: Any) -> Any:
+    """Session options without what is for the CUDA provider only."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    for name in ("graph_optimization_level", "log_severity_level", "enable_profiling", "profile_file_prefix"):
+        setattr(options, name, getattr(asked, name))
+    options.intra_op_num_threads = 1
+    return options
 
 
 def _check_options(given: dict[str, str]) -> None:

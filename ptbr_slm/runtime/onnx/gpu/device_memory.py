@@ -2,34 +2,48 @@
 
 A move is a graph of one node, Identity or Pad, run over raw addresses. Moves are rare (a capacity bucket is
 left, rows change places), so their bindings are made when they are needed.
+
+Buffers come from the allocator of the moves' own session, whose options say how it grows. An `OrtValue` made
+without a session comes from an allocator of Python's own, which always grows by doubling and gives nothing
+back: over a stand-in for the CUDA runtime, onnxruntime-gpu 1.31.1 took 1,024 MB for 48 buffers of 16 MB
+there, and 768 from a session with `kSameAsRequested`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
 from ptbr_slm.runtime.onnx.gpu.home_thread import HomeThread
-from ptbr_slm.runtime.onnx.memory import Array
+from ptbr_slm.runtime.onnx.memory import OUT_OF_MEMORY, Array
 from ptbr_slm.runtime.onnx.tiny_graph import Node, Tensor, model_bytes
 
 Providers = Sequence[str | tuple[str, dict[str, str]]]
+Found = TypeVar("Found")
+
+_SHRINK = "memory.enable_memory_arena_shrinkage"
+"""Run option: when the run is over, the session's allocator gives back what nothing lies in."""
 
 
 class DeviceArray:
     """A tensor in the device's memory, with the facts that the host may know."""
 
-    def __init__(self, shape: Sequence[int], dtype: type[np.generic], device: str) -> None:
+    def __init__(
+        self, shape: Sequence[int], dtype: type[np.generic], device: str, session: Any = None
+    ) -> None:
+        """session: whose allocator it comes from, instead of Python's own."""
         self.shape = tuple(shape)
         self.dtype = np.dtype(dtype)
         self.nbytes = math.prod(shape) * self.dtype.itemsize
-        self.value = ort.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, device, 0)
+        make = getattr(session, "create_ortvalue_from_shape_and_type", None)  # since onnxruntime 1.31
+        make = make or ort.OrtValue.ortvalue_from_shape_and_type
+        self.value = make(list(shape), dtype, device, 0)
         self.pointer = int(self.value.data_ptr())
 
     def upload(self, array: Array) -> None:
@@ -47,16 +61,50 @@ class DeviceMemory:
 
     shared = False
 
-    def __init__(self, device: str, providers: Providers, home: HomeThread | None = None) -> None:
-        """device: ONNX Runtime's name (`cuda`); providers: those of the model's session; home: the thread
-        for all runs, where there is one.
+    def __init__(
+        self,
+        device: str,
+        providers: Providers,
+        home: HomeThread | None = None,
+        capturing: Providers | None = None,
+    ) -> None:
+        """device: ONNX Runtime's name (`cuda`); providers: those of the model's session, without captures;
+        home: the thread for all runs, where there is one; capturing: the providers with captures, if wanted.
         """
         self.device = device
         self._providers, self._home = list(providers), home
+        self._capturing = None if capturing is None else list(capturing)
+
+    @property
+    def captures(self) -> bool:
+        """Whether `open` makes sessions that may capture runs."""
+        return self._capturing is not None
+
+    def together(self, work: Callable[[], Found]) -> Found:
+        """What `work` returns: several runs and copies, with one change of threads."""
+        return work() if self._home is None else self._home.run(work)
+
+    def array(self, shape: Sequence[int], dtype: type[np.generic]) -> DeviceArray:
+        """A new array of whatever was there before. What moves left behind goes first, if need be."""
+        try:
+            return DeviceArray(shape, dtype, self.device, self._identity)
+        except Exception as error:  # ORT's exceptions share no base class but Exception
+            if not any(word in str(error) for word in OUT_OF_MEMORY):
+                raise
+        self.trim()
+        return DeviceArray(shape, dtype, self.device, self._identity)
+
+    def trim(self) -> None:
+        """See `Memory.trim`."""
+        if self.device == "cpu":
+            return
+        options = ort.RunOptions()
+        options.add_run_config_entry(_SHRINK, "gpu:0")
+        self._copy(self._spare.pointer, self._spare.pointer + 4, 4, options)
 
     def zeros(self, shape: Sequence[int], dtype: type[np.generic]) -> DeviceArray:
         """See `Memory.zeros`. Fresh memory may hold NaN, and 0 x NaN is NaN even where attention masks."""
-        array = DeviceArray(shape, dtype, self.device)
+        array = self.array(shape, dtype)
         array.upload(np.zeros(shape, dtype=dtype))
         return array
 
@@ -67,7 +115,7 @@ class DeviceMemory:
     def grown(self, buffer: DeviceArray, slots: int, capacity: int, used: int) -> DeviceArray:
         """See `Memory.grown`; copies whole rows, not only what is used."""
         rows, heads, old, width = buffer.shape
-        new = DeviceArray((slots, heads, capacity, width), buffer.dtype.type, self.device)
+        new = self.array((slots, heads, capacity, width), buffer.dtype.type)
         pads = np.array([0, 0, 0, 0, slots - rows, 0, capacity - old, 0], dtype=np.int64)
         io = self._pad.io_binding()
         io.bind_input("pads", "cpu", 0, np.int64, pads.shape, pads.ctypes.data)
@@ -85,7 +133,7 @@ class DeviceMemory:
     def swap_rows(self, buffer: DeviceArray, one: int, other: int, used: int) -> None:
         """See `Memory.swap_rows`; by way of a third row."""
         size = buffer.nbytes // buffer.shape[0]
-        spare = DeviceArray((size // 4,), np.float32, self.device)
+        spare = self.array((size // 4,), np.float32)
         first, second = (buffer.pointer + place * size for place in (one, other))
         self._copy(first, spare.pointer, size)
         self._copy(second, first, size)
@@ -93,19 +141,29 @@ class DeviceMemory:
 
     def mirror(self, array: Array) -> DeviceMirror:
         """See `Memory.mirror`."""
-        return DeviceMirror(array, self.device)
+        return DeviceMirror(array, self.array(array.shape, array.dtype.type))
 
     def result(self, shape: Sequence[int], dtype: type[np.generic]) -> DeviceArray:
         """See `Memory.result`."""
-        return DeviceArray(shape, dtype, self.device)
+        return self.array(shape, dtype)
 
-    def open(self, graph: bytes) -> Any:
-        """A session over a small graph on this device."""
+    def open(self, graph: bytes, *, capturing: bool = False) -> Any:
+        """A session over a small graph on this device, all of it.
+
+        capturing: whether runs with an id are captured and replayed, where that is wanted at all.
+        """
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
-        session = ort.InferenceSession(graph, options, providers=self._providers)
+        if self.device != "cpu":
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        providers = (self._capturing if capturing else None) or self._providers
+        session = ort.InferenceSession(graph, options, providers=providers, enable_fallback=0)
         return session if self._home is None else self._home.bound(session)
+
+    @cached_property
+    def _spare(self) -> DeviceArray:
+        return self.zeros((2,), np.float32)
 
     @cached_property
     def _identity(self) -> Any:
@@ -118,12 +176,12 @@ class DeviceMemory:
         pads = Tensor("pads", "int64", (8,))
         return self.open(model_bytes("grow", [Node("Pad", ["x", "pads"], ["y"])], [ends[0], pads], ends[1:]))
 
-    def _copy(self, source: int, target: int, size: int) -> None:
+    def _copy(self, source: int, target: int, size: int, options: Any = None) -> None:
         """Copy `size` bytes, a multiple of 4, between two addresses of the device."""
         io = self._identity.io_binding()
         self._bind(io.bind_input, "x", (size // 4,), source)
         self._bind(io.bind_output, "y", (size // 4,), target)
-        self._identity.run_with_iobinding(io)
+        self._identity.run_with_iobinding(io, options)
 
     def _bind(self, bind: Any, name: str, shape: Sequence[int], pointer: int) -> None:
         bind(name, self.device, 0, np.float32, shape, pointer)
@@ -137,11 +195,20 @@ class DeviceMemory:
 class DeviceMirror:
     """A host array and its copy on the device."""
 
-    def __init__(self, array: npt.NDArray[Any], device: str) -> None:
-        self._array = array
-        self.copy = DeviceArray(array.shape, array.dtype.type, device)
-        self.pointer = self.copy.pointer
+    def __init__(self, array: npt.NDArray[Any], copy: DeviceArray) -> None:
+        self._array, self.copy = array, copy
+        self.pointer = copy.pointer
+        self._held: npt.NDArray[Any] | None = None
+        """What the copy holds, where that is known."""
 
     def upload(self) -> None:
-        """See `Mirror.upload`."""
-        self.copy.upload(self._array)
+        """See `Mirror.upload`. Nothing is copied where nothing changed."""
+        if self._held is None or not np.array_equal(self._held, self._array):
+            held = self._array.copy()  # of one moment, also where the array changes meanwhile
+            self._held = None
+            self.copy.upload(held)
+            self._held = held
+
+    def holds(self, content: npt.NDArray[Any] | None) -> None:
+        """The device itself has written `content` there, or something unknown."""
+        self._held = content

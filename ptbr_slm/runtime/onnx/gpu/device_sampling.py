@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -12,36 +13,50 @@ import numpy.typing as npt
 from ptbr_slm.runtime.onnx.gpu.device_memory import DeviceArray, DeviceMemory
 from ptbr_slm.runtime.onnx.gpu.sampling_graph import NEAREST, drawing_graph, greedy_graph
 from ptbr_slm.runtime.onnx.memory import Mirror
-from ptbr_slm.runtime.sampling.draws import Draw
+from ptbr_slm.runtime.onnx.opened import run_options
+from ptbr_slm.runtime.sampling.draws import GREEDY, Draw
+
+Ids = npt.NDArray[np.int64]
 
 
 class DeviceSampler:
-    """The sampling graphs over one model's logits, each opened when it is first needed."""
+    """The sampling graphs over one model's logits, each opened when it is first needed.
+
+    Where steps are captured, choices are too: the drawing graph is some fifty small kernels, which take
+    longer to launch than to run.
+    """
 
     def __init__(self, memory: DeviceMemory, width: int, vocab_size: int) -> None:
         """width: of the logits. vocab_size: of the tokenizer, which may be less."""
-        self._memory, self._width, self._vocab_size = memory, width, vocab_size
+        self.memory, self._width, self._vocab_size = memory, width, vocab_size
         self._bindings: dict[tuple[bool, int, int], _Choice] = {}
+        self._numbers = count(1)
 
     def suits(self, draw: Draw) -> bool:
         """Whether a draw of these options is one for the device; it may still turn out incomplete."""
         narrowed = draw.top_k > 0 or draw.top_p < 1 or draw.min_p > 0
         return draw.temperature == 0 or (draw.top_k < NEAREST and (narrowed or self._vocab_size <= NEAREST))
 
-    def choose(
-        self, logits: DeviceArray, tokens: DeviceArray, draws: Sequence[Draw]
-    ) -> tuple[list[int], list[bool]]:
-        """A token for each row of logits (B, 1, width), left in tokens (B, 1) as well, and whether it counts.
+    def choose(self, logits: DeviceArray, tokens: DeviceArray, draws: Sequence[Draw]) -> Ids:
+        """A token for each row of logits (B, 1, width), (B, 1), left in `tokens` as well.
 
-        Where it does not, the host must choose from the logits.
+        -1 where the host must choose from the logits.
         """
         greedy = all(draw.temperature == 0 for draw in draws)
         key = (greedy, logits.pointer, tokens.pointer)
         choice = self._bindings.get(key)
         if choice is None:
             session = self._greedy if greedy else self._drawing
-            choice = self._bindings[key] = _Choice(session, self._memory, logits, tokens, greedy=greedy)
+            options = run_options(str(next(self._numbers))) if self.memory.captures else None
+            choice = _Choice(session, options, self.memory, logits, tokens, greedy=greedy)
+            self._bindings[key] = choice
         return choice.run(draws)
+
+    def warm_up(self, logits: DeviceArray, tokens: DeviceArray) -> None:
+        """Make a choice of each kind: raises what would otherwise meet the first text."""
+        rows = logits.shape[0]
+        self.choose(logits, tokens, [GREEDY] * rows)
+        self.choose(logits, tokens, [Draw(1.0, 1, 1.0, 0.0, 0.5)] * rows)
 
     def forget(self) -> None:
         """Let go of buffers that are about to go."""
@@ -49,26 +64,31 @@ class DeviceSampler:
 
     @cached_property
     def _greedy(self) -> Any:
-        return self._memory.open(greedy_graph(self._width, self._vocab_size))
+        return self.memory.open(greedy_graph(self._width, self._vocab_size), capturing=True)
 
     @cached_property
     def _drawing(self) -> Any:
-        return self._memory.open(drawing_graph(self._width, self._vocab_size))
+        return self.memory.open(drawing_graph(self._width, self._vocab_size), capturing=True)
 
 
 class _Choice:
     """The IO binding of one graph over one step's logits and tokens."""
 
     def __init__(
-        self, session: Any, memory: DeviceMemory, logits: DeviceArray, tokens: DeviceArray, *, greedy: bool
+        self,
+        session: Any,
+        options: Any,
+        memory: DeviceMemory,
+        logits: DeviceArray,
+        tokens: DeviceArray,
+        *,
+        greedy: bool,
     ) -> None:
-        self._session, self._memory, self._tokens = session, memory, tokens
+        self._session, self._options, self._memory, self._tokens = session, options, memory, tokens
         self._io = session.io_binding()
         rows = (logits.shape[0], 1)
-        self._complete = DeviceArray(rows, np.bool_, memory.device)
         self._bind(self._io.bind_input, "logits", logits)
         self._bind(self._io.bind_output, "token", tokens)
-        self._bind(self._io.bind_output, "complete", self._complete)
         self._mirrors: list[Mirror] = []
         self._settings: dict[str, npt.NDArray[Any]] = {}
         if not greedy:
@@ -78,35 +98,38 @@ class _Choice:
             self._io.bind_input(name, memory.device, 0, array.dtype.type, rows, mirror.pointer)
             self._mirrors.append(mirror)
 
-    def run(self, draws: Sequence[Draw]) -> tuple[list[int], list[bool]]:
+    def run(self, draws: Sequence[Draw]) -> Ids:
         """See `DeviceSampler.choose`."""
         if self._settings:
             _write(self._settings, draws)
         for mirror in self._mirrors:
             mirror.upload()
-        self._session.run_with_iobinding(self._io)
-        return self._tokens.read()[:, 0].tolist(), self._complete.read()[:, 0].tolist()
+        self._session.run_with_iobinding(self._io, self._options)
+        return self._tokens.read()
 
     def _bind(self, bind: Any, name: str, array: DeviceArray) -> None:
         bind(name, self._memory.device, 0, array.dtype.type, array.shape, array.pointer)
 
 
 _SETTINGS = {
-    "greedy": np.bool_,
     "temperature": np.float32,
     "use_top_k": np.bool_,
     "top_k": np.int64,
     "top_p": np.float64,
-    "min_p": np.float32,
+    "min_p": np.float64,
     "uniform": np.float64,
 }
 """Inputs of the drawing graph, (B, 1) each."""
 
 
+_FIRST = Draw(temperature=1.0, top_k=1, top_p=1.0, min_p=0.0, uniform=0.0)
+"""The greedy choice as a draw: the first, by id, of those that tie with the largest."""
+
+
 def _write(settings: dict[str, npt.NDArray[Any]], draws: Sequence[Draw]) -> None:
-    settings["greedy"][:, 0] = [draw.temperature == 0 for draw in draws]
-    settings["temperature"][:, 0] = [draw.temperature or 1.0 for draw in draws]
+    draws = [_FIRST if draw.temperature == 0 else draw for draw in draws]
+    for name in ("temperature", "top_p", "uniform"):
+        settings[name][:, 0] = [getattr(draw, name) for draw in draws]
     settings["use_top_k"][:, 0] = [draw.top_k > 0 for draw in draws]
     settings["top_k"][:, 0] = [draw.top_k or 1 for draw in draws]
-    for name in ("top_p", "min_p", "uniform"):
-        settings[name][:, 0] = [getattr(draw, name) for draw in draws]
+    settings["min_p"][:, 0] = [np.float32(draw.min_p) for draw in draws]  # weights are float32

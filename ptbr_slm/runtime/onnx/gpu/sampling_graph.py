@@ -2,7 +2,14 @@
 
 The same steps in the same order and precision as `ptbr_slm.runtime.sampling`, whose uniform numbers they
 take: for one number both choose one token. They look at the `NEAREST` most probable tokens only. Where the
-choice might lie beyond (a flat distribution), or a logit is no number, `complete` is false: the host chooses.
+choice might lie beyond (a flat distribution), or a logit is no number, the token is -1: the host chooses.
+
+Logits out of fp16 products often tie, and nothing says in which order CUDA's TopK gives equal values. The
+graph does not depend on it: equal values are kept or dropped together, but for those at the border of top-p,
+of which the lowest ids stay, as in NumPy's stable sort. ArgMax gives the first of equal values (ONNX,
+`select_last_index` = 0; CUDA's kernel does so since onnxruntime#32092 for wide rows too).
+
+No ReduceMax or ReduceMin: ONNX Runtime's CUDA kernels need cuDNN for them, and for nothing else here.
 """
 
 from __future__ import annotations
@@ -17,18 +24,19 @@ from ptbr_slm.runtime.onnx.tiny_graph import Node, Tensor, model_bytes
 NEAREST = 512
 """Tokens that are sorted. A trained model's nucleus of 95 % mostly has fewer."""
 
-_OUTPUTS = [Tensor("token", "int64", ("batch", 1)), Tensor("complete", "bool", ("batch", 1))]
+_OUTPUTS = [Tensor("token", "int64", ("batch", 1))]
 
 
 def greedy_graph(width: int, vocab_size: int) -> bytes:
-    """logits (B, 1, width) -> token (B, 1), the largest of `vocab_size` logits, and complete (B, 1)."""
+    """logits (B, 1, width) -> token (B, 1), the first of the largest of `vocab_size` logits, or -1."""
     nodes = [
-        *_scores(),
-        Node("ArgMax", ["scores"], ["token"], {"axis": 1, "keepdims": 1}),
+        *_scores(width, vocab_size),
+        Node("ArgMax", ["scores"], ["best"], {"axis": 1, "keepdims": 1}),
         # NaN and infinity make the sum one of them.
         Node("ReduceSum", ["scores", "one"], ["sum"], {"keepdims": 1}),
         Node("Abs", ["sum"], ["size"]),
         Node("Less", ["size", "infinity"], ["complete"]),
+        Node("Where", ["complete", "best", "none"], ["token"]),
     ]
     constants: dict[str, npt.NDArray[Any]] = {
         **_bounds(vocab_size),
@@ -38,31 +46,28 @@ def greedy_graph(width: int, vocab_size: int) -> bytes:
 
 
 def drawing_graph(width: int, vocab_size: int) -> bytes:
-    """logits (B, 1, width) and, (B, 1) each, greedy, temperature (above 0), use_top_k, top_k (from 1 below
-    `NEAREST`), top_p, min_p and uniform -> token and complete, as in `greedy_graph`.
+    """logits (B, 1, width) and, (B, 1) each, temperature (above 0), use_top_k, top_k (from 1 below
+    `NEAREST`), top_p, min_p (a float32's value) and uniform -> token, as in `greedy_graph`.
     """
     nearest = min(NEAREST, vocab_size)
     nodes = [
-        *_scores(),
-        Node("ArgMax", ["scores"], ["best"], {"axis": 1, "keepdims": 1}),
-        Node("ReduceMax", ["scores", "one"], ["peak"], {"keepdims": 1}),
-        Node("Sub", ["scores", "peak"], ["centred"]),
-        Node("Div", ["centred", "temperature"], ["scaled"]),
-        Node("TopK", ["scaled", "nearest"], ["near", "ids"], {"axis": 1}),  # (B, K), falling
+        *_scores(width, vocab_size),
+        Node("TopK", ["scores", "nearest"], ["top", "ids"], {"axis": 1}),  # (B, K), falling
+        Node("Slice", ["top", "first", "one", "one"], ["peak"]),
         *_weights(),
+        *_reached(),
         *_kept(),
         *_drawn(),
-        Node("Where", ["greedy", "best", "drawn"], ["token"]),
         *_complete(whole=nearest == vocab_size),
+        Node("Where", ["complete", "drawn", "none"], ["token"]),
     ]
     inputs = [
         _logits(width),
-        Tensor("greedy", "bool", ("batch", 1)),
         Tensor("temperature", "float32", ("batch", 1)),
         Tensor("use_top_k", "bool", ("batch", 1)),
         Tensor("top_k", "int64", ("batch", 1)),
         Tensor("top_p", "float64", ("batch", 1)),
-        Tensor("min_p", "float32", ("batch", 1)),
+        Tensor("min_p", "float64", ("batch", 1)),
         Tensor("uniform", "float64", ("batch", 1)),
     ]
     constants: dict[str, npt.NDArray[Any]] = {
@@ -87,11 +92,14 @@ def _bounds(vocab_size: int) -> dict[str, npt.NDArray[np.int64]]:
         "one": np.array([1], dtype=np.int64),
         "first": np.array([0], dtype=np.int64),
         "size_of_vocabulary": np.array([vocab_size], dtype=np.int64),
+        "none": np.array(-1, dtype=np.int64),
     }
 
 
-def _scores() -> list[Node]:
+def _scores(width: int, vocab_size: int) -> list[Node]:
     """scores (B, V): a model may have more columns than its tokenizer has tokens."""
+    if width == vocab_size:
+        return [Node("Squeeze", ["logits", "one"], ["scores"])]
     return [
         Node("Squeeze", ["logits", "one"], ["rows"]),
         Node("Slice", ["rows", "first", "size_of_vocabulary", "one"], ["scores"]),
@@ -99,18 +107,22 @@ def _scores() -> list[Node]:
 
 
 def _weights() -> list[Node]:
-    """weights (B, K) float32, mass the same in float64, all_mass (B, 1) of the whole vocabulary."""
+    """near (B, K) scaled scores and mass (B, K) float64 of the nearest; all_mass (B, 1) of the vocabulary."""
     return [
-        Node("Exp", ["scaled"], ["all_weights"]),
+        Node("Sub", ["scores", "peak"], ["all_centred"]),
+        Node("Div", ["all_centred", "temperature"], ["all_scaled"]),
+        Node("Exp", ["all_scaled"], ["all_weights"]),
         Node("Cast", ["all_weights"], ["all_double"], {"to": 11}),
         Node("ReduceSum", ["all_double", "one"], ["all_mass"], {"keepdims": 1}),
+        Node("Sub", ["top", "peak"], ["centred"]),
+        Node("Div", ["centred", "temperature"], ["near"]),
         Node("Exp", ["near"], ["weights"]),
         Node("Cast", ["weights"], ["mass"], {"to": 11}),
     ]
 
 
-def _kept() -> list[Node]:
-    """kept (B, K) bool: within top-k and its ties, then within top-p of what is left, then above min-p."""
+def _reached() -> list[Node]:
+    """reached (B, 1): how many of the nearest top-k, then top-p of what it leaves, take; edge: the least."""
     return [
         Node("Sub", ["top_k", "unit"], ["at"]),
         Node("GatherElements", ["near", "at"], ["kth"], {"axis": 1}),
@@ -125,19 +137,43 @@ def _kept() -> list[Node]:
         Node("Less", ["before", "wanted"], ["reaching"]),
         Node("GreaterOrEqual", ["top_p", "everything"], ["any_share"]),
         Node("Or", ["reaching", "any_share"], ["in_top_p"]),
-        Node("GreaterOrEqual", ["weights", "min_p"], ["in_min_p"]),
         Node("And", ["in_top_k", "in_top_p"], ["in_both"]),
-        Node("And", ["in_both", "in_min_p"], ["kept"]),
+        Node("Cast", ["in_both"], ["taken"], {"to": 7}),
+        Node("ReduceSum", ["taken", "one"], ["reached"], {"keepdims": 1}),
+        Node("Sub", ["reached", "unit"], ["edge_at"]),
+        Node("GatherElements", ["near", "edge_at"], ["edge"], {"axis": 1}),
+    ]
+
+
+def _kept() -> list[Node]:
+    """rising (B, K): the ids in their order; weight (B, K): their mass, 0 where they are dropped.
+
+    Above the edge all stay; of those at it as many as were reached, the lowest ids first; then min-p.
+    """
+    return [
+        Node("TopK", ["ids", "nearest"], ["rising", "order"], {"axis": 1, "largest": 0}),
+        Node("GatherElements", ["near", "order"], ["score"], {"axis": 1}),
+        Node("GatherElements", ["mass", "order"], ["share"], {"axis": 1}),
+        Node("Greater", ["score", "edge"], ["above"]),
+        Node("Cast", ["above"], ["above_one"], {"to": 7}),
+        Node("ReduceSum", ["above_one", "one"], ["above_count"], {"keepdims": 1}),
+        Node("Sub", ["reached", "above_count"], ["room"]),
+        Node("Equal", ["score", "edge"], ["at_edge"]),
+        Node("Cast", ["at_edge"], ["at_edge_one"], {"to": 7}),
+        Node("CumSum", ["at_edge_one", "axis"], ["rank"]),
+        Node("LessOrEqual", ["rank", "room"], ["early"]),
+        Node("And", ["at_edge", "early"], ["stays"]),
+        Node("Or", ["above", "stays"], ["in_nucleus"]),
+        Node("GreaterOrEqual", ["share", "min_p"], ["in_min_p"]),
+        Node("And", ["in_nucleus", "in_min_p"], ["kept"]),
+        Node("Where", ["kept", "share", "nothing"], ["weight"]),
     ]
 
 
 def _drawn() -> list[Node]:
     """drawn (B, 1): where the running sum of the kept weights, in the order of ids, passes `uniform`."""
     return [
-        Node("Where", ["kept", "mass", "nothing"], ["kept_mass"]),
-        Node("TopK", ["ids", "nearest"], ["rising", "order"], {"axis": 1, "largest": 0}),
-        Node("GatherElements", ["kept_mass", "order"], ["by_id"], {"axis": 1}),
-        Node("CumSum", ["by_id", "axis"], ["sums"]),
+        Node("CumSum", ["weight", "axis"], ["sums"]),
         Node("Slice", ["sums", "last", "end", "one"], ["total"]),
         Node("Mul", ["uniform", "total"], ["target"]),
         Node("LessOrEqual", ["sums", "target"], ["behind"]),
@@ -149,7 +185,7 @@ def _drawn() -> list[Node]:
 
 
 def _complete(*, whole: bool) -> list[Node]:
-    """complete (B, 1): the draw is sound, and the least token looked at was dropped, so all below it were.
+    """complete (B, 1): the draw is sound, and the least token looked at is less than any that was kept.
 
     Nor does it tie with the last of the top k: the share of top-p would be one of tokens never looked at.
     whole: whether all tokens were looked at.
@@ -157,14 +193,16 @@ def _complete(*, whole: bool) -> list[Node]:
     inside = "passed" if whole else "inside"
     return [
         Node("LessOrEqual", ["count", "last"], ["passed"]),
-        Node("Slice", ["kept", "last", "end", "one"], ["last_kept"]),
-        Node("Not", ["last_kept"], ["dropped"]),
+        Node("Slice", ["near", "last", "end", "one"], ["least"]),
+        Node("Slice", ["mass", "last", "end", "one"], ["least_mass"]),
+        Node("Less", ["least", "edge"], ["below_edge"]),
+        Node("Less", ["least_mass", "min_p"], ["below_min_p"]),
+        Node("Or", ["below_edge", "below_min_p"], ["dropped"]),
         Node("Slice", ["in_top_k", "last", "end", "one"], ["last_in_top_k"]),
         Node("And", ["last_in_top_k", "use_top_k"], ["tied"]),
         Node("Not", ["tied"], ["untied"]),
         Node("And", ["dropped", "untied"], ["bounded"]),
         Node("And", ["passed", "bounded"], ["inside"]),
         Node("GreaterOrEqual", ["all_mass", "everything"], ["sound"]),  # false for NaN
-        Node("Or", ["greedy", inside], ["decided"]),
-        Node("And", ["decided", "sound"], ["complete"]),
+        Node("And", [inside, "sound"], ["complete"]),
     ]
