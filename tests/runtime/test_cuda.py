@@ -77,14 +77,14 @@ def test_the_provider_gets_the_options_that_fp16_and_memory_need(monkeypatch):
     assert refused(cuda.provider_options, graphs=True).code == "E_CONFIG"
 
 
-@pytest.mark.parametrize("quantized", [True, False])
-def test_the_fused_kernel_is_asked_for_where_weights_are_quantised(tmp_path, quantized):
-    options = cuda.session_options(tmp_path, quantized=quantized)
+@pytest.mark.parametrize("fused", [True, False])
+def test_the_fused_kernel_is_asked_for_where_weights_are_quantised(tmp_path, fused):
+    options = cuda.session_options(tmp_path, fused=fused)
     try:
         found = options.get_session_config_entry("ep.cuda.fpa_intb_gemm")
     except RuntimeError:  # an entry that was never set
         found = None
-    assert found == ("1" if quantized else None)
+    assert found == ("1" if fused else None)
 
 
 def test_opening_runs_a_step_checks_where_it_ran_and_warms_up(

@@ -201,7 +201,7 @@ def _total_of_the_moment(patch):
 
 
 def _total_too_short(patch):
-    patch.setattr(OnnxEngine, "_warm_up", lambda self, check: None)
+    patch.setattr("ptbr_slm.runtime.onnx.engine.warm_up", lambda engine, check: None)
     init = DecodeBinding.__init__
 
     def changed(self, *args):

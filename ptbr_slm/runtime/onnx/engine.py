@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +20,7 @@ from ptbr_slm.runtime.onnx.folder import ExportFolder
 from ptbr_slm.runtime.onnx.kv_cache import KVCaches
 from ptbr_slm.runtime.onnx.memory import Memory, memory_errors
 from ptbr_slm.runtime.onnx.opened import Opened
+from ptbr_slm.runtime.onnx.warm_up import warm_up
 from ptbr_slm.runtime.sampling.draws import GREEDY, Draw
 from ptbr_slm.runtime.slots import PREFILL_CHUNK, check_capacity, check_ids, check_room, closed_error
 from ptbr_slm.runtime.types import Floats
@@ -30,17 +31,19 @@ if TYPE_CHECKING:
     from ptbr_slm.runtime.onnx.gpu.device_sampling import DeviceSampler
 
 _KEEP_CAPTURED = 1 << 30
-"""Bytes of keys and values kept between texts where steps are captured: new buffers need new captures, and no
-release of captured graphs was found in the CUDA provider of ONNX Runtime 1.31.1."""
-
-_WARM_UP_STEPS = 3
-"""ONNX Runtime runs a step plainly before it captures it."""
+"""Bytes of keys and values kept between texts where steps are captured: new buffers need new captures, and
+the CUDA provider of ONNX Runtime 1.31.1 keeps the old ones until the session ends (`release_captured_graph`
+does nothing there)."""
 
 
 class OnnxEngine:
     """`Engine` over an export folder. Its flavour tells the graph's inputs and outputs (see `flavours`)."""
 
     name = "onnx"
+    _opened: Opened | None
+    _caches: KVCaches
+    _sampler: DeviceSampler | None
+    _decodes: dict[tuple[int, int], Decode]
 
     def __init__(
         self,
@@ -80,21 +83,8 @@ class OnnxEngine:
         with export.weights_checked(), ThreadPoolExecutor(1) as pool:
             opening = pool.submit(open_session, place, request)
             self.tokenizer = Tokenizer.load(folder)
-            self._opened: Opened | None = opening.result()
-        memory, dtype = self._opened.memory, np.dtype(kv_dtype).type
-        self._caches = KVCaches(
-            self.config,
-            memory,
-            dtype,
-            whole=self._opened.whole_caches,
-            keep_bytes=_KEEP_CAPTURED if self._opened.captures else None,
-        )
-        self._sampler = None if memory.shared else _device_sampler(memory, self.config, self.tokenizer)
-        self._decodes: dict[tuple[int, int], Decode] = {}
-        self._planned_version = -1
-        self._forget_bindings()
-        if self._opened.check is not None:
-            self._warm_up(self._opened.check)
+            opened = opening.result()
+        self._start(opened, np.dtype(kv_dtype).type)
 
     def reset(self, rows: int, capacity: int) -> None:
         """See `Engine.reset`."""
@@ -164,6 +154,10 @@ class OnnxEngine:
         """Whether `decode_drawn` chooses where the logits are; elsewhere NumPy is as near to them."""
         return self._sampler is not None
 
+    def choose_on_host(self) -> None:
+        """Choose no more tokens on the device."""
+        self._sampler = None
+
     def decode_drawn(
         self, rows: Sequence[int], tokens: Sequence[int], draws: Sequence[Draw | None]
     ) -> Sequence[int | Floats]:
@@ -226,21 +220,33 @@ class OnnxEngine:
         self._opened = None
         self._caches.release()
 
-    def _warm_up(self, check: Callable[[], None]) -> None:
-        """Run once, check how that went, then let the provider capture the step of a single short text.
-
-        Loads kernels too: otherwise the first prompt waits for them (onnxruntime#21541).
-        """
+    def _start(self, opened: Opened, dtype: type[np.generic]) -> None:
+        """Caches and bindings over a session, warmed up where it has to prove itself."""
+        self._opened = opened
+        memory = opened.memory
+        self._caches = KVCaches(
+            self.config,
+            memory,
+            dtype,
+            whole=opened.whole_caches,
+            keep_bytes=_KEEP_CAPTURED if opened.captures else None,
+        )
+        self._sampler = None if memory.shared else _device_sampler(memory, self.config, self.tokenizer)
+        self._decodes = {}
+        self._planned_version = -1
+        self._forget_bindings()
+        if opened.check is None:
+            return
         try:
-            row = self.open_slot()
-            self.prefill(row, [0])
-            check()
-            for _ in range(_WARM_UP_STEPS):
-                self.decode([row], [0])
-            self.close_slot(row)
-        except BaseException:
+            warm_up(self, opened.check)
+        except BaseException as error:
             self.close()
-            raise
+            other = opened.instead(error) if opened.instead is not None else None
+            if other is None:
+                raise
+        else:
+            return
+        self._start(other, dtype)
 
     def _all_logits(self, row: int, tokens: Sequence[int]) -> Floats:
         """Append tokens to a slot, chunk by chunk; (T, V) logits."""

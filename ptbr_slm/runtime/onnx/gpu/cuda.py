@@ -5,6 +5,7 @@ Written from ORT's sources and the shared reference (onnx B3, D, E3); no GPU has
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -27,12 +28,20 @@ _KERNELS = {"auto": None, "math": "16", "efficient": "2", "flash": "1"}
 """PTBR_SLM_SDPA_KERNEL -> `sdpa_kernel` of the provider. auto is memory-efficient attention on a T4, which
 writes the keys of grouped heads out once a query head, over the whole capacity, each step; math does not."""
 
+_UNSUPPORTED = ("unsupported m", "fpA_intB")
+"""In what the fused kernels of int4 and int8 throw for a product that they find no tile for
+(onnxruntime#29691; 1.31.1 says `No valid fpA_intB MatMulNBits tactic for M=16, N=64, K=96`)."""
 
-def open_cuda(graph: Path, *, quantized: bool, graphs: bool | None) -> Opened:
+_log = logging.getLogger(__name__)
+
+
+def open_cuda(graph: Path, *, quantized: bool, graphs: bool | None, fused: bool = True) -> Opened:
     """A session whose every node runs on the card, with its memory.
 
     quantized: whether there are MatMulNBits nodes. graphs: capture decode steps as CUDA graphs; None takes
-    PTBR_SLM_CUDA_GRAPH (0, 1), or yes. `Opened.check` must be called after the first run.
+    PTBR_SLM_CUDA_GRAPH (0, 1), or yes. fused: multiply quantised weights without writing them out, where the
+    card can; `Opened.instead` opens the graph without that where the first runs show that it cannot.
+    `Opened.check` must be called after the first run.
     Raises E_PROVIDER, E_MODEL_INVALID, E_MEMORY.
     """
     if graphs is None:
@@ -41,7 +50,7 @@ def open_cuda(graph: Path, *, quantized: bool, graphs: bool | None) -> Opened:
     providers = [(PROVIDER, provider_options(graphs=graphs))]
     profiles = Path(tempfile.mkdtemp(prefix="ptbr-slm-"))
     try:
-        session = new_session(graph, session_options(profiles, quantized=quantized), providers)
+        session = new_session(graph, session_options(profiles, fused=quantized and fused), providers)
         require_provider(session, graph)
     except BaseException:
         shutil.rmtree(profiles, ignore_errors=True)
@@ -54,10 +63,22 @@ def open_cuda(graph: Path, *, quantized: bool, graphs: bool | None) -> Opened:
         finally:
             shutil.rmtree(profiles, ignore_errors=True)
 
-    # The moves' own sessions capture nothing: their shapes vary.
+    def instead(error: BaseException) -> Opened | None:
+        told = f"{error} {error.__cause__}"
+        if not (quantized and fused and any(words in told for words in _UNSUPPORTED)):
+            return None
+        _log.warning(
+            "O kernel mais rápido de int4 e int8 não aceita os tamanhos deste modelo nesta placa "
+            "(onnxruntime#29691): o modelo foi aberto sem ele, e pode ficar um pouco mais lento."
+        )
+        return open_cuda(graph, quantized=quantized, graphs=graphs, fused=False)
+
     home = HomeThread()
-    memory = DeviceMemory("cuda", [(PROVIDER, provider_options(graphs=False))], home)
-    return Opened(home.bound(session), memory, graphs, {"provider": PROVIDER, "cuda_graph": graphs}, check)
+    # The moves' sessions capture nothing: their shapes vary. Those that choose tokens may.
+    plain, capturing = ([(PROVIDER, provider_options(graphs=g))] for g in (False, True))
+    memory = DeviceMemory("cuda", plain, home, capturing if graphs else None)
+    facts = {"provider": PROVIDER, "cuda_graph": graphs} | ({"fpa_intb_gemm": fused} if quantized else {})
+    return Opened(home.bound(session), memory, graphs, facts, check, instead)
 
 
 def provider_options(*, graphs: bool) -> dict[str, str]:
@@ -82,7 +103,7 @@ def provider_options(*, graphs: bool) -> dict[str, str]:
     return options | ({"sdpa_kernel": kernel} if kernel else {})
 
 
-def session_options(profiles: Path, *, quantized: bool) -> Any:
+def session_options(profiles: Path, *, fused: bool) -> Any:
     """Session options; a profile of the first run goes into the folder `profiles`."""
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -91,7 +112,7 @@ def session_options(profiles: Path, *, quantized: bool) -> Any:
     options.log_severity_level = ERROR_SEVERITY
     options.enable_profiling = True
     options.profile_file_prefix = str(profiles / "placement")
-    if quantized:
+    if fused:
         # int4 and int8 weights straight into fp16 tensor cores, from sm_75 on: symmetric, blocks of 32.
         options.add_session_config_entry("ep.cuda.fpa_intb_gemm", "1")
     return options
