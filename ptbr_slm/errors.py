@@ -30,6 +30,25 @@ class Exit(IntEnum):
     """Ctrl-C; state saved."""
 
 
+_NO_MEMORY = (
+    "can't allocate memory",  # PyTorch's allocator on a CPU
+    "CUDA error: out of memory",  # torch.AcceleratorError: the driver said it, not PyTorch's allocator
+    "CUBLAS_STATUS_ALLOC_FAILED",  # the first product of a thread on a full card, for cuBLAS's workspace
+    "Failed to CUDA calloc",  # NCCL
+)
+"""What PyTorch says where memory ran out and its exception is no OutOfMemoryError."""
+
+
+def says_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of any library that we call means that memory ran out. Imports none of them."""
+    text = str(error)
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ in ("OutOfMemoryError", "OutOfMemory")
+        or any(words in text for words in _NO_MEMORY)
+    )
+
+
 CODES: dict[str, tuple[Exit, str]] = {
     # Usage: what was typed cannot be done.
     "E_USAGE": (Exit.USAGE, "argumentos que não combinam ou faltam"),

@@ -13,7 +13,7 @@ import typer
 
 from ptbr_slm.cli.output import Mode, Output, Report
 from ptbr_slm.cli.panels import PanelCommand
-from ptbr_slm.errors import EXTRA_OF, Exit, SlmError, from_os_error, missing_extra
+from ptbr_slm.errors import EXTRA_OF, Exit, SlmError, from_os_error, missing_extra, says_out_of_memory
 
 _JSON = Annotated[
     bool, typer.Option("--json", help="Resultado em JSON na saída padrão.", rich_help_panel="Geral")
@@ -86,11 +86,7 @@ def as_slm_error(error: Exception) -> SlmError:
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRA_OF:
         return missing_extra(error.name)
     text = str(error)
-    if (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in text
-    ):
+    if says_out_of_memory(error):
         return SlmError(
             "E_MEMORY",
             "a memória não foi suficiente.",

@@ -25,7 +25,8 @@ from ptbr_slm.train.optim import build_optimizer, set_learning_rate
 from ptbr_slm.train.order import WindowOrder
 from ptbr_slm.train.planning.plan import Plan, check_enough_text, make_plan
 from ptbr_slm.train.reporting.write import smoothed
-from ptbr_slm.train.step import optimizer_step
+from ptbr_slm.train.step import OutOfMemory, optimizer_step
+from ptbr_slm.train.survival.out_of_memory import no_smaller
 
 SMOOTHING = 0.9
 """Memory of the running mean of the loss, in steps: about ten."""
@@ -81,7 +82,8 @@ def find_lr(
     """Train for up to `steps` steps while the rate grows exponentially from `lowest` to `highest`.
 
     Ends early where the loss rises again by half of its fall, or is no number. Leaves no run folder.
-    Raises what `train` would raise before its first step, and E_TRAINING_DIVERGED where `lowest` is too high.
+    Raises what `train` would raise before its first step, E_MEMORY, and E_TRAINING_DIVERGED where `lowest` is
+    too high.
     """
     keep_freed_memory()
     with tempfile.TemporaryDirectory(prefix="ptbr-slm-find-lr-") as cache:
@@ -95,14 +97,17 @@ def find_lr(
         check_enough_text(plan.config, data)
         rates = np.geomspace(lowest, highest, steps).tolist()
         losses: list[float] = []
-        for rate, loss in zip(rates, _train(plan, data, rates), strict=True):
-            if not math.isfinite(loss):
-                break
-            losses.append(loss)
-            mean = smoothed(losses, SMOOTHING)
-            progress(len(losses) / steps, f"taxa {rate:.1e}, perda {mean[-1]:.3f}")
-            if mean[-1] > min(mean) + max(MARGIN, DIVERGED * (mean[0] - min(mean))):
-                break
+        try:
+            for rate, loss in zip(rates, _train(plan, data, rates), strict=True):
+                if not math.isfinite(loss):
+                    break
+                losses.append(loss)
+                mean = smoothed(losses, SMOOTHING)
+                progress(len(losses) / steps, f"taxa {rate:.1e}, perda {mean[-1]:.3f}")
+                if mean[-1] > min(mean) + max(MARGIN, DIVERGED * (mean[0] - min(mean))):
+                    break
+        except OutOfMemory as error:
+            raise no_smaller(plan, str(error), plan.config.batch_size) from error
     if not losses:
         raise SlmError(
             "E_TRAINING_DIVERGED",

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from ptbr_slm.errors import says_out_of_memory
 from ptbr_slm.faults import maybe_fail
 from ptbr_slm.model import IGNORE, Llama
 from ptbr_slm.train.planning.precision import Precision
@@ -62,19 +63,9 @@ class OutOfMemoryAmongOthers(OutOfMemory, Lost):
     """
 
 
-_NO_MEMORY = (
-    "can't allocate memory",  # the CPU's allocator
-    "CUDA error: out of memory",  # torch.AcceleratorError, where the driver and not the allocator says it
-    "CUBLAS_STATUS_ALLOC_FAILED",  # the first product of a thread on a full card, for cuBLAS's workspace
-    "Failed to CUDA calloc",  # NCCL
-)
-"""Where it is no OutOfMemoryError."""
-
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether PyTorch says that the device's, or the CPU's, memory was not enough."""
-    text = str(error)
-    return type(error).__name__ == "OutOfMemoryError" or any(words in text for words in _NO_MEMORY)
+    return isinstance(error, RuntimeError) and says_out_of_memory(error)
 
 
 def optimizer_step(
