@@ -164,7 +164,7 @@ class Llama(nn.Module):
         self.register_buffer("sin", sin, persistent=False)
 
     def initialize(self, seed: int) -> Llama:
-        """Draw the weights; the same seed gives the same weights on every machine and device with this PyTorch.
+        """Draw the weights; the same seed gives the same weights on every device, with the same PyTorch.
 
         Drawn on the CPU and copied: a generator fills tensors of its own device only, and CUDA's would draw
         other numbers.

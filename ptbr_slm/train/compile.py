@@ -22,9 +22,10 @@ from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 
 from ptbr_slm.brazilian import number
-from ptbr_slm.model import Block, Llama
+from ptbr_slm.model import Block
 from ptbr_slm.train.events import Listener
 from ptbr_slm.train.planning.precision import Precision
+from ptbr_slm.train.ranks.parallel import Parallel
 from ptbr_slm.train.ranks.world import ALONE, Ranks
 from ptbr_slm.train.step import autocast, is_out_of_memory
 
@@ -67,7 +68,7 @@ def compile_for(trainer: Trainer) -> bool:
     windows = np.stack([trainer.train_split.read(start, start + length) for start in starts])
     tokens = torch.from_numpy(windows).to(trainer.plan.device)
     return compile_layers(
-        trainer.model,
+        trainer.parallel,
         tokens,
         trainer.plan.precision,
         trainer.listener,
@@ -77,7 +78,7 @@ def compile_for(trainer: Trainer) -> bool:
 
 
 def compile_layers(
-    model: Llama,
+    parallel: Parallel,
     tokens: Tensor,
     precision: Precision,
     listener: Listener,
@@ -96,12 +97,12 @@ def compile_layers(
     is raised as it is.
     """
     started = time.monotonic()
-    found, why = None, ""
+    model, found, why = parallel.model, None, ""
     try:
-        eager, scale = _reference(model, tokens, precision, scale)
+        eager, scale = _reference(parallel, tokens, precision, scale)
         model.compiled_layer = _layer_call(compiler or torch.compile, listener)
         with _at_most(timeout_s):
-            found = _compare(eager, _loss_and_gradients(model, tokens, precision, scale))
+            found = _compare(eager, _loss_and_gradients(parallel, tokens, precision, scale))
         if not found.agrees(precision):
             why = (
                 "o resultado difere do normal "
@@ -111,7 +112,7 @@ def compile_layers(
         if is_out_of_memory(error):
             raise
         why = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error) else ''}"
-    model.zero_grad(set_to_none=True)
+    parallel.clear_gradients()
     if ranks.any(bool(why)):
         model.compiled_layer = None
         _tell_fallback(listener, why or "falhou em outro processo")
@@ -153,21 +154,22 @@ def _layer_call(compiler: Callable[..., Any], listener: Listener) -> LayerCall:
 
 
 def _reference(
-    model: Llama, tokens: Tensor, precision: Precision, scale: float
+    parallel: Parallel, tokens: Tensor, precision: Precision, scale: float
 ) -> tuple[tuple[float, list[Tensor]], float]:
     """What eager computes, and the scale it took: halved while the gradient overflows, as a scaler would."""
     while True:
-        found = _loss_and_gradients(model, tokens, precision, scale)
+        found = _loss_and_gradients(parallel, tokens, precision, scale)
         if scale <= 1.0 or all(bool(gradient.isfinite().all()) for gradient in found[1]):
             return found, scale
         scale /= 2
 
 
 def _loss_and_gradients(
-    model: Llama, tokens: Tensor, precision: Precision, scale: float
+    parallel: Parallel, tokens: Tensor, precision: Precision, scale: float
 ) -> tuple[float, list[Tensor]]:
     """The mean loss of a micro-batch, and its gradient on the CPU: two might not fit on the device."""
-    model.zero_grad(set_to_none=True)
+    parallel.clear_gradients()
+    model = parallel.model
     inputs, targets = tokens[:, :-1], tokens[:, 1:]
     factor = scale / targets.numel()
     model.backward_scale = torch.full((), factor, device=tokens.device)
@@ -176,7 +178,7 @@ def _loss_and_gradients(
     torch.autograd.backward(loss * scale)
     found = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     gradients = [gradient.detach().to("cpu", copy=True) / scale for gradient in found]
-    model.zero_grad(set_to_none=True)
+    parallel.clear_gradients()
     return float(loss.detach()), gradients
 
 

@@ -19,6 +19,7 @@ from ptbr_slm.config import ModelConfig
 from ptbr_slm.model import Llama
 from ptbr_slm.train.compile import Comparison, compile_layers
 from ptbr_slm.train.planning.precision import Precision
+from ptbr_slm.train.ranks.parallel import Parallel
 from ptbr_slm.train.run import train
 
 SHAPE = ModelConfig(vocab_size=96, hidden_size=32, num_layers=3, num_heads=2, num_kv_heads=1, head_dim=16,
@@ -45,7 +46,7 @@ def loss(model: Llama, rows: int = 2) -> Tensor:
 
 def test_what_agrees_with_eager_is_kept_and_told(recorder) -> None:
     model = network()
-    assert compile_layers(model, tokens(), FP32, recorder, compiler=same)
+    assert compile_layers(Parallel(model), tokens(), FP32, recorder, compiler=same)
     told = recorder.named("compile")[0]
     assert (
         told["loss_difference"] == 0 and told["gradient_difference"] == 0 and "compiladas" in told["message"]
@@ -66,7 +67,7 @@ def test_a_wrong_result_is_found_and_eager_goes_on(fault: str, recorder) -> None
         return call
 
     model = network()
-    assert not compile_layers(model, tokens(), FP32, recorder, compiler=wrong)
+    assert not compile_layers(Parallel(model), tokens(), FP32, recorder, compiler=wrong)
     warning = recorder.named("warning")[0]
     assert warning["code"] == "compile_fallback" and "difere do normal" in warning["message"]
     assert model.compiled_layer is None and loss(model).item() == loss(network()).item()
@@ -79,7 +80,7 @@ def test_a_compiler_that_breaks_is_told_in_one_line_and_eager_goes_on(recorder) 
 
         return call
 
-    assert not compile_layers(network(), tokens(), FP32, recorder, compiler=broken)
+    assert not compile_layers(Parallel(network()), tokens(), FP32, recorder, compiler=broken)
     message = recorder.named("warning")[0]["message"]
     assert "LookupError: no C++ compiler" in message and "forty" not in message
 
@@ -89,7 +90,7 @@ def test_a_compiler_that_takes_too_long_is_given_up(recorder) -> None:
         return lambda *_: time.sleep(30)  # type: ignore[return-value,func-returns-value]
 
     started = time.monotonic()
-    assert not compile_layers(network(), tokens(), FP32, recorder, compiler=slow, timeout_s=0.2)
+    assert not compile_layers(Parallel(network()), tokens(), FP32, recorder, compiler=slow, timeout_s=0.2)
     assert time.monotonic() - started < 5
     assert "TimeoutError" in recorder.named("warning")[0]["message"]
 
@@ -104,7 +105,7 @@ def test_a_shape_that_fails_to_compile_later_runs_in_eager_mode_and_is_told_once
         return call
 
     model = network()
-    assert compile_layers(model, tokens(), FP32, recorder, compiler=choosy)
+    assert compile_layers(Parallel(model), tokens(), FP32, recorder, compiler=choosy)
     assert loss(model, rows=1).item() == loss(network(), rows=1).item()
     assert [w["code"] for w in recorder.named("warning")] == ["compile_fallback"]
 
@@ -117,13 +118,15 @@ def test_out_of_memory_is_not_taken_for_a_compilers_fault(recorder) -> None:
         return call
 
     with pytest.raises(torch.OutOfMemoryError):
-        compile_layers(network(), tokens(), FP32, recorder, compiler=hungry)
+        compile_layers(Parallel(network()), tokens(), FP32, recorder, compiler=hungry)
 
 
 def test_without_a_main_thread_there_is_no_time_limit_and_no_error(recorder) -> None:
     kept: list[bool] = []
     worker = threading.Thread(
-        target=lambda: kept.append(compile_layers(network(), tokens(), FP32, recorder, compiler=same))
+        target=lambda: kept.append(
+            compile_layers(Parallel(network()), tokens(), FP32, recorder, compiler=same)
+        )
     )
     worker.start()
     worker.join()
@@ -137,7 +140,7 @@ def test_a_comparison_that_is_not_a_number_does_not_agree() -> None:
 
 def test_generating_and_evaluating_do_not_go_through_the_compiled_layer(recorder) -> None:
     model = network()
-    assert compile_layers(model, tokens(), FP32, recorder, compiler=same)
+    assert compile_layers(Parallel(model), tokens(), FP32, recorder, compiler=same)
     model.compiled_layer = None if model.compiled_layer is None else _refuse
     model.eval()
     assert loss(model).item() > 0
@@ -163,7 +166,7 @@ def test_a_real_compile_equals_eager_and_leaves_the_weights_names_alone(
     model.checkpoint_every = 2
     names = list(model.state_dict())
     compiler = functools.partial(torch.compile, backend=backend)
-    assert compile_layers(model, tokens(), FP32, recorder, compiler=compiler), recorder.events
+    assert compile_layers(Parallel(model), tokens(), FP32, recorder, compiler=compiler), recorder.events
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1  # one for all three layers
     assert list(model.state_dict()) == names
     assert list(model.to_hf_weights()) == list(network().to_hf_weights())
@@ -190,7 +193,7 @@ def test_a_compiled_run_trains_and_its_checkpoint_is_a_plain_model(settings, rec
 
 
 def test_the_loss_scale_keeps_two_right_ways_apart_by_less_than_the_tolerance(recorder) -> None:
-    """fp16, a micro-batch of many tokens: without the scale the smallest gradients are lost, in each way others."""
+    """fp16, many tokens a micro-batch: without the scale each way loses other small gradients."""
     shape = ModelConfig(vocab_size=96, hidden_size=32, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=16,
                         intermediate_size=64, max_seq_len=64)  # fmt: skip
     text = torch.randint(0, 96, (64, 65), generator=torch.Generator().manual_seed(0))
@@ -209,11 +212,15 @@ def test_the_loss_scale_keeps_two_right_ways_apart_by_less_than_the_tolerance(re
         model = Llama(shape).initialize(0).train()
         with torch.no_grad():  # a trained model's gradients are small
             model.embed.weight.mul_(0.02)
-        assert compile_layers(model, text, Precision("fp16", ""), recorder, compiler=other_order, scale=scale)
+        assert compile_layers(
+            Parallel(model), text, Precision("fp16", ""), recorder, compiler=other_order, scale=scale
+        )
         differences.append(recorder.named("compile")[-1]["gradient_difference"])
     assert differences[1] < 2e-3 and differences[1] < differences[0] / 2
 
 
 def test_a_gradient_that_overflows_is_compared_under_a_smaller_scale(recorder) -> None:
-    assert compile_layers(network(), tokens(), Precision("fp16", ""), recorder, compiler=same, scale=2.0**60)
+    assert compile_layers(
+        Parallel(network()), tokens(), Precision("fp16", ""), recorder, compiler=same, scale=2.0**60
+    )
     assert recorder.named("compile")[0]["gradient_difference"] == 0

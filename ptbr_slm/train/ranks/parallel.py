@@ -136,8 +136,8 @@ class Replicas(Parallel):
         given up is held twice from then on, once as a gradient and once as its part of a bucket (4 bytes a
         parameter: 3 GiB of an 800m).
 
-        The first time, two backward passes of zeros bring the gradients into the buckets. DDP sorts these anew
-        after the first reduction, a moment at which the ranks meet. Left to itself it does so inside the next
+        The first time, two backward passes of zeros bring the gradients into the buckets. DDP builds these
+        anew after the first reduction, and the ranks meet for it. Left to itself it does so inside the next
         forward pass, which a rank whose memory ran out never reaches: the others would wait for it.
         """
         if not self._settled:
