@@ -128,19 +128,28 @@ def _precision(facts: SystemFacts) -> Iterator[Finding]:
     if old:
         yield _chosen("cuda", max(known))
     elif build is None or not known or not build.sees_gpu:
-        if facts.packages.get("torch") is not None:  # an absent torch is a finding of its own
-            yield _unused_gpu(facts, facts.gpus[0], build)
-        yield _chosen("cpu", None)
+        if facts.packages.get("torch") is None:  # which is a finding of its own
+            yield _chosen("cpu", None)
+            return
+        unused = _unused_gpu(facts, facts.gpus[0], build)
+        yield unused
+        if unused.status == "problem":
+            message = "o treino não começa assim; no processador, só com --set device=cpu, em fp32"
+            yield Finding(topic="precision", status="ok", message=message)
+        else:
+            yield _chosen("cpu", None)
     else:
         yield from _each_card(facts, build)
 
 
 def _each_card(facts: SystemFacts, build: TorchBuild) -> Iterator[Finding]:
-    """Of cards that PyTorch sees, those that it has no kernels for, and the precision of the others."""
+    """Of cards that PyTorch sees, those it has no kernels for; the precision where it has them for all."""
     good: list[tuple[int, int]] = []
+    looked_at = 0
     for index, gpu in enumerate(facts.gpus):
         if gpu.capability is None or not _is_visible(facts, index, gpu):
             continue
+        looked_at += 1
         obstacle = missing_kernels(gpu.name, gpu.capability, build)
         if obstacle is None and gpu.capability >= OLDEST:
             good.append(gpu.capability)
@@ -156,7 +165,7 @@ def _each_card(facts: SystemFacts, build: TorchBuild) -> Iterator[Finding]:
             message=obstacle.message if obstacle is not None else message,
             fix=f"{fix}; ou treine no processador com --set device=cpu",
         )
-    if good:
+    if len(good) == looked_at and good:
         yield _chosen("cuda", min(good))
 
 
