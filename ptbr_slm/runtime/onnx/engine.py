@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ptbr_slm.config import ModelConfig
-from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.onnx.binding import Step
 from ptbr_slm.runtime.onnx.devices import Request, choose_place, open_session
 from ptbr_slm.runtime.onnx.flavours import Decode, Prefill, flavour_of
 from ptbr_slm.runtime.onnx.folder import ExportFolder
 from ptbr_slm.runtime.onnx.kv_cache import KVCaches
-from ptbr_slm.runtime.onnx.memory import Memory, memory_errors
+from ptbr_slm.runtime.onnx.memory import Memory, run_errors
 from ptbr_slm.runtime.onnx.opened import Opened
 from ptbr_slm.runtime.onnx.warm_up import warm_up
 from ptbr_slm.runtime.sampling.draws import GREEDY, Draw
@@ -145,7 +143,7 @@ class OnnxEngine:
     def decode(self, rows: Sequence[int], tokens: Sequence[int]) -> Floats:
         """See `Engine.decode`."""
         binding, order = self._fed(rows, tokens)
-        with _run_errors():
+        with run_errors():
             logits: Floats = binding.run()[order]  # a copy, in the caller's order
         return logits
 
@@ -166,10 +164,10 @@ class OnnxEngine:
         sampler = self._sampler
         ours = [draw is not None and sampler is not None and sampler.suits(draw) for draw in draws]
         if sampler is None or not isinstance(binding, Step) or not any(ours):
-            with _run_errors():
+            with run_errors():
                 return list(binding.run()[order])
         placed = [draws[row] or GREEDY for row in np.argsort(order)]  # in the order of the binding's rows
-        with _run_errors():
+        with run_errors():
             chosen, complete = binding.run_drawn(sampler, placed)
         settled = [mine and complete[at] for mine, at in zip(ours, order, strict=True)]
         if all(settled):
@@ -264,7 +262,7 @@ class OnnxEngine:
         binding = self._prefills.get(place)
         if binding is None:
             binding = self._prefills[place] = self._flavour.prefill(self._session, self._caches, place)
-        with _run_errors():
+        with run_errors():
             binding.run(np.array(tokens, dtype=np.int64), wanted, logits)
 
     def _plan(self, rows: tuple[int, ...]) -> tuple[Decode, npt.NDArray[np.intp]]:
@@ -329,20 +327,3 @@ def _device_sampler(memory: Memory, config: ModelConfig, tokenizer: Tokenizer) -
     if not isinstance(memory, DeviceMemory):
         return None
     return DeviceSampler(memory, config.vocab_size, min(tokenizer.vocab_size, config.vocab_size))
-
-
-@contextmanager
-def _run_errors() -> Iterator[None]:
-    """What ORT cannot do for want of memory, or on this card, in our own words."""
-    with memory_errors():
-        try:
-            yield
-        except Exception as error:  # ORT's exceptions share no base class but Exception
-            if "no kernel image" not in str(error):
-                raise
-            raise SlmError(
-                "E_PROVIDER",
-                "o onnxruntime-gpu não tem código para esta placa: precisa ser sm_75 ou mais nova (T4, RTX).",
-                where="--device cuda",
-                hint="No Kaggle, escolha a GPU T4 x2; ou exporte para CPU com --target cpu.",
-            ) from error

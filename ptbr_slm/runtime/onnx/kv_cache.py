@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptbr_slm.config import ModelConfig
-from ptbr_slm.runtime.onnx.memory import HostMemory, Memory, memory_errors
+from ptbr_slm.runtime.onnx.memory import HostMemory, Memory, run_errors
 from ptbr_slm.runtime.slots import bucket
 
 KEEP_BYTES = 64 << 20
@@ -153,7 +153,7 @@ class KVCaches:
         self._changed()
         self.arrays = []  # the old ones go before the new ones come
         self.lengths, self.capacity = np.zeros(0, dtype=np.int32), 0
-        with memory_errors():
+        with run_errors():
             self.arrays = [self._memory.zeros(shape, self.dtype) for _ in range(2 * config.num_layers)]
             self._memory.trim()
         self.lengths, self.capacity = np.zeros(slots, dtype=np.int32), capacity
@@ -162,7 +162,7 @@ class KVCaches:
         """Larger arrays with the same content, one at a time: at most one array is there twice."""
         used = int(self.lengths.max())
         self._changed()  # also where memory ends half-way: no binding may keep the address of a freed buffer
-        with memory_errors():
+        with run_errors():
             for index in range(len(self.arrays)):
                 self.arrays[index] = self._memory.grown(self.arrays[index], slots, capacity, used)
             self._memory.trim()

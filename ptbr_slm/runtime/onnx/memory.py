@@ -22,8 +22,8 @@ OUT_OF_MEMORY = ("llocat", "bad_alloc", "out of memory")
 
 
 @contextmanager
-def memory_errors() -> Iterator[None]:
-    """A failure to allocate, NumPy's or ORT's, becomes E_MEMORY."""
+def run_errors() -> Iterator[None]:
+    """What ORT cannot do for want of memory (NumPy neither), or on this card, in our own words."""
     try:
         yield
     except Exception as error:  # ORT's exceptions share no base class but Exception
@@ -33,7 +33,14 @@ def memory_errors() -> Iterator[None]:
                 "a memória não foi suficiente para gerar.",
                 hint="Use textos mais curtos ou menos textos de uma vez.",
             ) from error
-        raise
+        if "no kernel image" not in str(error):
+            raise
+        raise SlmError(
+            "E_PROVIDER",
+            "o onnxruntime-gpu não tem código para esta placa: precisa ser sm_75 ou mais nova (T4, RTX).",
+            where="--device cuda",
+            hint="No Kaggle, escolha a GPU T4 x2; ou exporte para CPU com --target cpu.",
+        ) from error
 
 
 class Mirror(Protocol):
