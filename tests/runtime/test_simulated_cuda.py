@@ -20,6 +20,7 @@ from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.model import Model
 from ptbr_slm.runtime.onnx import kv_cache
 from ptbr_slm.runtime.onnx.engine import OnnxEngine
+from ptbr_slm.runtime.onnx.gpu import captures
 from ptbr_slm.runtime.sampling.draws import GREEDY, Draw
 
 DRAW = Draw(temperature=0.8, top_k=20, top_p=0.9, min_p=0.0, uniform=0.25)
@@ -283,3 +284,18 @@ def test_a_provider_that_gives_way_to_the_cpu_is_refused(card, half):
     card.absent = True
     error = refused(OnnxEngine, half)
     assert error.code == "E_PROVIDER" and "passaria para o processador" in error.message
+
+
+def test_captured_graphs_do_not_grow_without_end(card, half, ids, monkeypatch, caplog):
+    """ONNX Runtime keeps them: a server's buffers come and go for weeks."""
+    monkeypatch.setattr(captures, "LIMIT", 3)
+    engine = OnnxEngine(half)  # captures a step, a greedy choice and a drawn one
+    found = set()
+    for _ in range(4):
+        engine.reset(1, 640)
+        engine.prefill(0, ids[:300])
+        found.add(*engine.decode_drawn([0], [5], [GREEDY]))
+        engine._caches._allocate(1, 256)
+    assert len(found) == 1 and card.counts["capture"] == 3 + 3 + 1
+    assert caplog.text.count("CUDA graphs gravados") == 2  # the model's and the greedy choices'
+    engine.close()

@@ -212,7 +212,7 @@ def _total_too_short(patch):
 
 
 def _runs_where_it_is_asked(patch):
-    patch.setattr(home_thread.HomeThread, "bound", lambda self, session: session)
+    patch.setattr(home_thread.HomeThread, "run", lambda self, work: work())
     run = OnnxEngine.decode
 
     def elsewhere(self, rows, tokens):

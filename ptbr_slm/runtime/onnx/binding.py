@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ptbr_slm.runtime.onnx.gpu.device_memory import DeviceArray, DeviceMirror
 from ptbr_slm.runtime.onnx.kv_cache import KVCaches
-from ptbr_slm.runtime.onnx.memory import Mirror, Result
+from ptbr_slm.runtime.onnx.memory import Memory, Mirror, Result
 from ptbr_slm.runtime.onnx.opened import Opened
 from ptbr_slm.runtime.sampling.draws import Draw
 from ptbr_slm.runtime.types import Floats
@@ -59,6 +59,7 @@ class Step:
     """(count,), a view of the caches' lengths."""
     logits: Result
     _ids: Mirror
+    _memory: Memory
 
     def _launch(self) -> None:
         """Feed `ids`, leaving the logits where the session wrote them."""
@@ -66,7 +67,7 @@ class Step:
 
     def step(self) -> None:
         """Feed `ids`, leaving the logits where the session wrote them. Advances the lengths."""
-        self._launch()
+        self._memory.together(self._launch)
         self.lengths += 1
 
     def run(self) -> Floats:
@@ -87,7 +88,7 @@ class Step:
             ids.holds(tokens)  # a token that is taken lies already where the next step reads it
             return tokens
 
-        tokens: Array = sampler.memory.together(work)
+        tokens = self._memory.together(work)
         self.lengths += 1
         return tokens[:, 0].tolist(), (tokens[:, 0] >= 0).tolist()
 

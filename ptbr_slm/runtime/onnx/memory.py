@@ -6,9 +6,9 @@ provider too, which is how its code is tested where there is no GPU.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ptbr_slm.errors import SlmError
 
 Array = npt.NDArray[Any]
+Found = TypeVar("Found")
 
 OUT_OF_MEMORY = ("llocat", "bad_alloc", "out of memory")
 """What ORT's messages say when memory runs out, the host's or the card's."""
@@ -87,6 +88,9 @@ class Memory(Protocol):
     def trim(self) -> None:
         """Give back to the machine what earlier buffers have left behind."""
 
+    def together(self, work: Callable[[], Found]) -> Found:
+        """What `work` returns: several uploads and runs in their order, not between another thread's."""
+
     def mirror(self, array: Array) -> Mirror:
         """Let the session read `array`, which must stay where it is."""
 
@@ -127,6 +131,10 @@ class HostMemory:
 
     def trim(self) -> None:
         """See `Memory.trim`: NumPy has done so."""
+
+    def together(self, work: Callable[[], Found]) -> Found:
+        """See `Memory.together`: the caller's thread does everything."""
+        return work()
 
     def mirror(self, array: Array) -> Mirror:
         """See `Memory.mirror`: the array itself."""

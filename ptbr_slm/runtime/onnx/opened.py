@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import count
 from typing import Any
 
-import onnxruntime as ort
-
+from ptbr_slm.runtime.onnx.gpu.captures import Captures, free_run
 from ptbr_slm.runtime.onnx.memory import HostMemory, Memory
 from ptbr_slm.runtime.onnx.tensorrt.profiles import Profile
 
 Session = Any
 """An onnxruntime.InferenceSession; the package has no types."""
-
-_NOT_CAPTURED = "-1"
-"""The CUDA provider's id for a run that is neither captured nor replayed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +32,7 @@ class Opened:
     """Another session over the same graph for many tokens at once; None where one session does all."""
     profile: Profile | None = None
     """The shapes that a call may have; None for any."""
-    _ids: count[int] = field(default_factory=lambda: count(1))
+    _captures: Captures = field(default_factory=Captures)
 
     @property
     def whole_caches(self) -> bool:
@@ -47,23 +42,16 @@ class Opened:
 
     def free_run(self) -> Any:
         """RunOptions of a run whose shapes vary; None where nothing is captured anyway."""
-        return run_options(_NOT_CAPTURED) if self.captures else None
+        return free_run() if self.captures else None
 
     def captured_run(self) -> tuple[Any, int]:
-        """RunOptions of a step that is captured under an id of its own, and that id; (None, 0) as above."""
-        if not self.captures:
-            return None, 0
-        number = next(self._ids)
-        return run_options(str(number)), number
+        """RunOptions of a step that is captured under an id of its own, and that id; (None, 0) as above.
+
+        See `Captures.next` for when there are many.
+        """
+        return self._captures.next() if self.captures else (None, 0)
 
     def release(self, number: int) -> None:
         """Forget a captured graph, whose buffers are about to go."""
         if number:
             self.session.release_captured_graph(number)
-
-
-def run_options(graph: str) -> Any:
-    """RunOptions with the CUDA provider's id of a captured graph."""
-    options = ort.RunOptions()
-    options.add_run_config_entry("gpu_graph_id", graph)
-    return options

@@ -22,7 +22,7 @@ class StdDecodeBinding(Step):
     """One token for each of `count` rows."""
 
     def __init__(self, opened: Opened, caches: KVCaches, first: int, count: int, vocab_size: int) -> None:
-        memory = opened.memory
+        memory = self._memory = opened.memory
         self.ids = np.zeros((count, 1), dtype=np.int64)
         self.lengths = caches.lengths[first : first + count]
         # A new token's position is where it is written: one array, read as (count, 1) and as (count,).

@@ -14,18 +14,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
 from ptbr_slm.runtime.onnx.gpu.home_thread import HomeThread
-from ptbr_slm.runtime.onnx.memory import OUT_OF_MEMORY, Array
+from ptbr_slm.runtime.onnx.memory import OUT_OF_MEMORY, Array, Found
 from ptbr_slm.runtime.onnx.tiny_graph import Node, Tensor, model_bytes
 
 Providers = Sequence[str | tuple[str, dict[str, str]]]
-Found = TypeVar("Found")
 
 _SHRINK = "memory.enable_memory_arena_shrinkage"
 """Run option: when the run is over, the session's allocator gives back what nothing lies in."""
@@ -81,7 +80,7 @@ class DeviceMemory:
         return self._capturing is not None
 
     def together(self, work: Callable[[], Found]) -> Found:
-        """What `work` returns: several runs and copies, with one change of threads."""
+        """See `Memory.together`: one change of threads."""
         return work() if self._home is None else self._home.run(work)
 
     def array(self, shape: Sequence[int], dtype: type[np.generic]) -> DeviceArray:

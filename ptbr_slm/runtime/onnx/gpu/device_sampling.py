@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import count
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ptbr_slm.runtime.onnx.gpu.captures import Captures
 from ptbr_slm.runtime.onnx.gpu.device_memory import DeviceArray, DeviceMemory
 from ptbr_slm.runtime.onnx.gpu.sampling_graph import NEAREST, drawing_graph, greedy_graph
 from ptbr_slm.runtime.onnx.memory import Mirror
-from ptbr_slm.runtime.onnx.opened import run_options
 from ptbr_slm.runtime.sampling.draws import GREEDY, Draw
 
 Ids = npt.NDArray[np.int64]
@@ -30,7 +29,7 @@ class DeviceSampler:
         """width: of the logits. vocab_size: of the tokenizer, which may be less."""
         self.memory, self._width, self._vocab_size = memory, width, vocab_size
         self._bindings: dict[tuple[bool, int, int], _Choice] = {}
-        self._numbers = count(1)
+        self._captures = Captures(), Captures()
 
     def suits(self, draw: Draw) -> bool:
         """Whether a draw of these options is one for the device; it may still turn out incomplete."""
@@ -47,7 +46,7 @@ class DeviceSampler:
         choice = self._bindings.get(key)
         if choice is None:
             session = self._greedy if greedy else self._drawing
-            options = run_options(str(next(self._numbers))) if self.memory.captures else None
+            options = self._captures[greedy].next()[0] if self.memory.captures else None
             choice = _Choice(session, options, self.memory, logits, tokens, greedy=greedy)
             self._bindings[key] = choice
         return choice.run(draws)
