@@ -32,6 +32,8 @@ class Case:
     optimizer: str = "adamw"
     compile: bool = False
     parallel: str = "auto"
+    t4_rules: bool = False
+    """Whether a larger card is kept to what a T4 can (`bench.t4_rules`)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,6 +6,7 @@ import itertools
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from tokenizers import Tokenizer as _Tokenizer
 from tokenizers import models, pre_tokenizers
 
@@ -19,9 +20,34 @@ TOKENS = 1 << 20
 
 def random_data(folder: Path, vocab_size: int, tokens: int = TOKENS) -> PreparedData:
     """Write a prepared folder of uniformly drawn ids, nothing held out."""
+    return write_ids(
+        folder, vocab_size, np.random.default_rng(0).integers(len(SPECIAL_TOKENS), vocab_size, tokens)
+    )
+
+
+def learnable_data(folder: Path, vocab_size: int, tokens: int) -> PreparedData:
+    """The same with something to learn in a few steps: each id mostly decides the next one.
+
+    A chain of ids by a fixed permutation, a fifth of them drawn anew, the frequent ones much more often.
+    """
+    draw = np.random.default_rng(0)
+    first = len(SPECIAL_TOKENS)
+    follows = draw.permutation(vocab_size - first)
+    fresh = np.minimum(draw.zipf(1.3, tokens), vocab_size - first) - 1
+    jumps = draw.random(tokens) < 0.2
+    ids = np.empty(tokens, dtype=np.int64)
+    current = 0
+    for place in range(tokens):
+        current = int(fresh[place]) if jumps[place] else int(follows[current])
+        ids[place] = current
+    return write_ids(folder, vocab_size, ids + first)
+
+
+def write_ids(folder: Path, vocab_size: int, ids: npt.NDArray[np.int64]) -> PreparedData:
+    """Write a prepared folder whose training split is `ids` (tokens,), nothing held out."""
     folder.mkdir(parents=True)
     tokenizer = invented_tokenizer(vocab_size)
-    ids = np.random.default_rng(0).integers(len(SPECIAL_TOKENS), vocab_size, tokens)
+    tokens = len(ids)
     splits = {}
     for name in index.SPLITS:
         with SplitWriter(folder, name, vocab_size, SHARD_TOKENS) as writer:

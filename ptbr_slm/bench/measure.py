@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ptbr_slm.bench import t4_rules
 from ptbr_slm.bench.cases import Case, Result
 from ptbr_slm.bench.data import random_data
 from ptbr_slm.config import DEFAULT_VOCAB_SIZE
@@ -67,13 +68,18 @@ def on_rank(case: Case, folder: Path) -> Result:
     keep_freed_memory()
     data = PreparedData.open(folder / "data", verify=False)
     with join_ranks(case.device) as ranks:
-        plan = ranks.from_main(lambda: make_plan(_config(case, folder), data.load_tokenizer(), ranks.world))
+        rules = t4_rules.apply(ranks.local_rank if ranks.world > 1 else None) if case.t4_rules else None
+        config = config_of(case, folder, rules)
+        limit = None if rules is None else rules.memory_limit
+        plan = ranks.from_main(
+            lambda: make_plan(config, data.load_tokenizer(), ranks.world, memory_limit=limit)
+        )
         if plan.device.type == "cuda":
             plan = replace(plan, device=torch.device("cuda", ranks.local_rank))
         if restarts():
             return _after_a_death(case, plan, folder)
         try:
-            return _Measurement(case, plan, data, ranks, folder).result()
+            return Measurement(case, plan, data, ranks, folder).result()
         except (RuntimeError, OutOfMemory, MemoryError) as error:
             if not isinstance(error, OutOfMemory | MemoryError) and not is_out_of_memory(error):
                 raise
@@ -87,7 +93,8 @@ def _after_a_death(case: Case, plan: Plan, folder: Path) -> Result:
     return _planned(case, plan, "error", "um dos processos morreu")
 
 
-def _config(case: Case, folder: Path) -> TrainConfig:
+def config_of(case: Case, folder: Path, rules: t4_rules.Rules | None = None) -> TrainConfig:
+    """The training that a case is, with the data in `folder`/data; nothing of it is evaluated or saved."""
     return TrainConfig(
         data=folder / "data",
         output=folder / "run",
@@ -99,6 +106,7 @@ def _config(case: Case, folder: Path) -> TrainConfig:
         compile=case.compile,
         parallel=case.parallel,
         device=case.device,
+        precision="auto" if rules is None else rules.precision,
         max_steps=1_000_000,
         optimizer=OptimizerConfig(name=case.optimizer),
         evaluation=EvaluationConfig(every=0, sample_tokens=0),
@@ -107,7 +115,7 @@ def _config(case: Case, folder: Path) -> TrainConfig:
     )
 
 
-class _Measurement:
+class Measurement:
     """The trainer of a plan, and its steps timed from outside."""
 
     def __init__(self, case: Case, plan: Plan, data: PreparedData, ranks: Ranks, folder: Path) -> None:
@@ -143,9 +151,9 @@ class _Measurement:
         """Warm up, time the two kinds of step, and put the figures together."""
         self.folder.joinpath("run").mkdir(exist_ok=True)
         with MetricsLog(self.folder / "run" / "metrics.jsonl", 0, writes=self.ranks.main) as metrics:
-            warm = self._steps(metrics, FEW, WARM_UP)[-1]
-            few = self._steps(metrics, FEW, self._count(warm, 0.25))
-            many = self._steps(metrics, MANY, self._count(warm * MANY, 0.75))
+            warm = self.steps(metrics, FEW, WARM_UP)[-1]
+            few = self.steps(metrics, FEW, self._count(warm, 0.25))
+            many = self.steps(metrics, MANY, self._count(warm * MANY, 0.75))
         micro = (statistics.median(many) - statistics.median(few)) / (MANY - FEW)
         if micro <= 0:  # noise of a busy machine on a step of milliseconds
             micro = statistics.median(many) / MANY
@@ -157,8 +165,8 @@ class _Measurement:
         count = max(LEAST, min(MOST, int(share * self.case.seconds / max(step_s, 1e-6))))
         return int(self.ranks.exchange([count])[0][0]) if self.ranks.world > 1 else count
 
-    def _steps(self, metrics: MetricsLog, accum: int, count: int) -> list[float]:
-        """Seconds of `count` optimizer steps of `accum` micro-batches on every rank."""
+    def steps(self, metrics: MetricsLog, accum: int, count: int) -> list[float]:
+        """Seconds of `count` optimizer steps of `accum` micro-batches on every rank. Raises OutOfMemory."""
         rows = self.plan.config.batch_size
         self.trainer.config = replace(
             self.plan.config, grad_accum=accum * self.ranks.world, tokens_per_step=None

@@ -10,11 +10,12 @@ import typer
 
 from ptbr_slm.cli.command import command
 from ptbr_slm.cli.output import Output, Report, table
-from ptbr_slm.errors import SlmError
+from ptbr_slm.errors import Exit, SlmError
 
 if TYPE_CHECKING:
     from ptbr_slm.bench.generate import Wanted
     from ptbr_slm.bench.generate_cases import GenerateBench
+    from ptbr_slm.bench.gpu.page import Block
 
 
 def register(app: typer.Typer) -> None:
@@ -24,6 +25,7 @@ def register(app: typer.Typer) -> None:
     )
     command(bench, "train")(train)
     command(bench, "generate")(generate)
+    command(bench, "gpu")(gpu)
     app.add_typer(bench, name="bench")
 
 
@@ -168,6 +170,68 @@ def generate(
         parts.append(f"Gravado em {page}, {body} e {drawing}.")
         brief = str(page)
     return Report(bench.to_json(), "\n\n".join(parts), brief=brief)
+
+
+def gpu(
+    out: Output,
+    folder: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="PASTA", help="Grava gpu.md e gpu.json nesta pasta."),
+    ] = Path("gpu-check"),
+    minutes: Annotated[
+        float, typer.Option("--minutes", help="Tempo total, no máximo; o que não couber fica anotado.")
+    ] = 10.0,
+    sections: Annotated[
+        str | None,
+        typer.Option(
+            "--sections",
+            metavar="A,B",
+            help="Só estas: machine, gemm, amp, memory, speed, ranks, onnx, graphs, tests.",
+        ),
+    ] = None,
+    smoke: Annotated[
+        bool,
+        typer.Option("--smoke", help="Encolhe tudo, para experimentar o comando; serve sem GPU também."),
+    ] = False,
+    wheels: Annotated[
+        Path | None,
+        typer.Option(
+            "--wheels",
+            metavar="PASTA",
+            help="Wheels à mão (onnxruntime-gpu, ...), inteiros ou em pedaços; nada é instalado.",
+        ),
+    ] = None,
+) -> Report:
+    """Confere o que só uma GPU pode dizer, em dez minutos: fp16, memória, velocidade, exports, testes."""
+    from ptbr_slm.bench.gpu import page
+    from ptbr_slm.bench.gpu.check import bench_gpu
+
+    names = [name.strip() for name in sections.split(",") if name.strip()] if sections is not None else None
+    if smoke:
+        out.note(page.SMOKE)
+    with out.progress("conferindo", total=1.0) as bar:
+        check = bench_gpu(
+            minutes=minutes,
+            sections=names,
+            smoke=smoke,
+            wheels=wheels,
+            exporter="ptbr_slm.cli.bench_export",
+            after=lambda so_far: page.write(so_far, folder),
+            progress=bar.update,
+        )
+    parts = [_terminal(block) for block in page.blocks(check)]
+    failed = "".join(f"\n  {failure}" for failure in check.failures)
+    parts.append(f"O que falhou:{failed}" if failed else "Nenhuma verificação falhou.")
+    parts.append(f"Gravado em {folder / 'gpu.md'} e {folder / 'gpu.json'}.")
+    code = Exit.ERROR if check.failures else Exit.OK
+    return Report(check.to_json(), "\n\n".join(parts), brief=str(folder / "gpu.md"), exit_code=code)
+
+
+def _terminal(block: Block) -> str:
+    """A block of the page for a terminal."""
+    if block.header:
+        return table(block.rows, header=block.header)
+    return block.text.upper() if block.level == 1 else f"== {block.text}" if block.level else block.text
 
 
 def _bench(out: Output, models: list[tuple[str, Path]], wanted: Wanted, peer: Path | None) -> GenerateBench:
