@@ -12,6 +12,7 @@ import re
 
 import gpu_scenarios_runtime as scenarios
 import numpy as np
+import onnxruntime
 import pytest
 from simulated_ort import Card, installed
 from simulated_ort.process import environment
@@ -193,6 +194,29 @@ def test_the_caches_take_what_they_need_of_the_card(card, half, ids, monkeypatch
     assert arena == 0 == card.python_arena.reserved
     assert buffers <= moves.reserved < buffers + 64 * 1024
     engine.close()
+
+
+def test_a_growth_holds_no_buffer_twice_but_one(card, half, ids):
+    engine = OnnxEngine(half)
+    engine.reset(4, 640)
+    engine.prefill(0, ids[:200])
+    before, buffer = card.reserved, engine.kv_bytes // 4
+    card.peak = 0
+    engine._caches.ensure(300)
+    assert engine.kv_bytes == 8 * buffer and abs(card.reserved - before - 4 * buffer) < 16 << 10
+    assert card.peak <= card.reserved + 2 * buffer
+    engine.close()
+
+
+def test_an_older_onnxruntime_without_a_sessions_allocator_and_release_works_too(
+    card, half, ids, monkeypatch
+):
+    """1.26, the last for CUDA 12."""
+    session = onnxruntime.capi.onnxruntime_inference_collection.Session
+    for name in ("create_ortvalue_from_shape_and_type", "release_captured_graph"):
+        monkeypatch.delattr(session, name, raising=False)
+    scenarios.captured_steps_are_the_plain_ones(half, ids)
+    assert card.python_arena.reserved > 0
 
 
 def test_a_growth_that_does_not_fit_is_an_error_about_memory_and_the_engine_goes_on(card, half, ids):

@@ -154,8 +154,8 @@ class KVCaches:
         self.arrays = []  # the old ones go before the new ones come
         self.lengths, self.capacity = np.zeros(0, dtype=np.int32), 0
         with run_errors():
-            self.arrays = [self._memory.zeros(shape, self.dtype) for _ in range(2 * config.num_layers)]
             self._memory.trim()
+            self.arrays = [self._memory.zeros(shape, self.dtype) for _ in range(2 * config.num_layers)]
         self.lengths, self.capacity = np.zeros(slots, dtype=np.int32), capacity
 
     def _reallocate(self, slots: int, capacity: int) -> None:
@@ -165,7 +165,7 @@ class KVCaches:
         with run_errors():
             for index in range(len(self.arrays)):
                 self.arrays[index] = self._memory.grown(self.arrays[index], slots, capacity, used)
-            self._memory.trim()
+                self._memory.trim()
         lengths = np.zeros(slots, dtype=np.int32)
         lengths[: len(self.lengths)] = self.lengths
         self.lengths, self.capacity = lengths, capacity

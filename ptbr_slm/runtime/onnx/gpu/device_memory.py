@@ -40,7 +40,7 @@ class DeviceArray:
         self.shape = tuple(shape)
         self.dtype = np.dtype(dtype)
         self.nbytes = math.prod(shape) * self.dtype.itemsize
-        make = getattr(session, "create_ortvalue_from_shape_and_type", None)  # since onnxruntime 1.31
+        make = getattr(session, "create_ortvalue_from_shape_and_type", None)  # not in 1.26
         make = make or ort.OrtValue.ortvalue_from_shape_and_type
         self.value = make(list(shape), dtype, device, 0)
         self.pointer = int(self.value.data_ptr())

@@ -48,8 +48,10 @@ class _BoundSession:
         self._home.run(lambda: self._session.run_with_iobinding(io, options))
 
     def release_captured_graph(self, number: int) -> None:
-        """As the session's own: what was captured belongs to the thread."""
-        self._home.run(lambda: self._session.release_captured_graph(number))
+        """As the session's own, where it has that (1.26 has not): what was captured belongs to the thread."""
+        release = getattr(self._session, "release_captured_graph", None)
+        if release is not None:
+            self._home.run(lambda: release(number))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)
