@@ -22,6 +22,8 @@ RESERVE_S = 4.0
 """Of the whole time, to end a process and to write the page."""
 SCHEMA = 1
 """Of gpu.json."""
+BROKEN = ("error", "oom", "time")
+"""Of a line or a section: it was tried, and did not come to its end."""
 _MODULE = "ptbr_slm.bench.gpu.section"
 
 Progress = Callable[[float, str], None]
@@ -40,11 +42,16 @@ class GpuCheck:
 
     @property
     def failures(self) -> list[str]:
-        """Checks that failed, and sections that did not come to their end, in words."""
+        """Checks that failed, and what ran and did not come to its end, in words."""
         found = []
         for section in self.sections:
-            if section.status in ("error", "oom", "time"):
+            if section.status in BROKEN and section.reason:
                 found.append(f"{section.name}: {section.reason}")
+            found += [
+                f"{section.name}, {line.name}: {line.reason}"
+                for line in section.answer.lines
+                if line.status in BROKEN
+            ]
             found += [f"{section.name}: {c.label}" for c in section.answer.checks if c.passed is False]
         return found
 
@@ -152,6 +159,9 @@ def _judged(answer: Answer, ended: Ended, seconds: float) -> tuple[str, str]:
         return "failed", "uma verificação passou da tolerância"
     if any(line.status == "ok" for line in answer.lines):
         return "ok", ""
+    broken = next((line for line in answer.lines if line.status in BROKEN), None)
+    if broken is not None:
+        return broken.status, ""
     return "absent", next((line.reason for line in answer.lines if line.reason), "nada foi medido")
 
 

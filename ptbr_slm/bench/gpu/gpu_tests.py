@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -51,9 +52,17 @@ def _run(files: list[Path], seconds: float) -> tuple[str, bool]:
     """(what pytest wrote, whether it came to its end)."""
     # Our own options ask for plugins that may be absent, and take an unknown one for an error.
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-v", "-rfEs", "--tb=line", "--color=no"]
-    command += ["-o", "addopts=", "--import-mode=importlib", "-p", "no:cacheprovider", *map(str, files)]
+    command += ["-o", "addopts=", "--import-mode=importlib", "-p", "no:cacheprovider"]
+    command += ["--continue-on-collection-errors", *map(str, files)]
     process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        # A plugin that another project left broken is none of these tests' business.
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "COLUMNS": "240"},
     )
     try:
         return process.communicate(timeout=max(1.0, seconds))[0], True
@@ -67,9 +76,13 @@ def tell(answer: Answer, words: str, finished: bool, seconds: float) -> None:
     counts = {"passed": 0, "failed": 0, "skipped": 0}
     for _, outcome in _RESULT.findall(words):
         counts[OUTCOMES[outcome]] += 1
+    for test, message in _FAILURE.findall(words)[:SHOWN]:
+        lacks = "ModuleNotFoundError" in message and "::" not in test
+        answer.missing(test, "absent" if lacks else "error", message or "falhou")
     if not sum(counts.values()):
-        last = next((line for line in reversed(words.splitlines()) if line.strip()), "nada")
-        answer.missing("pytest", "error", f"o pytest não rodou teste nenhum: {last.strip()}")
+        if not answer.lines:
+            last = next((line for line in reversed(words.splitlines()) if line.strip()), "nada")
+            answer.missing("pytest", "error", f"o pytest não rodou teste nenhum: {last.strip()}")
         return
     answer.facts["tests"] = counts
     if counts["passed"] + counts["failed"]:
@@ -78,8 +91,6 @@ def tell(answer: Answer, words: str, finished: bool, seconds: float) -> None:
         reasons = [reason for _, _, reason in _REASON.findall(words)]
         why = reasons[0] if reasons else "sem razão dita"
         answer.missing("pytest", "absent", f"todos os {counts['skipped']} foram pulados: {why}", **counts)
-    for test, message in _FAILURE.findall(words)[:SHOWN]:
-        answer.missing(test, "error", message or "falhou")
     skipped: Counter[str] = Counter()
     for count, _, reason in _REASON.findall(words):
         skipped[reason] += int(count)

@@ -42,7 +42,7 @@ def measure(asked: Asked, answer: Answer) -> None:
         cache.length = POSITION
         return model(token, cache)
 
-    with torch.inference_mode():
+    with torch.no_grad():
         plain = step().float()
         seconds = _median(torch, step)
         answer.line(f"{size}, sem captura", seconds=seconds, tokens_per_second=1 / seconds)

@@ -135,9 +135,9 @@ def _peak(setting: Setting, asked: Asked, scratch: Path) -> dict[str, Any]:
     plan = make_plan(config_of(case, scratch, rules), data.load_tokenizer(), memory_limit=rules.memory_limit)
     cuda = plan.device.type == "cuda"
     before = torch.cuda.memory_allocated(plan.device) if cuda else 0
-    if cuda:
-        torch.cuda.reset_peak_memory_stats(plan.device)
     run = Measurement(case, plan, data, ALONE, scratch)
+    if cuda:  # the trainer has measured a product, with matrices that a small model's step does not fill
+        torch.cuda.reset_peak_memory_stats(plan.device)
     scratch.joinpath("run").mkdir(exist_ok=True)
     wasted = torch.empty(1 << 28, device=plan.device) if maybe_fail("bench.memory.step") else None
     with MetricsLog(scratch / "run" / "metrics.jsonl", 0) as metrics:

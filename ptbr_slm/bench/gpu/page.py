@@ -25,6 +25,8 @@ WORDS = {
 }  # fmt: skip
 PASSED = {True: "passou", False: "FALHOU", None: "sem medida"}
 DASH = "–"
+SHORT = 60
+"""Characters of a reason in the table of sections; the whole of it stands with the section."""
 
 Format = Callable[[Any], str]
 
@@ -51,7 +53,7 @@ def blocks(check: GpuCheck) -> Iterator[Block]:
     yield Block(
         header=("seção", "resultado", "segundos", "limite", "razão"),
         rows=tuple(
-            (s.name, WORDS[s.status], number(s.seconds, 1), number(s.limit_s), s.reason)
+            (s.name, WORDS[s.status], number(s.seconds, 1), number(s.limit_s), _short(s.reason))
             for s in check.sections
         ),
     )
@@ -71,6 +73,8 @@ def blocks(check: GpuCheck) -> Iterator[Block]:
 def _section(section: SectionResult) -> Iterator[Block]:
     title = next(s.title for s in SECTIONS if s.name == section.name)
     yield Block(f"{title} ({section.name})", 2)
+    if len(section.reason) > SHORT:
+        yield Block(section.reason)
     measured = [line for line in section.answer.lines if line.status == "ok"]
     for columns in TABLES[section.name]:
         mine = [line for line in measured if columns[0][0] in line.figures]
@@ -234,6 +238,10 @@ def _software(figures: Mapping[str, Any]) -> str:
         f"Python {figures['python']}, torch {figures['torch']}, CUDA {figures['cuda'] or 'ausente'}, "
         f"cuDNN {figures['cudnn'] or 'ausente'}, NCCL {figures['nccl'] or 'ausente'}; {packages}."
     )
+
+
+def _short(reason: str) -> str:
+    return reason if len(reason) <= SHORT else reason[: SHORT - 1] + "…"
 
 
 def _escaped(cells: Sequence[str]) -> list[str]:
