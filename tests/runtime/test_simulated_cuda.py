@@ -320,6 +320,22 @@ def test_captured_graphs_do_not_grow_without_end(card, half, ids, monkeypatch, c
         engine.prefill(0, ids[:300])
         found.add(*engine.decode_drawn([0], [5], [GREEDY]))
         engine._caches._allocate(1, 256)
-    assert len(found) == 1 and card.counts["capture"] == 3 + 3 + 1
-    assert caplog.text.count("CUDA graphs gravados") == 2  # the model's and the greedy choices'
+    assert len(found) == 1 and card.counts["capture"] == 3 + 1 + 1  # choices do not follow the caches
+    assert caplog.text.count("CUDA graphs gravados") == 1
+    engine.close()
+
+
+def test_all_ranges_of_as_many_rows_share_their_logits(card, half, ids):
+    engine = OnnxEngine(half)
+    engine.reset(4, 640)
+    for row in range(4):
+        engine.prefill(row, ids[row : row + 9])
+    expected = [engine.decode([row], [5])[0] for row in range(4)]
+    used = card.used
+    for row in range(4):
+        engine.truncate(row, 9)
+    found = engine.decode([0, 1], [5, 5]), engine.decode([2, 3], [5, 5])
+    np.testing.assert_allclose(np.concatenate(found), expected, atol=0.02)
+    logits = 4 * engine.config.vocab_size
+    assert 2 * logits < card.used - used < 3 * logits
     engine.close()

@@ -98,20 +98,19 @@ class DecodeBinding(Binding, Step):
 
     def __init__(self, opened: Opened, caches: KVCaches, first: int, count: int, vocab_size: int) -> None:
         super().__init__(opened, caches, first, count)
-        self.ids = np.zeros((count, 1), dtype=np.int64)
+        buffers = opened.step_buffers(count, vocab_size)
+        self.ids, self._ids, self.logits = buffers.ids, buffers.ids_mirror, buffers.logits
         # seqlens_k is the total minus 1, which is just what each row held before this token.
         self.lengths = caches.lengths[first : first + count]
-        self._index = np.zeros((count, 1), dtype=np.int64)
         # A captured graph keeps the value of its capture: the capacity is right for every length below it.
         self._total = np.array(caches.capacity, dtype=np.int32)
         self._fixed = opened.captures
         self._options, self._graph = opened.captured_run()
         self._input("total_sequence_length", self._total)  # GroupQueryAttention reads it on the host
-        self._ids = self._mirrored("input_ids", self.ids)
-        self._seqlens = self._mirrored("seqlens_k", self.lengths)
-        self._index_mirror = self._mirrored("logits_index", self._index)
-        self._index_mirror.upload()
-        self.logits = self._memory.result((count, 1, vocab_size), np.float32)
+        self._seqlens = self._memory.mirror(self.lengths)
+        self._read("input_ids", np.int64, (count, 1), buffers.ids_mirror)
+        self._read("logits_index", np.int64, (count, 1), buffers.index_mirror)
+        self._read("seqlens_k", np.int32, (count,), self._seqlens)
         self._io.bind_output(
             "logits", self._memory.device, 0, np.float32, (count, 1, vocab_size), self.logits.pointer
         )
@@ -128,10 +127,8 @@ class DecodeBinding(Binding, Step):
         """Forget what the provider captured of this binding."""
         self._opened.release(self._graph)
 
-    def _mirrored(self, name: str, array: Array) -> Mirror:
-        mirror = self._memory.mirror(array)
-        self._io.bind_input(name, self._memory.device, 0, array.dtype.type, array.shape, mirror.pointer)
-        return mirror
+    def _read(self, name: str, dtype: type[np.generic], shape: tuple[int, ...], mirror: Mirror) -> None:
+        self._io.bind_input(name, self._memory.device, 0, dtype, shape, mirror.pointer)
 
 
 class PrefillBinding(Binding):

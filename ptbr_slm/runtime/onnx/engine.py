@@ -303,8 +303,6 @@ class OnnxEngine:
     def _forget_bindings(self) -> None:
         for binding in self._decodes.values():
             binding.release()
-        if self._sampler is not None:
-            self._sampler.forget()
         self._prefills: dict[int, Prefill] = {}
         self._decodes = {}
         self._plans: dict[tuple[int, ...], tuple[Decode, npt.NDArray[np.intp]]] = {}

@@ -8,6 +8,7 @@ from typing import Any
 
 from ptbr_slm.runtime.onnx.gpu.captures import Captures, free_run
 from ptbr_slm.runtime.onnx.memory import HostMemory, Memory
+from ptbr_slm.runtime.onnx.step_buffers import StepBuffers
 from ptbr_slm.runtime.onnx.tensorrt.profiles import Profile
 
 Session = Any
@@ -33,12 +34,20 @@ class Opened:
     profile: Profile | None = None
     """The shapes that a call may have; None for any."""
     _captures: Captures = field(default_factory=Captures)
+    _buffers: dict[tuple[int, int], StepBuffers] = field(default_factory=dict)
 
     @property
     def whole_caches(self) -> bool:
         """Whether the graph's caches have room for the whole context at once, as a number in their shape."""
         past = next(value for value in self.session.get_inputs() if value.name.startswith("past_"))
         return isinstance(past.shape[2], int)
+
+    def step_buffers(self, count: int, vocab_size: int) -> StepBuffers:
+        """Those of every step of `count` rows."""
+        key = count, vocab_size
+        if key not in self._buffers:
+            self._buffers[key] = StepBuffers(self.memory, count, vocab_size)
+        return self._buffers[key]
 
     def free_run(self) -> Any:
         """RunOptions of a run whose shapes vary; None where nothing is captured anyway."""

@@ -23,15 +23,13 @@ class StdDecodeBinding(Step):
 
     def __init__(self, opened: Opened, caches: KVCaches, first: int, count: int, vocab_size: int) -> None:
         memory = self._memory = opened.memory
-        self.ids = np.zeros((count, 1), dtype=np.int64)
+        buffers = opened.step_buffers(count, vocab_size)
+        self.ids, self._ids, self.logits = buffers.ids, buffers.ids_mirror, buffers.logits
+        self._index_mirror = buffers.index_mirror
         self.lengths = caches.lengths[first : first + count]
         # A new token's position is where it is written: one array, read as (count, 1) and as (count,).
         self._positions = np.zeros((count, 1), dtype=np.int64)
-        self._ids, self._positions_mirror = memory.mirror(self.ids), memory.mirror(self._positions)
-        self._index = np.zeros((count, 1), dtype=np.int64)
-        self._index_mirror = memory.mirror(self._index)
-        self._index_mirror.upload()
-        self.logits = memory.result((count, 1, vocab_size), np.float32)
+        self._positions_mirror = memory.mirror(self._positions)
         size = opened.profile.max_rows if opened.profile else count
         self._parts = [
             self._part(opened, caches, first, start, min(size, count - start), vocab_size)

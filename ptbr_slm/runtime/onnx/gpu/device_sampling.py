@@ -57,10 +57,6 @@ class DeviceSampler:
         self.choose(logits, tokens, [GREEDY] * rows)
         self.choose(logits, tokens, [Draw(1.0, 1, 1.0, 0.0, 0.5)] * rows)
 
-    def forget(self) -> None:
-        """Let go of buffers that are about to go."""
-        self._bindings.clear()
-
     @cached_property
     def _greedy(self) -> Any:
         return self.memory.open(greedy_graph(self._width, self._vocab_size), capturing=True)

@@ -1,0 +1,27 @@
+"""What a decode step of so many rows reads and leaves, wherever its rows lie in the KV caches.
+
+One step runs at a time, so all ranges of as many rows share these: 128 KB of logits a row for each range
+would be half a gigabyte where 16 of 32 places are decoded. They outlive the caches' buffers, and so does what
+was captured over them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ptbr_slm.runtime.onnx.memory import Memory, Mirror, Result
+
+
+class StepBuffers:
+    """Of `count` rows."""
+
+    def __init__(self, memory: Memory, count: int, vocab_size: int) -> None:
+        self.ids: npt.NDArray[np.int64] = np.zeros((count, 1), dtype=np.int64)
+        """(count, 1), what is fed."""
+        self.ids_mirror: Mirror = memory.mirror(self.ids)
+        self._index = np.zeros((count, 1), dtype=np.int64)
+        self.index_mirror: Mirror = memory.mirror(self._index)
+        """(count, 1), the position in the step whose logits are asked for: the first."""
+        self.index_mirror.upload()
+        self.logits: Result = memory.result((count, 1, vocab_size), np.float32)
