@@ -1,8 +1,8 @@
 """What a decode step of so many rows reads and leaves, wherever its rows lie in the KV caches.
 
-One step runs at a time, so all ranges of as many rows share these: 128 KB of logits a row for each range
-would be half a gigabyte where 16 of 32 places are decoded. They outlive the caches' buffers, and so does what
-was captured over them.
+One step runs at a time, so all ranges of as many rows share these: with logits of their own (128 KB a row)
+the ranges of up to 16 of 32 places would take 383 MB. They outlive the caches' buffers, and so does what was
+captured over them.
 """
 
 from __future__ import annotations

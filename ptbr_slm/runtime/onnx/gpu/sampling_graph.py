@@ -7,7 +7,7 @@ choice might lie beyond (a flat distribution), or a logit is no number, the toke
 Logits out of fp16 products often tie, and nothing says in which order CUDA's TopK gives equal values. The
 graph does not depend on it: equal values are kept or dropped together, but for those at the border of top-p,
 of which the lowest ids stay, as in NumPy's stable sort. ArgMax gives the first of equal values (ONNX,
-`select_last_index` = 0; CUDA's kernel does so since onnxruntime#32092 for wide rows too).
+`select_last_index` = 0; so does the kernel of onnxruntime#32092 for wide rows, which 1.31.1 has).
 
 No ReduceMax or ReduceMin: ONNX Runtime's CUDA kernels need cuDNN for them, and for nothing else here.
 """
