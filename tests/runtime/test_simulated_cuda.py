@@ -9,6 +9,8 @@ from __future__ import annotations
 import gc
 import json
 import re
+import threading
+import time
 
 import gpu_scenarios_runtime as scenarios
 import numpy as np
@@ -22,6 +24,7 @@ from ptbr_slm.runtime.model import Model
 from ptbr_slm.runtime.onnx import kv_cache
 from ptbr_slm.runtime.onnx.engine import OnnxEngine
 from ptbr_slm.runtime.onnx.gpu import captures
+from ptbr_slm.runtime.onnx.gpu.device_sampling import DeviceSampler
 from ptbr_slm.runtime.sampling.draws import GREEDY, Draw
 
 DRAW = Draw(temperature=0.8, top_k=20, top_p=0.9, min_p=0.0, uniform=0.25)
@@ -339,3 +342,54 @@ def test_all_ranges_of_as_many_rows_share_their_logits(card, half, ids):
     logits = 4 * engine.config.vocab_size
     assert 2 * logits < card.used - used < 3 * logits
     engine.close()
+
+
+def test_a_step_that_was_left_by_ctrl_c_does_not_disturb_the_next(card, half, ids, monkeypatch):
+    """Its choice goes on running: what the next step feeds must not be overwritten by it."""
+    engine = OnnxEngine(half)
+    engine.reset(1, 640)
+    engine.prefill(0, ids[:10])
+    expected = engine.decode([0], [7])[0]
+    engine.truncate(0, 10)
+    home = engine._opened.memory._home
+    choose = DeviceSampler.choose
+
+    def slowly(*arguments):
+        time.sleep(0.1)
+        return choose(*arguments)
+
+    def left(work):
+        home._pool.submit(home._work, work)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(home, "run", left)
+        patch.setattr(DeviceSampler, "choose", slowly)
+        with pytest.raises(KeyboardInterrupt):
+            engine.decode_drawn([0], [5], [GREEDY])
+        patch.delattr(home, "run")
+        assert engine.length(0) == 10
+        np.testing.assert_array_equal(engine.decode([0], [7])[0], expected)
+    engine.close()
+
+
+def test_threads_share_the_captured_steps(card, half):
+    """A replay by another thread than the one that captured is an error here."""
+    with Model(half) as model:
+        found = []
+        threads = [
+            threading.Thread(target=lambda: found.append(model.generate("O rio", temperature=0.0)))
+            for _ in range(3)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(found) == 3 and len(set(found)) == 1
+
+
+def test_a_release_that_works_changes_nothing(card, half, ids):
+    """As a later ONNX Runtime may have."""
+    card.releases = True
+    scenarios.captured_steps_are_the_plain_ones(half, ids)
+    assert card.counts["release"] > 0
