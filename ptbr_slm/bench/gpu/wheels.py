@@ -26,7 +26,7 @@ class Wheels:
     """What was unpacked."""
 
     environment: dict[str, str] = field(default_factory=dict)
-    """PYTHONPATH with the unpacked folder in front; empty where there is none."""
+    """PYTHONPATH with the unpacked folder in front, and LD_LIBRARY_PATH; empty where nothing was unpacked."""
     told: str = ""
     """Names of the wheels, and of those that were left out and why, in Portuguese."""
 
@@ -60,9 +60,24 @@ def open_wheels(folder: Path | None) -> Iterator[Wheels]:
         told = ", ".join(used) or "nenhum wheel que sirva"
         if refused:
             told += f"; deixados de fora: {', '.join(refused)}"
-        before = os.environ.get("PYTHONPATH")
-        path = os.pathsep.join([str(target), *([before] if before else [])])
-        yield Wheels(environment={"PYTHONPATH": path} if used else {}, told=told)
+        yield Wheels(environment=_environment(target) if used else {}, told=told)
+
+
+def _environment(target: Path) -> dict[str, str]:
+    """What finds the unpacked packages, and CUDA's libraries.
+
+    ONNX Runtime looks for those of the nvidia packages beside itself (`onnxruntime.preload_dlls`), where the
+    installed ones are not: the loader is told of them.
+    """
+    roots = [target, *(Path(entry) for entry in sys.path if entry)]
+    libraries = dict.fromkeys(str(path) for root in roots for path in sorted(root.glob("nvidia/*/lib")))
+    added = {"PYTHONPATH": [str(target)], "LD_LIBRARY_PATH": list(libraries)}
+    before = {name: os.environ.get(name, "") for name in added}
+    return {
+        name: os.pathsep.join([*paths, *([before[name]] if before[name] else [])])
+        for name, paths in added.items()
+        if paths
+    }
 
 
 def found(folder: Path) -> dict[str, list[Path]]:
