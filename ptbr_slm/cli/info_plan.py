@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ptbr_slm.cli.info_choice import recommended_data, recommended_text
+from ptbr_slm.cli.info_decode import decode_data, decode_text
 from ptbr_slm.cli.output import Report, number, table
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
@@ -90,6 +91,7 @@ def plan_data(config: ModelConfig, plan: Plan) -> dict[str, Any]:
         "memory": [_row_data(row, plan) for row in _rows(config, plan)],
         "recommended": recommended_data(config, plan.seq_len, plan.precision, plan.card_bytes),
         "cpu_fp32_bytes": _on_cpu(config, plan).total,
+        "decode_t4": decode_data(config),
     }
 
 
@@ -143,6 +145,8 @@ def plan_text(config: ModelConfig, plan: Plan) -> str:
             "ao gravar um checkpoint.",
             "",
             recommended_text(config, plan.seq_len, plan.precision, plan.card_bytes),
+            "",
+            decode_text(config),
         ]
     )
 
