@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from ptbr_slm.bench.gpu import amp, exports, gemm, memory, ranks, speed
+from ptbr_slm.bench.gpu.sections import SECTIONS
+from ptbr_slm.cli.info_decode import decode_data
 from ptbr_slm.cli.info_plan import FITS, POLICIES, fit
 from ptbr_slm.cli.output import number
 from ptbr_slm.config import SIZES
@@ -17,6 +20,7 @@ from ptbr_slm.train.planning.memory import GIB, estimate
 from ptbr_slm.train.saving.retention import BYTES_PER_PARAMETER
 
 ROOT = Path(__file__).resolve().parents[2]
+CUDA, GPU = ROOT / "docs" / "CUDA.md", ROOT / "docs" / "GPU.md"
 GUIDE, CHECKLIST = ROOT / "docs" / "KAGGLE_QUICK_START.md", ROOT / "docs" / "KAGGLE_CHECKLIST.md"
 ROW = re.compile(r"^\| (\d+m) \| (\d+) \| (\d+) \| (\d+) \| (\w+) \| ([\d,]+) \| ([\w ]+) \| (\w+) \|$", re.M)
 
@@ -56,6 +60,34 @@ def test_the_other_figures_of_the_guide_are_computed_too():
         assert f"{number(peak, 1)} GB" in text
 
 
+def test_the_writing_speeds_of_the_cuda_page_are_what_info_computes():
+    row = r"^\| (\d+m) \| ([\d.]+)(?: tokens/s)? \| ([\d.]+) \| ([\d.]+) \|$"
+    rows = re.findall(row, CUDA.read_text(encoding="utf-8"), re.M)
+    assert [row[0] for row in rows] == ["85m", "400m", "800m"]
+    for size, *speeds in rows:
+        assert speeds == [number(row["tokens_per_second"]) for row in decode_data(SIZES[size])], size
+
+
+@pytest.mark.parametrize("page", [CUDA, GUIDE, CHECKLIST], ids=lambda page: page.stem)
+def test_the_command_that_computes_them_stands_above_every_table_of_computed_figures(page):
+    text = page.read_text(encoding="utf-8")
+    tables = [block for block in re.split(r"\n\n", text) if re.search(r"^\| (\d+m) \|", block, re.M)]
+    assert tables
+    for table in tables:
+        assert "`ptbr-slm info --model-size" in text[: text.index(table)].rstrip().rsplit("\n\n", 1)[1], table
+
+
+def test_every_section_of_the_check_and_every_tolerance_is_explained():
+    text = GPU.read_text(encoding="utf-8")
+    for section in SECTIONS:
+        minutes = number(section.most_s / 60, 1).removesuffix(",0")
+        assert re.search(rf"^\| `{section.name}` \| {minutes} min \|", text, re.M), section
+    shares = (amp.TOLERANCE, amp.LEAST_LEARNED, memory.TOLERANCE, ranks.TOLERANCE, gemm.MOST, speed.LEAST_MFU)
+    for share in shares:
+        assert f"{number(100 * share, 1).removesuffix(',0')} %" in text
+    assert number(ranks.LEAST_SPEED_UP, 1) in text and number(exports.LEAST_GAIN, 2) in text
+
+
 def test_docs_cli_md_is_the_help_of_every_verb(cli_docs, monkeypatch):
     for columns in ("40", "200"):
         monkeypatch.setenv("COLUMNS", columns)
@@ -71,6 +103,8 @@ def used_commands() -> list[tuple[str, list[str]]]:
     for file in [
         GUIDE,
         CHECKLIST,
+        CUDA,
+        GPU,
         *sorted((ROOT / "scripts").glob("*.sh")),
         *(ROOT / "scripts").glob("*.ps1"),
     ]:
