@@ -32,6 +32,13 @@ def texts() -> list[str]:
     return TEXTS
 
 
+@pytest.fixture(scope="session")
+def support_environment() -> dict[str, str]:
+    """The environment of a process that imports from tests/support."""
+    folders = [str(ROOT / "tests" / "support"), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, folders))}
+
+
 @pytest.fixture
 def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run `ptbr-slm ARGS` as a real process in an empty folder; output captured as text."""

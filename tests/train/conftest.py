@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,6 +98,30 @@ def train_arguments(prepared: PreparedData) -> Callable[..., list[str]]:
         ]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def start_two() -> Callable[..., str]:
+    """Run a script as two ranks, as torchrun would on one machine; what they said on stderr."""
+
+    def start(script: str | Path, *arguments: str | Path, env: Mapping[str, str] | None = None) -> str:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            port = str(listener.getsockname()[1])
+        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1",
+                  "GLOO_SOCKET_IFNAME": "lo", **(env or {})}  # fmt: skip
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, script, *arguments],
+                stderr=subprocess.PIPE,
+                text=True,
+                env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            )
+            for rank in (0, 1)
+        ]
+        return "\n".join(rank.communicate(timeout=120)[1] for rank in ranks)
+
+    return start
 
 
 @pytest.fixture

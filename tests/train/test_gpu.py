@@ -1,5 +1,9 @@
-"""What only a CUDA card can tell: `pytest -m gpu`. Under T4 rules: fp16 with GradScaler, no bf16."""
+"""What only a CUDA card can tell about training: `pytest -m gpu`. Under T4 rules: fp16 with GradScaler.
 
+The user's commands run every day on a simulated card, too: tests/train/test_simulated_commands.py.
+"""
+
+import gpu_scenarios_train as scenarios
 import numpy as np
 import pytest
 import torch
@@ -21,6 +25,47 @@ pytestmark = [
     ),
 ]
 
+two_cards = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="precisa de duas GPUs")
+
+
+@pytest.fixture
+def run(cli):
+    """The user's command, with the precision of a T4 whatever the card."""
+
+    def start(*arguments, **environment):
+        plain = arguments[0] == "bench" or 'device="cpu"' in arguments
+        precision = () if plain else ("--precision", "fp16")
+        return cli(*arguments, *precision, env=environment, timeout=280)
+
+    return start
+
+
+def test_a_run_goes_from_nothing_to_final_and_on_after_a_kill(run, train_arguments, tmp_path):
+    scenarios.trains_from_nothing_to_final_and_goes_on_after_a_kill(
+        run, train_arguments, tmp_path, exact=False
+    )
+
+
+@two_cards
+def test_two_cards_go_from_nothing_to_final_and_on_after_a_kill(run, train_arguments, tmp_path):
+    scenarios.trains_from_nothing_to_final_and_goes_on_after_a_kill(
+        run, train_arguments, tmp_path, exact=False, ranks=2
+    )
+
+
+@two_cards
+def test_two_cards_train_as_one(run, train_arguments, tmp_path):
+    scenarios.two_cards_train_as_one(run, train_arguments, tmp_path)
+
+
+def test_other_commands_use_the_card(run, train_arguments, tmp_path):
+    scenarios.other_commands_use_the_card(run, train_arguments, tmp_path)
+
+
+def test_bench_train_measures_the_card(run):
+    scenarios.bench_train_measures_the_card(run)
+
+
 CONFIG = ModelConfig(
     vocab_size=8192,
     hidden_size=512,
@@ -35,7 +80,7 @@ ROWS, LENGTH = 8, 512
 
 def train_steps(steps: int, checkpoint_every: int) -> list[float]:
     """Losses of a few fp16 steps on one repeated batch."""
-    model = Llama(CONFIG).initialize(0).cuda().train()
+    model = Llama(CONFIG).to("cuda").initialize(0).train()  # in the order of the trainer
     model.checkpoint_every = checkpoint_every
     optimizer = build_optimizer(model, OptimizerConfig(learning_rate=1e-3))
     scaler = torch.amp.GradScaler("cuda")

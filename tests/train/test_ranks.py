@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -22,29 +20,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 import two_ranks
 
 
-def free_port() -> str:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory, tokenizer_file: Path) -> Path:
+def played(tmp_path_factory: pytest.TempPathFactory, tokenizer_file: Path, start_two) -> Path:
     """The folder in which two real gloo ranks left the outcome of all cases; one launch for all tests."""
-    folder, port = tmp_path_factory.mktemp("ranks"), free_port()
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, two_ranks.__file__, folder, tokenizer_file],
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ
-            | {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
-               "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
-        )
-        for rank in (0, 1)
-    ]  # fmt: skip
-    errors = [rank.communicate(timeout=120)[1] for rank in ranks]
-    assert all((folder / f"done.{rank}").exists() for rank in (0, 1)), "\n".join(errors)
+    folder = tmp_path_factory.mktemp("ranks")
+    errors = start_two(two_ranks.__file__, folder, tokenizer_file)
+    assert all((folder / f"done.{rank}").exists() for rank in (0, 1)), errors
     return folder
 
 

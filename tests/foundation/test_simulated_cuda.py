@@ -1,0 +1,70 @@
+"""The simulated card is worth something only where it fails as a card fails: each of these must be seen."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CASES = Path(__file__).with_name("simulated_cuda_cases.py")
+pytestmark = pytest.mark.skipif(
+    platform.system() == "Windows", reason="o dispositivo simulado usa a ABI de C++ do Linux e do macOS"
+)
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory, support_environment) -> dict:
+    """What every case found; one process for all."""
+    folder = tmp_path_factory.mktemp("card")
+    subprocess.run(
+        [sys.executable, "-m", "simulated_cuda", CASES, folder],
+        env=support_environment,
+        check=True,
+        timeout=120,
+    )
+    found = {file.stem: json.loads(file.read_bytes()) for file in folder.glob("*.json")}
+    assert not [body["error"] for body in found.values() if "error" in body]
+    return found
+
+
+def test_tensors_and_generators_of_two_devices_do_not_meet(played):
+    found = played["devices"]
+    for name in ("product", "sum", "a foreach", "an embedding of host tokens"):
+        assert "same device" in found[name], name
+    assert "Expected a 'cuda' device type for generator but found 'cpu'" in found["generator"]
+    assert "can't convert cuda:0 device type tensor to numpy" in found["numpy"] and found["address"]
+    assert found["a number of the host"] == "" and "pinned" in found["pinning a tensor of the card"]
+    assert "invalid device ordinal" in found["a card that is not there"]
+    assert found["device"] == ["cuda:0"] * 3 and found["flags"] == [True] * 3
+
+
+def test_a_t4_has_no_bf16_and_no_kernel_for_grouped_heads(played):
+    found = played["devices"]
+    assert "only emulates" in found["bf16"]
+    assert "math kernel" in found["grouped attention"] and "math kernel" in found["attention of heads of 12"]
+    assert found["attention"] == ""
+
+
+def test_every_wait_of_the_host_is_counted(played):
+    free = {"arithmetic", "from pinned memory", "a new tensor of one number"}
+    assert played["waits"] == {name: 0 if name in free else 1 for name in played["waits"]}
+
+
+def test_a_copy_on_its_way_may_not_be_touched(played):
+    found = played["copies"]
+    assert "overwrote a pinned buffer" in found["overwritten"]
+    assert found["read too early"] is True and found["arrived"] == [1.0] * 3
+
+
+def test_memory_is_counted_by_the_block_and_can_run_out(played):
+    found = played["memory"]
+    assert (found["both"], found["held"], found["freed"]) == (4096, 4096, 0)
+    assert found["uninitialised"] is True and "CUDA out of memory" in found["full"] and found["reported"]
+
+
+def test_it_computes_what_the_processor_computes(played):
+    assert played["numbers"]["worst"] < 1e-5 and played["numbers"]["autocast"] == "torch.float16"
