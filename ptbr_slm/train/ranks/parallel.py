@@ -142,9 +142,9 @@ class Replicas(Parallel):
         """
         if not self._settled:
             for _ in range(2):
-                self.model.zero_grad(set_to_none=True)
-                torch.autograd.backward(self._ddp(None, None))
+                self.model.zero_grad(set_to_none=True)  # or old and new buckets are there at once
                 self._ddp.reducer._rebuild_buckets()
+                torch.autograd.backward(self._ddp(None, None))
             self._settled = True
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         torch._foreach_zero_(gradients)
