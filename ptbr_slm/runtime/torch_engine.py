@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from ptbr_slm.runtime.types import Floats
 from ptbr_slm.storage.manifest import NAME as MANIFEST
 from ptbr_slm.storage.manifest import read_manifest
 from ptbr_slm.storage.model_folder import WeightReader, check_model_folder, read_config
+from ptbr_slm.system import VISIBLE_VARIABLE, TorchBuild, find_gpus, torch_build
 from ptbr_slm.tokenizer import Tokenizer
+from ptbr_slm.unused_gpu import Obstacle, missing_kernels, why_unused
 
 ReadWeight = Callable[[str, tuple[int, ...]], Floats]
 """Llama's name and shape of a weight -> the weight."""
@@ -151,13 +154,35 @@ class TorchEngine:
 
 
 def _choose_device(asked: str) -> str:
+    """`auto` takes a card that PyTorch has kernels for, else the CPU; one asked for is had or refused."""
+    if asked == "cpu":
+        return asked
+    seen = torch.cuda.is_available()
+    obstacle = _lacking_kernels() if seen else None
+    if seen and obstacle is None:
+        return "cuda"
     if asked == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if asked == "cuda" and not torch.cuda.is_available():
+        return "cpu"
+    if not seen:
+        obstacle = why_unused(find_gpus(), torch_build({}), os.environ.get(VISIBLE_VARIABLE))
+    if obstacle is not None:
         raise SlmError(
             "E_PROVIDER",
-            "foi pedido device=cuda, mas este PyTorch não encontra uma GPU NVIDIA.",
-            where="--device cuda",
-            hint="Use --device cpu, ou veja o que falta com:  ptbr-slm doctor",
+            f"foi pedido device=cuda, mas {obstacle.message}.",
+            where=obstacle.where,
+            hint=f"{obstacle.fix};  ou use --device cpu",
         )
-    return asked
+    raise SlmError(
+        "E_PROVIDER",
+        "foi pedido device=cuda, mas este PyTorch não encontra uma GPU NVIDIA.",
+        where="--device cuda",
+        hint="Use --device cpu, ou veja o que falta com:  ptbr-slm doctor",
+    )
+
+
+def _lacking_kernels() -> Obstacle | None:
+    """A P100, say, which PyTorch sees and has no code for: its first operation would fail."""
+    archs = tuple(torch.cuda.get_arch_list()) if torch.version.cuda else ()
+    build = TorchBuild(cuda=torch.version.cuda, sees_gpu=True, archs=archs, version=str(torch.__version__))
+    name, capability = torch.cuda.get_device_name(0), torch.cuda.get_device_capability(0)
+    return missing_kernels(name, capability, build) if archs else None
