@@ -25,7 +25,7 @@ from ptbr_slm.train.loop import Trainer
 from ptbr_slm.train.optim.adamw8bit import check_adamw8bit
 from ptbr_slm.train.planning.plan import Plan, check_device, check_enough_text, make_plan
 from ptbr_slm.train.ranks.shards import fill, gather
-from ptbr_slm.train.ranks.world import Ranks, check_shares, join_ranks, local_rank, restarts
+from ptbr_slm.train.ranks.world import Ranks, check_shares, join_ranks, local_rank, restarts, visible_cards
 from ptbr_slm.train.reporting.loggers import check_loggers
 from ptbr_slm.train.reporting.metrics import MetricsLog
 from ptbr_slm.train.reporting.watch import watched
@@ -139,7 +139,7 @@ def _check_before_writing(config: TrainConfig) -> None:
         )
     check_device(config)
     if config.optimizer.name == "adamw8bit":
-        cuda = config.device != "cpu" and torch.cuda.is_available()
+        cuda = config.device != "cpu" and visible_cards() > 0
         # On this rank's own card: a trial on another would keep a CUDA context there for the whole run.
         check_adamw8bit(torch.device("cuda", local_rank()) if cuda else torch.device("cpu"))
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from ptbr_slm.errors import Exit, SlmError
 from ptbr_slm.train.config import TrainConfig
-from ptbr_slm.train.ranks.world import started_by_agent
+from ptbr_slm.train.ranks.world import started_by_agent, visible_cards
 from ptbr_slm.train.survival.session import mark_birth
 
 MAX_RESTARTS = 3
@@ -44,11 +44,9 @@ def ranks_to_start(config: TrainConfig) -> int:
 
     Raises E_CONFIG for more ranks than GPUs.
     """
-    import torch
-
     if config.parallel == "none" or started_by_agent():
         return 1
-    cards = torch.cuda.device_count() if config.device != "cpu" and torch.cuda.is_available() else 0
+    cards = visible_cards() if config.device != "cpu" else 0
     if cards and config.ranks > cards:
         raise SlmError(
             "E_CONFIG",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import pickle
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -145,7 +146,7 @@ def check_shares(config: TrainConfig, ranks: Ranks) -> None:
 
 def check_own_card() -> None:
     """Refuse a rank that has no GPU of its own. Raises E_CONFIG."""
-    cards = torch.cuda.device_count()
+    cards = visible_cards()
     if local_rank() >= cards:
         raise SlmError(
             "E_CONFIG",
@@ -163,6 +164,16 @@ class Lost(Exception):
 def started_by_agent() -> bool:
     """Whether torchrun (or our own launcher) started this process as one of several ranks."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+
+
+def visible_cards() -> int:
+    """GPUs that PyTorch can use here; 0 where there is none or it cannot use them.
+
+    Without PyTorch's own warning about a driver that is too old: the plan says it, in our words.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def local_rank() -> int:
@@ -188,7 +199,7 @@ def join_ranks(device: str = "auto") -> Iterator[Ranks]:
         yield ALONE
         return
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    cuda = device != "cpu" and torch.cuda.is_available()
+    cuda = device != "cpu" and visible_cards() > 0
     if cuda:
         check_own_card()
         torch.cuda.set_device(local_rank())
