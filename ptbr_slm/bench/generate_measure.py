@@ -20,6 +20,7 @@ from ptbr_slm.bench.bandwidth import read_bandwidth
 from ptbr_slm.bench.generate_cases import CaseResult, Figures, GenerateCase, Spread
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import Exit, SlmError
+from ptbr_slm.runtime.sampling.draws import GREEDY
 from ptbr_slm.system import peak_rss
 
 Floats = npt.NDArray[np.float32]
@@ -37,6 +38,9 @@ class Player(Protocol):
 
     def decode(self, tokens: Sequence[int]) -> Floats:
         """(rows, V) logits after one token more in each."""
+
+    def choose(self, tokens: Sequence[int]) -> list[int]:
+        """The most probable token after one more in each row, chosen where `generate` would choose it."""
 
     @property
     def kv_bytes(self) -> int | None:
@@ -71,6 +75,14 @@ class EnginePlayer:
     def decode(self, tokens: Sequence[int]) -> Floats:
         """See `Player.decode`."""
         return self._engine.decode(self._rows, tokens)
+
+    def choose(self, tokens: Sequence[int]) -> list[int]:
+        """See `Player.choose`: on the card where the engine draws there, as `generate` does."""
+        engine: Any = self._engine
+        if not getattr(engine, "draws_tokens", False):
+            return chosen(self.decode(tokens))
+        drawn = engine.decode_drawn(self._rows, tokens, [GREEDY] * len(tokens))
+        return [int(np.argmax(token)) if np.ndim(token) else int(token) for token in drawn]
 
     @property
     def kv_bytes(self) -> int | None:
@@ -163,7 +175,7 @@ def _figures(case: GenerateCase, player: Player, length: int, weights: int | Non
         tokens = player.prefill(prompts, room).argmax(axis=1).tolist()
         middle = time.perf_counter()
         for _ in range(case.decode):
-            tokens = player.decode(tokens).argmax(axis=1).tolist()
+            tokens = player.choose(tokens)
         end = time.perf_counter()
         if turn:
             firsts.append(first)
@@ -180,6 +192,12 @@ def _figures(case: GenerateCase, player: Player, length: int, weights: int | Non
         step_bytes=None if weights is None else weights + cached * element,
         kv_bytes=player.kv_bytes,
     )
+
+
+def chosen(logits: Floats) -> list[int]:
+    """The most probable token of each row."""
+    best: list[int] = logits.argmax(axis=1).tolist()
+    return best
 
 
 def weight_bytes(folder: Path, config: ModelConfig) -> int | None:

@@ -77,6 +77,11 @@ class TransformersPlayer:
         """(rows, V) logits after one token more in each."""
         return self._run(self._step, [[token] for token in tokens])
 
+    def choose(self, tokens: Sequence[int]) -> list[int]:
+        """The most probable token of each row, taken from the logits on the host."""
+        best: list[int] = self.decode(tokens).argmax(axis=1).tolist()
+        return best
+
     def close(self) -> None:
         """Free the memory."""
         self._model = self._step = self._cache = None

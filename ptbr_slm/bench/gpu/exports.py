@@ -178,9 +178,11 @@ class _Work:
             status = "time" if ended.code is None else "oom" if ended.code == -9 else "error"
             self.answer.missing(name, status, _words(ended))
             return None
-        return self._told(name, way, made, result_from(ended.answer))
+        return self._told(name, size, way, made, result_from(ended.answer))
 
-    def _told(self, name: str, way: Way, made: Mapping[str, Any], result: CaseResult) -> float | None:
+    def _told(
+        self, name: str, size: str, way: Way, made: Mapping[str, Any], result: CaseResult
+    ) -> float | None:
         if result.status != "ok" or not result.figures:
             status = "error" if result.status == "ok" else result.status
             self.answer.missing(name, status, result.reason or "; ".join(result.skipped))
@@ -191,9 +193,8 @@ class _Work:
         share = None
         if bandwidth and figures.step_bytes and result.device == "cuda":
             share = decode / way.batch * figures.step_bytes / bandwidth
-            # A step of one text reads all weights; of many too, with their keys and values besides.
             self.answer.check(
-                f"share_{name}", f"{name}: parte da banda medida", share, low=0.0, high=MOST_SHARE
+                f"share_{self._slug(size, way)}", f"{name}: parte da banda medida", share, high=MOST_SHARE
             )
         self.answer.line(
             name,
@@ -234,6 +235,10 @@ class _Work:
             better = "math" if gain > 1 else "auto"
             ratio = number(gain, 2)
             self.answer.note(f"{precision}: a atenção mais rápida aqui é {better} (math/auto: {ratio}).")
+
+    def _slug(self, size: str, way: Way) -> str:
+        """A name of letters and digits, for JSON."""
+        return f"{size}_{way.precision}_{way.kernel}_{'graph' if way.graphs else 'plain'}_{way.batch}"
 
     def _export(self, size: str, precision: str, target: str, *, verify: bool) -> dict[str, Any]:
         """What the exporter answers, and the folder in `path`; `code` and `reason` where there is none."""
