@@ -337,9 +337,12 @@ PYTEST = """\
 tests/train/test_gpu.py::test_a[fp16-x y] PASSED                 [ 25%]
 tests/train/test_gpu.py::test_b FAILED                           [ 50%]
 tests/train/test_gpu.py::test_c SKIPPED (precisa de duas GPUs)   [ 75%]
+____________________ ERROR collecting tests/runtime/test_gpu.py ____________________
+tests/runtime/test_gpu.py:9: in <module>
+E   ModuleNotFoundError: No module named 'onnxruntime'
 SKIPPED [1] tests/train/test_gpu.py:9: precisa de duas GPUs
 FAILED tests/train/test_gpu.py::test_b - assert 0.3 < 0.15
-ERROR tests/runtime/test_gpu.py - ModuleNotFoundError: No module named 'onnxruntime'
+ERROR tests/runtime/test_gpu.py
 """
 
 

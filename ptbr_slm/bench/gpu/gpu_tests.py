@@ -76,7 +76,8 @@ def tell(answer: Answer, words: str, finished: bool, seconds: float) -> None:
     counts = {"passed": 0, "failed": 0, "skipped": 0}
     for _, outcome in _RESULT.findall(words):
         counts[OUTCOMES[outcome]] += 1
-    for test, message in _FAILURE.findall(words)[:SHOWN]:
+    for test, said in _FAILURE.findall(words)[:SHOWN]:
+        message = said or _why_not_collected(words, test)
         lacks = "ModuleNotFoundError" in message and "::" not in test
         answer.missing(test, "absent" if lacks else "error", message or "falhou")
     if not sum(counts.values()):
@@ -100,3 +101,10 @@ def tell(answer: Answer, words: str, finished: bool, seconds: float) -> None:
         answer.note("O tempo acabou antes do último teste: os números contam os que terminaram.")
     ran = counts["passed"] + counts["failed"]
     answer.check("failed", "testes que falharam", float(counts["failed"]) if ran else None, high=0)
+
+
+def _why_not_collected(words: str, path: str) -> str:
+    """The first exception that pytest wrote below this file's heading; empty where there is none."""
+    _, _, below = words.partition(f"ERROR collecting {path} ")
+    found = re.search(r"^E +(.+)$", below, re.MULTILINE)
+    return found[1] if found else ""
