@@ -67,6 +67,9 @@ class Card:
     total_bytes: int = int(14.56 * 2**30)
     taken_bytes: int = 0
     """Memory that another program holds."""
+    shapes_only: bool = False
+    """Whether tensors have shapes and bytes and no numbers (PyTorch's meta device): a step of an 800m then
+    takes seconds, and its memory can be counted. What the host reads are ones."""
     waits: list[Wait] = field(default_factory=list)
     operators: Counter[tuple[str, tuple[str, ...]]] = field(default_factory=Counter)
     """(operator, dtypes of its tensors on the card) -> times."""
@@ -86,6 +89,17 @@ class Card:
     def device(self) -> torch.device:
         """Its name for PyTorch."""
         return torch.device("cuda", self.index)
+
+    @property
+    def backing(self) -> torch.device:
+        """Where its tensors are in truth."""
+        return torch.device("meta" if self.shapes_only else "cpu")
+
+    def from_host(self, source: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """A host tensor's numbers in new memory of the card."""
+        if self.shapes_only:
+            return torch.empty_like(source, dtype=dtype, device="meta")
+        return source.detach().to(dtype, copy=True)
 
     def note(self, func: Any, tensors: list[Any]) -> None:
         """Count an operator and the types that it was given."""
@@ -137,7 +151,7 @@ class Card:
         """A copy into a host tensor. Without `wait`, into pinned memory, it arrives at the next wait."""
         if wait or not is_pinned(target):
             self.wait(f"copy of {tuple(numbers.shape)} to the host")
-            target.detach().copy_(numbers)
+            target.detach().fill_(1) if self.shapes_only else target.detach().copy_(numbers)
         else:
             poison(target)
             self._arrivals.append(_Arrival(target, numbers.detach().clone()))

@@ -108,11 +108,13 @@ def dispatch(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     def inside(leaf: Any) -> Any:
         if isinstance(leaf, DeviceTensor):
             return leaf.host
-        return torch.device("cpu") if isinstance(leaf, torch.device) else leaf
+        return card.backing if isinstance(leaf, torch.device) else leaf
 
     inner_args, inner_kwargs = pytree.tree_map(inside, (args, kwargs))
     if inner_kwargs.get("pin_memory"):
         raise RuntimeError("Only dense CPU tensors can be pinned")
+    if func.namespace == "c10d" and card.shapes_only:  # there are no numbers to send
+        return args[0], _work_over(on_card)
     result = kernels.run(card, func, inner_args, inner_kwargs)
     if torch.Tag.inplace_view in func.tags:  # such as squeeze_: the wrapper gets its new shape, too
         with no_dispatch():
@@ -131,12 +133,16 @@ def dispatch(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 def _finished(result: Any, given: dict[int, Any]) -> Any:
     """A collective on the hosts' tensors, waited for, and its future made to hold the cards' tensors."""
     tensors, work = result if isinstance(result, tuple) else (None, result)
-    c10d = torch._C._distributed_c10d
-    c10d.Work.unbox(work).wait()
-    future = torch.futures.Future()
-    future.set_result(list(given.values()))
-    done = c10d._create_work_from_future(future).boxed()
+    torch._C._distributed_c10d.Work.unbox(work).wait()
+    done = _work_over(list(given.values()))
     return (tensors, done) if isinstance(result, tuple) else done
+
+
+def _work_over(tensors: list[Any]) -> Any:
+    """A collective's handle, finished, with these tensors in its future."""
+    future = torch.futures.Future()
+    future.set_result(tensors)
+    return torch._C._distributed_c10d._create_work_from_future(future).boxed()
 
 
 def _card_of(device: torch.device) -> Card:
@@ -158,7 +164,7 @@ def _copy(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             if isinstance(source, DeviceTensor):
                 return DeviceTensor(source.host.to(dtype, copy=True), card)
             card.read_host(source, wait=wait)
-            return DeviceTensor(_plain(source).to(dtype, copy=True), card)
+            return DeviceTensor(card.from_host(source, dtype), card)
         card = cards[source.device.index]
         card.note(func, [source])
         target = torch.empty_strided(source.shape, source.host.stride(), dtype=dtype)
@@ -171,13 +177,10 @@ def _copy(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         card.note(func, [target])
         if not isinstance(source, DeviceTensor):
             card.read_host(source, wait=wait)
-        target.host.copy_(source.host if isinstance(source, DeviceTensor) else _plain(source))
+            source = DeviceTensor(card.from_host(source, target.dtype), card)
+        target.host.copy_(source.host)
     else:
         card = cards[source.device.index]
         card.note(func, [source])
         card.write_host(target, source.host, wait=wait)
     return target
-
-
-def _plain(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach()
