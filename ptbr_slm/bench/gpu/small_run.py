@@ -24,7 +24,7 @@ from ptbr_slm.train.loop import Trainer
 from ptbr_slm.train.planning.plan import make_plan
 from ptbr_slm.train.planning.precision import Precision
 from ptbr_slm.train.ranks.shards import fill
-from ptbr_slm.train.ranks.world import join_ranks
+from ptbr_slm.train.ranks.world import Ranks, join_ranks
 from ptbr_slm.train.reporting.metrics import MetricsLog
 
 
@@ -77,47 +77,53 @@ class Course:
 def train(run: SmallRun) -> Course:
     """Train on the ranks that this process is one of; every rank answers, and the main one's counts."""
     keep_freed_memory()
-    folder = Path(run.folder)
     with join_ranks(run.device) as ranks:
-        rules = t4_rules.apply(ranks.local_rank if ranks.world > 1 else None)
-        data = PreparedData.open(folder / "data", verify=False)
-        name = f"run-{run.precision}-{ranks.world}"
-        config = TrainConfig(
-            data=folder / "data",
-            output=folder / name,
-            model_size=run.size,
-            batch_size=run.batch_size,
-            grad_accum=run.grad_accum,
-            seq_len=run.seq_len,
-            precision=run.precision if run.device == "cuda" else "fp32",
-            device=run.device,
-            max_steps=run.steps,
-            optimizer=OptimizerConfig(learning_rate=run.learning_rate),
-            schedule=ScheduleConfig(warmup_steps=min(10, run.steps)),
-            evaluation=EvaluationConfig(every=0, sample_tokens=0),
-            checkpoint=CheckpointConfig(every=0),
-        )
-        tokenizer = data.load_tokenizer()
-        plan = ranks.from_main(
-            lambda: make_plan(config, tokenizer, ranks.world, memory_limit=rules.memory_limit)
-        )
-        if plan.device.type == "cuda":
-            plan = replace(plan, device=torch.device("cuda", ranks.local_rank))
-        course = Course()
-        trainer = Trainer(plan, data, tokenizer, course, ranks)
-        if plan.device.type == "cpu" and run.precision == "fp16":
-            trainer.plan = replace(plan, precision=Precision("fp16", "só para conferir as contas"))
-            trainer.scaler = torch.amp.GradScaler("cpu")
-        fill(trainer.model, lambda model: model.initialize(0))
-        trainer.model.train()
-        trainer.parallel.agree_on_weights()
-        if ranks.main:
-            config.output.mkdir(exist_ok=True)
-        with MetricsLog(config.output / "metrics.jsonl", 0, writes=ranks.main) as metrics:
-            for step in range(1, run.steps + 1):
-                if step in run.leave_out:
-                    with mock.patch.object(trainer.optimizer, "step", lambda: None):
-                        trainer.step_once(metrics)
-                else:
+        return _course(run, ranks)
+
+
+def _course(run: SmallRun, ranks: Ranks) -> Course:
+    """The trainer is gone when this returns, and the process group outlives it.
+
+    The other way round a rank hung now and then while its last objects were freed (gloo, torch 2.13).
+    """
+    folder = Path(run.folder)
+    rules = t4_rules.apply(ranks.local_rank if ranks.world > 1 else None)
+    data = PreparedData.open(folder / "data", verify=False)
+    name = f"run-{run.precision}-{ranks.world}"
+    config = TrainConfig(
+        data=folder / "data",
+        output=folder / name,
+        model_size=run.size,
+        batch_size=run.batch_size,
+        grad_accum=run.grad_accum,
+        seq_len=run.seq_len,
+        precision=run.precision if run.device == "cuda" else "fp32",
+        device=run.device,
+        max_steps=run.steps,
+        optimizer=OptimizerConfig(learning_rate=run.learning_rate),
+        schedule=ScheduleConfig(warmup_steps=min(10, run.steps)),
+        evaluation=EvaluationConfig(every=0, sample_tokens=0),
+        checkpoint=CheckpointConfig(every=0),
+    )
+    tokenizer = data.load_tokenizer()
+    plan = ranks.from_main(lambda: make_plan(config, tokenizer, ranks.world, memory_limit=rules.memory_limit))
+    if plan.device.type == "cuda":
+        plan = replace(plan, device=torch.device("cuda", ranks.local_rank))
+    course = Course()
+    trainer = Trainer(plan, data, tokenizer, course, ranks)
+    if plan.device.type == "cpu" and run.precision == "fp16":
+        trainer.plan = replace(plan, precision=Precision("fp16", "só para conferir as contas"))
+        trainer.scaler = torch.amp.GradScaler("cpu")
+    fill(trainer.model, lambda model: model.initialize(0))
+    trainer.model.train()
+    trainer.parallel.agree_on_weights()
+    if ranks.main:
+        config.output.mkdir(exist_ok=True)
+    with MetricsLog(config.output / "metrics.jsonl", 0, writes=ranks.main) as metrics:
+        for step in range(1, run.steps + 1):
+            if step in run.leave_out:
+                with mock.patch.object(trainer.optimizer, "step", lambda: None):
                     trainer.step_once(metrics)
-        return course
+            else:
+                trainer.step_once(metrics)
+    return course
