@@ -121,7 +121,7 @@ class _TiedEmbedding(torch.autograd.Function):
         total = ctx.shared.take(weight)
         if total.device.type == "cpu":
             total.index_add_(0, tokens.flatten(), rows)
-        else:  # index_add_ adds in any order on a GPU; this one sorts first, so a step can be repeated
+        else:  # index_add_ adds in any order on a GPU; this one sorts first
             total.index_put_((tokens.flatten(),), rows, accumulate=True)
         return None, total, None
 
