@@ -124,6 +124,8 @@ class Measurement:
         self.first_loss: float | None = None
         self.warning = ""
         self.trainer = Trainer(plan, data, data.load_tokenizer(), self, ranks)
+        if plan.device.type == "cuda":  # the product that was timed before took memory, too
+            torch.cuda.reset_peak_memory_stats(plan.device)
         fill(self.trainer.model, lambda model: model.initialize(0))
         self.trainer.model.train()
         self.trainer.parallel.agree_on_weights()

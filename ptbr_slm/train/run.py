@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from ptbr_slm.model import Llama
 from ptbr_slm.storage.atomic import atomic_folder, remove_leftovers, write_text
 from ptbr_slm.storage.lock import run_lock
 from ptbr_slm.storage.model_folder import WeightReader, seal_model_folder, write_model_files
+from ptbr_slm.storage.output import make_folder, remove_made
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.allocator import keep_freed_memory
 from ptbr_slm.train.config import TrainConfig
@@ -32,6 +33,7 @@ from ptbr_slm.train.reporting.watch import watched
 from ptbr_slm.train.reporting.write import write_report
 from ptbr_slm.train.saving.checkpoint import list_checkpoints
 from ptbr_slm.train.saving.kaggle_input import Identity
+from ptbr_slm.train.saving.ownership import check_run_folder
 from ptbr_slm.train.saving.resume import check_unchanged, find_checkpoint
 from ptbr_slm.train.step import is_out_of_memory
 from ptbr_slm.train.survival.cooldown import Branch
@@ -50,8 +52,14 @@ def train(config: TrainConfig, listener: Listener | None = None) -> TrainResult:
     keep_freed_memory()
     _check_before_writing(config)
     config = _as_restarted(config)
-    with join_ranks(config.device) as ranks, ExitStack() as held:
-        listener = listener if listener is not None and ranks.main else Silent()
+    with join_ranks(config.device) as ranks:
+        # A function of its own: a trainer that outlives its process group may hang a rank at its end.
+        return _train(config, listener if listener is not None and ranks.main else Silent(), ranks, age)
+
+
+def _train(config: TrainConfig, listener: Listener, ranks: Ranks, age: Clock) -> TrainResult:
+    """What each rank does once they have met."""
+    with ExitStack() as held:
         ranks.from_main(lambda: _take(config, held))
         data = ranks.main_first(lambda: _open_data(config, listener))
         tokenizer = data.load_tokenizer()
@@ -91,23 +99,22 @@ def _as_restarted(config: TrainConfig) -> TrainConfig:
 
 def _take(config: TrainConfig, held: ExitStack) -> None:
     """Lock the run's folder for as long as `held` lasts, and clean up after a killed writer."""
-    missing = [folder for folder in (config.output, *config.output.parents) if not folder.exists()]
+    check_run_folder(config.output)
+    made = make_folder(config.output)
+    held.callback(remove_made, made)
     held.enter_context(run_lock(config.output / "lock"))
-    held.push(_leave_nothing(config.output / "lock", missing))
+    held.push(_leave_nothing(config.output / "lock", made))
     remove_leftovers(config.output)
     remove_leftovers(config.output / "checkpoints")
 
 
 def _leave_nothing(lock: Path, folders: list[Path]) -> Callable[..., None]:
-    """For an ExitStack: after a refusal that wrote nothing, the folders made for the lock go again."""
+    """For an ExitStack: after a refusal that wrote nothing, the lock in folders made for it goes again."""
 
     def leave(kind: type[BaseException] | None, *_: object) -> None:
         if kind is None or not folders or list(lock.parent.iterdir()) != [lock]:
             return
         lock.unlink()
-        with suppress(OSError):  # another process put something there
-            for folder in folders:
-                folder.rmdir()
 
     return leave
 

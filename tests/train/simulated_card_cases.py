@@ -283,6 +283,23 @@ def compiled(folder: Path, cards: list[Card]) -> Any:
     return {"kept": kept, "events": heard.events}
 
 
+def torch_engine(folder: Path, cards: list[Card]) -> Any:
+    """The PyTorch engine generates on the card what it generates on the CPU."""
+    from ptbr_slm.runtime.torch_engine import TorchEngine
+
+    output, _ = run(folder, "run", device="cpu", seq_len=64)
+    found = []
+    for device in ("cuda", "cpu"):
+        engine = TorchEngine(output / "final", device)
+        ids = engine.tokenizer.encode(" ".join(WORDS))[:40]
+        engine.reset(2, 64)
+        parts = [engine.logits(ids), engine.prefill(0, ids[:20])[None], engine.prefill(1, ids[:9])[None]]
+        parts += [engine.decode([1, 0], ids[20:22]), engine.extend(1, ids[22:30])]
+        found.append(np.concatenate(parts))
+        engine.close()
+    return {"distance": float(np.abs(found[0] - found[1]).max()), "shape": list(found[0].shape)}
+
+
 PLANNED = [
     {"batch_size": 8, "seq_len": 64, "checkpointing": "none", "loss": "chunked"},
     {"batch_size": 8, "seq_len": 64, "checkpointing": "full", "loss": "chunked"},
@@ -346,5 +363,6 @@ CASES = {
     "out of memory": out_of_memory,
     "spike": spike,
     "compile": compiled,
+    "torch engine": torch_engine,
     "planner": planned,
 }

@@ -129,6 +129,11 @@ def test_compile_compares_on_the_card(played):
     assert body["kept"] and body["events"][0]["gradient_difference"] == 0.0
 
 
+def test_the_torch_engine_computes_the_processors_logits(played):
+    body = found(played, "torch engine")
+    assert body["distance"] < 1e-4 and body["shape"][0] > 20
+
+
 def test_bench_train_measures_a_card(played):
     body = found(played, "bench train")
     assert body["status"] == "ok" and body["precision"] == "fp16" and body["skipped_steps"] == 0

@@ -30,14 +30,15 @@ class DeviceTensor(torch.Tensor):
 
     @staticmethod
     def __new__(cls, host: torch.Tensor, card: Card) -> DeviceTensor:
-        tensor = torch.Tensor._make_wrapper_subclass(
-            cls,
-            host.shape,
-            strides=host.stride(),
-            storage_offset=host.storage_offset(),
-            dtype=host.dtype,
-            device=card.device,
-        )
+        with torch.inference_mode(False):  # where a wrapper could not be made
+            tensor = torch.Tensor._make_wrapper_subclass(
+                cls,
+                host.shape,
+                strides=host.stride(),
+                storage_offset=host.storage_offset(),
+                dtype=host.dtype,
+                device=card.device,
+            )
         tensor.host, tensor.lease = host, card.lease(host)
         return tensor
 
@@ -94,6 +95,9 @@ def dispatch(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     asked = next((leaf for leaf in flat if isinstance(leaf, torch.device)), None)
     if not on_card and (asked is None or asked.type != "cuda"):
         return func(*args, **kwargs)
+    if torch.is_inference_mode_enabled() and func._can_decompose():
+        with SimulatedCuda():  # without autograd, operators that are made of others arrive whole
+            return func.decompose(*args, **kwargs)
     if func in kernels.COPIES:
         return _copy(func, args, kwargs)
     if asked is not None and asked.type == "cpu":  # a new tensor on the host, shaped like one on the card
