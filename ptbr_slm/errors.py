@@ -25,9 +25,11 @@ class Exit(IntEnum):
     VERIFY = 4
     RESOURCE = 5
     STOPPED = 75
-    """Stopped by the time limit or SIGTERM, state saved: run the same command again. (EX_TEMPFAIL)"""
+    """Stopped by the time limit, SIGTERM or SIGHUP, state saved: run the same command again. (EX_TEMPFAIL)"""
     INTERRUPTED = 130
     """Ctrl-C; state saved."""
+    PIPE = 141
+    """The reader of standard output left before its end; files were written. (128 + SIGPIPE)"""
 
 
 _NO_MEMORY = (
@@ -51,7 +53,7 @@ def says_out_of_memory(error: BaseException) -> bool:
 
 CODES: dict[str, tuple[Exit, str]] = {
     # Usage: what was typed cannot be done.
-    "E_USAGE": (Exit.USAGE, "argumentos que não combinam ou faltam"),
+    "E_USAGE": (Exit.USAGE, "argumentos que não existem, faltam ou não combinam"),
     "E_CONFIG": (Exit.USAGE, "configuração desconhecida ou com valor inválido"),
     "E_MODEL_SIZE": (Exit.USAGE, "tamanho de modelo que não existe"),
     "E_SEQ_LEN": (Exit.USAGE, "sequência mais longa que o contexto do modelo, ou inválida"),
@@ -62,6 +64,7 @@ CODES: dict[str, tuple[Exit, str]] = {
     "E_NOT_FOUND": (Exit.ERROR, "arquivo ou pasta que não existe"),
     "E_PERMISSION": (Exit.ERROR, "sem permissão de leitura ou escrita"),
     "E_IO": (Exit.ERROR, "o sistema de arquivos recusou a operação"),
+    "E_OUTPUT": (Exit.ERROR, "a saída padrão não pôde ser escrita"),
     "E_EXISTS": (Exit.ERROR, "o destino já existe e não seria seguro substituí-lo"),
     "E_DATA_EMPTY": (Exit.ERROR, "nenhum texto aproveitável nos dados"),
     "E_DATA_TOO_SMALL": (Exit.ERROR, "dados insuficientes para o que foi pedido"),
@@ -138,6 +141,27 @@ def os_errors(path: str | Path) -> Iterator[None]:
             where=path,
             hint="Feche outros programas ou use um arquivo, modelo ou lote menor.",
         ) from error
+
+
+@contextmanager
+def named_instead(gone: Path, kept: Path) -> Iterator[None]:
+    """Errors raised inside name `kept` where they would name `gone` or what lies in it.
+
+    For temporary folders: when the error is read, they are no longer there.
+    """
+    try:
+        yield
+    except SlmError as error:
+        error.message = error.message.replace(str(gone), str(kept))
+        error.args = (error.message,)
+        error.hint = error.hint.replace(str(gone), str(kept))
+        if str(gone) in error.where:
+            error.where = str(kept)
+        raise
+    except OSError as error:
+        if str(gone) in str(error.filename):
+            raise from_os_error(error, kept) from error
+        raise
 
 
 def from_os_error(error: OSError, path: str | Path) -> SlmError:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ptbr_slm.cli.options_table import options_data, options_text
 from ptbr_slm.cli.output import Mode, Output, Progress, Report, human_bytes, number, table
+from ptbr_slm.shell import quoted
 
 if TYPE_CHECKING:
     from ptbr_slm.train.events import TrainResult
@@ -63,6 +64,14 @@ def _sentence(record: Mapping[str, Any]) -> str:
             return ""
 
 
+_WHY_STOPPED = {
+    "max_time": "o tempo acabou",
+    "sigterm": "SIGTERM",
+    "sighup": "o terminal fechou",
+    "interrupt": "Ctrl-C",
+}
+
+
 def train_report(result: TrainResult) -> Report:
     """The last words of a run, finished or stopped."""
     data = {
@@ -84,15 +93,15 @@ def train_report(result: TrainResult) -> Report:
         head = f"Treino completo: {number(result.step)} passos, {number(result.tokens)} tokens{bits}."
         following = (
             f"  modelo     {result.model}\n  relatório  {result.run / 'report' / 'report.html'}\n\n"
-            f"Próximo passo:\n  ptbr-slm export {result.model} -o {result.run / 'export'}"
+            f"Próximo passo:\n  ptbr-slm export {quoted(result.model)} -o {quoted(result.run / 'export')}"
         )
     else:
-        why = {"max_time": "o tempo acabou", "sigterm": "SIGTERM", "interrupt": "Ctrl-C"}[result.reason]
+        why = _WHY_STOPPED[result.reason]
         head = f"Treino parado no passo {number(result.step)} ({why}) e salvo{bits}."
         what = "modelo resfriado" if result.model.name == "final" else "checkpoint"
         following = (
             f"  {what}  {result.model}\n\nPara continuar, repita o mesmo comando. Para já usar o modelo:\n"
-            f"  ptbr-slm export {result.model} -o {result.run / 'export'}"
+            f"  ptbr-slm export {quoted(result.model)} -o {quoted(result.run / 'export')}"
         )
     return Report(data, f"{head}\n{following}", brief=str(result.model), exit_code=result.exit_code)
 

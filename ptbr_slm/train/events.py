@@ -36,7 +36,7 @@ class TrainResult:
 
     status: Literal["done", "stopped"]
     reason: str
-    """`complete`, `sigterm`, `interrupt` or `max_time`."""
+    """`complete`, `sigterm`, `sighup`, `interrupt` or `max_time`."""
     exit_code: Exit
     run: Path
     model: Path

@@ -27,16 +27,16 @@ from ptbr_slm.errors import Exit, SlmError
 from ptbr_slm.train.config import TrainConfig
 from ptbr_slm.train.ranks.world import started_by_agent, visible_cards
 from ptbr_slm.train.survival.session import mark_birth
+from ptbr_slm.train.survival.stop import stop_signals
 
 MAX_RESTARTS = 3
 """Times that all ranks are started again, from the last checkpoint, before giving up."""
 IMPATIENCE = 3
 """Ctrl-C so many times: the ranks are killed. The first asks them to save, the second to leave at once."""
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopBeforeTraining(BaseException):
-    """SIGTERM reached a rank that was still preparing: nothing to save."""
+    """SIGTERM or SIGHUP reached a rank that was still preparing: nothing to save."""
 
 
 def ranks_to_start(config: TrainConfig) -> int:
@@ -82,7 +82,7 @@ def launch(work: Callable[..., Any], arguments: tuple[Any, ...], count: int) -> 
         "local_addr": "localhost",
         "max_restarts": MAX_RESTARTS,
         "monitor_interval": 0.1,
-        "signals_to_handle": "SIGHUP",
+        "signals_to_handle": "SIGQUIT",  # not one of ours, which its handlers would replace
     }
     known = {field.name for field in dataclasses.fields(LaunchConfig)}
     config = LaunchConfig(**{key: value for key, value in wanted.items() if key in known})
@@ -90,7 +90,7 @@ def launch(work: Callable[..., Any], arguments: tuple[Any, ...], count: int) -> 
         try:
             return elastic_launch(config, _rank)(work, arguments)[0]
         except ChildFailedError as error:
-            if len(asked) >= IMPATIENCE:
+            if _impatient(asked):
                 raise KeyboardInterrupt from None
             raise _lost(error) from error
 
@@ -103,7 +103,7 @@ def _rank(work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     try:
         return work(*arguments)
     finally:
-        for number in _SIGNALS:  # the answer is on its way to the parent, which lets this process go
+        for number in stop_signals():  # the answer is on its way to the parent, which lets this process go
             signal.signal(number, signal.SIG_IGN)
         threading.Thread(target=_leave_without, args=(parent,), daemon=True).start()
 
@@ -113,10 +113,11 @@ def hear_signals() -> None:
 
     KeyboardInterrupt or StopBeforeTraining, until `stop.SignalGuard` takes over.
     """
-    signal.signal(signal.SIGTERM, _stop_before_training)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in stop_signals():
+        interrupt = number == signal.SIGINT
+        signal.signal(number, signal.default_int_handler if interrupt else _stop_before_training)
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, stop_signals())
 
 
 def _leave_without(parent: int) -> None:
@@ -129,12 +130,14 @@ def _leave_without(parent: int) -> None:
 
 
 def _stop_before_training(number: int, frame: Any) -> None:
+    for repeated in set(stop_signals()) - {signal.SIGINT}:  # a closing terminal says it twice
+        signal.signal(repeated, signal.SIG_IGN)
     raise StopBeforeTraining
 
 
 @contextmanager
 def _passing_signals_on() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM that reach this process go to all its ranks; yields the list of those that came.
+    """SIGINT, SIGTERM and SIGHUP that reach this process go to all its ranks; yields those that came.
 
     The main thread blocks them, which its children inherit: a rank that is still importing is not killed by
     one, but finds it when it is ready. Another thread, where they are not blocked, takes them for this
@@ -145,33 +148,39 @@ def _passing_signals_on() -> Iterator[list[int]]:
         yield asked
         return
     resource_tracker.ensure_running()  # starting it unblocks these signals: so it starts before
-    previous = {number: signal.signal(number, lambda number, _: asked.append(number)) for number in _SIGNALS}
+    signals = stop_signals()
+    previous = {number: signal.signal(number, lambda number, _: asked.append(number)) for number in signals}
     done = threading.Event()
-    courier = threading.Thread(target=_pass_on, args=(asked, done), daemon=True)
+    courier = threading.Thread(target=_pass_on, args=(asked, done, signals), daemon=True)
     courier.start()
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield asked
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
         done.set()
         courier.join()
         for number, handler in previous.items():
             signal.signal(number, handler)
 
 
-def _pass_on(asked: list[int], done: threading.Event) -> None:
+def _pass_on(asked: list[int], done: threading.Event, signals: tuple[signal.Signals, ...]) -> None:
     """Each rank gets each signal once, a rank that was started after the signal too."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
     told: dict[int, int] = {}
     while not done.wait(0.05):
         for child in active_children():
             pid = child.pid or 0
             for number in asked[told.get(pid, 0) :]:
                 with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL if len(asked) >= IMPATIENCE else number)
+                    os.kill(pid, signal.SIGKILL if _impatient(asked) else number)
                 time.sleep(0.01)  # signals of one kind do not queue
             told[pid] = len(asked)
+
+
+def _impatient(asked: list[int]) -> bool:
+    """Whether Ctrl-C came so often that the ranks are not waited for. A closing terminal repeats SIGHUP."""
+    return asked.count(signal.SIGINT) >= IMPATIENCE
 
 
 def _processors() -> int:

@@ -45,7 +45,7 @@ class History:
         )
 
     def end(self, step: int, reason: str) -> None:
-        """The session is over: `complete`, `max_time`, `sigterm`, `interrupt`, or the code of an error."""
+        """The session is over: a `TrainResult.reason`, or the code of an error."""
         self._ended = True
         self._write({"event": "end", "time": _now(), "step": step, "reason": reason})
 

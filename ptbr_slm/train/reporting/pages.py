@@ -18,6 +18,7 @@ REASONS = {
     "complete": "completo",
     "max_time": "tempo da sessão",
     "sigterm": "SIGTERM",
+    "sighup": "o terminal fechou",
     "interrupt": "Ctrl-C",
     "KeyboardInterrupt": "Ctrl-C duas vezes",
 }

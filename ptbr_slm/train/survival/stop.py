@@ -10,16 +10,17 @@ from typing import Any, Literal
 
 from ptbr_slm.errors import Exit
 
-StopReason = Literal["sigterm", "interrupt", "max_time"]
+StopReason = Literal["sigterm", "sighup", "interrupt", "max_time"]
 
 EXIT_OF: dict[StopReason, Exit] = {
     "sigterm": Exit.STOPPED,
+    "sighup": Exit.STOPPED,
     "interrupt": Exit.INTERRUPTED,
     "max_time": Exit.STOPPED,
 }
 
 
-_BY_URGENCY: tuple[StopReason | None, ...] = (None, "max_time", "sigterm", "interrupt")
+_BY_URGENCY: tuple[StopReason | None, ...] = (None, "max_time", "sighup", "sigterm", "interrupt")
 
 
 def urgency(reason: StopReason | None) -> int:
@@ -32,10 +33,21 @@ def most_urgent(urgencies: Iterable[int]) -> StopReason | None:
     return _BY_URGENCY[max(urgencies)]
 
 
-class SignalGuard:
-    """While the block runs, SIGTERM and Ctrl-C ask to stop after the step; a second Ctrl-C stops at once.
+_REASON_OF: dict[str, StopReason] = {"SIGINT": "interrupt", "SIGTERM": "sigterm", "SIGHUP": "sighup"}
 
-    Outside the main thread (a notebook's worker) signals cannot be caught, and `reason` stays None.
+
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """The signals that ask a run to save and stop: those that this system has, without an ignored SIGHUP."""
+    known = [signal.Signals[name] for name in _REASON_OF if hasattr(signal, name)]
+    return tuple(n for n in known if n.name != "SIGHUP" or signal.getsignal(n) != signal.SIG_IGN)
+
+
+class SignalGuard:
+    """While the block runs, SIGTERM, SIGHUP and Ctrl-C ask to stop after the step; a second Ctrl-C stops at
+    once.
+
+    A SIGHUP that this process ignores stays ignored: under nohup a run outlives its terminal. Outside the
+    main thread (a notebook's worker) signals cannot be caught, and `reason` stays None.
     """
 
     def __init__(self) -> None:
@@ -44,7 +56,7 @@ class SignalGuard:
 
     def __enter__(self) -> SignalGuard:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in stop_signals():
                 self._previous[number] = signal.signal(number, self._caught)
         return self
 
@@ -55,4 +67,4 @@ class SignalGuard:
     def _caught(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.reason is not None:
             raise KeyboardInterrupt
-        self.reason = "interrupt" if number == signal.SIGINT else "sigterm"
+        self.reason = _REASON_OF[signal.Signals(number).name]
