@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 import traceback
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -13,6 +12,7 @@ import typer
 
 from ptbr_slm.cli.output import Mode, Output, Report
 from ptbr_slm.cli.panels import PanelCommand
+from ptbr_slm.cli.streams import OutputLost
 from ptbr_slm.errors import EXTRA_OF, Exit, SlmError, from_os_error, missing_extra, says_out_of_memory
 
 _JSON = Annotated[
@@ -66,8 +66,7 @@ def execute(function: Callable[[Output], Report], out: Output) -> int:
     except KeyboardInterrupt:
         out.error("Interrompido.")
         return Exit.INTERRUPTED
-    except BrokenPipeError:  # the reader went away: `ptbr-slm generate ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except OutputLost:  # `ptbr-slm generate ... | head`: `main` says what that means
         return Exit.OK
     except Exception as error:
         known = as_slm_error(error)

@@ -10,6 +10,7 @@ import typer
 
 from ptbr_slm.cli.command import command
 from ptbr_slm.cli.output import Output, Report, human_bytes, number, table
+from ptbr_slm.shell import quoted
 
 _group = typer.Typer(help="Baixa, prepara e resume dados de treino.", no_args_is_help=True)
 
@@ -42,7 +43,7 @@ def fetch(
     size = file.stat().st_size
     text = (
         f"Textos em {file} ({human_bytes(size)}); licenças em {file.parent / 'LICENCA.md'}\n\n"
-        f"Próximo passo:\n  ptbr-slm tokenizer train {file} -o tokenizer.json"
+        f"Próximo passo:\n  ptbr-slm tokenizer train {quoted(file)} -o tokenizer.json"
     )
     return Report({"file": str(file), "bytes": size}, text, brief=str(file))
 
@@ -97,7 +98,7 @@ def prepare(
     summary = summarize(data)
     text = (
         f"Dados preparados em {output}\n\n{_describe(summary, drops.examples)}\n\n"
-        f"Próximo passo:\n  ptbr-slm train --data {output} --output runs/meu-modelo --model-size mini"
+        f"Próximo passo:\n  ptbr-slm train --data {quoted(output)} --output runs/meu-modelo --model-size mini"
     )
     return Report({**summary, "examples": drops.examples}, text, brief=str(output))
 

@@ -12,6 +12,7 @@ from ptbr_slm.cli.command import command
 from ptbr_slm.cli.output import Output, Report, human_bytes, number
 from ptbr_slm.cli.parity_table import measured_table, parity_table
 from ptbr_slm.errors import SlmError
+from ptbr_slm.shell import quoted
 
 if TYPE_CHECKING:
     from ptbr_slm_export import ExportReport
@@ -105,8 +106,8 @@ def export(
             f"--head-bits {head_bits}": head_bits is not None,
             f"--block {block}": block is not None,
             f"--mixed {mixed}": mixed is not None,
-            f"--calibration {calibration}": calibration is not None,
-            f"--data {data}": data is not None,
+            f"--calibration {quoted(calibration or '')}": calibration is not None,
+            f"--data {quoted(data or '')}": data is not None,
             "--compare": compare,
         }
         _refuse_with_gguf(given)
@@ -173,7 +174,7 @@ def _measured(
         return [made]
     others = measure_precisions(
         model,
-        report.folder.parent,
+        report.folder.resolve().parent,
         target=report.target,
         held_out=data,
         skip=report.precision,
@@ -187,7 +188,7 @@ def _next_step(target: str, folder: Path) -> str:
     """What to type, or to read, to use the export."""
     if target == Target.GENAI:
         return f"abra {folder} no onnxruntime-genai; o programa está em docs/OUTRAS_FERRAMENTAS.md"
-    return f'ptbr-slm generate -m {folder} "O Brasil é"'
+    return f'ptbr-slm generate -m {quoted(folder)} "O Brasil é"'
 
 
 def _refuse_with_gguf(given: dict[str, bool]) -> None:
@@ -222,6 +223,6 @@ def _gguf(out: Output, model: Path, output: Path, precision: Precision | None) -
     text = (
         f"GGUF {report.kind} gravado em {report.file}: {human_bytes(report.bytes)}, em "
         f"{number(report.seconds, 1)} s; os pesos foram lidos de volta e conferem.\n\n"
-        f'Próximo passo:\n  llama-completion -m {report.file} -no-cnv -p "O Brasil é" -n 64'
+        f'Próximo passo:\n  llama-completion -m {quoted(report.file)} -no-cnv -p "O Brasil é" -n 64'
     )
     return Report(body, text, brief=str(report.file))

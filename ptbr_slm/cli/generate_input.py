@@ -16,7 +16,9 @@ def read_prompt(prompt: str | None) -> str:
     if prompt is None and sys.stdin.isatty():
         return ""
     try:
-        text = sys.stdin.buffer.read().decode("utf-8")
+        with os_errors("entrada padrão"):
+            raw = sys.stdin.buffer.read()
+        text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise SlmError(
             "E_PROMPT",
@@ -41,7 +43,7 @@ def read_schema(source: str | None, *, prompt: str | None) -> str | None:
             where="--json-schema -",
             hint='Dê o texto inicial na linha:  ptbr-slm generate -m PASTA "TEXTO" --json-schema -',
         )
-    with os_errors(source):
+    with os_errors("entrada padrão" if source == "-" else source):
         raw = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
     try:
         return raw.decode("utf-8-sig")

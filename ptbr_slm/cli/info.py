@@ -11,6 +11,7 @@ from ptbr_slm.cli.command import command
 from ptbr_slm.cli.output import Output, Report, number, table
 from ptbr_slm.config import DEFAULT_VOCAB_SIZE, SIZES, model_config
 from ptbr_slm.errors import SlmError
+from ptbr_slm.shell import quoted
 
 
 def register(app: typer.Typer) -> None:
@@ -52,7 +53,8 @@ def info(
             "E_USAGE",
             "info mostra uma pasta ou um tamanho, não os dois.",
             where=f"{model} e --model-size {model_size}",
-            hint=f"Use:  ptbr-slm info {model}   ou   ptbr-slm info --model-size {model_size}",
+            hint=f"Use:  ptbr-slm info {quoted(model)}   ou   "
+            f"ptbr-slm info --model-size {quoted(model_size)}",
         )
     if model is not None:
         return folder_report(model, plan)

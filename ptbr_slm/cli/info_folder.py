@@ -9,6 +9,7 @@ from ptbr_slm.cli.info_plan import Plan, plan_data, plan_text, shape_text
 from ptbr_slm.cli.output import Report, human_bytes, number, table
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
+from ptbr_slm.shell import quoted
 from ptbr_slm.storage.manifest import NAME as MANIFEST
 from ptbr_slm.storage.manifest import read_manifest
 from ptbr_slm.storage.model_folder import check_model_folder, read_config
@@ -57,7 +58,7 @@ def check_kind(folder: Path) -> None:
             "E_MODEL_INVALID",
             "isto são dados preparados, não um modelo.",
             where=folder,
-            hint=f"Veja o que há neles com:  ptbr-slm data stats {folder}",
+            hint=f"Veja o que há neles com:  ptbr-slm data stats {quoted(folder)}",
         )
     if not (folder / MANIFEST).exists():  # with one, `_manifest` checks sizes and leaves the hashes to verify
         check_model_folder(folder)

@@ -9,6 +9,7 @@ import typer
 
 from ptbr_slm.cli.command import command
 from ptbr_slm.cli.output import Output, Report
+from ptbr_slm.shell import quoted
 
 _group = typer.Typer(help="Prepara um caderno para treinar no Kaggle.", no_args_is_help=True)
 
@@ -63,7 +64,7 @@ def init(
         notebooks=tuple(continue_from or ()),
     )
     write_project(folder, project)
-    push = f"kaggle kernels push -p {folder}"
+    push = f"kaggle kernels push -p {quoted(folder)}"
     internet = "ligada" if project.internet else "desligada"
     lines = [
         f"Caderno em {folder / NOTEBOOK}, com GPU T4 x2 e internet {internet}.",

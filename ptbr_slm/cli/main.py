@@ -8,6 +8,9 @@ from typing import Annotated
 
 import typer
 
+from ptbr_slm.cli.streams import make_streams_safe, undelivered
+from ptbr_slm.cli.usage import USAGE_ERROR, usage_error
+from ptbr_slm.errors import Exit, SlmError
 from ptbr_slm.version import __version__
 
 app = typer.Typer(
@@ -43,10 +46,38 @@ with this, to 3,650, at the price of 18 % on an idle machine (docs/decisions.md)
 def main() -> None:
     """Run the command line."""
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # read when torch loads libgomp
+    make_streams_safe()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # LANG=C and cp1252 consoles: never die on an accent
     from ptbr_slm.cli import verbs
 
     verbs.register(app)
-    app(prog_name="ptbr-slm")
+    raise SystemExit(_with_undelivered(_run()))
+
+
+def _run() -> int:
+    """The exit code of the command line. What was typed wrong is said here."""
+    root = typer.main.get_command(app)
+    try:
+        return int(root.main(prog_name="ptbr-slm", standalone_mode=False) or Exit.OK)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.stderr.write("Interrompido.\n")
+        return Exit.INTERRUPTED
+    except USAGE_ERROR as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            sys.stderr.write(f"{error}\n")
+        else:
+            sys.stderr.write(f"{usage_error(error, root, sys.argv[1:])}\n")
+        return Exit.USAGE
+
+
+def _with_undelivered(code: int) -> int:
+    """The exit code, once it is known whether standard output arrived; a failure of the verb counts more."""
+    lost = undelivered()
+    if code != Exit.OK or lost is None:
+        return code
+    if isinstance(lost, SlmError):
+        sys.stderr.write(f"{lost}\n")
+        return lost.exit_code
+    return lost

@@ -1,5 +1,7 @@
 """The one object that prints. Data goes to stdout, everything else to stderr; no `print` elsewhere.
 
+A stream that breaks stops nobody (`ptbr_slm.cli.streams`): a training goes on without its log.
+
 Modes: for people (default), `--json` (one document, or JSON lines), `--quiet` (only what was asked for).
 """
 
@@ -17,6 +19,7 @@ from enum import Enum
 from typing import Any
 
 from ptbr_slm.brazilian import number as number  # what verbs print with
+from ptbr_slm.cli.streams import OutputLost, stdout_failure
 from ptbr_slm.errors import Exit
 
 LINE_EVERY_S = 30.0
@@ -66,9 +69,14 @@ class Output:
             self._stdout(json.dumps(_known(data), ensure_ascii=False, allow_nan=False) + "\n")
 
     def stream(self, text: str) -> None:
-        """Print a piece of generated text on stdout at once, except in `--json` mode."""
+        """Print a piece of generated text on stdout at once, except in `--json` mode.
+
+        Raises OutputLost where nobody gets it.
+        """
         if self.mode is not Mode.JSON:
             self._stdout(text)
+            if stdout_failure() is not None:
+                raise OutputLost
 
     def note(self, text: str) -> None:
         """Tell a person something on stderr."""

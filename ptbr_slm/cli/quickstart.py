@@ -10,6 +10,7 @@ import typer
 
 from ptbr_slm.cli.command import command
 from ptbr_slm.cli.output import Output, Report, human_bytes, number
+from ptbr_slm.shell import quoted
 
 if TYPE_CHECKING:
     from ptbr_slm_export.folder import ExportReport
@@ -172,9 +173,10 @@ def _report(
         "Com tão pouco treino ele já imita a forma do português; "
         "o sentido vem com mais texto e mais tempo.\n\n"
         "Agora experimente:\n"
-        f'  ptbr-slm generate -m {export} "O governo"\n'
-        f"  ptbr-slm app {export}\n"
-        f"  ptbr-slm train --data {output}/dados --output runs/maior --model-size mini --max-steps 5000\n"
+        f'  ptbr-slm generate -m {quoted(export)} "O governo"\n'
+        f"  ptbr-slm app {quoted(export)}\n"
+        f"  ptbr-slm train --data {quoted(output / 'dados')} --output runs/maior "
+        "--model-size mini --max-steps 5000\n"
         "E para treinar modelos de verdade numa GPU gratuita: docs/KAGGLE_QUICK_START.md"
     )
     return Report(summary, text, brief=str(export))

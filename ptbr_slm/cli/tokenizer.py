@@ -10,6 +10,7 @@ import typer
 
 from ptbr_slm.cli.command import command
 from ptbr_slm.cli.output import Output, Report, number
+from ptbr_slm.shell import quoted
 
 _group = typer.Typer(help="Treina e examina tokenizadores.", no_args_is_help=True)
 
@@ -50,7 +51,7 @@ def train(
     text = (
         f"Tokenizador gravado em {file}\n"
         f"  {number(tokenizer.vocab_size)} tokens, aprendidos de {number(words)} palavras\n\n"
-        f"Próximo passo:\n  ptbr-slm data prepare TEXTOS -o dados --tokenizer {file}"
+        f"Próximo passo:\n  ptbr-slm data prepare TEXTOS -o dados --tokenizer {quoted(file)}"
     )
     return Report(data, text, brief=str(file))
 

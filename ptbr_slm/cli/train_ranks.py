@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ptbr_slm.cli.command import as_slm_error
 from ptbr_slm.cli.output import Mode, Output, Report
+from ptbr_slm.cli.streams import make_streams_safe
 from ptbr_slm.cli.train_text import Printer, train_report
 from ptbr_slm.errors import Exit, SlmError
 
@@ -61,6 +62,7 @@ def _rank(
     from ptbr_slm.train.ranks.launch import StopBeforeTraining, hear_signals
     from ptbr_slm.train.ranks.world import Lost
 
+    make_streams_safe()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")

@@ -1,0 +1,143 @@
+"""The three standard streams, made safe: one may be closed, full, or left by its reader.
+
+A write that fails never raises. Whoever wrote goes on, and the first failure is kept: `undelivered` turns
+that of standard output into the exit code at the end. Standard error is a log, and its loss has no cost.
+
+A closed descriptor (`>&-`, `2>&-`, `<&-`) is opened on the null device. Otherwise the next file that the
+process opens takes its number, and whatever a C library writes to standard error ends up in that file.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import select
+import sys
+from typing import Any
+
+from ptbr_slm.errors import Exit, SlmError
+
+_NAMES = ("stdin", "stdout", "stderr")
+
+
+class OutputLost(Exception):
+    """Standard output cannot be written, and the verb writes for nobody: it may end."""
+
+
+class SafeRaw(io.RawIOBase):
+    """A raw stream whose writes never raise `OSError`: what cannot be written is dropped."""
+
+    def __init__(self, raw: Any, refused: OSError | None = None) -> None:
+        super().__init__()
+        self._raw, self._refused = raw, refused
+        self.failure: OSError | None = None
+        """The first failure; None while all was written."""
+
+    def write(self, data: Any) -> int:
+        """Write `data`, or drop what cannot be written. Returns its length in bytes."""
+        with memoryview(data) as view:
+            length = view.nbytes
+            try:
+                if self._refused is not None:
+                    raise self._refused
+                done = 0
+                while done < length:
+                    written: int | None = self._raw.write(view[done:])
+                    if written is None:  # a non-blocking pipe is full: its reader may still come
+                        select.select([], [self._raw.fileno()], [])
+                    done += written or 0
+            except OSError as error:
+                self.failure = self.failure or error
+        return length
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        number: int = self._raw.fileno()
+        return number
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return bool(self._raw.isatty())
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+
+def make_streams_safe() -> None:
+    """Replace `sys.stdin` where it is closed, and `sys.stdout` and `sys.stderr` always. Once a process."""
+    closed = [number for number in range(3) if not _is_open(number)]
+    for number in closed:
+        _open_null(number)
+    for number in (1, 2):
+        _make_safe(number, OSError(errno.EBADF, os.strerror(errno.EBADF)) if number in closed else None)
+    if sys.stdin is None:
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
+def stdout_failure() -> OSError | None:
+    """Why something written to standard output did not arrive; None where all did."""
+    buffer = getattr(sys.stdout, "buffer", None)
+    raw = getattr(buffer, "raw", buffer)
+    return raw.failure if isinstance(raw, SafeRaw) else None
+
+
+def undelivered() -> SlmError | Exit | None:
+    """What to end with where a command's output did not arrive: an error to print, or a silent code for a
+    reader that had enough (`| head`). None where all arrived.
+    """
+    sys.stdout.flush()
+    failure = stdout_failure()
+    if failure is None:
+        return None
+    if failure.errno == errno.EPIPE or (os.name == "nt" and failure.errno == errno.EINVAL):
+        return Exit.PIPE
+    full = failure.errno in (errno.ENOSPC, errno.EDQUOT)
+    return SlmError(
+        "E_DISK_FULL" if full else "E_OUTPUT",
+        f"a saída padrão não pôde ser escrita ({failure.strerror}); o que vai para arquivos foi gravado.",
+        where="saída padrão",
+        hint="Repita com a saída num disco com espaço, ou com  > /dev/null  se ela não interessa.",
+    )
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+def _open_null(number: int) -> None:
+    """Put the null device on this descriptor, for our children too."""
+    null = os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)
+    if null == number:
+        os.set_inheritable(number, True)
+    else:
+        os.dup2(null, number)
+        os.close(null)
+
+
+def _make_safe(number: int, refused: OSError | None) -> None:
+    name = _NAMES[number]
+    stream = getattr(sys, name)
+    if stream is None:
+        raw: Any = io.FileIO(number, "w", closefd=False)
+        encoding, errors, lines, through = "utf-8", "replace", number == 2, False
+    elif type(stream) is io.TextIOWrapper:
+        raw = getattr(stream.buffer, "raw", stream.buffer)  # -u: the buffer is the raw stream itself
+        if isinstance(raw, SafeRaw):
+            return
+        encoding, errors = stream.encoding, stream.errors or "replace"
+        lines, through = stream.line_buffering, stream.write_through
+    else:
+        return  # a notebook's or a test's own stream
+    safe = SafeRaw(raw, refused)
+    buffer: Any = safe if through else io.BufferedWriter(safe)
+    setattr(
+        sys,
+        name,
+        io.TextIOWrapper(buffer, encoding, errors, line_buffering=lines, write_through=through),
+    )

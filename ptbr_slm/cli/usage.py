@@ -1,0 +1,163 @@
+"""What was typed wrong on the command line, in our three lines: no English, the same in every typer version.
+
+typer takes its words from click or from pydantic, by version. So nothing is read from them but the names of
+options and commands, and what an option takes is read from the verb's own signature.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Sequence
+from enum import Enum
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import typer
+
+from ptbr_slm.errors import SlmError
+from ptbr_slm.shell import quoted
+
+USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
+"""The base of all, of click or of typer's copy of it."""
+
+_WORDS = {int: "um número inteiro", float: "um número", bool: "1 ou 0"}
+
+
+def usage_error(error: Any, root: Any, words: Sequence[str]) -> SlmError:
+    """The E_USAGE for an exception of `USAGE_ERROR`.
+
+    root: the click command of the whole application. words: the command line behind the program's name.
+    """
+    command, path = _command(root, words)
+    help_line = f"Veja as opções:  {path} --help"
+    match type(error).__name__:
+        case "NoSuchOption":
+            name = error.option_name
+            near = list(error.possibilities or ()) or _near(name, _options(command))
+            hint = f"Quis dizer {_either(near)}?  {help_line}" if near else help_line
+            return SlmError("E_USAGE", f"a opção {name} não existe.", where=path, hint=hint)
+        case "BadOptionUsage":
+            return _bad_option(error, path, help_line)
+        case "MissingParameter":
+            return _missing(error, path, help_line)
+        case "BadParameter" if error.param is not None:
+            return _bad_value(error, words, path, help_line)
+    return _bad_words(error, command, path, help_line)
+
+
+def _bad_option(error: Any, path: str, help_line: str) -> SlmError:
+    takes_none = "does not take a value" in error.message
+    what = "não leva valor" if takes_none else "precisa de um valor"
+    return SlmError("E_USAGE", f"a opção {error.option_name} {what}.", where=path, hint=help_line)
+
+
+def _missing(error: Any, path: str, help_line: str) -> SlmError:
+    parameter = error.param
+    if parameter is None:
+        return SlmError("E_USAGE", "falta um argumento.", where=path, hint=help_line)
+    kind = "o argumento" if parameter.param_type_name == "argument" else "a opção"
+    variable = getattr(parameter, "envvar", None)
+    also = f" (ou a variável {variable})" if isinstance(variable, str) else ""
+    return SlmError("E_USAGE", f"falta {kind} {_name(parameter)}{also}.", where=path, hint=help_line)
+
+
+def _bad_value(error: Any, words: Sequence[str], path: str, help_line: str) -> SlmError:
+    parameter = error.param
+    value = _typed(parameter, words)
+    but = "" if value is None else f", e não {value!r}"
+    return SlmError("E_USAGE", f"{_name(parameter)} leva {_taken(error, parameter)}{but}.", where=path,
+                    hint=help_line)  # fmt: skip
+
+
+def _bad_words(error: Any, command: Any, path: str, help_line: str) -> SlmError:
+    """A verb that does not exist, or arguments too many. These exceptions have a text and nothing else."""
+    verbs = f"Veja os comandos:  {path} --help"
+    if unknown := re.search(r"No such command '(.*?)'\.", error.message, re.DOTALL):
+        name = unknown[1]
+        near = _near(name, list(getattr(command, "commands", {})))
+        hint = f"Quis dizer {_either(near)}?  {verbs}" if near else verbs
+        return SlmError("E_USAGE", f"o comando {name} não existe.", where=path, hint=hint)
+    if extra := re.search(r"unexpected extra arguments?(?:\(s\))? \((.*)\)", error.message, re.DOTALL):
+        quote = "Um texto ou caminho com espaços vai entre aspas."
+        return SlmError(
+            "E_USAGE", f"argumentos a mais: {extra[1]}.", where=path, hint=f"{quote}  {help_line}"
+        )
+    if "Missing command" in error.message:
+        return SlmError("E_USAGE", "falta o comando.", where=path, hint=verbs)
+    return SlmError("E_USAGE", "não entendi o que foi digitado.", where=path, hint=help_line)
+
+
+def _command(root: Any, words: Sequence[str]) -> tuple[Any, str]:
+    """The command that these words name, as far as they do, and what was typed to name it."""
+    command, path = root, "ptbr-slm"
+    for word in words:
+        found = getattr(command, "commands", {}).get(word)
+        if found is None:
+            break
+        command, path = found, f"{path} {word}"
+    return command, path
+
+
+def _options(command: Any) -> list[str]:
+    return [name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)
+            if name.startswith("-")]  # fmt: skip
+
+
+def _near(name: str, names: list[str]) -> list[str]:
+    return difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+
+
+def _either(names: Sequence[str]) -> str:
+    return " ou ".join(quoted(name) for name in sorted(names)[:3])
+
+
+def _name(parameter: Any) -> str:
+    """`--output (-o)`, or an argument as the help names it."""
+    if parameter.param_type_name == "argument":
+        return str(parameter.metavar or parameter.name.upper()).rstrip(".")
+    long, *rest = sorted(parameter.opts, key=len, reverse=True)
+    return f"{long} ({rest[0]})" if rest else str(long)
+
+
+def _typed(parameter: Any, words: Sequence[str]) -> str | None:
+    """The value that was given to an option, where it is given once; None for an argument."""
+    found = []
+    for index, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name in parameter.opts:
+            found.append(value if equals else words[index + 1] if index + 1 < len(words) else "")
+        elif any(len(short) == 2 and word.startswith(short) for short in parameter.opts):
+            found.append(word[2:])
+    return found[0] if len(found) == 1 else None
+
+
+def _taken(error: Any, parameter: Any) -> str:
+    """What the option takes, in words, by the verb's signature."""
+    kind, limits = _declared(error, parameter)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return "um destes: " + ", ".join(str(member.value) for member in kind)
+    words = _WORDS.get(kind, "outro valor")
+    low, high = getattr(limits, "min", None), getattr(limits, "max", None)
+    if low is not None and high is not None:
+        return f"{words} de {low:g} a {high:g}"
+    if low is not None:
+        return f"{words} de {low:g} em diante"
+    return words if high is None else f"{words} até {high:g}"
+
+
+def _declared(error: Any, parameter: Any) -> tuple[Any, Any]:
+    """(type, typer.Option) of a verb's parameter; None for what is not known."""
+    callback = getattr(getattr(error.ctx, "command", None), "callback", None)
+    if callback is None:
+        return None, None
+    found = inspect.signature(callback).parameters.get(parameter.name)
+    annotation = getattr(found, "annotation", None)
+    kind, limits = annotation, None
+    if get_origin(annotation) is Annotated:
+        kind, limits = get_args(annotation)[:2]
+    if get_origin(kind) is Union or type(kind).__name__ == "UnionType":
+        kind = next(item for item in get_args(kind) if item is not type(None))
+    if get_origin(kind) is list:
+        kind = get_args(kind)[0]
+    return kind, limits
