@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ptbr_slm.data import index as index_file
 from ptbr_slm.data.index import corrupt
 from ptbr_slm.errors import SlmError, os_errors
+from ptbr_slm.shell import quoted
 from ptbr_slm.storage.manifest import sha256_file
 from ptbr_slm.tokenizer import Tokenizer
 
@@ -157,5 +158,6 @@ class PreparedData:
                 f"este tokenizador não é o dos dados ({tokenizer.vocab_size} tokens; os dados usam um de "
                 f"{self.vocab_size}, sha256 {self.tokenizer_sha256[:12]}).",
                 where=where,
-                hint=f"Use --tokenizer {self.folder / 'tokenizer.json'}, ou prepare os dados com o seu.",
+                hint=f"Use --tokenizer {quoted(self.folder / 'tokenizer.json')}, "
+                "ou prepare os dados com o seu.",
             )

@@ -13,6 +13,7 @@ from ptbr_slm.data.files import list_files
 from ptbr_slm.data.prepare import ProgressCallback, prepare
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.errors import Exit, SlmError
+from ptbr_slm.shell import quoted
 from ptbr_slm.tokenizer import Tokenizer
 
 
@@ -37,7 +38,7 @@ def resolve(
             "os dados são texto: falta dizer com que tokenizador prepará-los.",
             where=path,
             hint="Acrescente --tokenizer tokenizer.json (para treinar um: "
-            f"ptbr-slm tokenizer train {path} -o tokenizer.json).",
+            f"ptbr-slm tokenizer train {quoted(path)} -o tokenizer.json).",
         )
     opened = Tokenizer.load(tokenizer)
     stamps = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]

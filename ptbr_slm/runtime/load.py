@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ptbr_slm.errors import SlmError, missing_extra
 from ptbr_slm.runtime.types import Engine
+from ptbr_slm.shell import quoted
 
 DEVICES = ("auto", "cpu", "cuda")
 GRAPH = "model.onnx"
@@ -60,7 +61,7 @@ def _refuse_non_model(folder: Path) -> None:
             "E_MODEL_INVALID",
             "isto é um arquivo; um modelo é uma pasta.",
             where=folder,
-            hint=f"Aponte para a pasta:  -m {folder.parent}",
+            hint=f"Aponte para a pasta:  -m {quoted(folder.parent)}",
         )
     final = folder / "final"
     if folder.is_dir() and not (folder / "config.json").exists() and (final / "config.json").exists():
@@ -68,7 +69,7 @@ def _refuse_non_model(folder: Path) -> None:
             "E_MODEL_INVALID",
             "esta é a pasta de um treino; o modelo está dentro dela.",
             where=folder,
-            hint=f"Use:  -m {final}",
+            hint=f"Use:  -m {quoted(final)}",
         )
     if not (folder / "config.json").exists():
         check_model_folder(folder)

@@ -16,7 +16,7 @@ import torch
 
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.data.resolve import resolve
-from ptbr_slm.errors import SlmError
+from ptbr_slm.errors import SlmError, named_instead
 from ptbr_slm.model import Llama
 from ptbr_slm.storage.model_folder import WeightReader
 from ptbr_slm.train.allocator import keep_freed_memory
@@ -86,7 +86,10 @@ def find_lr(
     too high.
     """
     keep_freed_memory()
-    with tempfile.TemporaryDirectory(prefix="ptbr-slm-find-lr-") as cache:
+    with (
+        tempfile.TemporaryDirectory(prefix="ptbr-slm-find-lr-") as cache,
+        named_instead(Path(cache), config.data),
+    ):
         data = resolve(
             config.data,
             config.tokenizer,

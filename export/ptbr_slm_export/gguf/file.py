@@ -14,6 +14,7 @@ from gguf.quants import dequantize, quant_shape_to_byte_shape, quantize
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError, os_errors
+from ptbr_slm.shell import quoted
 from ptbr_slm.storage.atomic import atomic_file
 from ptbr_slm.storage.model_folder import WeightReader, check_model_folder, read_config
 from ptbr_slm.tokenizer import Tokenizer
@@ -205,19 +206,20 @@ def _check_output(out: Path) -> None:
             with out.open("rb") as file:
                 if file.read(4) == _MAGIC:
                     return
+    other = out / "modelo.gguf" if out.is_dir() else out.resolve().with_suffix(".gguf")
     raise SlmError(
         "E_EXISTS",
         "o destino já existe e não é um arquivo GGUF: não vamos apagá-lo.",
         where=out,
-        hint=f"Escolha um arquivo:  -o {out / 'modelo.gguf' if out.is_dir() else out.with_suffix('.gguf')}",
+        hint=f"Escolha um arquivo:  -o {quoted(other)}",
     )
 
 
 def _no_precision(source: Path, out: Path, precision: str) -> SlmError:
-    smaller = out.with_name(out.stem + "-Q4_K_M.gguf")
+    smaller = out.resolve().with_name(out.stem + "-Q4_K_M.gguf")
     return SlmError(
         "E_USAGE",
         f"um GGUF sai em {', '.join(PRECISIONS)}; {precision} é o próprio llama.cpp que faz, de um fp16.",
         where=f"--format gguf --precision {precision}",
-        hint=f"Use --precision fp16 e depois:  llama-quantize {out} {smaller} Q4_K_M",
+        hint=f"Use --precision fp16 e depois:  llama-quantize {quoted(out)} {quoted(smaller)} Q4_K_M",
     )

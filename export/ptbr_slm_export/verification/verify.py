@@ -20,6 +20,7 @@ from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError, missing_extra
 from ptbr_slm.runtime.load import open_engine, open_oracle
 from ptbr_slm.runtime.types import Engine
+from ptbr_slm.shell import quoted
 from ptbr_slm.storage.manifest import read_manifest
 from ptbr_slm.storage.model_folder import WeightReader, check_model_folder, read_config
 from ptbr_slm.tokenizer import Tokenizer
@@ -151,7 +152,7 @@ def verify_export(
             "E_VERIFY",
             "este export foi feito a partir de outro modelo, ou o modelo mudou desde então.",
             where=f"{export} e {source}",
-            hint=f"Exporte de novo:  ptbr-slm export {source} -o {export}",
+            hint=f"Exporte de novo:  ptbr-slm export {quoted(source)} -o {quoted(export)}",
         )
     _check_companions(export, source)
     return compare(export, source, str(manifest.extra.get("precision")), held_out, on_step)
@@ -169,7 +170,7 @@ def _check_companions(export: Path, source: Path) -> None:
                 "E_VERIFY",
                 f"o {name} do export não é o do modelo: os pesos seriam lidos de outro modo.",
                 where=export / name,
-                hint=f"Exporte de novo:  ptbr-slm export {source} -o {export}",
+                hint=f"Exporte de novo:  ptbr-slm export {quoted(source)} -o {quoted(export)}",
             )
 
 

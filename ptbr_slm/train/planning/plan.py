@@ -13,6 +13,7 @@ from ptbr_slm.brazilian import number
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.errors import SlmError
+from ptbr_slm.shell import quoted
 from ptbr_slm.storage.model_folder import check_model_folder, read_config
 from ptbr_slm.system import cpu_cores, memory_bytes
 from ptbr_slm.tokenizer import Tokenizer
@@ -201,7 +202,7 @@ def _shape_of_folder(config: TrainConfig, tokenizer: Tokenizer, folder: Path) ->
             f"os dados usam outro tokenizador ({tokenizer.vocab_size} tokens) que não o do modelo "
             f"({model.vocab_size} tokens).",
             where=folder,
-            hint=f"Prepare os dados de novo com:  --tokenizer {own}",
+            hint=f"Prepare os dados de novo com:  --tokenizer {quoted(own)}",
         )
     return model
 
