@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,8 @@ _MOST_STOPS, _LONGEST_STOP = 64, 1000
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingParams:
     """How to choose tokens, and when to end. Each field is checked; E_SAMPLING says what to change.
+
+    Numbers of NumPy are taken as the Python numbers that they hold (numbers.Integral, numbers.Real).
 
     The order in which they act on the logits is written down in `ptbr_slm/runtime/sampling/sampler.py`.
     """
@@ -61,6 +64,11 @@ class SamplingParams:
     """Seconds after which the text ends where it is, with the reason `timeout`."""
 
     def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            object.__setattr__(self, name, _plain(getattr(self, name)))
+        if isinstance(self.logit_bias, Mapping):
+            bias = {_plain(token): _plain(value) for token, value in self.logit_bias.items()}
+            object.__setattr__(self, "logit_bias", bias)
         _check_range("max_new_tokens", self.max_new_tokens, 1, 1_000_000, integer=True)
         _check_range("temperature", self.temperature, 0.0, 100.0)
         _check_range("top_k", self.top_k, 0, 10_000_000, integer=True)
@@ -84,6 +92,15 @@ class SamplingParams:
         _check_stop(self.stop)
         _check_bias(self.logit_bias)
         _check_constraint(self.json_schema, self.regex)
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy as Python's; everything else as it is."""
+    if type(value).__name__ in ("bool", "bool_"):  # Python's and NumPy 2's, NumPy 1's
+        return bool(value)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    return float(value) if isinstance(value, numbers.Real) else value
 
 
 def _check_range(name: str, value: Any, low: float, high: float, *, integer: bool = False) -> None:
