@@ -64,7 +64,7 @@ def prepare(
         Path, typer.Option("--tokenizer", metavar="T", help="tokenizer.json ou a pasta dele.")
     ],
     valid_fraction: Annotated[
-        float, typer.Option("--valid-fraction", help="Parte dos documentos para validação, de 0 a 0.5.")
+        float, typer.Option("--valid-fraction", help="Parte do texto para validação, de 0 a 0.5.")
     ] = 0.01,
     paragraph_documents: Annotated[
         bool,
@@ -121,8 +121,6 @@ def stats(
 
 def _describe(summary: Mapping[str, Any], examples: Mapping[str, Sequence[str]]) -> str:
     """The table of both parts, then what was dropped and repaired."""
-    from ptbr_slm.data.drops import REASONS, REPAIRS
-
     parts = {"treino": summary["splits"]["train"], "validação": summary["splits"]["valid"], "total": summary}
     rows = [
         (name, *(number(part[key]) for key in ("documents", "words", "tokens")), human_bytes(part["bytes"]))
@@ -135,18 +133,36 @@ def _describe(summary: Mapping[str, Any], examples: Mapping[str, Sequence[str]])
         f"{number(summary['bytes_per_token'], 2)} bytes por token, "
         f"vocabulário de {number(summary['vocab_size'])}",
     ]
+    lines += left_out(summary["dropped"], summary["repaired"], examples)
+    wanted, share = summary["valid_fraction"], summary["valid_share"]
+    if not summary["splits"]["valid"]["documents"]:
+        reason = (
+            "um documento só, curto, não se divide (veja --paragraph-documents)" if wanted else "como pedido"
+        )
+        lines += ["", f"Não há validação: {reason}."]
+    elif not wanted / 2 <= share <= 2 * wanted:
+        lines += [
+            "",
+            f"A validação ficou com {number(100 * share, 1)} % do texto, e não {number(100 * wanted, 1)} %: "
+            "documentos curtos não se dividem.",
+        ]
+    return "\n".join(lines)
+
+
+def left_out(
+    dropped: Mapping[str, int], repaired: Mapping[str, int], examples: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """Lines that tell what was dropped and what was repaired, with one place of each; none for nothing."""
+    from ptbr_slm.data.drops import REASONS, REPAIRS
+
+    lines: list[str] = []
     for title, counts, names in (
-        ("Ficou de fora", summary["dropped"], REASONS),
-        ("Foi consertado", summary["repaired"], REPAIRS),
+        ("Ficou de fora", dropped, REASONS),
+        ("Foi consertado", repaired, REPAIRS),
     ):
         if counts:
             lines += ["", f"{title}:"]
         for key, count in sorted(counts.items(), key=lambda item: -item[1]):
             places = f"  (por exemplo {examples[key][0]})" if examples.get(key) else ""
             lines.append(f"  {number(count)} × {names.get(key, key)}{places}")
-    if not summary["splits"]["valid"]["documents"]:
-        lines += [
-            "",
-            "Não há validação: um documento só não se divide (veja --paragraph-documents).",
-        ]
-    return "\n".join(lines)
+    return lines

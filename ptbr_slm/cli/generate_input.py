@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ptbr_slm.errors import SlmError, os_errors
+from ptbr_slm.utf8 import decode, is_utf16
 
 
 def read_prompt(prompt: str | None) -> str:
@@ -18,13 +19,14 @@ def read_prompt(prompt: str | None) -> str:
     try:
         with os_errors("entrada padrão"):
             raw = sys.stdin.buffer.read()
-        text = raw.decode("utf-8")
+        text = decode(raw)
     except UnicodeDecodeError as error:
+        encoding, guess = ("utf-16", " (parece UTF-16)") if is_utf16(raw) else ("latin1", "")
         raise SlmError(
             "E_PROMPT",
-            "a entrada padrão não é texto em UTF-8.",
+            f"a entrada padrão não é texto em UTF-8{guess}.",
             where=f"byte {error.start}",
-            hint="Converta antes, por exemplo:  iconv -f latin1 -t utf-8 T | ptbr-slm generate -m PASTA -",
+            hint=f"Converta antes:  iconv -f {encoding} -t utf-8 T | ptbr-slm generate -m PASTA -",
         ) from error
     return text.removesuffix("\n").removesuffix("\r")  # the line end that echo adds
 
@@ -46,7 +48,7 @@ def read_schema(source: str | None, *, prompt: str | None) -> str | None:
     with os_errors("entrada padrão" if source == "-" else source):
         raw = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
     try:
-        return raw.decode("utf-8-sig")
+        return decode(raw)
     except UnicodeDecodeError as error:
         raise SlmError(
             "E_SAMPLING",

@@ -20,6 +20,15 @@ def register(app: typer.Typer) -> None:
     app.add_typer(_group, name="tokenizer")
 
 
+def check_output(file: Path) -> None:
+    """Refuse, before any work, to replace a file that is no tokenizer. Raises E_EXISTS."""
+    from ptbr_slm.storage.output import require_replaceable
+
+    require_replaceable(
+        file, lambda content: content.lstrip().startswith(b"{") and b'"model"' in content, "um tokenizador"
+    )
+
+
 @command(_group, "train")
 def train(
     out: Output,
@@ -32,25 +41,31 @@ def train(
     vocab_size: Annotated[int, typer.Option("--vocab-size", help="Tamanho máximo do vocabulário.")] = 32_000,
 ) -> Report:
     """Treina um tokenizador BPE de bytes a partir dos seus textos."""
+    from ptbr_slm.cli.data import left_out
+    from ptbr_slm.data.drops import DropCounts
     from ptbr_slm.data.read import read_documents
     from ptbr_slm.tokenizer import Tokenizer
 
-    words = 0
+    file = output / "tokenizer.json" if output.is_dir() else output
+    check_output(file)
+    words, drops = 0, DropCounts()
 
     def texts() -> Iterator[str]:
         nonlocal words
-        for document in read_documents(inputs):
+        for document in read_documents(inputs, drops=drops):
             words += len(document.text.split())
             yield document.text
 
     with out.progress("lendo textos e treinando o tokenizador"):
         tokenizer = Tokenizer.train(texts(), vocab_size)
-    file = output / "tokenizer.json" if output.is_dir() else output
     tokenizer.save(file)
-    data = {"file": str(file), "vocab_size": tokenizer.vocab_size, "sha256": tokenizer.sha256, "words": words}
+    counts = {"dropped": dict(drops.dropped), "repaired": dict(drops.repaired), "examples": drops.examples}
+    data = {"file": str(file), "vocab_size": tokenizer.vocab_size, "sha256": tokenizer.sha256, "words": words,
+            **counts}  # fmt: skip
+    told = "".join(f"\n{line}" for line in left_out(drops.dropped, drops.repaired, drops.examples))
     text = (
         f"Tokenizador gravado em {file}\n"
-        f"  {number(tokenizer.vocab_size)} tokens, aprendidos de {number(words)} palavras\n\n"
+        f"  {number(tokenizer.vocab_size)} tokens, aprendidos de {number(words)} palavras{told}\n\n"
         f"Próximo passo:\n  ptbr-slm data prepare TEXTOS -o dados --tokenizer {quoted(file)}"
     )
     return Report(data, text, brief=str(file))

@@ -1,4 +1,4 @@
-"""One text as it enters the data: NFC, `\\n` line ends, no control characters, prose unwrapped."""
+"""One text as it enters the data: NFC, `\\n` line ends, nothing invisible, prose unwrapped."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import unicodedata
 
 from ptbr_slm.data import mojibake
 from ptbr_slm.data.drops import DropCounts
+from ptbr_slm.data.invisible import INVISIBLE, LIGATURES, SOFT_HYPHEN, spell_out, without_invisible
 from ptbr_slm.data.unwrap import unwrap
 
 NORMALIZATION = (
-    "NFC; \\n line ends; no control characters, U+FEFF or trailing spaces; NBSP as space; prose unwrapped"
+    "NFC; \\n line ends; no control or invisible characters, U+FEFF or trailing spaces; NBSP as space; "
+    "Latin ligatures spelled out; prose unwrapped"
 )
 """Written into index.json, so that the data say how they were made."""
 
@@ -35,6 +37,14 @@ def normalize(text: str, drops: DropCounts, source: str) -> str | None:
         text = _CONTROL.sub("", text)
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\x0b", "\n").replace("\x0c", "\n\n")
     text = text.replace("\x85", "\n").replace("\u2028", "\n").replace("\u2029", "\n\n").replace("\xa0", " ")
+    if LIGATURES.search(text):
+        text = spell_out(text)
+        drops.repair("ligatures", source)
+    if INVISIBLE.search(text):
+        visible = without_invisible(text)
+        if visible != text or SOFT_HYPHEN in text:
+            drops.repair("invisible", source)
+        text = visible
     text = unicodedata.normalize("NFC", text)
     if " \n" in text or "\t\n" in text:  # the expression tries every space: 0.4 s for 10 MB
         text = _TRAILING.sub("", text)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 REASONS: dict[str, str] = {
     "not_utf8": "não está em UTF-8",
+    "utf16": "está em UTF-16, e não em UTF-8",
     "binary": "é binário, não é texto",
     "empty": "está vazio",
     "too_short": "tem menos de duas palavras",
@@ -15,6 +17,8 @@ REASONS: dict[str, str] = {
     "no_text": 'sem o campo "text"',
     "duplicate": "cópia exata de outro",
     "corrupt_file": "arquivo compactado ou Parquet quebrado: o resto dele se perdeu",
+    "corrupt_rows": "linha de um trecho quebrado de um Parquet",
+    "unreadable": "não pôde ser aberto (sem permissão, ou link para nada)",
     "unknown_format": "arquivo de outro tipo",
 }
 """Why a document was dropped -> how a report says it."""
@@ -22,12 +26,21 @@ REASONS: dict[str, str] = {
 REPAIRS: dict[str, str] = {
     "unwrapped": "linhas quebradas à mão foram emendadas",
     "mojibake": "acentos trocados (Ã£, Ã©) foram recuperados",
+    "invisible": "caracteres invisíveis (hífen opcional, largura zero) foram tirados",
+    "ligatures": "ligaduras de PDF (ﬁ, ﬂ) viraram letras separadas",
+    "end_held_out": "documento dividido: o fim dele ficou para a validação",
     "split": "arquivo acima de 8 MiB, dividido entre parágrafos",
 }
 """What was changed in a document that was kept (for `split`: extra pieces) -> how a report says it."""
 
 EXAMPLES = 3
 """Places remembered for each reason."""
+
+
+def describe_dropped(dropped: Mapping[str, int]) -> str:
+    """Counts by reason as a part of a sentence, the most frequent first."""
+    by_count = sorted(dropped.items(), key=lambda item: -item[1])
+    return "; ".join(f"{count} × {REASONS.get(reason, reason)}" for reason, count in by_count)
 
 
 @dataclass(slots=True)
@@ -48,6 +61,13 @@ class DropCounts:
     def repair(self, kind: str, source: str) -> None:
         """Count a document from `source` as repaired; `kind` is a key of `REPAIRS`."""
         self._remember(self.repaired, kind, source, 1)
+
+    def start_again(self) -> None:
+        """Forget everything: the input is read once more."""
+        self.dropped.clear()
+        self.repaired.clear()
+        self.examples.clear()
+        self.input_bytes = 0
 
     def _remember(self, counter: Counter[str], key: str, source: str, count: int) -> None:
         counter[key] += count

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ptbr_slm.data.drops import DropCounts
-from ptbr_slm.errors import SlmError
+from ptbr_slm.errors import SlmError, os_errors
 
 FORMATS: dict[str, str] = {
     ".txt": "text",
@@ -28,9 +28,12 @@ def format_of(path: Path) -> str | None:
 def list_files(inputs: Sequence[Path], drops: DropCounts | None = None) -> Iterator[tuple[Path, str]]:
     """(file, format) for everything `inputs` names; folders are walked, their hidden files left out.
 
-    Raises E_NOT_FOUND for a missing input and E_DATA_FORMAT for a named file of another type; such files
-    inside a folder are counted in `drops` as `unknown_format`.
+    Links to folders are followed, after the rest; a folder is walked once, by whatever names it is reached.
+    Raises E_NOT_FOUND for a missing input, E_PERMISSION for a named folder that may not be read and
+    E_DATA_FORMAT for a named file of another type. Inside a folder, such a file is counted in `drops` as
+    `unknown_format`, and what cannot be opened (no permission, a link to nothing) as `unreadable`.
     """
+    counts = drops if drops is not None else DropCounts()
     for given in inputs:
         if not given.exists():
             raise SlmError(
@@ -40,12 +43,14 @@ def list_files(inputs: Sequence[Path], drops: DropCounts | None = None) -> Itera
                 hint="Confira o caminho (ls) e repita o comando.",
             )
         if given.is_dir():
-            for path in walk(given):
+            with os_errors(given), os.scandir(given):  # may it be read at all?
+                pass
+            for path in walk(given, counts):
                 kind = format_of(path)
                 if kind is not None:
                     yield path, kind
-                elif drops is not None:
-                    drops.drop("unknown_format", str(path))
+                else:
+                    counts.drop("unknown_format", str(path))
             continue
         kind = format_of(given)
         if kind is None:
@@ -58,11 +63,28 @@ def list_files(inputs: Sequence[Path], drops: DropCounts | None = None) -> Itera
         yield given, kind
 
 
-def walk(folder: Path) -> Iterator[Path]:
-    """Files below `folder`, sorted, hidden files and folders left out."""
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(parent) / name
-            if not name.startswith(".") and path.is_file():
-                yield path
+def walk(folder: Path, drops: DropCounts) -> Iterator[Path]:
+    """Files below `folder`, sorted, hidden files and folders left out; links to folders come last."""
+    waiting, visited = [folder], set[tuple[int, int]]()
+    while waiting:
+        top = waiting.pop(0)
+        links: list[Path] = []
+        for parent, folders, names in os.walk(top, onerror=lambda error: _unreadable(error, drops)):
+            here = Path(parent)
+            identity = (here.stat().st_dev, here.stat().st_ino)
+            if identity in visited:  # two links to one folder, or one to a folder above
+                folders.clear()
+                continue
+            visited.add(identity)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            links += [here / name for name in folders if (here / name).is_symlink()]
+            for path in (here / name for name in sorted(names) if not name.startswith(".")):
+                if os.access(path, os.R_OK) and path.is_file():
+                    yield path
+                else:  # no permission, a link to nothing or to itself, a pipe, a socket
+                    drops.drop("unreadable", str(path))
+        waiting += links
+
+
+def _unreadable(error: OSError, drops: DropCounts) -> None:
+    drops.drop("unreadable", str(error.filename))

@@ -11,6 +11,7 @@ from ptbr_slm.data.prepared import PreparedData
 def summarize(data: PreparedData) -> dict[str, Any]:
     """Documents, bytes (UTF-8 of the texts), words, tokens and drops, in all and for each split.
 
+    `valid_fraction` is the share of the text that was asked for validation, `valid_share` what it has.
     `tokens` count bos and eos; `tokens_per_word` and `bytes_per_token` do not.
     """
     around = 1 if data.index["bos_id"] is None else 2
@@ -28,6 +29,8 @@ def summarize(data: PreparedData) -> dict[str, Any]:
         "tokens_per_word": round(text_tokens / max(total["words"], 1), 4),
         "bytes_per_token": round(total["bytes"] / max(text_tokens, 1), 4),
         "splits": parts,
+        "valid_fraction": data.index.get("valid_fraction", 0.0),
+        "valid_share": round(parts["valid"]["bytes"] / max(total["bytes"], 1), 6),
         "vocab_size": data.vocab_size,
         "tokenizer_sha256": data.tokenizer_sha256,
         "sha256": data.sha256,

@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
+from ptbr_slm.data.invisible import SOFT_HYPHEN
+
 MIN_CONTINUED = 4
 """Lines continued in lower case that it takes to judge a text at all."""
 MIN_SHARE = 0.25
@@ -36,16 +38,25 @@ _CLITIC = re.compile(r"(?:me|te|se|nos|vos|lhes?|[oa]s?|l[oa]s?|n[oa]s?|ia|ei|á
 
 
 def unwrap(text: str) -> str:
-    """`text` with hard-wrapped prose joined; the same text where it was not wrapped by hand."""
+    """`text` with hard-wrapped prose joined; the same text where it was not wrapped by hand.
+
+    A soft hyphen at a line's end parts a word, whatever the lines' lengths: the word is made whole.
+    """
     lines = text.split("\n")
     width = wrap_width(lines)
-    if width is None:
+    if width is None and SOFT_HYPHEN not in text:
         return text
-    joined = [_continues(a, b, width) for a, b in pairwise(lines)]
+    joined = [
+        a.endswith(SOFT_HYPHEN) or (width is not None and _continues(a, b, width)) for a, b in pairwise(lines)
+    ]
     hyphens = sum(bool(_HYPHEN.search(line[-2:])) for line, join in zip(lines, joined, strict=False) if join)
     syllables = hyphens > MIN_HYPHENS * sum(joined)
     parts = [lines[0]]
     for previous, line, join in zip(lines, lines[1:], joined, strict=False):
+        if previous.endswith(SOFT_HYPHEN):
+            parts[-1] = previous[:-1]
+            parts += ["", line]
+            continue
         hyphen = join and _HYPHEN.search(previous[-2:])
         if hyphen and syllables and not _CLITIC.match(line):
             parts[-1] = previous[:-1]

@@ -15,6 +15,7 @@ from typing import Any
 
 from ptbr_slm.errors import SlmError, os_errors
 from ptbr_slm.train.config import AUTO, TrainConfig
+from ptbr_slm.utf8 import decode
 
 _NOT_WRITTEN = ("resume", "allow_config_change")
 """How a run is started, not what it is."""
@@ -104,7 +105,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
     with os_errors(file):
         raw = file.read_bytes()
     try:
-        return tomllib.loads(raw.decode("utf-8"))
+        return tomllib.loads(decode(raw))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SlmError(
             "E_CONFIG",

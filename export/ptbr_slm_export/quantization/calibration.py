@@ -67,7 +67,7 @@ def calibration_text(
 
 def _read(path: Path) -> str:
     with os_errors(path):
-        return path.read_text(encoding="utf-8", errors="replace")
+        return path.read_text(encoding="utf-8-sig", errors="replace")
 
 
 def _cut(text: str, tokenizer: Tokenizer, window: int) -> tuple[Ids, ...]:

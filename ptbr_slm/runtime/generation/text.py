@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 from ptbr_slm.tokenizer import Tokenizer
@@ -10,11 +11,13 @@ from ptbr_slm.tokenizer import Tokenizer
 class StopFilter:
     """Lets text through until a stop string is complete; holds back only what could still begin one.
 
-    The stop string that is complete first wins, whatever the pieces in which the text arrives.
+    The stop string that is complete first wins, whatever the pieces in which the text arrives. A stop string
+    in another normal form (NFD, as macOS's names of files) is looked for as it is and in NFC, which
+    tokenizers make.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
-        self._stops = tuple(stops)
+        self._stops = tuple(dict.fromkeys((*stops, *(unicodedata.normalize("NFC", stop) for stop in stops))))
         self._held = ""
         self.stopped = False
 
