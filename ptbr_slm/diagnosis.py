@@ -346,12 +346,11 @@ def _disk(facts: SystemFacts) -> Iterator[Finding]:
     else:
         yield Finding(topic="disk", status="ok", message=free)
     if not facts.folder_writable:
-        folder = "/kaggle/working" if facts.kaggle is not None else "~"
         yield Finding(
             topic="folder",
             status="warning",
             message=f"{facts.folder} é só de leitura: nada poderá ser gravado aqui",
-            fix=f"cd {folder}",
+            fix="cd ~" if facts.kaggle is None else "cd /kaggle/working",
         )
 
 

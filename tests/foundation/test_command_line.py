@@ -7,9 +7,12 @@ import sys
 import time
 
 import pytest
+import typer
 
+from ptbr_slm.cli import verbs
 from ptbr_slm.cli.command import as_slm_error, execute
 from ptbr_slm.cli.output import Mode, Output, Report, human_bytes, number, table
+from ptbr_slm.cli.usage import USAGE_ERROR, usage_error
 from ptbr_slm.errors import Exit, SlmError
 
 VERBS = ["quickstart", "data", "tokenizer", "info", "doctor", "train", "export", "verify", "generate", "app"]
@@ -37,6 +40,61 @@ def test_every_verb_explains_itself_in_portuguese(cli, verb):
 def test_a_typo_is_a_usage_error(cli):
     done = cli("trian")
     assert done.returncode == Exit.USAGE and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "said", "next"),
+    [
+        ("trian", "o comando trian não existe.", "Quis dizer train?"),
+        ("data prepar", "o comando prepar não existe.", "Quis dizer prepare?"),
+        ("train --outptu x", "a opção --outptu não existe.", "Quis dizer --output?"),
+        ("train -z", "a opção -z não existe.", "ptbr-slm train --help"),
+        ("train --seed", "a opção --seed precisa de um valor.", "ptbr-slm train --help"),
+        ("train --quiet=1", "a opção --quiet não leva valor.", "ptbr-slm train --help"),
+        ("train --seed abc", "--seed leva um número inteiro, e não 'abc'.", "ptbr-slm train --help"),
+        ("generate -m x -n1.5", "--max-new-tokens (-n) leva um número inteiro, e não '1.5'.", "--help"),
+        ("generate -m x --top-p muito", "--top-p leva um número, e não 'muito'.", "--help"),
+        ("find-lr --steps=3", "--steps leva um número inteiro de 10 em diante, e não '3'.", "--help"),
+        ("export m -o x --precision fp7", "leva um destes: fp32, fp16, int8, int4, e não 'fp7'.", "--help"),
+        ("export", "falta o argumento MODELO.", "ptbr-slm export --help"),
+        ("export m", "falta a opção --output (-o).", "ptbr-slm export --help"),
+        ("kaggle init p", "falta a opção --user (ou a variável KAGGLE_USERNAME).", "--help"),
+        ("generate -m x O rio corre", "argumentos a mais: rio corre.", "entre aspas"),
+    ],
+)
+def test_what_was_typed_wrong_is_said_in_our_three_lines_and_in_portuguese(
+    monkeypatch, capsys, typed, said, next
+):
+    monkeypatch.setattr(sys, "argv", ["ptbr-slm", *typed.split()])
+    monkeypatch.delenv("KAGGLE_USERNAME", raising=False)
+    verbs.register(app := typer.Typer(rich_markup_mode=None))
+    root = typer.main.get_command(app)
+    with pytest.raises(USAGE_ERROR) as caught:
+        root.main(prog_name="ptbr-slm", standalone_mode=False)
+    error = usage_error(caught.value, root, typed.split())
+    lines = str(error).splitlines()
+    assert (error.code, error.exit_code, len(lines)) == ("E_USAGE", Exit.USAGE, 3)
+    assert said in lines[0] and lines[1].startswith("  onde: ptbr-slm") and next in lines[2]
+
+
+def test_a_usage_error_is_all_that_is_printed_and_ends_with_2(cli):
+    done = cli("train", "--seed", "abc", "--json")
+    assert done.returncode == Exit.USAGE and not done.stdout
+    assert done.stderr == (
+        "Erro [E_USAGE]: --seed leva um número inteiro, e não 'abc'.\n"
+        "  onde: ptbr-slm train\n"
+        "  Veja as opções:  ptbr-slm train --help\n"
+    )
+
+
+def test_an_environment_variable_that_cannot_be_read_is_a_usage_error(cli):
+    done = cli("info", env={"PTBR_SLM_DEBUG": "talvez"})
+    assert done.returncode == Exit.USAGE and done.stderr.startswith("Erro [E_USAGE]: --debug leva 1 ou 0.")
+
+
+def test_no_verb_shows_the_help_and_is_a_usage_error(cli):
+    done = cli()
+    assert done.returncode == Exit.USAGE and "Usage:" in done.stdout + done.stderr
 
 
 def test_the_version_is_printed(cli):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ptbr_slm.errors import CODES, Exit, SlmError, from_os_error, os_errors
+from ptbr_slm.errors import CODES, Exit, SlmError, from_os_error, named_instead, os_errors
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,6 +48,19 @@ def test_an_error_is_three_lines_what_where_and_what_to_type():
 def test_an_os_error_gets_the_code_of_its_cause(number, code, exit_code):
     error = from_os_error(OSError(number, "x"), "/p")
     assert (error.code, error.exit_code) == (code, exit_code)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SlmError("E_MANIFEST", "falta /p/.tmp-x/a.", where="/p/.tmp-x/a", hint="ls '/p/.tmp-x/a'"),
+        OSError(errno.ENOSPC, "No space left", "/p/.tmp-x/a"),
+    ],
+)
+def test_onde_names_no_temporary_folder_that_is_gone(error):
+    with pytest.raises(SlmError) as caught, named_instead(Path("/p/.tmp-x"), Path("/p/x")):
+        raise error
+    assert "tmp" not in str(caught.value) and caught.value.where == "/p/x"
 
 
 def test_memory_error_inside_os_errors_is_answered():
