@@ -16,6 +16,13 @@ from ptbr_slm.train.reporting.metrics import read_metrics
 from ptbr_slm.train.run import train
 from ptbr_slm.train.survival.session import Deadline
 
+needs_sighup = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="o Windows não tem SIGHUP")
+IN_ITS_OWN_TERMINAL = (
+    "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\nfrom ptbr_slm.cli.main import main; main()"
+)
+UNDER_NOHUP = (
+    "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\nfrom ptbr_slm.cli.main import main; main()"
+)
 LONG = {"max_steps": 150, "checkpoint.every": 5, "evaluation.every": 50}
 DIE_BEFORE_THE_RENAME = (
     "import os, signal, sys\n"
@@ -76,17 +83,61 @@ def test_resume_after_sigkill_gives_the_weights_of_an_undisturbed_run(
     assert not list(run.rglob(".tmp-*"))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 75), (signal.SIGINT, 130), pytest.param("SIGHUP", 75, marks=needs_sighup)],
+)
 def test_signals_end_a_real_process_with_its_work_saved(train_arguments, tmp_path, number, code):
     run = tmp_path / "run"
     process = start(train_arguments(run, max_steps=100_000, **{"checkpoint.every": 0}))
     wait_for_step(process, run, 3)
-    process.send_signal(number)
+    process.send_signal(getattr(signal, number) if isinstance(number, str) else number)
     returned, errors = finish(process)
     assert returned == code and "Traceback" not in errors
     (checkpoint,) = (run / "checkpoints").glob("step-*")
     last = read_metrics(run / "metrics.jsonl")[-1]["step"]
     assert checkpoint.name == f"step-{last:08d}"
+
+
+@needs_sighup
+def test_a_terminal_that_closes_leaves_a_saved_run(train_arguments, tmp_path):
+    run, (terminal, its_end) = tmp_path / "run", os.openpty()
+    arguments = train_arguments(run, max_steps=100_000, **{"checkpoint.every": 0, "evaluation.every": 1})
+    process = subprocess.Popen(
+        [sys.executable, "-c", IN_ITS_OWN_TERMINAL, *arguments],
+        stdin=its_end, stdout=its_end, stderr=its_end, start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    os.close(its_end)
+    wait_for_step(process, run, 3)
+    os.close(terminal)  # SIGHUP, and from now on every write fails
+    assert process.wait(100) == 75
+    (checkpoint,) = (run / "checkpoints").glob("step-*")
+    assert read_metrics(run / "metrics.jsonl")[-1]["step"] == int(checkpoint.name.removeprefix("step-"))
+
+
+@pytest.mark.slow
+@needs_sighup
+def test_two_ranks_save_when_their_terminal_closes_however_often_it_says_so(train_arguments, tmp_path):
+    run = tmp_path / "run"
+    process = start(train_arguments(run, max_steps=100_000, ranks=2, **{"checkpoint.every": 0}))
+    wait_for_step(process, run, 3)
+    for _ in range(4):  # the shell's, the kernel's, and some more
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.05)
+    returned, errors = finish(process)
+    assert returned == 75 and "Traceback" not in errors
+    (checkpoint,) = (run / "checkpoints").glob("step-*")
+    assert read_metrics(run / "metrics.jsonl")[-1]["step"] == int(checkpoint.name.removeprefix("step-"))
+
+
+@needs_sighup
+def test_under_nohup_a_run_outlives_its_terminal(train_arguments, tmp_path):
+    run = tmp_path / "run"
+    process = start(train_arguments(run, max_steps=60), ("-c", UNDER_NOHUP))
+    wait_for_step(process, run, 3)
+    process.send_signal(signal.SIGHUP)
+    assert finish(process)[0] == 0 and (run / "final").is_dir()
 
 
 def test_the_session_time_is_counted_from_the_start_of_the_process(settings):
