@@ -44,6 +44,14 @@ class Binding:
         """Bind a host array. A device's session copies it at this moment, unless it reads it on the host."""
         self._io.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
 
+    def _run_on_copies(self, options: Any) -> None:
+        """Run once over inputs that were bound from the host, of which a device has copies."""
+        if not self._memory.shared:
+            # They travel in a stream of their own unless steps are captured, and the run does not wait for it:
+            # "should Run() call io_binding.SynchronizeInputs()?" (onnxruntime, inference_session.cc).
+            self._io.synchronize_inputs()
+        self._session.run_with_iobinding(self._io, options)
+
     def _output(self, name: str, array: Array) -> None:
         self._io.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
 
@@ -150,5 +158,5 @@ class PrefillBinding(Binding):
         self._input("total_sequence_length", self._total)
         self._input("logits_index", wanted[None])
         self._output("logits", logits[None])
-        self._session.run_with_iobinding(self._io, self._options)
+        self._run_on_copies(self._options)
         self._length += len(tokens)

@@ -107,5 +107,5 @@ class StdPrefillBinding(Binding):
         self._input("write_indices", start)
         self._input("logits_index", wanted[None])
         self._output("logits", logits[None])
-        self._session.run_with_iobinding(self._io, self._options)
+        self._run_on_copies(self._options)
         self._length += len(tokens)

@@ -217,6 +217,8 @@ class Binding:
         self._outputs: dict[str, Bound] = {}
         self._copied: dict[str, DeviceValue] = {}
         """Host inputs as they were when they were bound."""
+        self._on_the_way: set[str] = set()
+        """Those whose copy is in another stream than the runs: only a session that captures has one stream."""
         self._scratch: dict[str, DeviceValue] = {}
         """Outputs that are bound to the host, before they are copied there."""
         self._prepared: tuple[Any, list[Any]] | None = None
@@ -236,6 +238,8 @@ class Binding:
                 self._card.counts["upload"] -= 1
                 self._card.counts["upload.bind"] += 1
                 self._copied[name] = value
+                if not self._session.captures:
+                    self._on_the_way.add(name)
                 bound = Bound(name, True, bound.dtype, bound.shape, value.data_ptr(), bound.nbytes)
         elif name in self._session.facts.host_inputs:
             raise CardError(f"{name} is read on the host: bound to the card, each bind would copy it back")
@@ -261,9 +265,11 @@ class Binding:
     bind_ortvalue_output = bind_ortvalue_input
 
     def synchronize_inputs(self) -> None:
+        self._on_the_way.clear()
         self._card.counts["wait.run"] += 1
 
-    synchronize_outputs = synchronize_inputs
+    def synchronize_outputs(self) -> None:
+        self._card.counts["wait.run"] += 1
 
     def rows(self) -> int:
         """Tokens of the call."""
@@ -271,6 +277,9 @@ class Binding:
 
     def execute(self) -> None:
         """Run the kernels over the memory that is bound now."""
+        if self._on_the_way:
+            names = ", ".join(sorted(self._on_the_way))
+            raise CardError(f"{names}: the run may begin before the copy from the host has arrived")
         if self._prepared is None:
             host = [bound for bound in self._inputs.values() if not bound.on_card]
             feeds = {b.name: _host_array(b.pointer, b) for b in host}
