@@ -47,7 +47,7 @@ class Binding:
     def _run_on_copies(self, options: Any) -> None:
         """Run once over inputs that were bound from the host, of which a device has copies."""
         if not self._memory.shared:
-            # They travel in a stream of their own unless steps are captured, and the run does not wait for it:
+            # They travel in a stream of their own unless steps are captured; the run does not wait for them:
             # "should Run() call io_binding.SynchronizeInputs()?" (onnxruntime, inference_session.cc).
             self._io.synchronize_inputs()
         self._session.run_with_iobinding(self._io, options)

@@ -218,7 +218,7 @@ class Binding:
         self._copied: dict[str, DeviceValue] = {}
         """Host inputs as they were when they were bound."""
         self._on_the_way: set[str] = set()
-        """Those whose copy is in another stream than the runs: only a session that captures has one stream."""
+        """Those whose copy is in another stream than the runs. A session that captures has one stream."""
         self._scratch: dict[str, DeviceValue] = {}
         """Outputs that are bound to the host, before they are copied there."""
         self._prepared: tuple[Any, list[Any]] | None = None
