@@ -3,13 +3,15 @@
     import ptbr_slm
     ptbr_slm.generate("O Brasil é", model="runs/x/export", max_new_tokens=64, seed=1)
 
-Importing this package imports neither torch nor onnxruntime (PEP 562): names arrive when first used.
+Importing this package imports neither torch nor onnxruntime (PEP 562): names arrive when first used. It
+switches off the telemetry of the libraries that it imports later (`ptbr_slm.privacy`).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ptbr_slm.privacy import switch_off_telemetry
 from ptbr_slm.version import __version__
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ _HOMES = {
     "SamplingParams": "ptbr_slm.runtime.types",
     "TokenLogprob": "ptbr_slm.runtime.types",
 }
+
+switch_off_telemetry()
 
 
 def __getattr__(name: str) -> Any:

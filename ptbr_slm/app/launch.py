@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptbr_slm.app.ports import choose_port, port_error
+from ptbr_slm.app.proxies import LOOPBACK, own_address_without_proxy
 from ptbr_slm.app.signals import Signals, in_notebook
 from ptbr_slm.app.writer import Writer
 from ptbr_slm.errors import missing_extra
+from ptbr_slm.privacy import keep_matplotlib_out_of_home
 
 if TYPE_CHECKING:
     from ptbr_slm.runtime.model import Model
 
 SMOKE_PROMPT = "O Brasil é"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Page:
@@ -39,7 +40,9 @@ class Page:
         _require_gradio()
         from ptbr_slm.app.page import build_demo
 
-        return build_demo(self.writer)
+        keep_matplotlib_out_of_home()  # Gradio imports it
+        with own_address_without_proxy():  # httpx reads the proxies when Gradio is imported
+            return build_demo(self.writer)
 
     def close(self) -> None:
         """End the running text, stop the server and free the model."""
@@ -172,7 +175,8 @@ def open_server(
     exposed = share or (host is not None and host not in LOOPBACK)
     login = ("ptbr", secrets.token_urlsafe(9)) if exposed and auth else None
     try:
-        with redirect_stdout(io.StringIO()):  # Gradio prints its links and failures in English
+        # Gradio prints its links and failures in English.
+        with own_address_without_proxy(host), redirect_stdout(io.StringIO()):
             demo.launch(**launch_options(host=host, port=found, share=share, auth=login))
     except OSError as error:
         raise port_error(host, found) from error

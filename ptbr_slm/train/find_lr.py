@@ -18,6 +18,7 @@ from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.data.resolve import resolve
 from ptbr_slm.errors import SlmError, named_instead
 from ptbr_slm.model import Llama
+from ptbr_slm.privacy import keep_matplotlib_out_of_home
 from ptbr_slm.storage.model_folder import WeightReader
 from ptbr_slm.train.allocator import keep_freed_memory
 from ptbr_slm.train.config import TrainConfig
@@ -159,6 +160,7 @@ def _model(plan: Plan) -> Llama:
 
 def plot(test: RangeTest) -> str:
     """The curve as SVG."""
+    keep_matplotlib_out_of_home()
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 

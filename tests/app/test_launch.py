@@ -172,3 +172,39 @@ def test_the_root_app_without_a_model_says_so_without_a_traceback(tmp_path):
 def test_importing_the_app_package_does_not_import_gradio():
     code = "import sys, ptbr_slm.app, ptbr_slm.cli.app; print({'gradio', 'torch'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+PROXIES = {
+    "HTTP_PROXY": "http://127.0.0.1:9",
+    "all_proxy": "http://127.0.0.1:9",
+    "ALL_PROXY": "socks://127.0.0.1:9",  # GNOME writes it so; httpx knows no such scheme
+    "https_proxy": "socks5://127.0.0.1:9",  # refused by httpx without its extra
+}
+
+
+@pytest.mark.parametrize("name", PROXIES)
+def test_the_page_opens_and_writes_where_a_proxy_is_set_that_leads_nowhere(gradio, model_folder, name):
+    others = dict.fromkeys([*PROXIES, "HTTPS_PROXY", "http_proxy", "NO_PROXY", "no_proxy"], "")
+    arguments = ["-m", "ptbr_slm", "app", model_folder, "--json"]
+    with running(*arguments, env={**others, name: PROXIES[name]}) as process:
+        ready = json.loads(process.stdout.readline() or "{}")
+        assert ready.get("event") == "ready", process.communicate()[1]
+        call = f"{ready['url']}gradio_api/call/generate"
+        with httpx.Client(timeout=30, trust_env=False) as client:
+            event = client.post(call, json={"data": ["Era", 2, 0.8, 0.95, 0, 1.0, ""]}).json()["event_id"]
+            assert "event: complete" in client.get(f"{call}/{event}").text
+
+
+def test_a_proxy_is_as_the_user_set_it_once_the_page_is_open(monkeypatch):
+    from ptbr_slm.app.proxies import own_address_without_proxy
+
+    monkeypatch.setenv("ALL_PROXY", "socks://127.0.0.1:9")
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.exemplo:3128")
+    monkeypatch.setenv("no_proxy", "intranet")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    before = dict(os.environ)
+    with own_address_without_proxy("192.0.2.7"):
+        assert "ALL_PROXY" not in os.environ
+        assert os.environ["HTTPS_PROXY"] == before["HTTPS_PROXY"]  # the share link still goes through it
+        assert os.environ["NO_PROXY"].split(",") == ["intranet", "127.0.0.1", "localhost", "::1", "192.0.2.7"]
+    assert dict(os.environ) == before

@@ -90,6 +90,8 @@ class WeightsAndBiases:
     """Files in RUN/wandb, to send later with `wandb sync`; at once with WANDB_MODE=online."""
 
     def __init__(self, run: Path, config: Mapping[str, Any], step: int) -> None:
+        for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):  # logs of its own, else in the user's ~/.cache
+            os.environ.setdefault(name, str(run / "wandb"))
         import wandb
 
         library: Any = wandb
