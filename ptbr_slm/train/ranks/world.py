@@ -237,8 +237,14 @@ def _quiet_stdout() -> Iterator[None]:
     The gloo of PyTorch 2.10 (Kaggle's) prints there how many peers each group has found (pytorch/gloo#462),
     into the middle of `--json`.
     """
-    sys.stdout.flush()
-    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    try:
+        kept = os.dup(1)
+    except OSError:  # closed: nothing can be printed there
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.close(nowhere)
     try:
