@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from near_ties import EXP, possible_choices
 
 from ptbr_slm.runtime.onnx.gpu.device_memory import DeviceArray, DeviceMemory
 from ptbr_slm.runtime.onnx.gpu.device_sampling import DeviceSampler
 from ptbr_slm.runtime.onnx.gpu.sampling_graph import NEAREST, drawing_graph, greedy_graph
+from ptbr_slm.runtime.onnx.tiny_graph import Node, Tensor, model_bytes
 from ptbr_slm.runtime.sampling.distribution import distribution
 from ptbr_slm.runtime.sampling.draws import Draw
 from ptbr_slm.runtime.sampling.selection import draw as numpy_draw
@@ -34,23 +34,68 @@ def buffers():
     return logits, DeviceArray((ROWS, 1), np.int64, "cpu")
 
 
-def chosen_by_numpy(logits, draw: Draw) -> tuple[int, float]:
-    """The token, and how near the number lies to where the choice would be another."""
+def chosen_by_numpy(logits, draw: Draw) -> tuple[int, set[int]]:
+    """The token, and those that a float32 exp right to four units in the last place may lead to."""
     scores = logits[:VOCAB].copy()
-    if draw.temperature == 0:
-        return int(scores.argmax()), 1.0
     params = SamplingParams(
         temperature=draw.temperature, top_k=draw.top_k, top_p=draw.top_p, min_p=draw.min_p
     )
+    possible = possible_choices(scores, params, draw.uniform, 0.0)
+    if draw.temperature == 0:
+        return int(scores.argmax()), possible
     ids, weights = distribution(scores, params)
     index = numpy_draw(weights, draw.uniform)
-    sums = np.cumsum(weights, dtype=np.float64) / weights.sum(dtype=np.float64)
-    distance = float(np.abs(sums - draw.uniform).min())
-    if draw.top_p < 1:  # ten equal tokens and a share of 0.9: the last bit decides between nine and ten
-        options = dataclasses.replace(params, top_p=1.0, min_p=0.0)
-        falling = -np.sort(-distribution(logits[:VOCAB].copy(), options)[1].astype(np.float64))
-        distance = min(distance, float(np.abs(np.cumsum(falling) / falling.sum() - draw.top_p).min()))
-    return (index if ids is None else int(ids[index])), distance
+    return (index if ids is None else int(ids[index])), possible
+
+
+def test_exp_of_both_samplers_is_right_to_four_units_in_the_last_place():
+    """Measured: NumPy 2.36 with AVX2 and AVX-512, 0.50 without; ONNX Runtime 0.84 with them, 1.13 without."""
+    bits = np.arange(0x30000000, 0x42AE0000, 997, dtype=np.uint32)
+    x = -bits.view(np.float32)  # 0 to -87
+    ends = [Tensor(name, "float32", ("n",)) for name in "xy"]
+    graph = model_bytes("exp", [Node("Exp", ["x"], ["y"])], ends[:1], ends[1:])
+    session = DeviceMemory("cpu", ["CPUExecutionProvider"]).open(graph)
+    right = np.exp(x.astype(np.float64))
+    for found in (np.exp(x), session.run(None, {"x": x})[0]):
+        assert (np.abs(found - right) / right).max() < EXP
+    assert np.exp(np.zeros(1, np.float32)) == 1 == session.run(None, {"x": np.zeros(1, np.float32)})[0]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    within=st.sampled_from([0.0, 2e-5, 1e-2, 0.3]),
+    size=st.sampled_from([30, 384, 3000]),
+    rounded=st.booleans(),
+    draw=st.deferred(lambda: DRAWS),
+)
+def test_what_numpy_chooses_from_moved_logits_is_among_the_possible_choices(
+    seed, within, size, rounded, draw
+):
+    """The judge of these tests, tried: it misses nothing, and mostly leaves one token."""
+    numbers = np.random.default_rng(seed)
+    scores = numbers.normal(size=size) * numbers.choice([0.3, 2.0, 6.0])
+    scores = (np.round(scores * 2) / 2 if rounded else scores).astype(np.float32)
+    moved = scores + numbers.uniform(-0.9 * within, 0.9 * within, size).astype(np.float32)
+    params = SamplingParams(
+        temperature=draw.temperature, top_k=draw.top_k, top_p=draw.top_p, min_p=draw.min_p
+    )
+    if draw.temperature == 0:
+        token = int(moved.argmax())
+    else:
+        ids, weights = distribution(moved, params)
+        index = numpy_draw(weights, draw.uniform)
+        token = index if ids is None else int(ids[index])
+    assert token in possible_choices(scores, params, draw.uniform, within)
+
+
+def test_of_a_hundred_draws_from_one_distribution_next_to_none_is_a_near_tie():
+    """Else a test that accepts every possible choice would hold nothing."""
+    scores = (np.random.default_rng(3).normal(size=384) * 2).astype(np.float32)
+    params = SamplingParams(temperature=0.9, top_p=0.9)
+    for within, most in ((0.0, 0), (2e-5, 4)):
+        several = [len(possible_choices(scores, params, (i + 0.5) / 100, within)) > 1 for i in range(100)]
+        assert sum(several) <= most
 
 
 DRAWS = st.builds(
@@ -73,15 +118,17 @@ DRAWS = st.builds(
 def test_the_device_and_numpy_choose_the_same_token_for_the_same_number(
     sampler, buffers, seed, spread, rounded, draws
 ):
-    """Rounded logits tie, also at the border of top-k and of the nucleus."""
+    """Rounded logits tie, also at the border of top-k and of the nucleus. Where the number, or top-p, lies
+    within a rounding of exp of a border, either side will do; elsewhere one token is possible.
+    """
     scores = np.random.default_rng(seed).normal(size=(ROWS, 1, WIDTH)) * spread
     scores = (np.round(scores) if rounded else scores).astype(np.float32)
     buffers[0].upload(scores)
     tokens = sampler.choose(*buffers, draws)[:, 0]
     for row, draw in enumerate(draws):
-        expected, distance = chosen_by_numpy(scores[row, 0], draw)
-        if tokens[row] >= 0 and distance > 1e-7:
-            assert tokens[row] == expected, draw
+        expected, possible = chosen_by_numpy(scores[row, 0], draw)
+        assert expected in possible, draw
+        assert tokens[row] in possible | {-1}, draw
         if draw.temperature == 0:  # among other draws not where more tie than are looked at
             assert tokens[row] == expected or (tokens[row] == -1 and any(d.temperature for d in draws))
     np.testing.assert_array_equal(buffers[1].read()[:, 0], tokens)
@@ -172,8 +219,8 @@ def test_a_small_vocabulary_needs_no_truncation():
         draw = Draw(1.2, 0, 1, 0, float(uniform))
         assert small.suits(draw)
         found = small.choose(logits, tokens, [draw])
-        ids, weights = distribution(scores[0, 0, :90].copy(), SamplingParams(temperature=1.2, top_p=1.0))
-        assert ids is None and found.tolist() == [[numpy_draw(weights, draw.uniform)]]
+        params = SamplingParams(temperature=1.2, top_p=1.0)
+        assert found[0, 0] in possible_choices(scores[0, 0, :90], params, draw.uniform, 0.0)
 
 
 def test_the_graphs_are_valid_onnx():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from near_ties import assert_same_but_for_near_ties
 
 from ptbr_slm.runtime.generation.batch import Batch
 from ptbr_slm.runtime.generation.lookup import Drafter
@@ -86,7 +87,7 @@ def test_on_a_real_export_drafts_change_nothing(export_folder, options):
     with Model(export_folder) as model:
         plain = model.generate_detailed(prompt, max_new_tokens=200, **options)
         found = model.generate_detailed(prompt, max_new_tokens=200, lookahead=5, **options)
-    assert (found.tokens, found.text) == (plain.tokens, plain.text)
+        assert_same_but_for_near_ties(model, prompt, found, plain, **options)
     assert found.drafted > 0 or "seed" in options
 
 
