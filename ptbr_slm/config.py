@@ -39,9 +39,10 @@ class ModelConfig:
     """Whether the output head shares the embedding matrix."""
     qk_norm: bool = False
     """RMSNorm of each head's queries and keys before RoPE (Qwen3): the folder is then a Qwen3ForCausalLM."""
-    bos_token_id: int = 0
+    bos_token_id: int | None = 0
+    """Token that begins a text; None in a folder that names none."""
     eos_token_ids: tuple[int, ...] = (1,)
-    """Tokens that end a text; Llama folders may name several."""
+    """Tokens that end a text; Llama folders may name several, or none."""
     pad_token_id: int | None = 2
 
     def __post_init__(self) -> None:
@@ -57,6 +58,12 @@ class ModelConfig:
             )
         if self.head_dim % 2:
             raise _invalid(f"head_dim deve ser par por causa do RoPE, e não {self.head_dim}.", "head_dim")
+
+    @property
+    def eos_token_id(self) -> int | list[int] | None:
+        """`eos_token_ids` as Hugging Face writes them: None, one id, or a list."""
+        ids = self.eos_token_ids
+        return list(ids) if len(ids) > 1 else ids[0] if ids else None
 
     @property
     def q_size(self) -> int:
@@ -88,7 +95,6 @@ class ModelConfig:
 
     def to_hf(self) -> dict[str, Any]:
         """The `config.json` of a LlamaForCausalLM folder; with qk_norm of a Qwen3ForCausalLM one."""
-        eos = self.eos_token_ids
         rope = {"rope_type": "default"} if self.rope_scaling is None else self.rope_scaling.to_hf()
         return {
             "architectures": ["Qwen3ForCausalLM" if self.qk_norm else "LlamaForCausalLM"],
@@ -112,7 +118,7 @@ class ModelConfig:
             "initializer_range": 0.02,
             "tie_word_embeddings": self.tie_embeddings,
             "bos_token_id": self.bos_token_id,
-            "eos_token_id": eos[0] if len(eos) == 1 else list(eos),
+            "eos_token_id": self.eos_token_id,
             "pad_token_id": self.pad_token_id,
             "use_cache": True,
             "dtype": "float32",
@@ -123,13 +129,15 @@ class ModelConfig:
         """Read any LlamaForCausalLM `config.json`, or a Qwen3ForCausalLM's, which is a Llama with qk_norm.
 
         Raises E_MODEL_INVALID where the architecture is another or uses what the graph lacks (biases, another
-        activation, a rope scaling other than linear and llama3): never a silent approximation.
+        activation, a rope scaling other than linear and llama3): never a silent approximation. A key that is
+        absent has transformers' default for that architecture; one that is null means none.
         """
         _refuse_foreign(body, where)
+        body = _DEFAULTS[body["model_type"]] | body
         try:
             heads = int(body["num_attention_heads"])
             rope = rope_body(body)
-            eos, pad = body.get("eos_token_id"), body.get("pad_token_id")  # some files say -1 for no padding
+            bos, pad = (token_ids(body.get(name)) for name in ("bos_token_id", "pad_token_id"))
             return cls(
                 vocab_size=int(body["vocab_size"]),
                 hidden_size=int(body["hidden_size"]),
@@ -144,9 +152,9 @@ class ModelConfig:
                 norm_eps=float(body.get("rms_norm_eps", 1e-6)),
                 tie_embeddings=bool(body.get("tie_word_embeddings", False)),
                 qk_norm=body["model_type"] == "qwen3",
-                bos_token_id=int(body["bos_token_id"]) if body.get("bos_token_id") is not None else 1,
-                eos_token_ids=token_ids(2 if eos is None else eos),
-                pad_token_id=pad if isinstance(pad, int) and pad >= 0 else None,
+                bos_token_id=bos[0] if bos else None,
+                eos_token_ids=token_ids(body["eos_token_id"]),
+                pad_token_id=pad[0] if pad else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise SlmError(
@@ -157,9 +165,21 @@ class ModelConfig:
             ) from error
 
 
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "llama": {"bos_token_id": 1, "eos_token_id": 2},
+    "qwen3": {"eos_token_id": None, "num_key_value_heads": 32, "head_dim": 128},
+}
+"""Model type -> what transformers takes where config.json does not say (transformers 5,
+models/llama/configuration_llama.py and models/qwen3/configuration_qwen3.py)."""
+
+
 def token_ids(value: Any) -> tuple[int, ...]:
-    """An `eos_token_id`: one id or a list. Raises TypeError or ValueError for anything else."""
-    return tuple(int(i) for i in value) if isinstance(value, list) else (int(value),)
+    """An `eos_token_id`: null, one id or a list; some files write -1 for none.
+
+    Raises TypeError or ValueError for anything else.
+    """
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    return tuple(i for i in map(int, ids) if i >= 0)
 
 
 def _refuse_foreign(body: dict[str, Any], where: str) -> None:

@@ -23,6 +23,7 @@ from tokenizers.decoders import DecodeStream
 
 from ptbr_slm import metaspace
 from ptbr_slm.errors import SlmError, os_errors
+from ptbr_slm.shell import quoted
 from ptbr_slm.storage.atomic import write_text
 from ptbr_slm.tokenizer_rules import unfit_rule
 
@@ -102,12 +103,7 @@ class Tokenizer:
         """Open a tokenizer.json, or a folder's. Raises E_TOKENIZER_MISSING or E_TOKENIZER_INVALID."""
         file = path / "tokenizer.json" if path.is_dir() else path
         if not file.exists():
-            raise SlmError(
-                "E_TOKENIZER_MISSING",
-                "não encontrei o tokenizador.",
-                where=file,
-                hint="Treine um com:  ptbr-slm tokenizer train TEXTOS -o tokenizer.json",
-            )
+            raise _missing(file)
         with os_errors(file):
             raw = file.read_bytes()
         try:
@@ -192,6 +188,11 @@ class Tokenizer:
     def special_ids(self) -> frozenset[int]:
         """Ids of the special tokens."""
         return frozenset(i for i, t in self._inner.get_added_tokens_decoder().items() if t.special)
+
+    @cached_property
+    def added_ids(self) -> frozenset[int]:
+        """Ids of the tokens that were added to the vocabulary, special or not."""
+        return frozenset(self._inner.get_added_tokens_decoder())
 
     @cached_property
     def is_byte_level(self) -> bool:
@@ -283,7 +284,9 @@ class Tokenizer:
         """
         return StreamDecoder(self, continuation=continuation)
 
-    def hf_config(self, max_seq_len: int, *, bos: int, eos: int, pad: int | None) -> dict[str, Any]:
+    def hf_config(
+        self, max_seq_len: int, *, bos: int | None, eos: int | None, pad: int | None
+    ) -> dict[str, Any]:
         """The `tokenizer_config.json` that lets AutoTokenizer open our tokenizer.json.
 
         bos, eos, pad: the model's. With ChatML's tokens in the vocabulary, also its template.
@@ -366,6 +369,32 @@ def _byte_alphabet() -> list[str]:
 
 
 _BYTE_OF = {char: byte for byte, char in enumerate(_byte_alphabet())}
+
+
+_OTHER_FORMS = ("tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+"""Files of tokenizers that transformers can turn into a tokenizer.json."""
+_CONVERT = (
+    "import sys, transformers as t; t.AutoTokenizer.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[1])"
+)
+
+
+def _missing(file: Path) -> SlmError:
+    """No tokenizer.json: another form of it may lie there."""
+    other = next((name for name in _OTHER_FORMS if (file.parent / name).is_file()), None)
+    if other is None:
+        return SlmError(
+            "E_TOKENIZER_MISSING",
+            "não encontrei o tokenizador.",
+            where=file,
+            hint="Treine um com:  ptbr-slm tokenizer train TEXTOS -o tokenizer.json",
+        )
+    return SlmError(
+        "E_TOKENIZER_MISSING",
+        f"a pasta traz o tokenizador em {other}; nós lemos tokenizer.json.",
+        where=file,
+        hint="Converta com o transformers (pip install transformers sentencepiece):  "
+        f'python -c "{_CONVERT}" {quoted(file.parent)}',
+    )
 
 
 @contextmanager

@@ -21,21 +21,27 @@ import onnx_ir as ir
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError, os_errors
 from ptbr_slm.shell import quoted
-from ptbr_slm.storage.atomic import atomic_folder
+from ptbr_slm.storage.atomic import atomic_folder, write_json
 from ptbr_slm.storage.manifest import NAME as MANIFEST
 from ptbr_slm.storage.manifest import write_manifest
-from ptbr_slm.storage.model_folder import WeightReader, check_model_folder, read_config
+from ptbr_slm.storage.model_folder import (
+    COMPANIONS,
+    WeightReader,
+    check_model_folder,
+    check_vocabulary,
+    read_config,
+)
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm_export.graphs.weights import LlamaWeights
 from ptbr_slm_export.identity import source_sha256
 from ptbr_slm_export.quantization.prepare import make_quantizer
 from ptbr_slm_export.quantization.recipe import Precision, Recipe
 from ptbr_slm_export.targets import Target, target_of
-from ptbr_slm_export.verification.verify import VerifyReport, check_vocabulary, compare, require_engines
+from ptbr_slm_export.verification.verify import VerifyReport, compare, require_engines
 
 MODEL, DATA = "model.onnx", "model.onnx.data"
-_COPIED = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json")
-"""What travels with the graph; the last two may be absent in a foreign folder."""
+_COPIED = ("config.json", "tokenizer.json", *COMPANIONS)
+"""What travels with the graph; companions may be absent in a foreign folder."""
 _SMALLEST_BLOCK = 32
 """What a width that is quantised must be a multiple of: smaller blocks are mostly scales."""
 _EXTERNAL_FROM = 1024
@@ -95,6 +101,7 @@ def export_model(
     _check_shape(config, chosen, source)
     tokenizer = Tokenizer.load(source)
     check_vocabulary(config, tokenizer, source)
+    place.check_tokenizer(tokenizer, source)
     weights = LlamaWeights(config, WeightReader(source))
     quantizer, watched = None, None
     if recipe is not None:
@@ -105,7 +112,7 @@ def export_model(
     with atomic_folder(out) as folder:
         on_step("escrevendo o grafo")
         write_graph(place.build(config, weights, chosen, quantizer), folder)
-        _copy_companions(source, folder)
+        _copy_companions(source, folder, config)
         place.companions(folder, config)
         write_manifest(folder, "export", **facts)
         if verify:
@@ -155,11 +162,14 @@ def write_graph(model: ir.Model, folder: Path) -> None:
         raise
 
 
-def _copy_companions(source: Path, folder: Path) -> None:
+def _copy_companions(source: Path, folder: Path, config: ModelConfig) -> None:
+    """Copy what travels with the graph. config.json is written anew where the weights said more than it."""
     for name in _COPIED:
         if (source / name).is_file():
             with os_errors(folder / name):
                 shutil.copyfile(source / name, folder / name)
+    if read_config(folder) != config:
+        write_json(folder / "config.json", config.to_hf())
 
 
 def _check_source(source: Path) -> None:

@@ -2,33 +2,125 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.atomic import write_json
+from ptbr_slm.storage.model_folder import WeightReader, read_chat_template
 from ptbr_slm.tokenizer import Tokenizer
+from ptbr_slm_export.followed import obstacle
+from ptbr_slm_export.graphs.genai import build_graph
+from ptbr_slm_export.graphs.projections import projections_for
+from ptbr_slm_export.graphs.weights import Floats, LlamaWeights
 
+PROBES = (
+    "O rio corre devagar entre as pedras",
+    "A manhã de domingo: 1.500 vezes, não é?",
+    "— Café!\n\n\tdois  espaços   e 12345",
+    "☃ gelo 🎉",
+    "BRASIL, ÁGUA e Ação (R$ 1.234,56); x_y-z/w",
+    "don't I'll “aspas” d'água",
+    "dois\n\nparágrafos\r\n",
+)
+"""What a tokenizer is asked: accents, numbers, punctuation, spaces, what is in no vocabulary. None begins
+with a space, which Hugging Face's `Metaspace` drops and nobody else does."""
 _PADDING = ("<|pad|>", "<pad>", "[PAD]", "<|finetune_right_pad_id|>")
 """Tokens that no text has."""
 
 
-def write_companions(folder: Path, config: ModelConfig) -> None:
-    """Write genai_config.json, and tokenizer_config.json where the model came without.
+def check_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """Refuse a tokenizer of which onnxruntime-genai would make other tokens. Raises E_MODEL_INVALID.
 
-    Raises E_MODEL_INVALID where no id can serve as padding.
+    By rule; and a SentencePiece-style one by its own answers, since genai cuts words before it joins pieces,
+    which agrees with the vocabularies of Llama 2 and not with every other. Raises E_DEPENDENCY where it is
+    not installed to be asked.
+    """
+    fault = obstacle(tokenizer)
+    if not fault and tokenizer.is_metaspace:
+        if importlib.util.find_spec("onnxruntime_genai") is None:
+            raise SlmError(
+                "E_DEPENDENCY",
+                "só o onnxruntime-genai diz se segue este tokenizador, do tipo SentencePiece; e falta ele.",
+                where=folder / "tokenizer.json",
+                hint="Instale com:  pip install onnxruntime-genai",
+            )
+        text = _differing(tokenizer)
+        fault = f"{text!r} sai diferente lá" if text is not None else ""
+    if fault:
+        raise SlmError(
+            "E_MODEL_INVALID",
+            "o tokenizador deste modelo não pode ir para o onnxruntime-genai, que veria outros tokens: "
+            f"{fault}.",
+            where=folder / "tokenizer.json",
+            hint="Exporte para o ptbr-slm:  ptbr-slm export MODELO -o PASTA --target cpu",
+        )
+
+
+def _differing(tokenizer: Tokenizer) -> str | None:
+    """The first of `PROBES` that genai cuts into other tokens; None where all agree."""
+    genai: Any = importlib.import_module("onnxruntime_genai")
+
+    config = ModelConfig(
+        vocab_size=8, hidden_size=16, num_layers=1, num_heads=1, num_kv_heads=1, head_dim=16,
+        intermediate_size=16, max_seq_len=16,
+    )  # fmt: skip
+    with TemporaryDirectory() as temporary:  # it opens a tokenizer beside a graph only: the smallest there is
+        folder = Path(temporary)
+        weights = LlamaWeights(config, _Zeros())
+        graph = build_graph(config, weights, projections_for(weights, "fp32", None, ir.DataType.FLOAT))
+        ir.save(graph, folder / "model.onnx")
+        write_json(folder / "genai_config.json", genai_config(config, 3))
+        write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
+        tokenizer.save(folder / "tokenizer.json")
+        theirs = genai.Tokenizer(genai.Model(str(folder)))
+        for text in PROBES:
+            ids = tokenizer.encode(text, special=False)
+            if [int(i) for i in theirs.encode(text)][-len(ids) :] != ids:
+                return text
+    return None
+
+
+class _Zeros(WeightReader):
+    """Weights of no model."""
+
+    def __init__(self) -> None:
+        pass
+
+    def read(self, name: str, shape: tuple[int, ...]) -> Floats:
+        return np.zeros(shape, dtype=np.float32)
+
+
+def write_companions(folder: Path, config: ModelConfig) -> None:
+    """Write genai_config.json, and tokenizer_config.json where the model came without it or its template.
+
+    onnxruntime-genai 0.18 prefers a template in tokenizer_config.json to chat_template.jinja; transformers
+    does the opposite, and rules. Raises E_MODEL_INVALID where no id can serve as padding.
     """
     tokenizer = Tokenizer.load(folder)
     write_json(folder / "genai_config.json", genai_config(config, padding_id(config, tokenizer, folder)))
-    if not (folder / "tokenizer_config.json").exists():
-        names = tokenizer.hf_config(
-            config.max_seq_len, bos=config.bos_token_id, eos=config.eos_token_ids[0], pad=None
+    settings, template = folder / "tokenizer_config.json", read_chat_template(folder)
+    eos = config.eos_token_ids
+    body = (
+        json.loads(settings.read_bytes())
+        if settings.exists()
+        else tokenizer.hf_config(
+            config.max_seq_len, bos=config.bos_token_id, eos=eos[0] if eos else None, pad=None
         )
-        write_json(folder / "tokenizer_config.json", names)
+    )
+    if template is not None and body.get("chat_template") != template:
+        body["chat_template"] = template
+    elif settings.exists():
+        return
+    write_json(settings, body)
 
 
 def genai_config(config: ModelConfig, pad: int) -> dict[str, Any]:
@@ -36,7 +128,7 @@ def genai_config(config: ModelConfig, pad: int) -> dict[str, Any]:
     return {
         "model": {
             "type": "llama",
-            "bos_token_id": config.bos_token_id,
+            **({} if config.bos_token_id is None else {"bos_token_id": config.bos_token_id}),
             "eos_token_id": list(config.eos_token_ids),
             "pad_token_id": pad,
             "vocab_size": config.vocab_size,
@@ -112,13 +204,15 @@ def check_mask(folder: Path, twin: Path) -> float:
     import onnxruntime as ort
 
     from ptbr_slm.runtime.load import open_engine
+    from ptbr_slm.runtime.onnx.utf8_path import utf8_folder
     from ptbr_slm.storage.model_folder import read_config
 
     config = read_config(folder)
     length = min(7, config.max_seq_len - 2)
     lengths = [length, max(1, length - 3), max(1, length - 5)]
     ids = np.random.default_rng(0).integers(0, config.vocab_size, (3, length + 2))
-    session = ort.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+    with utf8_folder(folder) as named:
+        session = ort.InferenceSession(str(named / "model.onnx"), providers=["CPUExecutionProvider"])
     shape = (3, config.num_kv_heads, length + 2, config.head_dim)
     past = {
         f"past_key_values.{layer}.{part}": np.zeros(shape, np.float32)

@@ -16,7 +16,8 @@ import onnx_ir as ir
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
-from ptbr_slm_export.genai import write_companions
+from ptbr_slm.tokenizer import Tokenizer
+from ptbr_slm_export.genai import check_tokenizer, write_companions
 from ptbr_slm_export.graphs import genai
 from ptbr_slm_export.graphs.cuda import build_cuda_graph
 from ptbr_slm_export.graphs.gqa import build_graph
@@ -34,6 +35,10 @@ NAMES = ("cpu", "cuda", "tensorrt", "genai")
 
 def _nothing_more(folder: Path, config: ModelConfig) -> None:
     """No file beside the graph and the tokenizer."""
+
+
+def _any_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """Our runtime reads whatever tokenizer.json there is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +60,8 @@ class Target:
     """Fields of `Recipe` in which this place differs from the CPU's."""
     companions: Callable[[Path, ModelConfig], None] = _nothing_more
     """Writes further files into the export's folder, such as genai_config.json; the manifest lists them."""
+    check_tokenizer: Callable[[Tokenizer, Path], None] = _any_tokenizer
+    """Refuses, before any work, a tokenizer of which this place would make other tokens."""
     verified: bool = True
     """Whether `verification` can ask the export on this computer's CPU before it is accepted."""
 
@@ -152,6 +159,7 @@ TARGETS: dict[str, Target] = {
             kv_dtype="float32",
             build=_genai,
             companions=write_companions,
+            check_tokenizer=check_tokenizer,
         ),
     )
 }

@@ -15,6 +15,7 @@ from ptbr_slm.runtime.generation.scheduler import Call, Scheduler
 from ptbr_slm.runtime.load import open_engine
 from ptbr_slm.runtime.slots import closed_error
 from ptbr_slm.runtime.types import Engine, Floats, GenerationChunk, GenerationResult, SamplingParams
+from ptbr_slm.storage.model_folder import check_vocabulary
 
 _CHARACTERS_A_TOKEN = 32
 """Far more than any text has (Portuguese: 4 to 5); what is longer is not encoded whole to be refused."""
@@ -32,7 +33,7 @@ class Model:
         """Open an export or a model folder; device `auto`, `cpu` or `cuda`. Raises as `open_engine`."""
         self.path = Path(path)
         self._engine: Engine | None = open_engine(self.path, device)
-        _check_vocabulary(self._engine, self.path)
+        check_vocabulary(self._engine.config, self._engine.tokenizer, self.path)
         self._scheduler = Scheduler(self._engine)
 
     @property
@@ -209,13 +210,3 @@ def _too_long(count: str, context: int) -> SlmError:
         where="prompt",
         hint=f"Use no máximo {context - 1} tokens, por volta de {int((context - 1) / 1.5)} palavras.",
     )
-
-
-def _check_vocabulary(engine: Engine, path: Path) -> None:
-    if engine.tokenizer.vocab_size > engine.config.vocab_size:
-        raise SlmError(
-            "E_TOKENIZER_MISMATCH",
-            f"o tokenizador tem {engine.tokenizer.vocab_size} tokens; o modelo, {engine.config.vocab_size}.",
-            where=path,
-            hint="Use o tokenizer.json que veio com o modelo.",
-        )

@@ -1,6 +1,7 @@
 """The model folder: a Hugging Face Llama folder plus our manifest (DESIGN.md section 3). No torch here.
 
 config.json  generation_config.json  model.safetensors  tokenizer.json  tokenizer_config.json  manifest.json
+chat_template.jinja and other companions, where the model that a run began from had them
 
 Folders from elsewhere have no manifest of ours and open all the same.
 """
@@ -11,6 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,27 +22,43 @@ from safetensors.numpy import save_file
 
 from ptbr_slm.config import ModelConfig, token_ids
 from ptbr_slm.errors import SlmError, os_errors
-from ptbr_slm.storage.atomic import write_json
+from ptbr_slm.storage.atomic import write_bytes, write_json
 from ptbr_slm.storage.manifest import NAME as MANIFEST
 from ptbr_slm.storage.manifest import check_regular_files, read_manifest, write_manifest
 from ptbr_slm.tokenizer import Tokenizer
 
+_EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+COMPANIONS = (
+    "generation_config.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+"""What a Llama folder may hold beside shape, weights and tokenizer.json. Other tools read it, so it travels
+with the model: to exports, and through a training."""
 _NOT_A_MODEL = "Aponte para uma pasta com config.json e model.safetensors, como RUN/final."
 
 
 def write_model_files(
-    folder: Path, config: ModelConfig, weights: Mapping[str, npt.NDArray[np.float32]], tokenizer: Tokenizer
+    folder: Path,
+    config: ModelConfig,
+    weights: Mapping[str, npt.NDArray[np.float32]],
+    tokenizer: Tokenizer,
+    companions: Mapping[str, bytes] = MappingProxyType({}),
 ) -> None:
     """Write the files of a model folder, without its manifest, into `folder` (inside `atomic_folder`).
 
-    weights: Llama's names -> arrays, as `Llama.to_hf_weights` gives them. Call `write_manifest` last.
+    weights: Llama's names -> arrays, as `Llama.to_hf_weights` gives them. companions: files of the model that
+    this one was made from, kept as they are (see `read_companions`); without, ours are written. Call
+    `write_manifest` last.
     """
     write_json(folder / "config.json", config.to_hf())
     eos = config.eos_token_ids
     generation = {
         "bos_token_id": config.bos_token_id,
-        "eos_token_id": eos[0] if len(eos) == 1 else list(eos),
+        "eos_token_id": config.eos_token_id,
         "pad_token_id": config.pad_token_id,
         "do_sample": True,
         "temperature": 0.8,
@@ -49,10 +67,22 @@ def write_model_files(
     write_json(folder / "generation_config.json", generation)
     tokenizer.save(folder / "tokenizer.json")
     names = tokenizer.hf_config(
-        config.max_seq_len, bos=config.bos_token_id, eos=eos[0], pad=config.pad_token_id
+        config.max_seq_len, bos=config.bos_token_id, eos=eos[0] if eos else None, pad=config.pad_token_id
     )
     write_json(folder / "tokenizer_config.json", names)
+    for name, content in companions.items():
+        write_bytes(folder / name, content)
     write_safetensors(folder / WEIGHTS, weights)
+
+
+def read_companions(folder: Path) -> dict[str, bytes]:
+    """The content of each of `COMPANIONS` that the folder has, by name."""
+    found = {}
+    for name in COMPANIONS:
+        if (folder / name).is_file():
+            with os_errors(folder / name):
+                found[name] = (folder / name).read_bytes()
+    return found
 
 
 def write_safetensors(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -100,13 +130,18 @@ def read_config(folder: Path) -> ModelConfig:
     """The `ModelConfig` of a model folder. Raises E_MODEL_INVALID.
 
     Where generation_config.json names the tokens that end a text, it is believed, as transformers does: chat
-    models end a turn with another token than a document.
+    models end a turn with another token than a document; null means that none does. A head that is stored and
+    differs from the embedding counts, whatever `tie_word_embeddings` says: also as in transformers 5
+    (modeling_utils.py, `tie_weights`).
     """
     config = ModelConfig.from_hf(_read_json(folder / "config.json"), where=str(folder / "config.json"))
+    if config.tie_embeddings and _has_own_head(folder):
+        config = replace(config, tie_embeddings=False)
     path = folder / "generation_config.json"
-    eos = _read_json(path).get("eos_token_id") if path.is_file() else None
-    if eos is None:
+    body = _read_json(path) if path.is_file() else {}
+    if "eos_token_id" not in body:
         return config
+    eos = body["eos_token_id"]
     try:
         return replace(config, eos_token_ids=token_ids(eos))
     except (TypeError, ValueError) as error:
@@ -115,12 +150,42 @@ def read_config(folder: Path) -> ModelConfig:
         ) from error
 
 
+def _has_own_head(folder: Path) -> bool:
+    """Whether a head is stored beside the embedding, with other numbers."""
+    try:
+        weights = WeightReader(folder)
+        return _HEAD in weights and _EMBEDDING in weights and not weights.same(_HEAD, _EMBEDDING)
+    except SlmError:  # no weights, as in an export, or broken ones, which are told where they are read
+        return False
+
+
+def check_vocabulary(config: ModelConfig, tokenizer: Tokenizer, where: Path) -> None:
+    """Refuse a tokenizer with more tokens than the embedding has rows. Raises E_TOKENIZER_MISMATCH."""
+    rows, tokens = config.vocab_size, tokenizer.vocab_size
+    if tokens <= rows:
+        return
+    names = [tokenizer.token_name(i) for i in range(rows, tokens)]
+    told = ", ".join(f"{name!r} (id {rows + i})" for i, name in enumerate(names[:3]) if name is not None)
+    added = all(rows + i in tokenizer.added_ids for i in range(len(names)))
+    raise SlmError(
+        "E_TOKENIZER_MISMATCH",
+        f"o tokenizador tem {tokens} tokens, e o embedding do modelo só {rows} linhas"
+        + (f": falta a de {told}" if told else "")
+        + (f" e mais {len(names) - 3}." if len(names) > 3 else "."),
+        where=where,
+        hint="São tokens acrescentados depois do treino: tire-os de added_tokens no tokenizer.json, "
+        f"ou aumente o modelo onde ele foi feito, com resize_token_embeddings({tokens})."
+        if added
+        else "Use o tokenizer.json com que este modelo foi treinado.",
+    )
+
+
 def read_chat_template(folder: Path) -> str | None:
     """The Jinja template that turns a conversation into a prompt, if the folder has one."""
     file = folder / "chat_template.jinja"
     if file.is_file():
         with os_errors(file):
-            return file.read_text(encoding="utf-8", errors="replace")
+            return file.read_text(encoding="utf-8-sig", errors="replace")
     settings = folder / "tokenizer_config.json"
     found = _read_json(settings).get("chat_template") if settings.is_file() else None
     if isinstance(found, list):  # several, by name
@@ -167,7 +232,7 @@ class WeightReader:
         another shape.
         """
         if name not in self._files:
-            raise SlmError("E_MODEL_INVALID", f"falta o tensor {name}.", where=self.folder, hint=_NOT_A_MODEL)
+            raise self._missing(name)
         path = self._files[name]
         with os_errors(path):
             array = _as_float32(path, name)
@@ -179,6 +244,38 @@ class WeightReader:
                 hint="A pasta mistura arquivos de modelos diferentes: use uma cópia íntegra.",
             )
         return array
+
+    def same(self, one: str, other: str) -> bool:
+        """Whether two stored tensors hold the same numbers."""
+        slices = [_open(self._files[name]).get_slice(name) for name in (one, other)]
+        if slices[0].get_shape() != slices[1].get_shape():
+            return False
+        arrays = []
+        for name in (one, other):
+            with os_errors(self._files[name]):
+                arrays.append(_as_float32(self._files[name], name))
+        return np.array_equal(arrays[0], arrays[1])
+
+    def _missing(self, name: str) -> SlmError:
+        """What to say of a tensor that is not there: under another name, it may be."""
+        stored = next((key for key in self.names() if key.endswith("." + name)), None)
+        if stored is not None:
+            prefix = stored.removesuffix(name)
+            return SlmError(
+                "E_MODEL_INVALID",
+                f"os tensores têm o prefixo {prefix} no nome ({stored} em vez de {name}): foram gravados de "
+                "dentro do que embrulha o modelo" + (", o torch.compile." if "_orig_mod" in prefix else "."),
+                where=self._files[stored],
+                hint="Grave o modelo de novo onde ele foi feito, desembrulhado:  "
+                f"modelo{'._orig_mod' if '_orig_mod' in prefix else '.module'}.save_pretrained(PASTA)",
+            )
+        found = ", ".join(self.names()[:3]) or "nenhum"
+        return SlmError(
+            "E_MODEL_INVALID",
+            f"falta o tensor {name}; os primeiros dos {len(self._files)} que há são {found}.",
+            where=self.folder,
+            hint="Use uma cópia íntegra da pasta de um LlamaForCausalLM.",
+        )
 
     def _weight_files(self) -> list[Path]:
         if (self.folder / WEIGHTS).is_file():

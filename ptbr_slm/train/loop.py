@@ -62,6 +62,8 @@ class Trainer:
         self.ranks = ranks
         self.rows = self.config.batch_size
         """Sequences of the micro-batch in use; below batch_size after an out of memory."""
+        self.companions: dict[str, bytes] = {}
+        """Files of the model that the run began from, for every model folder it writes."""
         self.train_split = data.split("train")
         self.order = WindowOrder(self.train_split.tokens, self.config.seq_len, self.config.seed)
         self.held_out = held_out(
@@ -313,6 +315,7 @@ class Trainer:
             self.tokenizer,
             self.state,
             keep=self.config.checkpoint.keep,
+            companions=self.companions,
             protected=self._protected(),
             replace=replace,
             ranks=self.ranks,

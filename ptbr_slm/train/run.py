@@ -15,7 +15,12 @@ from ptbr_slm.errors import Exit, SlmError
 from ptbr_slm.model import Llama
 from ptbr_slm.storage.atomic import atomic_folder, remove_leftovers, write_text
 from ptbr_slm.storage.lock import run_lock
-from ptbr_slm.storage.model_folder import WeightReader, seal_model_folder, write_model_files
+from ptbr_slm.storage.model_folder import (
+    WeightReader,
+    read_companions,
+    seal_model_folder,
+    write_model_files,
+)
 from ptbr_slm.storage.output import make_folder, remove_made
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.allocator import keep_freed_memory
@@ -168,9 +173,11 @@ def _prepare(
     if found is not None:
         checkpoint, state = found
         trainer.resume(checkpoint, state)
+        trainer.companions = read_companions(checkpoint)
         listener.event({"event": "resume", "step": state.step, "path": str(checkpoint)})
     elif plan.config.init_from is not None:
         read = WeightReader(plan.config.init_from).read
+        trainer.companions = read_companions(plan.config.init_from)
         fill(trainer.model, lambda model: model.load_hf_weights(read))
     else:
         fill(trainer.model, lambda model: model.initialize(plan.config.seed))
@@ -272,7 +279,7 @@ def _write_final(trainer: Trainer, model: Llama, bits: float | None, **origin: o
     """origin: what else the manifest should say of where these weights come from."""
     final = trainer.config.output / "final"
     with atomic_folder(final) as folder:
-        write_model_files(folder, model.config, model.to_hf_weights(), trainer.tokenizer)
+        write_model_files(folder, model.config, model.to_hf_weights(), trainer.tokenizer, trainer.companions)
         seal_model_folder(
             folder,
             steps=trainer.state.step,

@@ -87,7 +87,7 @@ def test_weights_beyond_fp16_are_refused_and_nothing_is_left(make_model, tied, c
     safetensors.numpy.save_file(weights, copy / "model.safetensors")
     with pytest.raises(SlmError, match=r"blk\.1\.ffn_up"):
         export_gguf(copy, tmp_path / "out" / "m.gguf", "fp16")
-    assert not list((tmp_path / "out").iterdir())
+    assert not list((tmp_path / "out").glob("*"))
 
 
 def test_a_split_that_llama_cpp_may_not_know_is_refused(tied, copy_of, tmp_path):

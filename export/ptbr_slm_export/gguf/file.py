@@ -16,13 +16,17 @@ from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError, os_errors
 from ptbr_slm.shell import quoted
 from ptbr_slm.storage.atomic import atomic_file
-from ptbr_slm.storage.model_folder import WeightReader, check_model_folder, read_config
+from ptbr_slm.storage.model_folder import (
+    WeightReader,
+    check_model_folder,
+    check_vocabulary,
+    read_config,
+)
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm_export.gguf.tensors import Tensor, architecture, tensors
-from ptbr_slm_export.gguf.tokenizer import add_tokenizer
+from ptbr_slm_export.gguf.tokenizer import add_tokenizer, check_tokenizer
 from ptbr_slm_export.graphs.weights import Floats, LlamaWeights
 from ptbr_slm_export.identity import source_sha256
-from ptbr_slm_export.verification.verify import check_vocabulary
 
 PRECISIONS: Mapping[str, tuple[str, Type, gguf.LlamaFileType]] = {
     "fp32": ("F32", Type.F32, gguf.LlamaFileType.ALL_F32),
@@ -75,7 +79,9 @@ def export_gguf(
     check_model_folder(source)
     _check_output(out)
     config = read_config(source)
-    check_vocabulary(config, Tokenizer.load(source), source)
+    tokenizer = Tokenizer.load(source)
+    check_vocabulary(config, tokenizer, source)
+    check_tokenizer(tokenizer, config, source)
     kind, dtype, file_type = PRECISIONS[precision]
     _check_shape(config, dtype, source)
     weights, identity = LlamaWeights(config, WeightReader(source)), source_sha256(source)

@@ -1,8 +1,8 @@
 """A tokenizer.json as llama.cpp wants it: tokens, their kinds, merges or scores, and which split it uses.
 
 llama.cpp knows byte-level splits by name only, and its converter refuses those that it has no hash for; here
-the regular expression itself is looked up. SentencePiece-style BPE goes over with the rank of its merges as
-scores. It never normalises to NFC, as ours does: text in another form may give other tokens there.
+the regular expression itself is looked up (`followed.py`). SentencePiece-style BPE goes over with the rank of
+its merges as scores.
 """
 
 from __future__ import annotations
@@ -18,25 +18,38 @@ from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
 from ptbr_slm.metaspace import is_byte
 from ptbr_slm.storage.model_folder import read_chat_template
-from ptbr_slm.tokenizer import LLAMA_BPE_SPLIT, Tokenizer
+from ptbr_slm.tokenizer import Tokenizer
+from ptbr_slm_export.followed import obstacle, split_name
 
-_SPLITS = {
-    LLAMA_BPE_SPLIT: "llama-bpe",  # ours, and Llama 3's
-    LLAMA_BPE_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}"): "qwen2",
-}
-"""Regular expression of a `Split` -> llama.cpp's name of it (llama.cpp, src/llama-vocab.cpp)."""
+
+def check_tokenizer(tokenizer: Tokenizer, config: ModelConfig, folder: Path) -> None:
+    """Refuse what llama.cpp would read with other tokens, or end elsewhere. Raises E_MODEL_INVALID."""
+    fault = obstacle(tokenizer)
+    if fault:
+        raise SlmError(
+            "E_MODEL_INVALID",
+            "o tokenizador deste modelo não pode ir para um GGUF, pois o llama.cpp veria outros tokens: "
+            f"{fault}.",
+            where=folder / "tokenizer.json",
+            hint="Use o formato ONNX:  ptbr-slm export MODELO -o PASTA --format onnx",
+        )
+    if not config.eos_token_ids:
+        raise SlmError(
+            "E_MODEL_INVALID",
+            "este modelo não tem token de fim, e o llama.cpp sempre para em algum: ele inventaria um.",
+            where=folder / "config.json",
+            hint='Ponha em config.json o token que encerra um texto:  "eos_token_id": NÚMERO',
+        )
 
 
 def add_tokenizer(writer: gguf.GGUFWriter, folder: Path, config: ModelConfig) -> None:
-    """Write the vocabulary of `folder` into the metadata. Raises E_MODEL_INVALID for a foreign kind."""
+    """Write the vocabulary of `folder`, which `check_tokenizer` accepted, into the metadata."""
     tokenizer = Tokenizer.load(folder)
     body = json.loads(tokenizer.to_json())
     model = body["model"]
-    if model.get("type") != "BPE" or not (tokenizer.is_byte_level or tokenizer.is_metaspace):
-        raise _unknown(folder, f"é do tipo {model.get('type')}")
     if tokenizer.is_byte_level:
         writer.add_tokenizer_model("gpt2")
-        writer.add_tokenizer_pre(_split_name(body.get("pre_tokenizer"), folder))
+        writer.add_tokenizer_pre(str(split_name(body["pre_tokenizer"])))
         writer.add_token_merges([" ".join(pair) for pair in _merges(model)])
     else:
         writer.add_tokenizer_model("llama")
@@ -57,8 +70,11 @@ def add_tokenizer(writer: gguf.GGUFWriter, folder: Path, config: ModelConfig) ->
 def _add_special(
     writer: gguf.GGUFWriter, tokenizer: Tokenizer, model: dict[str, Any], config: ModelConfig
 ) -> None:
-    writer.add_bos_token_id(config.bos_token_id)
-    writer.add_eos_token_id(config.eos_token_ids[0])
+    if config.bos_token_id is not None:
+        writer.add_bos_token_id(config.bos_token_id)
+    ends = (writer.add_eos_token_id, writer.add_eot_token_id, writer.add_eom_token_id)
+    for add, end in zip(ends, config.eos_token_ids, strict=False):  # llama.cpp stops at any of the three
+        add(end)
     if config.pad_token_id is not None:
         writer.add_pad_token_id(config.pad_token_id)
     unknown = model.get("unk_token")
@@ -105,26 +121,3 @@ def _scores(model: dict[str, Any], size: int) -> list[float]:
         if token in ranks:
             scores[token_id] = float(-ranks[token])
     return scores
-
-
-def _split_name(pre_tokenizer: dict[str, Any] | None, folder: Path) -> str:
-    steps = (pre_tokenizer or {}).get("pretokenizers") or ([pre_tokenizer] if pre_tokenizer else [])
-    kinds = [step["type"] for step in steps]
-    regex = [step["pattern"].get("Regex") for step in steps if step["type"] == "Split"]
-    own = [bool(step.get("use_regex", True)) for step in steps if step["type"] == "ByteLevel"]
-    if kinds == ["Split", "ByteLevel"] and own == [False] and regex[0] in _SPLITS:
-        return _SPLITS[regex[0]]
-    if kinds == ["ByteLevel"] and own == [True]:
-        return "gpt-2"
-    if kinds == ["Digits", "ByteLevel"] and own == [True] and steps[0].get("individual_digits"):
-        return "smollm"
-    raise _unknown(folder, "separa as palavras de um jeito que não está na nossa tabela")
-
-
-def _unknown(folder: Path, fault: str) -> SlmError:
-    return SlmError(
-        "E_MODEL_INVALID",
-        f"o tokenizador deste modelo não pode ir para um GGUF: {fault}.",
-        where=folder / "tokenizer.json",
-        hint="Use o formato ONNX:  ptbr-slm export MODELO -o PASTA --format onnx",
-    )

@@ -16,13 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError, missing_extra
 from ptbr_slm.runtime.load import open_engine, open_oracle
 from ptbr_slm.runtime.types import Engine
 from ptbr_slm.shell import quoted
 from ptbr_slm.storage.manifest import read_manifest
-from ptbr_slm.storage.model_folder import WeightReader, check_model_folder, read_config
+from ptbr_slm.storage.model_folder import (
+    WeightReader,
+    check_model_folder,
+    check_vocabulary,
+    read_config,
+)
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm_export.identity import source_sha256
 from ptbr_slm_export.verification.judge import Check, judge, mask_check
@@ -259,17 +263,6 @@ def _open_export(export: Path) -> Engine:
         if error.code != "E_PROVIDER":
             raise
         return open_oracle(export)
-
-
-def check_vocabulary(config: ModelConfig, tokenizer: Tokenizer, source: Path) -> None:
-    """Refuse a tokenizer with more tokens than the embedding has rows. Raises E_TOKENIZER_MISMATCH."""
-    if tokenizer.vocab_size > config.vocab_size:
-        raise SlmError(
-            "E_TOKENIZER_MISMATCH",
-            f"o tokenizador tem {tokenizer.vocab_size} tokens, e o modelo só {config.vocab_size}.",
-            where=source,
-            hint="Use o tokenizer.json com que este modelo foi treinado.",
-        )
 
 
 def require_engines() -> None:

@@ -14,7 +14,7 @@ from ptbr_slm.config import ModelConfig
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.errors import SlmError
 from ptbr_slm.shell import quoted
-from ptbr_slm.storage.model_folder import check_model_folder, read_config
+from ptbr_slm.storage.model_folder import check_model_folder, check_vocabulary, read_config
 from ptbr_slm.system import cpu_cores, memory_bytes
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.config import AUTO, TrainConfig, default_tokens_per_step, seq_len_too_long
@@ -196,7 +196,9 @@ def _shape_of_folder(config: TrainConfig, tokenizer: Tokenizer, folder: Path) ->
         raise seq_len_too_long(config.seq_len, model.max_seq_len, new_run=False)
     own = folder / "tokenizer.json"
     same = Tokenizer.load(own).sha256 == tokenizer.sha256 if own.exists() else True
-    if not same or tokenizer.vocab_size > model.vocab_size:
+    if same:
+        check_vocabulary(model, tokenizer, folder)
+    else:
         raise SlmError(
             "E_TOKENIZER_MISMATCH",
             f"os dados usam outro tokenizador ({tokenizer.vocab_size} tokens) que não o do modelo "

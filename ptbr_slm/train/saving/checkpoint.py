@@ -14,10 +14,11 @@ import json
 import platform
 import random
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,7 @@ def write_checkpoint(
     state: TrainState,
     *,
     keep: int,
+    companions: Mapping[str, bytes] = MappingProxyType({}),
     protected: Collection[str] = (),
     replace: bool = False,
     ranks: Ranks = ALONE,
@@ -98,7 +100,8 @@ def write_checkpoint(
     """Write folder/step-N, then `latest`, then remove old ones (`train.saving.retention`). Returns step-N.
 
     All ranks call it and return when the main one has written it; of a sharded model each writes its part.
-    protected: names that stay. replace: write it even where a checkpoint of this step exists.
+    companions: see `write_model_files`. protected: names that stay. replace: write it even where a
+    checkpoint of this step exists.
     Raises E_DISK_FULL (before writing, where that can be foreseen), leaving earlier checkpoints as they were.
     """
     target = folder / f"step-{state.step:08d}"
@@ -108,7 +111,7 @@ def write_checkpoint(
         """Weights and, but for shards, moments; `held` publishes the folder at its end."""
         make_room(folder, list_checkpoints(folder), size, keep)
         temporary = held.enter_context(atomic_folder(target))
-        write_model_files(temporary, whole.config, whole.to_hf_weights(), tokenizer)
+        write_model_files(temporary, whole.config, whole.to_hf_weights(), tokenizer, companions)
         maybe_fail("checkpoint.after_weights")
         (temporary / "training").mkdir()
         arrays = _random_arrays() if sharded else dict(optimizer_arrays(model, optimizer)) | _random_arrays()
