@@ -20,6 +20,11 @@ from ptbr_slm.runtime.sampling.penalties import Penalties
 FP32 = 2e-5
 """What fp32 logits of one model may differ by, however its tokens are grouped (`slot_pool` names it too)."""
 
+FP16 = 2e-2
+"""As `FP32`, of an fp16 graph: where the last bits of fp32 decide how an fp16 is rounded, a logit of 10 moves
+by 2**-7 (half a unit in the last place either way), and what lies before it as much in proportion.
+"""
+
 EXP = 2.0**-21
 """Relative error of a float32 exp: 4 units in the last place. NumPy documents 2.52 for its own; a test holds
 both samplers to it on the CPU where it runs."""
