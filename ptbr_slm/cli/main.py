@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from typing import Annotated
@@ -43,13 +44,26 @@ libgomp's default (300,000) one busy neighbour on two cores cut a small training
 with this, to 3,650, at the price of 18 % on an idle machine (docs/decisions.md)."""
 
 
+NAMES = "ptbr_slm.names"
+"""The error handler of stdout and stderr."""
+
+
+def _name_or_mark(error: UnicodeError) -> tuple[str | bytes, int]:
+    """The bytes of a file's name that is not UTF-8, as `ls` prints them; "?" for all else."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    first = error.object[error.start]
+    return os.fsencode(first) if "\udc80" <= first <= "\udcff" else "?", error.start + 1
+
+
 def main() -> None:
     """Run the command line."""
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # read when torch loads libgomp
     make_streams_safe()
+    codecs.register_error(NAMES, _name_or_mark)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # LANG=C and cp1252 consoles: never die on an accent
+            stream.reconfigure(errors=NAMES)  # LANG=C and cp1252 consoles: never die on an accent
     from ptbr_slm.cli import verbs
 
     verbs.register(app)

@@ -7,13 +7,14 @@ Modes: for people (default), `--json` (one document, or JSON lines), `--quiet` (
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -57,7 +58,7 @@ class Output:
     def report(self, report: Report) -> None:
         """Print a command's result on stdout."""
         if self.mode is Mode.JSON:
-            self._stdout(json.dumps(report.data, ensure_ascii=False, allow_nan=False) + "\n")
+            self._stdout(_json(report.data))
         elif self.mode is Mode.QUIET:
             self._stdout(report.brief + "\n" if report.brief else "")
         else:
@@ -66,7 +67,7 @@ class Output:
     def event(self, data: Mapping[str, Any]) -> None:
         """Print one JSON line on stdout, in `--json` mode only."""
         if self.mode is Mode.JSON:
-            self._stdout(json.dumps(_known(data), ensure_ascii=False, allow_nan=False) + "\n")
+            self._stdout(_json(_known(data)))
 
     def stream(self, text: str) -> None:
         """Print a piece of generated text on stdout at once, except in `--json` mode.
@@ -131,6 +132,19 @@ class Progress:
             self._last = now
             share = f" {100 * done / self.total:.0f} %" if self.total else f" {done:.0f}"
             self.output.note(f"{self.description}{share}  {status}".rstrip())
+
+
+def _json(data: Mapping[str, Any]) -> str:
+    """One line of JSON: in UTF-8, or with escapes where stdout has another encoding (ASCII, cp1252) or a name
+    of a file is no Unicode. `json.loads` and `os.fsencode` give the bytes of such a name back.
+    """
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False) + "\n"
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    if codecs.lookup(encoding).name == "utf-8":
+        with suppress(UnicodeEncodeError):
+            text.encode("utf-8")
+            return text
+    return json.dumps(data, ensure_ascii=True, allow_nan=False) + "\n"
 
 
 def _known(data: Mapping[str, Any]) -> dict[str, Any]:

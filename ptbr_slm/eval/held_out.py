@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ptbr_slm.data.prepared import PreparedData, Split
 from ptbr_slm.errors import SlmError
+from ptbr_slm.file_names import text_to_path
 from ptbr_slm.tokenizer import Tokenizer
 
 Ids = npt.NDArray[np.int64]
@@ -78,8 +79,8 @@ def run_data(source: Path) -> Path | None:
         settings = folder / "config.resolved.toml"
         if settings.is_file():
             try:
-                return Path(tomllib.loads(settings.read_text(encoding="utf-8"))["data"])
-            except (OSError, ValueError, KeyError, TypeError):
+                return text_to_path(tomllib.loads(settings.read_text(encoding="utf-8"))["data"])
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
                 return None
     return None
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ptbr_slm.errors import SlmError, os_errors
+from ptbr_slm.file_names import path_to_text, text_to_path
 from ptbr_slm.train.config import AUTO, TrainConfig
 from ptbr_slm.utf8 import decode
 
@@ -73,7 +74,11 @@ def to_values(config: Any, prefix: str = "") -> dict[str, Any]:
             values[prefix + item.name] = "auto"
         elif value is not None:
             plain = (
-                str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+                path_to_text(value)
+                if isinstance(value, Path)
+                else list(value)
+                if isinstance(value, tuple)
+                else value
             )
             values[prefix + item.name] = plain
     return values
@@ -174,7 +179,7 @@ def _convert(key: str, value: Any, kind: Any) -> Any:
             return tuple(value)
         raise _wrong_type(key, value, 'uma lista de textos, como ["O Brasil é"]')
     if wanted is Path and isinstance(value, str | Path) and str(value):
-        return Path(value)
+        return text_to_path(str(value))
     if wanted is float and isinstance(value, int | float) and not isinstance(value, bool):
         if math.isfinite(value):
             return float(value)

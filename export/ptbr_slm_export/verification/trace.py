@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from ptbr_slm.config import ModelConfig
+from ptbr_slm.runtime.onnx.utf8_path import utf8_folder
 from ptbr_slm_export.graphs.weights import Floats
 
 Array = npt.NDArray[Any]
@@ -38,10 +39,11 @@ class GraphTrace:
         self.config = config
         options = ort.SessionOptions()
         options.log_severity_level = 3
-        options.add_session_config_entry(_WEIGHTS_FOLDER, str(graph.parent))
-        self._session: Any = ort.InferenceSession(
-            _with_inner_outputs(graph), options, providers=["CPUExecutionProvider"]
-        )
+        with utf8_folder(graph.parent) as folder:
+            options.add_session_config_entry(_WEIGHTS_FOLDER, str(folder))
+            self._session: Any = ort.InferenceSession(
+                _with_inner_outputs(graph), options, providers=["CPUExecutionProvider"]
+            )
         self._names = [value.name for value in self._session.get_outputs()]
         self._inputs = {value.name: value for value in self._session.get_inputs()}
         self._caches = {

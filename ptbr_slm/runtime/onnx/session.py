@@ -15,6 +15,7 @@ from ptbr_slm.runtime.onnx.cores import physical_cores
 from ptbr_slm.runtime.onnx.flavours import Signature
 from ptbr_slm.runtime.onnx.memory import OUT_OF_MEMORY
 from ptbr_slm.runtime.onnx.opened import Opened
+from ptbr_slm.runtime.onnx.utf8_path import utf8_folder
 
 ERROR_SEVERITY = 3
 """ORT's log level: warnings about our own graphs are of no use to whoever reads stderr."""
@@ -45,7 +46,9 @@ def new_session(graph: Path, options: Any, providers: Sequence[Any]) -> Any:
     """An `onnxruntime.InferenceSession`. Raises E_MODEL_INVALID or E_MEMORY."""
     try:
         # Its own fallback would print to stdout and go on with another provider.
-        return ort.InferenceSession(str(graph), options, providers=list(providers), enable_fallback=0)
+        with utf8_folder(graph.parent) as folder:
+            path = str(folder / graph.name)
+            return ort.InferenceSession(path, options, providers=list(providers), enable_fallback=0)
     except Exception as error:  # ORT's exceptions share no base class but Exception
         raise load_error(error, graph) from error
 

@@ -68,8 +68,8 @@ class History:
             self._write({"event": "end", "time": _now(), "step": None, "reason": reason})
 
     def _write(self, record: Mapping[str, Any]) -> None:
-        with os_errors(self._path), self._path.open("a", encoding="utf-8", newline="\n") as file:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        with os_errors(self._path), self._path.open("ab") as file:
+            file.write((json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
 
 
 def read_history(run: Path) -> list[dict[str, Any]]:

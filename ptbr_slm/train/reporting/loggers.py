@@ -98,7 +98,7 @@ class WeightsAndBiases:
         self._run: Any = library.init(
             project=PROJECT,
             name=run.name,
-            id=hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:12],  # one run, however many sessions
+            id=hashlib.sha256(os.fsencode(run.resolve())).hexdigest()[:12],  # one run, however many sessions
             dir=str(run),
             config=dict(config),
             resume="allow",

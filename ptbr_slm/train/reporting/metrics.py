@@ -32,7 +32,7 @@ class MetricsLog:
         if self._writes and self.path.exists():
             write_text(self.path, "".join(_dump(line) for line in kept))
         with os_errors(self.path):
-            self._file = self.path.open("a", encoding="utf-8", newline="\n")
+            self._file = self.path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n")
 
     def rewind(self, step: int) -> None:
         """Drop the records beyond `step`: the run went back to it, and will tell of those steps anew."""
