@@ -50,8 +50,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 with `\\n` line ends, atomically."""
-    write_bytes(path, text.encode("utf-8"))
+    """Write `text` as UTF-8 with `\\n` line ends, atomically.
+
+    A lone surrogate, from the name of a file that is not UTF-8 (PEP 383), becomes the escape `\\udcff`: what
+    JSON writes for it, and reads back.
+    """
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:
