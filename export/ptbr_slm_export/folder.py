@@ -8,7 +8,6 @@ manifest.json   kind "export": target, flavour, precision, kv_dtype, source_sha2
 from __future__ import annotations
 
 import errno
-import json
 import shutil
 import time
 from collections.abc import Callable
@@ -21,8 +20,7 @@ import onnx_ir as ir
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError, os_errors
 from ptbr_slm.shell import quoted
-from ptbr_slm.storage.atomic import atomic_folder, write_json
-from ptbr_slm.storage.manifest import NAME as MANIFEST
+from ptbr_slm.storage.atomic import atomic_folder, may_replace, write_json
 from ptbr_slm.storage.manifest import write_manifest
 from ptbr_slm.storage.model_folder import (
     COMPANIONS,
@@ -186,24 +184,15 @@ def _check_source(source: Path) -> None:
 
 def _check_output(out: Path) -> None:
     """Only nothing, an empty folder or an export of ours may be replaced."""
-    with os_errors(out):
-        if not out.exists() or (out.is_dir() and not any(out.iterdir())) or _is_export(out):
-            return
+    if may_replace(out, "export"):
+        return
+    real = out.resolve()  # "." has no name
     raise SlmError(
         "E_EXISTS",
         "o destino já existe e não é um export do ptbr-slm: não vamos apagá-lo.",
         where=out,
-        hint=f"Escolha outra pasta, por exemplo:  -o {quoted(out.with_name(out.name + '-export'))}",
+        hint=f"Escolha outra pasta, por exemplo:  -o {quoted(real.with_name(real.name + '-export'))}",
     )
-
-
-def _is_export(folder: Path) -> bool:
-    """Whether its manifest says so; a damaged export may be replaced too."""
-    try:
-        body = json.loads((folder / MANIFEST).read_bytes())
-    except (OSError, ValueError):
-        return False
-    return isinstance(body, dict) and body.get("kind") == "export"
 
 
 def _check_shape(config: ModelConfig, precision: Precision, source: Path) -> None:

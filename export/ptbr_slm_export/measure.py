@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from ptbr_slm.eval.bits import bits_per_byte
 from ptbr_slm.eval.held_out import HeldOutText, held_out_text
 from ptbr_slm.runtime.load import open_engine
 from ptbr_slm.runtime.types import Engine
+from ptbr_slm.storage.atomic import scratch_folder
 from ptbr_slm.storage.model_folder import read_config
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm_export.folder import export_model
@@ -86,8 +86,8 @@ def measure_precisions(
         if precision == skip:
             continue
         on_step(f"experimentando {precision}")
-        with tempfile.TemporaryDirectory(prefix=".comparando-", dir=beside) as folder:
-            out = Path(folder) / precision
+        with scratch_folder(beside, "comparando") as folder:
+            out = folder / precision
             try:
                 report = export_model(source, out, target=target, precision=precision, verify=False)
             except SlmError as error:

@@ -9,7 +9,6 @@ from ptbr_slm.bench.generate_cases import CaseResult, Entrant, Figures, Generate
 from ptbr_slm.bench.generate_plot import picture
 from ptbr_slm.bench.tables import about, markdown_line
 from ptbr_slm.brazilian import number
-from ptbr_slm.errors import os_errors
 from ptbr_slm.storage.atomic import write_text
 
 HEADER = (
@@ -99,8 +98,6 @@ def markdown(bench: GenerateBench) -> str:
 
 def write(bench: GenerateBench, folder: Path) -> tuple[Path, Path, Path]:
     """Write generate.md, generate.json and generate.svg. Raises E_PERMISSION, E_DISK_FULL."""
-    with os_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     page, body, drawing = (folder / f"generate.{kind}" for kind in ("md", "json", "svg"))
     write_text(page, markdown(bench))
     write_text(body, json.dumps(bench.to_json(), ensure_ascii=False, indent=2, allow_nan=False) + "\n")

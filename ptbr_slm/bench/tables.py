@@ -10,7 +10,6 @@ from typing import Any
 from ptbr_slm.bench.cases import Result
 from ptbr_slm.bench.train import Bench
 from ptbr_slm.brazilian import number
-from ptbr_slm.errors import os_errors
 from ptbr_slm.storage.atomic import write_text
 
 GIB = 1 << 30
@@ -49,8 +48,6 @@ def markdown(bench: Bench) -> str:
 
 def write(bench: Bench, folder: Path) -> tuple[Path, Path]:
     """Write bench-train.md and bench-train.json into `folder`. Raises E_PERMISSION, E_DISK_FULL."""
-    with os_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     page, body = folder / "bench-train.md", folder / "bench-train.json"
     write_text(page, markdown(bench))
     write_text(body, json.dumps(bench.to_json(), ensure_ascii=False, indent=2, allow_nan=False) + "\n")

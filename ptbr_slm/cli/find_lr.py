@@ -59,6 +59,10 @@ def find_lr(
             where="--min-rate",
             hint="Exemplo: --min-rate 1e-5 --max-rate 1",
         )
+    if svg is not None:
+        from ptbr_slm.storage.output import require_replaceable
+
+        require_replaceable(svg, lambda content: b"<svg" in content[:1000], "um SVG")
     settings = train_verb.settings_of({**flags, "output": flags.get("output") or Path("-")})
     with out.progress("procurando a taxa", total=1.0) as bar:
         found = search(settings, steps=steps, lowest=min_rate, highest=max_rate, progress=bar.update)

@@ -10,6 +10,7 @@ import typer
 
 from ptbr_slm.cli.command import command
 from ptbr_slm.cli.output import Output, Report, human_bytes, number
+from ptbr_slm.cli.tokenizer import check_output
 from ptbr_slm.shell import quoted
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ def _prepare(out: Output, output: Path, source: Path) -> PreparedData:
     folder, file = output / "dados", output / "tokenizer.json"
     if folder.exists():
         return PreparedData.open(folder)
+    check_output(file)
     out.note(f"[2/5] Tokenizador de {number(VOCAB_SIZE)} tokens, e textos convertidos em tokens")
     with out.progress("lendo textos"):
         tokenizer = Tokenizer.train((document.text for document in read_documents([source])), VOCAB_SIZE)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ptbr_slm.data import dante, nltk
 from ptbr_slm.errors import SlmError, named_instead
-from ptbr_slm.storage.atomic import atomic_folder
+from ptbr_slm.storage.atomic import atomic_folder, may_replace
 from ptbr_slm.storage.manifest import NAME as MANIFEST
 from ptbr_slm.storage.manifest import read_manifest, sha256_file, write_manifest
 
@@ -41,7 +41,7 @@ def fetch(name: str, out: Path) -> Path:
     texts = out / f"{name}.jsonl"
     if _already_there(out, name):
         return texts
-    _refuse_other_things(out, texts)
+    _refuse_other_things(out)
     if name == "machado":
         found = nltk.find_machado()
         with atomic_folder(out) as folder:
@@ -113,8 +113,8 @@ def _already_there(out: Path, name: str) -> bool:
     return name != "dante" or manifest.extra.get("wheel_sha256") == WHEEL_SHA256
 
 
-def _refuse_other_things(out: Path, texts: Path) -> None:
-    if out.exists() and not texts.is_file() and (not out.is_dir() or any(out.iterdir())):
+def _refuse_other_things(out: Path) -> None:
+    if not may_replace(out, _KIND):
         raise SlmError(
             "E_EXISTS",
             "o destino já existe e tem outras coisas: não vou substituí-lo.",

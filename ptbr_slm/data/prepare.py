@@ -15,7 +15,7 @@ from ptbr_slm.data.read import Document, read_documents
 from ptbr_slm.data.shards import SHARD_TOKENS, SplitWriter, token_dtype
 from ptbr_slm.data.split import SeenTexts, Splitter, fingerprint
 from ptbr_slm.errors import SlmError
-from ptbr_slm.storage.atomic import atomic_folder, remove_leftovers
+from ptbr_slm.storage.atomic import atomic_folder, may_replace
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.version import __version__
 
@@ -78,7 +78,6 @@ def prepare(
             "repaired": dict(counts.repaired),
         }
         index.write_index(folder, body)
-    remove_leftovers(out.parent)
     return PreparedData.open(out, verify=False)
 
 
@@ -111,7 +110,7 @@ def _check_arguments(out: Path, valid_fraction: float, shard_tokens: int) -> Non
             where="--shard-tokens",
             hint="Use 50000000.",
         )
-    if out.exists() and not (out.is_dir() and ((out / index.NAME).is_file() or not any(out.iterdir()))):
+    if not may_replace(out, index.KIND):
         raise SlmError(
             "E_EXISTS",
             "o destino já existe e não é uma pasta de dados preparados: não vou substituí-lo.",

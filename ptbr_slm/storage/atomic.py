@@ -1,46 +1,65 @@
 """Write to a temporary name, fsync, rename: a reader sees the old file or the new one, never a half.
 
 Killing `torch.save` left an unreadable newest checkpoint in 18 of 20 tries; this pattern in 0 of 20
-(shared reference, reliability E1).
+(benchmarks/kill_loop.py).
 """
 
 from __future__ import annotations
 
-import glob
+import errno
 import json
 import os
-import re
-import shutil
-import time
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ptbr_slm.errors import named_instead, os_errors
+from ptbr_slm.errors import SlmError, named_instead, os_errors
+from ptbr_slm.storage import temporary
+from ptbr_slm.storage.output import (
+    holds_working_folder,
+    is_mount,
+    make_folder,
+    real_output,
+    remove_made,
+    require_file,
+    require_folder,
+)
+from ptbr_slm.storage.publish import publish_folder, recover
+from ptbr_slm.storage.record import kind_of
+from ptbr_slm.storage.temporary import Temporary
 
-TEMPORARY_PREFIX = ".tmp-"
-_ASIDE = re.compile(r"\.tmp-(.+)-old-\d+-\d+")
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success fsync it and rename it over `path`.
+    """Yield a temporary path with the suffix of `path`; on success fsync it and rename it over `path`.
 
-    For libraries that write files themselves. The result is readable by others (0644 before the umask):
-    safetensors creates its files as 0600.
+    For libraries that write files themselves. A link is followed. The result is readable by others (0644
+    before the umask): safetensors creates its files as 0600. Raises E_EXISTS where a folder, a device, a pipe
+    or a mount point is, and what `make_folder` raises.
     """
     with os_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.parent / f"{TEMPORARY_PREFIX}{path.name}-{os.getpid()}"
+        target = real_output(path)
+        require_file(target)
+        made = make_folder(target.parent)
         try:
-            with named_instead(temporary, path):
-                yield temporary
-            _publish_file(temporary)
-            temporary.replace(path)
-            fsync_folder(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+            remove_leftovers(target.parent, target.name)
+            work = temporary.create(target.parent, target.name)
+            try:
+                file = work.new.with_suffix(target.suffix)
+                with named_instead(file, path):
+                    yield file
+                _publish_file(file)
+                file.replace(target)
+                fsync_folder(target.parent)
+            finally:
+                work.delete()
+        except BaseException:
+            remove_made(made)
+            raise
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -65,69 +84,106 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; on success fsync its files and rename it to `path`.
+    """Yield a temporary folder; on success fsync its files and give it the place of `path`, links followed.
 
-    An existing folder at `path` is moved aside first and removed last. On any exception nothing of the
-    new folder is left behind and the old one is untouched; what an earlier, killed writer left goes, too.
+    An existing folder is replaced, but for the files in it that no record of ours names. On any exception
+    nothing of the new folder is left behind and the old one is untouched; what an earlier, killed writer
+    left goes, too. Raises E_EXISTS where something that is no folder is, and what `make_folder` raises.
     """
     with os_errors(path):
-        missing = [parent for parent in path.parents if not parent.exists()]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(path.parent, path.name)
-        temporary = path.parent / f"{TEMPORARY_PREFIX}{path.name}-{os.getpid()}"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
+        target = real_output(path)
+        require_folder(target)
+        made = make_folder(target.parent)
         try:
-            with named_instead(temporary, path):
-                yield temporary
-            for folder, _, names in os.walk(temporary):
-                for name in names:
-                    _publish_file(Path(folder) / name)
-                fsync_folder(Path(folder))
-            _rename_over(temporary, path)
-            fsync_folder(path.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-            if not path.exists():
-                with suppress(OSError):  # another writer put something there
-                    for parent in missing:
-                        parent.rmdir()
+            for place in (target.parent, target):
+                remove_leftovers(place, target.name)
+            work = _begin(target)
+            try:
+                work.new.mkdir()
+                with named_instead(work.new, path):
+                    yield work.new
+                for folder, _, names in os.walk(work.new):
+                    for name in names:
+                        _publish_file(Path(folder) / name)
+                    fsync_folder(Path(folder))
+                publish_folder(work)
+                fsync_folder(target.parent)
+            finally:
+                recover(work)
+        except BaseException:
+            remove_made(made)
+            raise
 
 
-def remove_leftovers(folder: Path, name: str = "") -> None:
-    """Remove the temporary files and folders that killed processes left in `folder`, of `name` or of all.
+@contextmanager
+def scratch_folder(beside: Path, name: str) -> Iterator[Path]:
+    """A folder in `beside`, on the disk where large files are wanted anyway, that goes when the block ends.
 
-    A folder that was moved aside by a writer killed before it put the new one in place goes back instead.
+    Where nothing may be written there, in the system's temporary folder. A killed process's is removed by the
+    next call with the same `beside` and `name`.
     """
-    for leftover in folder.glob(TEMPORARY_PREFIX + (f"{glob.escape(name)}-*" if name else "*")):
-        pid = leftover.name.rpartition("-")[2]
-        if not pid.isdigit() or process_alive(int(pid)):
-            continue
-        aside = _ASIDE.fullmatch(leftover.name)
-        if aside and not (folder / aside[1]).exists():
-            leftover.rename(folder / aside[1])
-        elif leftover.is_dir():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)
-
-
-def process_alive(pid: int) -> bool:
-    """Whether a process with this id runs on this machine."""
+    remove_leftovers(beside, name)
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        work = temporary.create(beside, name)
+    except OSError:
+        with tempfile.TemporaryDirectory(prefix="ptbr-slm-") as place, named_instead(Path(place), beside):
+            yield Path(place)
+        return
+    try:
+        work.new.mkdir()
+        with named_instead(work.new, beside):
+            yield work.new
+    finally:
+        work.delete()
+
+
+def may_replace(path: Path, kind: str) -> bool:
+    """Whether a folder of ours may take this place: nothing is there, an empty folder, or one of this kind.
+
+    Only the record of the one that is there is read (`storage.record`), so a damaged one may be replaced.
+    """
+    with os_errors(path):
+        target = real_output(path)
+        if not target.exists():
+            return True
+        if not target.is_dir():
+            return False
+        remove_leftovers(target, target.name)
+        return not any(target.iterdir()) or kind_of(target) == kind
+
+
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Clean up after the killed writers of the output `name` in `folder`, or of any.
+
+    Only in temporary folders that carry our mark and whose lock is free (`storage.temporary`). What such a
+    writer had moved away for a new folder that never came goes back to its place.
+    """
+    for work in temporary.abandoned(folder, name):
+        with suppress(OSError, SlmError):
+            recover(work)
+
+
+def discard(path: Path) -> None:
+    """Remove a folder that the caller has proved to be ours, in one instant. Raises E_PERMISSION or E_IO.
+
+    It is renamed into a temporary folder first: a kill in between leaves no half of it under its name.
+    """
+    with os_errors(path):
+        work = temporary.create(path.parent, path.name)
+        try:
+            path.rename(work.path / "gone")
+        finally:
+            work.delete()
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make a rename inside `folder` survive a power cut. A no-op where folders cannot be opened (Windows)."""
+    """Make a rename inside `folder` survive a power cut. A no-op where the folder cannot be opened."""
     if os.name == "nt":
         return
-    handle = os.open(folder, os.O_RDONLY)
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # one may write into a folder that one may not list
+        return
     try:
         os.fsync(handle)
     finally:
@@ -143,15 +199,14 @@ def _publish_file(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _rename_over(temporary: Path, path: Path) -> None:
-    if not path.exists():
-        temporary.rename(path)
-        return
-    aside = path.parent / f"{TEMPORARY_PREFIX}{path.name}-old-{time.time_ns()}-{os.getpid()}"
-    path.rename(aside)
+def _begin(target: Path) -> Temporary:
+    """The temporary folder for a new `target`: beside it, or inside it where it cannot be moved."""
+    exists = target.is_dir()
+    if exists and (is_mount(target) or holds_working_folder(target)):
+        return temporary.create(target, target.name, inside=True)
     try:
-        temporary.rename(path)
-    except OSError:
-        aside.rename(path)
+        return temporary.create(target.parent, target.name)
+    except OSError as error:
+        if exists and error.errno in _NOT_WRITABLE:
+            return temporary.create(target, target.name, inside=True)
         raise
-    shutil.rmtree(aside, ignore_errors=True)

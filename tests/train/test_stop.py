@@ -27,10 +27,11 @@ LONG = {"max_steps": 150, "checkpoint.every": 5, "evaluation.every": 50}
 DIE_BEFORE_THE_RENAME = (
     "import os, signal, sys\n"
     "from ptbr_slm.storage import atomic\n"
-    "def die(temporary, path):\n"
-    "    if path.name == 'step-00000005': os.kill(os.getpid(), signal.SIGKILL)\n"
-    "    temporary.rename(path)\n"
-    "atomic._rename_over = die\n"
+    "publish = atomic.publish_folder\n"
+    "def die(work):\n"
+    "    if work.name == 'step-00000005': os.kill(os.getpid(), signal.SIGKILL)\n"
+    "    publish(work)\n"
+    "atomic.publish_folder = die\n"
     "from ptbr_slm.cli.main import main\n"
     "main()\n"
 )

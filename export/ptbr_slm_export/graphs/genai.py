@@ -11,18 +11,17 @@ padding (shared reference, onnx F).
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx_ir as ir
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import os_errors
+from ptbr_slm.storage.atomic import scratch_folder
 from ptbr_slm.storage.manifest import read_manifest, write_manifest
 from ptbr_slm_export.graphs.gqa import FLOAT, INT32, INT64, LlamaGraph
 from ptbr_slm_export.graphs.projections import Projections
@@ -65,9 +64,7 @@ def as_gqa(folder: Path) -> Iterator[Path]:
     So that what was written can be asked everything that `verification` asks: every position's logits, rows
     one by one, chunks. What the mask is turned into is checked apart, by `ptbr_slm_export.genai.check_mask`.
     """
-    beside = folder.parent if os.access(folder.parent, os.W_OK) else None
-    with TemporaryDirectory(dir=beside, prefix=".tmp-gqa-") as temporary:
-        twin = Path(temporary)
+    with scratch_folder(folder.resolve().parent, "gqa") as twin:
         for file in folder.iterdir():
             if file.name not in ("model.onnx", "manifest.json"):
                 with os_errors(twin):  # copied: onnx-ir takes a second link to the weights for an attack

@@ -12,7 +12,6 @@ from ptbr_slm.bench.gpu.results import Check, Line, SectionResult
 from ptbr_slm.bench.gpu.sections import SECTIONS
 from ptbr_slm.bench.tables import about, markdown_line
 from ptbr_slm.brazilian import number
-from ptbr_slm.errors import os_errors
 from ptbr_slm.storage.atomic import write_json, write_text
 
 SMOKE = (
@@ -111,8 +110,6 @@ def markdown(check: GpuCheck) -> str:
 
 def write(check: GpuCheck, folder: Path) -> tuple[Path, Path]:
     """Write gpu.md and gpu.json into `folder`, each whole. Raises E_PERMISSION, E_DISK_FULL."""
-    with os_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     page, body = folder / "gpu.md", folder / "gpu.json"
     write_json(body, check.to_json())
     write_text(page, markdown(check))

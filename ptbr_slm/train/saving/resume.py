@@ -63,7 +63,7 @@ def _newest_valid(folder: Path, listener: Listener) -> tuple[Path, TrainState] |
         except SlmError as error:
             if error.code != "E_CHECKPOINT_CORRUPT":
                 raise
-            aside = _rename(checkpoint, "corrupt")
+            aside = set_aside(checkpoint, "corrupt")
             message = f"{error.message} Renomeado para {aside.name}; tentando o anterior."
             listener.event(
                 {"event": "warning", "code": error.code, "where": str(checkpoint), "message": message}
@@ -99,7 +99,7 @@ def _asked_for(path: Path, folder: Path, listener: Listener) -> tuple[Path, Trai
         )
     for later in own:  # a later automatic resume must not jump back on to the abandoned course
         if int(later.name.removeprefix("step-")) > found[1].step:
-            aside = _rename(later, "replaced")
+            aside = set_aside(later, "replaced")
             message = f"{later.name} é posterior ao checkpoint pedido: renomeado para {aside.name}."
             listener.event({"event": "warning", "code": "", "where": str(later), "message": message})
     return found
@@ -164,7 +164,8 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {old.get(key)} -> {new.get(key)}" for key in keys)
 
 
-def _rename(checkpoint: Path, suffix: str) -> Path:
+def set_aside(checkpoint: Path, suffix: str) -> Path:
+    """Rename a checkpoint to NAME.suffix, or NAME.suffix2 and so on. Raises E_PERMISSION or E_IO."""
     aside, number = checkpoint.with_name(f"{checkpoint.name}.{suffix}"), 1
     while aside.exists():
         number += 1

@@ -1,4 +1,7 @@
-"""How many checkpoints stay: as many as the disk allows, and never fewer than the one to go on from."""
+"""How many checkpoints stay: as many as the disk allows, and never fewer than the one to go on from.
+
+Only a checkpoint whose manifest names every file in it is removed (`train.saving.ownership`).
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ptbr_slm.errors import SlmError
+from ptbr_slm.storage.atomic import discard
 from ptbr_slm.storage.manifest import read_manifest
+from ptbr_slm.storage.output import make_folder
 from ptbr_slm.system import kaggle_root
 from ptbr_slm.train.config import AUTO
+from ptbr_slm.train.saving.ownership import is_our_checkpoint
 
 BYTES_PER_PARAMETER = 12
 """Of a checkpoint: fp32 weight and AdamW's two fp32 moments."""
@@ -51,15 +57,15 @@ def make_room(folder: Path, existing: list[Path], needed: int, keep: int) -> Non
 
     With `auto` the oldest go until there is room, but for the newest complete one. Raises E_DISK_FULL.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     free = room(folder).free
     if keep == AUTO:
         anchor = next((path for path in existing if _complete(path)), None)
         for old in reversed(existing):
             if free >= needed:
                 break
-            if old != anchor:
-                shutil.rmtree(old, ignore_errors=True)
+            if old != anchor and is_our_checkpoint(old):
+                discard(old)
                 free = room(folder).free
     if free < needed:
         raise SlmError(
@@ -89,8 +95,8 @@ def drop_old(
             enough = count <= keep
         if enough:
             return
-        if old.name not in protected:
-            shutil.rmtree(old, ignore_errors=True)
+        if old.name not in protected and is_our_checkpoint(old):
+            discard(old)
             count -= 1
 
 

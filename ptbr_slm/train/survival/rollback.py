@@ -6,14 +6,16 @@ metrics.jsonl forgets the abandoned steps: killed at any instant, the run goes b
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptbr_slm.errors import SlmError
+from ptbr_slm.storage.atomic import discard
 from ptbr_slm.train.events import Listener
 from ptbr_slm.train.reporting.metrics import MetricsLog
 from ptbr_slm.train.saving.checkpoint import TrainState, list_checkpoints, read_state
+from ptbr_slm.train.saving.ownership import is_our_checkpoint
+from ptbr_slm.train.saving.resume import set_aside
 from ptbr_slm.train.survival.guards import Observed, diverged, last_good
 
 if TYPE_CHECKING:
@@ -76,13 +78,16 @@ def _newest_good(folder: Path, since: int, listener: Listener) -> tuple[Path, Tr
 
 
 def _remove_later(folder: Path, step: int) -> None:
-    """Remove the checkpoints of the abandoned steps, newest first.
+    """Remove the checkpoints of the abandoned steps, newest first; what is not provably ours is renamed.
 
     A kill in between resumes from one of them, meets the spike again and comes back here.
     """
     for path in list_checkpoints(folder):
         if int(path.name.removeprefix("step-")) > step:
-            shutil.rmtree(path, ignore_errors=True)
+            if is_our_checkpoint(path):
+                discard(path)
+            else:
+                set_aside(path, "replaced")
 
 
 def _record(seen: Observed, step: int, since: int, mean: float, windows: list[int]) -> dict[str, Any]:

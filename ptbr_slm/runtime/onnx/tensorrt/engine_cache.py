@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TypeVar
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.atomic import atomic_folder
-from ptbr_slm.storage.manifest import read_manifest
+from ptbr_slm.storage.manifest import read_manifest, write_manifest
 
 Built = TypeVar("Built")
 
@@ -83,10 +82,11 @@ def reuse_or_build(
             if error.code != "E_MODEL_INVALID":  # too little memory, say: building anew would not help
                 raise
             tell("O motor do TensorRT que estava guardado não abriu; ele será refeito.")
-            shutil.rmtree(folder)
     tell(
         "Compilando o modelo para esta placa com o TensorRT: leva alguns minutos, e só na primeira vez "
         f"(fica em {folder})."
     )
     with atomic_folder(folder) as new:
-        return open_in(new)
+        opened = open_in(new)
+        write_manifest(new, "tensorrt-engines")  # so that they, and nothing else, may be thrown away
+        return opened

@@ -1,0 +1,70 @@
+"""What in a run's folder is ours: only that is replaced or deleted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ptbr_slm.errors import SlmError, os_errors
+from ptbr_slm.storage.lock import is_run_lock
+from ptbr_slm.storage.output import real_output
+from ptbr_slm.storage.record import foreign_files, kind_of
+
+WRITTEN = (
+    "lock",
+    "final",
+    "report",
+    "checkpoints",
+    "metrics.jsonl",
+    "sessions.jsonl",
+    "cooldown.jsonl",
+    "micro_batch.json",
+    "config.resolved.toml",
+)
+"""What a run replaces in its folder. `data` is not here: there it only adds a folder of its own."""
+
+
+def is_our_checkpoint(folder: Path) -> bool:
+    """Whether its manifest says that it is a checkpoint, and names every file in it.
+
+    One in which the user keeps a file of their own, one without a manifest and a link are never deleted.
+    """
+    return not folder.is_symlink() and kind_of(folder) == "checkpoint" and not foreign_files(folder)
+
+
+def check_run_folder(run: Path) -> None:
+    """Refuse, with E_EXISTS, a folder that is no run of ours and holds something that a run would replace."""
+    with os_errors(run):
+        real = real_output(run)
+        if not real.exists():
+            return
+        if not real.is_dir():
+            raise _exists(run, "o destino já existe e não é uma pasta")
+        if _is_run(real):
+            return
+        for name in WRITTEN:
+            if _holds_something(real / name):
+                raise _exists(real / name, f"esta pasta não é de um treino do ptbr-slm e já tem {name}")
+
+
+def _is_run(run: Path) -> bool:
+    """A lock that a run wrote, a checkpoint or model that says whose it is, or settings and records."""
+    lock = run / "lock"
+    if lock.is_file() and lock.stat().st_size and is_run_lock(lock):
+        return True
+    if (run / "config.resolved.toml").is_file() and (run / "metrics.jsonl").is_file():
+        return True
+    if kind_of(run / "final") == "model":
+        return True
+    return any(kind_of(path) == "checkpoint" for path in (run / "checkpoints").glob("step-*"))
+
+
+def _holds_something(path: Path) -> bool:
+    if path.is_dir():
+        return any(path.iterdir())
+    return path.is_symlink() or (path.exists() and path.stat().st_size > 0)
+
+
+def _exists(where: Path, what: str) -> SlmError:
+    return SlmError(
+        "E_EXISTS", f"{what}: não vou substituí-lo.", where=where, hint="Escolha outra pasta em --output."
+    )
