@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+import ptbr_slm  # noqa: F401  (switches telemetry off before a test imports onnxruntime)
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 ROOT = Path(__file__).resolve().parent.parent
 
