@@ -46,6 +46,24 @@ def test_a_prompt_gives_the_same_text_in_a_batch_and_alone(model, options):
         assert_same_but_for_near_ties(model, prompt, result, alone, **options)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_same_call_on_a_model_opened_again_gives_the_same_text_to_the_last_bit(
+    model_folder, export_folder, tmp_path, precision
+):
+    path = export_folder
+    if precision == "int8":
+        from ptbr_slm_export import export_model
+
+        path = tmp_path / "int8"
+        export_model(model_folder, path, precision="int8", verify=False)
+    texts = []
+    for _ in range(2):
+        with Model(path) as model:
+            results = model.generate_detailed(PROMPTS, max_new_tokens=40, seed=5, logprobs=2)
+        texts.append([(result.tokens, result.text, result.logprobs) for result in results])
+    assert texts[0] == texts[1]
+
+
 @pytest.mark.parametrize(
     "options", [{"temperature": 0.0}, {"seed": 2, "top_k": 50}, {"seed": 3, "min_p": 0.1}]
 )
