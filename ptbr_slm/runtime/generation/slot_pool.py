@@ -1,9 +1,10 @@
 """Slots for rows: new, taken from a text that is over and begins alike, or copied from one in the making.
 
 Taking a beginning changes no text but where the last bits of fp32 logits decide a choice: in fp32 the kernels
-give the same values to 2e-5 however many tokens run at once (to the last bit on some CPUs). The int8 and int4 kernels round a token that is alone, or odd at the end of its group, another
-way (0.2 of a logit on a model with a range of 11), so there only `GRAIN`-aligned tokens of an ordinary
-prefill are taken: the rest is then cut into the same groups as in a fresh run, and equal to the last bit.
+give the same values to 2e-5 however many tokens run at once (to the last bit on some CPUs). The int8 and int4
+kernels round a token that is alone, or odd at the end of its group, another way (0.2 of a logit on a model
+with a range of 11), so there only `GRAIN`-aligned tokens of an ordinary prefill are taken: the rest is then
+cut into the same groups as in a fresh run, and equal to the last bit.
 """
 
 from __future__ import annotations
