@@ -21,13 +21,15 @@ Ids = npt.NDArray[np.int64]
 class Activations:
     """The Gram matrices of one model on some windows of token ids, in the order of its layers."""
 
-    def __init__(self, config: ModelConfig, weights: LlamaWeights, windows: Sequence[Ids]) -> None:
-        """windows: each (T,), T at most the context."""
+    def __init__(
+        self, config: ModelConfig, weights: LlamaWeights, windows: Sequence[Ids], *, watching: bool = True
+    ) -> None:
+        """windows: each (T,), T at most the context. watching: whether Gram matrices are wanted."""
         self.config, self.weights = config, weights
         table = weights.embedding()
         self._streams = [table[window] for window in windows]  # (T, C) each
         self._done = 0
-        self._watching = True
+        self._watching = watching
         self._grams: dict[str, Floats] = {}
         self.tokens = sum(map(len, windows))
 

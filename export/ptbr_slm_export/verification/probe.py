@@ -62,6 +62,8 @@ class Answers:
     """(T, V) for the window and for each prompt."""
     greedy: tuple[Greedy, ...]
     bits: BitsPerByte
+    noise: float = 0.0
+    """Of a reference in fp32: the largest distance of its logits from the same arithmetic in fp64."""
 
 
 @dataclass(frozen=True, slots=True)

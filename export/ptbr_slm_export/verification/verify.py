@@ -31,6 +31,7 @@ from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm_export.identity import source_sha256
 from ptbr_slm_export.verification.judge import Check, judge, mask_check
 from ptbr_slm_export.verification.locate import TEXT, Place, locate
+from ptbr_slm_export.verification.noise import measure_noise
 from ptbr_slm_export.verification.probe import (
     Answers,
     Probe,
@@ -228,7 +229,10 @@ def _ask_pytorch(source: Path, stored: StoredWeights, probe: Probe, precision: s
     engine = open_engine(source, "cpu")
     try:
         if precision == "fp32":
-            return ask(engine, probe, greedy=True)
+            answers = ask(engine, probe, greedy=True)
+            return replace(
+                answers, noise=measure_noise(engine.config, source, probe.window, answers.logits[0])
+            )
         bits = held_out_bits(engine, probe)
     finally:
         engine.close()
