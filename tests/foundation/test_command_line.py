@@ -27,7 +27,11 @@ def test_help_lists_every_verb_and_answers_quickly(cli):
         assert done.returncode == 0
     for verb in VERBS:
         assert f"  {verb} " in done.stdout
-    assert min(times) < 1.5  # the budget of 0.4 s is benchmarked, not asserted: this machine is shared
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "pass"], check=True)
+    bare = time.perf_counter() - start
+    # The budget of 0.4 s is benchmarked, not asserted: a machine may be slow, or shared.
+    assert min(times) < max(1.5, 30 * bare)
 
 
 @pytest.mark.parametrize("verb", VERBS)
