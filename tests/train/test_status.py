@@ -38,7 +38,7 @@ def trainer(
         state=SimpleNamespace(step=120, skipped_steps=skipped),
         plan=SimpleNamespace(device=torch.device("cuda" if cuda else "cpu")),
         gauges=SimpleNamespace(memory_bytes=lambda: int(7.9 * 2**30)),
-        scaler=None if scale is None else SimpleNamespace(get_scale=lambda: scale),
+        scale=scale,
         pace=pace,
         deadline=deadline,
         save_s=10.0,
