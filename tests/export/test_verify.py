@@ -69,7 +69,7 @@ def test_one_perturbed_weight_is_found_even_behind_a_manifest_that_agrees(export
     resign(damaged)
     error = failure(damaged, untied)
     assert error.code == "E_VERIFY" and error.exit_code == 4
-    assert "posição" in error.message and "0.0001" in error.message
+    assert "posição" in error.message and "o limite é 7.91e-05" in error.message
 
 
 def test_another_models_export_is_refused_by_hash_and_by_its_answers(export, make_model, copy_of):

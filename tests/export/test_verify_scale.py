@@ -9,9 +9,19 @@ import onnx
 import pytest
 import safetensors.numpy
 from ptbr_slm_export import export_model, verify_export
-from ptbr_slm_export.verification.judge import LOGITS, judge, logit_limit
+from ptbr_slm_export.verification.judge import (
+    COSINE,
+    LOGITS,
+    SMALLEST_COSINE,
+    agreement_limit,
+    cosine_limit,
+    judge,
+    logit_limit,
+)
+from ptbr_slm_export.verification.locate import Place
 from ptbr_slm_export.verification.noise import measure_noise
 from ptbr_slm_export.verification.probe import Answers, SelfAgreement
+from ptbr_slm_export.verification.reference import Part
 from ptbr_slm_export.verification.stored import WrongWeight
 
 from ptbr_slm.eval.bits import BitsPerByte
@@ -36,6 +46,44 @@ def scaled(untied, copy_of):
         return Path(copy)
 
     return make
+
+
+@pytest.fixture
+def outliers(make_model, copy_of) -> Path:
+    """A model of 8 layers whose norms make some channels 60 times larger, for which its matrices make up.
+
+    It computes what it did; but a block of activations with such a channel keeps little of the rest in int8.
+    """
+    copy = copy_of(make_model(num_layers=8))
+    (copy / "manifest.json").unlink()
+    weights = safetensors.numpy.load_file(copy / "model.safetensors")
+    for name, array in weights.items():
+        if "layernorm" in name:
+            array[[3, 40]] *= 60
+        elif name.endswith(
+            ("q_proj.weight", "k_proj.weight", "v_proj.weight", "gate_proj.weight", "up_proj.weight")
+        ):
+            array[:, [3, 40]] /= 60
+    safetensors.numpy.save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    return Path(copy)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
+def test_a_model_with_outlier_channels_is_accepted_where_its_bits_per_byte_stay(
+    outliers, tmp_path, precision
+):
+    report = export_model(outliers, tmp_path / "e", precision=precision)
+    assert report.verification is not None and report.verification.passed
+    exact = report.recipe.exact if report.recipe else ()
+    assert ("layers.0.qkv" in exact) == (precision != "fp32") and "layers.0.down" not in exact
+
+
+def test_a_model_without_outlier_channels_is_quantised_as_before(untied, tmp_path):
+    report = export_model(untied, tmp_path / "e", precision="int8", verify=False)
+    assert report.recipe is not None and report.recipe.exact == () and "exact" not in report.recipe.as_dict()
+    nodes = onnx.load(tmp_path / "e" / "model.onnx", load_external_data=False).graph.node
+    products = [node for node in nodes if node.op_type == "MatMulNBits"]
+    assert all(any(a.name == "accuracy_level" and a.i == 4 for a in node.attribute) for node in products)
 
 
 def noise_of(folder: Path) -> tuple[float, np.ndarray]:
@@ -95,3 +143,19 @@ def test_the_limit_of_a_logit_lies_between_the_noise_and_a_thousandth_of_the_spr
     for error, passes in ((0.5 * limit, True), (2 * limit, False)):
         found = judge("fp32", reference, answers(spread, noise, error), agree, SOUND, None)
         assert next(check for check in found if check.name == "logits").passed is passes
+
+
+@pytest.mark.parametrize(
+    ("rounding", "limit"),
+    [(0.0, COSINE["int8"]), (0.05, COSINE["int8"]), (0.228, 0.974), (3.0, SMALLEST_COSINE)],
+)
+def test_the_cosine_asked_for_is_what_the_roundings_of_the_parts_leave(rounding, limit):
+    part = Part(0, "down", "layers.0.down", True, 0.02, 0.1, 3)
+    place = Place(part=part, limit=0.1, with_past=False, compared=14, rounding=rounding)
+    assert cosine_limit("int8", place) == pytest.approx(limit, abs=1e-3)
+    assert cosine_limit("int8", None) == COSINE["int8"]
+
+
+@pytest.mark.parametrize(("error", "limit"), [(0.1, 0.25), (0.6, 0.6), (50.0, 1.0), (np.nan, 0.25)])
+def test_two_ways_of_reading_may_differ_as_far_as_one_lies_from_pytorch_and_no_further(error, limit):
+    assert agreement_limit(answers(1.0, 0.0), answers(1.0, 0.0, error)) == pytest.approx(limit, rel=0.01)

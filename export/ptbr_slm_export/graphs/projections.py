@@ -140,7 +140,7 @@ class QuantizedProjections:
             "bits": matrix.bits,
             "block_size": matrix.block,
         }
-        if self.dtype == ir.DataType.FLOAT:
+        if self.dtype == ir.DataType.FLOAT and name not in self.quantizer.recipe.exact:
             # accuracy_level 4 quantises the activations to int8: 6 times faster on a CPU than the default,
             # which dequantises the weights and is slower than fp32 (shared reference, onnx C).
             attributes["accuracy_level"] = 4

@@ -61,8 +61,14 @@ def calibration_text(
             return CalibrationText(str(of_the_run), _prepared(of_the_run, tokenizer, window))
         except SlmError:  # moved, altered or made anew since: the report names the text that was read instead
             pass
+    return built_in_calibration(tokenizer, context)
+
+
+def built_in_calibration(tokenizer: Tokenizer, context: int) -> CalibrationText:
+    """The 6 KB of Portuguese that come with this package."""
     ours = resources.files("ptbr_slm_export.quantization").joinpath("calibration_pt.txt")
-    return CalibrationText(BUILT_IN, _cut(ours.read_text(encoding="utf-8"), tokenizer, window))
+    cut = _cut(ours.read_text(encoding="utf-8"), tokenizer, min(WINDOW, context))
+    return CalibrationText(BUILT_IN, cut)
 
 
 def _read(path: Path) -> str:

@@ -11,7 +11,8 @@ from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm_export.graphs.weights import LlamaWeights
 from ptbr_slm_export.quantization.activations import Activations
 from ptbr_slm_export.quantization.blocks import Floats, dequantize
-from ptbr_slm_export.quantization.calibration import calibration_text
+from ptbr_slm_export.quantization.calibration import built_in_calibration, calibration_text
+from ptbr_slm_export.quantization.outliers import outlier_matrices
 from ptbr_slm_export.quantization.quantizer import Quantizer, block_for, quantize
 from ptbr_slm_export.quantization.recipe import CALIBRATED, Recipe
 from ptbr_slm_export.quantization.sensitivity import choose_mixed
@@ -39,6 +40,7 @@ def make_quantizer(
                 where="--calibration",
                 hint=f"Tire --calibration, ou use --method {' ou '.join(sorted(CALIBRATED))}.",
             )
+        recipe = _with_exact(recipe, weights, tokenizer, on_step)
         return Quantizer(recipe), None
     config = weights.config
     text = calibration_text(source, tokenizer, config.max_seq_len, calibration)
@@ -50,6 +52,25 @@ def make_quantizer(
     if measures:
         mixed = choose_mixed(config, weights, text.windows, rounded, recipe.mixed_extra, on_step)
         recipe = replace(recipe, mixed=mixed)
+    recipe = _with_exact(recipe, weights, tokenizer, on_step)
     if recipe.method not in CALIBRATED:
         return Quantizer(recipe), text.name
     return Quantizer(recipe, Activations(config, weights, text.windows), on_step), text.name
+
+
+def _with_exact(
+    recipe: Recipe,
+    weights: LlamaWeights,
+    tokenizer: Tokenizer,
+    on_step: Callable[[str], None],
+) -> Recipe:
+    """The recipe with the matrices that int8 activations would spoil. A GPU's activations are fp16."""
+    if recipe.symmetric or recipe.exact:
+        return recipe
+    on_step("procurando canais fora de escala")
+    config = weights.config
+    window = built_in_calibration(tokenizer, config.max_seq_len).windows[0]
+    exact = outlier_matrices(
+        config, weights, window, lambda name, columns: block_for(columns, recipe.choice(name)[1])
+    )
+    return replace(recipe, exact=exact)

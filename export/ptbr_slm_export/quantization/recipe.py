@@ -42,6 +42,9 @@ class Recipe:
     """Those matrices, by their names in the graph: `layers.0.down`. Measured where empty."""
     mixed_block: int = 128
     """Of those."""
+    exact: tuple[str, ...] = ()
+    """Matrices multiplied in fp32, their weights in codes as ever: those whose inputs int8 cannot hold. It is
+    measured (`quantization/outliers.py`) where activations are rounded to int8, on a CPU; mostly none."""
     symmetric: bool = False
     """int4 without zeros, for CUDA's kernels; by every method but hqq."""
 
@@ -67,7 +70,9 @@ class Recipe:
 
     def as_dict(self) -> dict[str, Any]:
         """For the manifest."""
-        return {name: getattr(self, name) for name in self.__slots__} | {"mixed": list(self.mixed)}
+        body = {name: getattr(self, name) for name in self.__slots__ if name != "exact"}
+        exact = {"exact": list(self.exact)} if self.exact else {}
+        return body | {"mixed": list(self.mixed)} | exact
 
 
 RECIPES: dict[str, Recipe] = {

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm_export.graphs.weights import Floats
-from ptbr_slm_export.verification.reference import Part, distances, parts
+from ptbr_slm_export.verification.reference import Part, distances, parts, values
 from ptbr_slm_export.verification.stored import StoredWeights
 from ptbr_slm_export.verification.trace import GraphTrace
 
@@ -24,7 +24,10 @@ EXACT = {"float32": 1e-4, "float16": 1e-2}
 """Largest relative error of what is not rounded to int8, by the type of the activations. Measured 4e-7 in
 fp32 (85m); a norm_eps ten times too large gives 4e-3 and more at the first norm."""
 ROUNDED = 0.1
-"""Of a product with int8 activations. Measured 0.013 (85m, tiny models); a wrong matrix gives 1 and more."""
+"""Of a product with int8 activations. Measured 0.013 (85m, tiny models) and 0.041 (SmolLM2-135M); a wrong
+matrix gives 1 and more."""
+FARTHEST = 0.5
+"""Of a token read after others, whatever the roundings before it came to; an unread cache gives 1 or more."""
 TEXT = 16
 """Tokens looked at."""
 
@@ -57,6 +60,8 @@ class Place:
     """Whether it shows only in a token read after others."""
     compared: int
     """Parts that were looked at."""
+    rounding: float = 0.0
+    """What the roundings of all products come to, were they independent: the root of the sum of squares."""
 
     @property
     def passed(self) -> bool:
@@ -96,18 +101,37 @@ def locate(
     found = parts(config, stored.of, tokens, whole)
     later = _against(whole, trace.with_past(tokens), found, len(tokens) - 1)
     quantised = stored.is_quantised
+    limits = [ROUNDED if quantised and part.is_product else EXACT[trace.dtype] for part in found]
+    if quantised:
+        limits += _later_limits(whole, values(config, stored.of, tokens), found)
+    else:
+        limits += [EXACT[trace.dtype]] * len(later)
+    rounding = float(np.sqrt(sum(part.relative**2 for part in found if part.is_product)))
     places = [
         Place(
             part=part,
-            limit=ROUNDED if quantised and (part.is_product or with_past) else EXACT[trace.dtype],
-            with_past=with_past,
+            limit=limit,
+            with_past=at >= len(found),
             compared=len(found),
+            rounding=rounding if quantised else 0.0,
         )
-        for with_past, list_of_parts in ((False, found), (True, later))
-        for part in list_of_parts
+        for at, (part, limit) in enumerate(zip([*found, *later], limits, strict=True))
     ]
     wrong = next((place for place in places if not place.passed), None)
     return wrong or max(places, key=lambda place: place.part.relative / place.limit, default=None)
+
+
+def _later_limits(whole: Mapping[str, Floats], exact: Mapping[str, Floats], found: list[Part]) -> list[float]:
+    """How far each part of the last token may differ between two ways of reading.
+
+    The kernels for one row and for many round activations apart, and over the layers that adds up: in each
+    way to about what separates the graph from the same weights without roundings.
+    """
+    limits = []
+    for part in found:
+        relative, _ = distances(exact[part.value][-1:], whole[part.value][-1:])
+        limits.append(min(max(ROUNDED, 2 * float(relative[0])), FARTHEST))
+    return limits
 
 
 def _against(

@@ -51,12 +51,20 @@ def parts(config: ModelConfig, read: Read, tokens: Ids, seen: Mapping[str, Float
     return walk.parts
 
 
+def values(config: ModelConfig, read: Read, tokens: Ids) -> dict[str, Floats]:
+    """Every part's value where nothing is rounded on the way: a name in the graph -> (T, width)."""
+    walk = _Walk(config, read, {})
+    walk.walk(tokens)
+    return walk.values
+
+
 class _Walk:
     """Goes through the layers, with the graph's own value of every part as soon as it is judged."""
 
     def __init__(self, config: ModelConfig, read: Read, seen: Mapping[str, Floats]) -> None:
         self.config, self.read, self.seen = config, read, seen
         self.parts: list[Part] = []
+        self.values: dict[str, Floats] = {}
         self.layer: int | None = None
 
     def walk(self, tokens: Ids) -> Floats:
@@ -136,6 +144,7 @@ class _Walk:
         self, name: str, values: Sequence[str], expected: Floats, *, is_product: bool = False
     ) -> Floats:
         """Note how far the graph's value (the first of `values` it has) is from `expected`; go on with it."""
+        self.values |= dict.fromkeys(values, expected)
         value = next((value for value in values if value in self.seen), None)
         if value is None:
             return expected
