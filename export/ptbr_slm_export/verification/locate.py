@@ -125,12 +125,12 @@ def _later_limits(whole: Mapping[str, Floats], exact: Mapping[str, Floats], foun
     """How far each part of the last token may differ between two ways of reading.
 
     The kernels for one row and for many round activations apart, and over the layers that adds up: in each
-    way to about what separates the graph from the same weights without roundings.
+    way to about what separates the graph from the same weights without roundings, at its worst position.
     """
     limits = []
     for part in found:
-        relative, _ = distances(exact[part.value][-1:], whole[part.value][-1:])
-        limits.append(min(max(ROUNDED, 2 * float(relative[0])), FARTHEST))
+        relative, _ = distances(exact[part.value], whole[part.value])
+        limits.append(min(max(ROUNDED, 2 * float(relative.max())), FARTHEST))
     return limits
 
 
