@@ -26,6 +26,8 @@ from ptbr_slm.errors import SlmError, os_errors
 from ptbr_slm.shell import quoted
 from ptbr_slm.storage.atomic import write_text
 from ptbr_slm.tokenizer_rules import unfit_rule
+from ptbr_slm.tokenizer_training import train_from
+from ptbr_slm.utf8 import decode
 
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
 CHAT_TOKENS = ["<|im_start|>", "<|im_end|>"]
@@ -62,7 +64,10 @@ class Tokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int = 32_000) -> Tokenizer:
-        """Train a byte-level BPE of at most `vocab_size` tokens. Raises E_CONFIG or E_DATA_EMPTY."""
+        """Train a byte-level BPE of at most `vocab_size` tokens. Raises E_CONFIG or E_DATA_EMPTY.
+
+        Ctrl-C is answered at once; see `tokenizer_training` for what becomes of the library's own thread.
+        """
         if not MIN_VOCAB_SIZE <= vocab_size <= 1_000_000:
             raise SlmError(
                 "E_CONFIG",
@@ -85,9 +90,7 @@ class Tokenizer:
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-        counted = _Counted(texts)
-        inner.train_from_iterator(counted, trainer)
-        if counted.characters == 0:
+        if train_from(inner, texts, trainer) == 0:
             raise SlmError(
                 "E_DATA_EMPTY",
                 "não há texto para treinar o tokenizador.",
@@ -107,7 +110,7 @@ class Tokenizer:
         with os_errors(file):
             raw = file.read_bytes()
         try:
-            inner = _Tokenizer.from_str(raw.decode("utf-8"))
+            inner = _Tokenizer.from_str(decode(raw))
             fault = unfit_rule(inner, LLAMA_BPE_SPLIT)
             if fault:
                 raise ValueError(fault)
@@ -176,6 +179,8 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`; special tokens are left out, bytes that are not UTF-8 become U+FFFD."""
+        if not self._plain_ids.isdisjoint(ids):
+            return b"".join(map(self.token_bytes, ids)).decode("utf-8", errors="replace")
         with _library_errors():
             return str(self._inner.decode(list(ids), skip_special_tokens=True))
 
@@ -188,6 +193,18 @@ class Tokenizer:
     def special_ids(self) -> frozenset[int]:
         """Ids of the special tokens."""
         return frozenset(i for i, t in self._inner.get_added_tokens_decoder().items() if t.special)
+
+    @cached_property
+    def _plain_ids(self) -> frozenset[int]:
+        """Added tokens of a byte-level vocabulary that GPT-2's alphabet would misread: "não" as 6E E3 6F.
+
+        Their content is plain text, which the library's ByteLevel decoder takes for the alphabet (as of
+        tokenizers 0.23). Content that means UTF-8 in the alphabet (`Ġfim`) is left to that meaning.
+        """
+        if not self.is_byte_level:
+            return frozenset()
+        added = self._inner.get_added_tokens_decoder().items()
+        return frozenset(i for i, token in added if not token.special and _is_misread(token.content))
 
     @cached_property
     def added_ids(self) -> frozenset[int]:
@@ -241,10 +258,9 @@ class Tokenizer:
             return b""
         if self.is_metaspace:
             return metaspace.spell(str(token))
-        try:
-            return bytes(_BYTE_OF[char] for char in token)
-        except KeyError:  # an added token, stored as plain text
+        if token_id in self._plain_ids or not _BYTE_OF.keys() >= set(token):  # an added token, plain text
             return str(token).encode("utf-8")
+        return bytes(_BYTE_OF[char] for char in token)
 
     @cached_property
     def byte_lengths(self) -> npt.NDArray[np.int32]:
@@ -344,19 +360,6 @@ class StreamDecoder:
         return text.removeprefix(" ")
 
 
-class _Counted:
-    """An iterable that counts the characters passing through it."""
-
-    def __init__(self, texts: Iterable[str]) -> None:
-        self._texts = texts
-        self.characters = 0
-
-    def __iter__(self) -> Any:
-        for text in self._texts:
-            self.characters += len(text)
-            yield text
-
-
 def _byte_alphabet() -> list[str]:
     """GPT-2's printable stand-in for each byte (openai/gpt-2, src/encoder.py: bytes_to_unicode)."""
     printable = [
@@ -369,6 +372,17 @@ def _byte_alphabet() -> list[str]:
 
 
 _BYTE_OF = {char: byte for byte, char in enumerate(_byte_alphabet())}
+
+
+def _is_misread(content: str) -> bool:
+    """Whether `content`, plain text, has only characters of the alphabet and is not UTF-8 in it."""
+    if not _BYTE_OF.keys() >= set(content):
+        return False
+    try:
+        bytes(_BYTE_OF[char] for char in content).decode("utf-8")
+    except UnicodeDecodeError:
+        return True
+    return False
 
 
 _OTHER_FORMS = ("tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")

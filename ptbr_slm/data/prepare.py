@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from ptbr_slm.data import index
 from ptbr_slm.data.clean import NORMALIZATION
-from ptbr_slm.data.drops import REASONS, DropCounts
+from ptbr_slm.data.drops import DropCounts, describe_dropped
 from ptbr_slm.data.encode import Encoder, boundary_ids
+from ptbr_slm.data.hold_out import HoldOut, Survey, better_choice
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.data.read import Document, read_documents
 from ptbr_slm.data.shards import SHARD_TOKENS, SplitWriter, token_dtype
@@ -17,6 +19,7 @@ from ptbr_slm.data.split import SeenTexts, Splitter, fingerprint
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.atomic import atomic_folder, may_replace
 from ptbr_slm.tokenizer import Tokenizer
+from ptbr_slm.utf8 import UTF16_HINT
 from ptbr_slm.version import __version__
 
 ProgressCallback = Callable[[float, str], None]
@@ -37,30 +40,45 @@ def prepare(
 ) -> PreparedData:
     """Turn `inputs` (files or folders, see `read_documents`) into the prepared folder `out`, atomically.
 
-    valid_fraction: share of the documents held out, 0 to 0.5; at least one where there are two or more.
+    valid_fraction: share of the text held out, 0 to 0.5: whole documents, and where these would be more than
+    twice or less than half of it, the end of a long one (`hold_out`). The texts are read twice then.
     shard_tokens: tokens in a shard, at least one document. drops: filled with what was left out and why.
-    Memory does not grow with the input, but for 8 to 16 bytes a document (copies) and the open batch.
+    Memory does not grow with the input, but for 20 to 28 bytes a document (copies, sizes) and the open batch.
     Raises E_CONFIG, E_NOT_FOUND, E_EXISTS, E_DATA_FORMAT, E_DATA_EMPTY, E_DISK_FULL, E_PERMISSION.
     """
     _check_arguments(out, valid_fraction, shard_tokens)
     counts = drops if drops is not None else DropCounts()
     bos, eos = boundary_ids(tokenizer)
-    documents = read_documents(inputs, paragraph_documents=paragraph_documents, drops=counts)
-    with atomic_folder(out) as folder:
+    survey = Survey()
+
+    def parts(choice: HoldOut | None) -> Iterator[tuple[str, Document]]:
+        documents = read_documents(inputs, paragraph_documents=paragraph_documents, drops=counts)
+        return _split(documents, counts, valid_fraction, seed, survey, choice)
+
+    def write(folder: Path, choice: HoldOut | None) -> dict[str, dict[str, Any]]:
         with ExitStack() as stack:
             writers = {
                 name: stack.enter_context(SplitWriter(folder, name, tokenizer.vocab_size, shard_tokens))
                 for name in index.SPLITS
             }
             encoder = Encoder(tokenizer, bos, eos, writers)
-            for part, document in _split(documents, counts, valid_fraction, seed):
+            for part, document in parts(choice):
                 encoder.add(part, document)
                 if progress is not None:
                     progress(counts.input_bytes, f"{encoder.tokens} tokens")
             encoder.flush()
             if not encoder.tokens:
                 raise _nothing_left(inputs, counts)
-            splits = {name: writer.finish() for name, writer in writers.items()}
+            return {name: writer.finish() for name, writer in writers.items()}
+
+    with atomic_folder(out) as folder:
+        splits = write(folder, None)
+        choice = better_choice(survey, valid_fraction, splits["valid"]["bytes"])
+        if choice is not None and all(path.is_dir() or path.is_file() for path in inputs):  # not from a pipe
+            for written in (*folder.glob("*.bin"), *folder.glob("*.offsets")):
+                written.unlink()
+            counts.start_again()
+            splits = write(folder, choice)
         tokenizer.save(folder / "tokenizer.json")
         body = {
             "ptbr_slm": __version__,
@@ -82,16 +100,24 @@ def prepare(
 
 
 def _split(
-    documents: Iterable[Document], drops: DropCounts, valid_fraction: float, seed: int
+    documents: Iterable[Document],
+    drops: DropCounts,
+    valid_fraction: float,
+    seed: int,
+    survey: Survey,
+    choice: HoldOut | None,
 ) -> Iterator[tuple[str, Document]]:
-    """(part, document), copies dropped."""
+    """(part, document), copies dropped; without a choice, by hashes alone, `survey` filled."""
     seen, splitter = SeenTexts(), Splitter(valid_fraction)
     for document in documents:
         identity, place = fingerprint(document.text, seed)
-        if seen.add(identity):
-            yield from splitter.assign(document, place)
-        else:
+        if not seen.add(identity):
             drops.drop("duplicate", document.source)
+        elif choice is not None:
+            yield from choice.assign(document, place, drops)
+        else:
+            survey.add(document, place)
+            yield from splitter.assign(document, place)
     yield from splitter.finish()
 
 
@@ -120,10 +146,11 @@ def _check_arguments(out: Path, valid_fraction: float, shard_tokens: int) -> Non
 
 
 def _nothing_left(inputs: Sequence[Path], drops: DropCounts) -> SlmError:
-    reasons = "; ".join(f"{count} × {REASONS[reason]}" for reason, count in drops.dropped.most_common())
+    reasons = describe_dropped(drops.dropped)
+    convert = UTF16_HINT if drops.dropped["utf16"] else "iconv -f latin1 -t utf-8 ANTIGO > NOVO"
     return SlmError(
         "E_DATA_EMPTY",
         f"nenhum texto aproveitável ({reasons or 'nenhum arquivo de texto'}).",
         where=", ".join(map(str, inputs)),
-        hint="Aponte para arquivos .txt, .jsonl ou .parquet em UTF-8 (iconv -f latin1 -t utf8 converte).",
+        hint=f"Aponte para arquivos .txt, .jsonl ou .parquet em UTF-8 (para converter:  {convert}).",
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ptbr_slm.data.drops import describe_dropped
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.data.resolve import resolve
 from ptbr_slm.errors import Exit, SlmError
@@ -125,12 +126,17 @@ def _leave_nothing(lock: Path, folders: list[Path]) -> Callable[..., None]:
 
 
 def _open_data(config: TrainConfig, listener: Listener) -> PreparedData:
-    return resolve(
+    cache = config.output / "data"
+    data = resolve(
         config.data,
         config.tokenizer,
-        config.output / "data",
+        cache,
         progress=lambda _, status: listener.progress(0.0, f"preparando os dados: {status}"),
     )
+    if data.folder.parent == cache and data.index["dropped"]:  # prepared here: nobody was told yet
+        message = f"ficou de fora dos dados: {describe_dropped(data.index['dropped'])}."
+        listener.event({"event": "warning", "code": "left_out", "message": message})
+    return data
 
 
 def _make_plan(config: TrainConfig, tokenizer: Tokenizer, ranks: Ranks) -> Plan:

@@ -19,7 +19,7 @@ def test_prepare_then_stats_tell_what_there_is_and_what_was_left_out(
     assert "40" in done.stdout and "tokens por palavra" in done.stdout
     assert "1 × não está em UTF-8  (por exemplo" in done.stdout and "latim.txt" in done.stdout
     assert "1 × arquivo de outro tipo" in done.stdout
-    assert f"ptbr-slm train --data {out}" in done.stdout
+    assert f"ptbr-slm train --data '{out}'" in done.stdout
 
     body = json.loads(cli("data", "stats", out, "--json", check=True).stdout)
     assert body["documents"] == 40 and body["dropped"] == {"not_utf8": 1, "unknown_format": 1}

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptbr_slm.errors import SlmError
+from ptbr_slm.runtime.generation.text import TextStream
 from ptbr_slm.tokenizer import MIN_VOCAB_SIZE, SPECIAL_TOKENS, Tokenizer
 
 
@@ -113,6 +114,46 @@ def test_a_regex_that_gives_up_on_a_text_is_an_answer_not_a_panic(tokenizer, tmp
             encode("a" * 40 + "b")
         assert caught.value.code == "E_TOKENIZER_INVALID"
     assert loaded.encode("ab") == tokenizer.encode("ab")  # and goes on
+
+
+@pytest.fixture(scope="module")
+def with_added_tokens(tokenizer, tmp_path_factory):
+    """The same tokenizer with tokens that a user added as plain text."""
+    body = json.loads(tokenizer.to_json())
+    for number, content in enumerate(["não", "£", "pão de queijo"]):
+        flags = dict.fromkeys(["single_word", "lstrip", "rstrip", "normalized", "special"], False)
+        body["added_tokens"].append({"id": tokenizer.vocab_size + number, "content": content, **flags})
+    file = tmp_path_factory.mktemp("added") / "tokenizer.json"
+    file.write_text(json.dumps(body), encoding="utf-8")
+    return Tokenizer.load(file)
+
+
+@pytest.mark.parametrize("text", ["eu não sei", "custa £ 3", "um pão de queijo, não dois", "ação"])
+def test_an_added_token_with_an_accent_prints_its_own_letters(with_added_tokens, text):
+    ids = with_added_tokens.encode(text, special=False)
+    decoder = with_added_tokens.stream_decoder()
+    assert "".join([*map(decoder.push, ids), decoder.finish()]) == text
+    assert with_added_tokens.decode(ids) == "".join(with_added_tokens.tokens(ids)) == text
+    assert with_added_tokens.byte_lengths[ids].sum() == len(text.encode())
+
+
+def test_a_stop_string_matches_an_added_token_with_an_accent(with_added_tokens):
+    stream = TextStream(with_added_tokens, ["não"])
+    ids = with_added_tokens.encode("eu não sei", special=False)
+    assert "".join(map(stream.push, ids)) == "eu " and stream.stopped
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_stop_string_fires_in_whatever_normal_form_it_is_typed(tokenizer, form):
+    stream = TextStream(tokenizer, [unicodedata.normalize(form, "não é")])
+    ids = tokenizer.encode("hoje não é domingo", special=False)
+    assert "".join(map(stream.push, ids)) == "hoje " and stream.stopped
+
+
+def test_a_tokenizer_json_that_begins_with_a_bom_is_the_same_tokenizer(tokenizer, tmp_path):
+    file = tmp_path / "tokenizer.json"
+    file.write_text(tokenizer.to_json(), encoding="utf-8-sig")
+    assert Tokenizer.load(file).sha256 == tokenizer.sha256
 
 
 @pytest.mark.parametrize(("texts_", "size", "code"), [([], 400, "E_DATA_EMPTY"), (["oi"], 10, "E_CONFIG")])
