@@ -1,12 +1,12 @@
 """Cross-entropy of a linear head, in chunks of rows, right under a loss scale.
 
 The logits of 8,192 tokens with V = 32,000 take 2.4 GiB with their gradients; here at most one chunk of them
-exists at a time. What is shipped elsewhere under this name rounds dlogits / N to fp16 before the loss scale
-arrives and flushes 53 to 100 % of it to zero (shared reference, training 0.4). Here every gradient is
-multiplied by its whole factor in fp32 before it is rounded, and the head's gradient is summed over chunks in
-fp32.
+exists at a time. Others round dlogits / N to fp16 before the loss scale arrives (ChunkedLossWrapper in
+torchtitan/components/loss.py, at b5bcd76). That flushes 53 to 100 % of it to zero (measured on the CPU, means
+over 1,024 to 65,536 tokens). Here every gradient is multiplied by its whole factor in fp32 before it is
+rounded, and the head's gradient is summed over chunks in fp32.
 
-Two ways to the same gradient (docs/decisions.md, 2026-11-22 "the loss in chunks"):
+Two ways to the same gradient (docs/decisions/0031-loss-in-chunks.md):
 - `scale` given: it is the factor that backward will bring (loss scale / target tokens of the step), so the
   gradients are formed in the forward pass, while a chunk's logits are there: three products, as plain.
 - `scale` None: backward makes each chunk's logits again: four products.

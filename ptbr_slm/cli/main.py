@@ -41,7 +41,7 @@ def root(
 SPIN_COUNT = "1000"
 """How long PyTorch's OpenMP threads spin before they sleep, unless GOMP_SPINCOUNT says otherwise. With
 libgomp's default (300,000) one busy neighbour on two cores cut a small training from 6,900 tokens/s to 191;
-with this, to 3,650, at the price of 18 % on an idle machine (docs/decisions.md)."""
+with this, to 3,650, at the price of 18 % on an idle machine (docs/decisions/0007-openmp-spin.md)."""
 
 
 NAMES = "ptbr_slm.names"

@@ -43,7 +43,7 @@ RECIPE: dict[str, Any] = {
     "seed": 1,
 }
 """2.0M parameters with the vocabulary below: in minutes, small steps of a small model with Muon teach most
-(docs/decisions.md). The clock (schedule.minutes) ends the run, not max_steps."""
+(docs/decisions/0019-muon.md). The clock (schedule.minutes) ends the run, not max_steps."""
 
 VOCAB_SIZE = 4096
 

@@ -13,8 +13,9 @@ def keep_freed_memory() -> bool:
     """Make malloc keep what is freed, instead of giving it back to the system; False where it is not glibc.
 
     By default every block above 128 KiB to 32 MiB is mapped anew and paged in at each step. Without that,
-    measured in CPU time a step (docs/decisions.md): mini +18 %, 85m +15 %, 2M parameters +4 %. The price: the
-    process stays at its peak, which grew by 12 % for mini and not at all for 85m. Acts on the whole process.
+    measured in CPU time a step (docs/decisions/0009-kept-memory.md): mini +18 %, 85m +15 %, 2M parameters
+    +5 %. The price: the process stays at its peak, which grew by 12 % for mini and not at all for 85m. Acts
+    on the whole process.
     """
     if not sys.platform.startswith("linux"):
         return False

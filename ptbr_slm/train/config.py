@@ -411,7 +411,7 @@ def seconds_of(duration: str) -> int:
 
 
 MUON_RATE = 2.5
-"""Best rate of Muon over AdamW's at the same size (docs/decisions.md)."""
+"""Best rate of Muon over AdamW's at the same size (docs/decisions/0019-muon.md)."""
 
 
 def default_learning_rate(num_parameters: int, optimizer: str = "adamw") -> float:

@@ -86,7 +86,7 @@ def greedy_of_ours(
 @pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
 def test_genai_writes_our_64_greedy_tokens_alone_and_in_a_ragged_batch(export, model, precision):
     """Exact alone, and in fp32 together. int8 and int4 rows together may part where two logits almost tie,
-    as in our own engine's batches (docs/decisions.md).
+    as in our own engine's batches (docs/decisions/0040-other-tools.md).
     """
     folder = export(precision)
     tokenizer, config = Tokenizer.load(model), read_config(model)

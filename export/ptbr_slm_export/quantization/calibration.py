@@ -18,7 +18,9 @@ Ids = npt.NDArray[np.int64]
 
 BUILT_IN = "texto de calibração do ptbr-slm"
 TOKENS = 8192
-"""Read at most. On a trained model 512 were too few and 32,768 no better (docs/decisions.md)."""
+"""Read at most. On a trained model 512 were too few and 32,768 no better.
+
+See docs/decisions/0048-int4-gptq.md."""
 WINDOW = 256
 """Tokens of context."""
 

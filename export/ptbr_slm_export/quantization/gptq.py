@@ -17,7 +17,7 @@ from ptbr_slm_export.quantization.search import search
 
 DAMPING = 0.05
 """Part of the mean of the Gram matrix's diagonal that is added to it. The paper's 0.01 moves weights further
-and cost twice as many bits per byte (docs/decisions.md)."""
+and cost twice as many bits per byte (docs/decisions/0048-int4-gptq.md)."""
 Ranges = Callable[[Floats, Floats | None], Blocks]
 """Blocks (n, block) and what an error of each weight costs -> the blocks quantised."""
 STRONG_DAMPING = 0.5

@@ -82,7 +82,7 @@ RECIPES: dict[str, Recipe] = {
 """A decode step of int4 is bound by its instructions and by the bytes it reads, and blocks of 256 need the
 fewest of both: 1.37 times the speed of blocks of 64 at 85m on AVX-512, and the fewest instructions on AVX2.
 What they lose `gptq` wins back: on two trained models they cost about what Q4_K_M does, and less than Q4_0
-(docs/decisions.md, "int4 in blocks of 256"). In int8 all methods cost the same."""
+(docs/decisions/0049-int4-blocks-256.md). In int8 all methods cost the same."""
 
 
 def recipe_for(precision: Precision, method: str | None = None, **changes: Any) -> Recipe | None:

@@ -2,7 +2,7 @@
 
 All work on (block, n): the sums over a block then run along whole vectors. Relative error on Gaussian
 weights: 0.0859 for the rule of ORT's default and of Q4_0 in blocks of 32; for `search` 0.0778 in blocks of
-32, 0.0873 in 64, 0.0952 in 128 (docs/decisions.md).
+32, 0.0873 in 64, 0.0952 in 128 (docs/decisions/0014-blocks-128-64.md).
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ COSINE = {"fp16": 0.9999, "int8": 0.995, "int4": 0.995}
 """Smallest cosine of the centred logits of each text with PyTorch's over the stored, rounded weights, so
 that only the rounding of activations differs. Measured 0.9995 or more with int8 activations; a matrix swapped
 between two layers of a model trained for minutes gives 0.984 at most, a wrong sign in the rotation 0.986
-(docs/decisions.md)."""
+(docs/decisions/0013-stored-weights.md)."""
 SMALLEST_COSINE = 0.95
 """Whatever the roundings of a model's parts add up to."""
 OWN_HEAD_COSINE = 0.98

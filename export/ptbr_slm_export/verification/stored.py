@@ -2,7 +2,8 @@
 
 So that verification can ask two separate questions: are these the model's weights, but for the rounding; and
 does the graph compute a Llama over these weights. Bits per byte alone would not do: on a 3.7M model that had
-been trained for a few minutes, swapping a matrix of two layers cost 1 to 2 % (docs/decisions.md).
+been trained for a few minutes, swapping a matrix of two layers cost 1 to 2 %
+(docs/decisions/0013-stored-weights.md).
 """
 
 from __future__ import annotations

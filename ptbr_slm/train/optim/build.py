@@ -14,7 +14,9 @@ from ptbr_slm.train.optim.muon import Muon, Part
 from ptbr_slm.train.ranks.world import ALONE, Ranks
 
 EMBEDDING_RATE_WIDTH = 1920
-"""With muon, hidden_size at which embedding and matrices would learn at the same rate (docs/decisions.md)."""
+"""With muon, hidden_size at which embedding and matrices would learn at the same rate.
+
+See docs/decisions/0019-muon.md."""
 
 
 def build_optimizer(model: Llama, config: OptimizerConfig, ranks: Ranks = ALONE) -> torch.optim.Optimizer:

@@ -14,7 +14,7 @@ from ptbr_slm.train.planning.cards import T4, Card
 from ptbr_slm.train.planning.flops import flops_per_token
 
 LAUNCH_S = 5e-6
-"""Of one kernel on a T4 (shared reference, onnx E1)."""
+"""Of one kernel on a T4: assumed."""
 LAYER_KERNELS = 45
 """Of a layer forward and backward, counted in `ptbr_slm.model.Block`; a third again where recomputed."""
 CHUNK_KERNELS = 12
@@ -22,9 +22,9 @@ CHUNK_KERNELS = 12
 LOGIT_BYTES = {"plain": 36, "chunked": 24}
 """Bytes read and written for each logit by a way to compute the loss, counted in `ptbr_slm.loss`."""
 EXCHANGE = 4e9
-"""Bytes/s between two T4s of Kaggle, by way of the host: assumed (shared reference, training C)."""
+"""Bytes/s between two T4s of Kaggle, by way of the host: assumed, as NCCL finds no peer access there."""
 CORE_FLOPS, CPU_BANDWIDTH = 65e9, 30e9
-"""Of one core and of a machine with AVX2 (docs/decisions.md; DESIGN.md section 6)."""
+"""Of one core (measured: docs/decisions/0009-kept-memory.md) and of a machine with AVX2 (assumed)."""
 
 
 @dataclass(frozen=True, slots=True)
