@@ -233,7 +233,9 @@ SIZES: dict[str, ModelConfig] = {
     ]
 }
 """The named sizes. head_dim 64 and every projection a multiple of 64, for MatMulNBits and tensor cores; wide
-rather than deep, since a T4 spends about 5 µs a launch whatever the width (shared reference, onnx E1)."""
+rather than deep, since a T4 spends about 5 µs a launch whatever the width (assumed).
+
+See docs/decisions/0001-wide-sizes.md."""
 
 
 def model_config(size: str, *, vocab_size: int = DEFAULT_VOCAB_SIZE, max_seq_len: int = 1024) -> ModelConfig:

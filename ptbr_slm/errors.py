@@ -100,7 +100,7 @@ CODES: dict[str, tuple[Exit, str]] = {
 
 
 class SlmError(Exception):
-    """An error with an answer: printed as three lines, never as a traceback (DESIGN.md section 4).
+    """An error with an answer: printed as three lines, never as a traceback (docs/erros.md).
 
     code: a key of `CODES`. message: what happened. where: the file, option or step it concerns.
     hint: what to type next, with the user's own arguments where they are known.

@@ -1,7 +1,7 @@
 """The tokenizer: byte-level BPE that transformers, vLLM, llama.cpp and onnxruntime-genai read alike.
 
 The split is llama.cpp's `llama-bpe` (Llama 3's regular expression), so our vocabularies need no new
-pre-tokenizer there; 6,091 of 6,092 unseen paragraphs gave the same tokens (DESIGN.md section 3).
+pre-tokenizer there; 6,091 of 6,092 unseen paragraphs gave the same tokens (measured).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The model folder: a Hugging Face Llama folder plus our manifest (DESIGN.md section 3). No torch here.
+"""The model folder: a Hugging Face Llama folder plus our manifest. No torch here.
 
 config.json  generation_config.json  model.safetensors  tokenizer.json  tokenizer_config.json  manifest.json
 chat_template.jinja and other companions, where the model that a run began from had them

@@ -30,8 +30,9 @@ KERNELS = {
     "MatMulNBits",
     "GatherBlockQuantized",
 }
-"""Operators with an fp16 (for indices an int64) kernel of the CUDA provider (shared reference, onnx B1) that
-copies nothing from host memory when it runs: GatherND and Split do, so no captured step may hold them."""
+"""Operators with an fp16 (for indices an int64) kernel of the CUDA provider (docs/OperatorKernels.md of ONNX
+Runtime) that copies nothing from host memory when it runs: GatherND and Split do, so no captured step may
+hold them."""
 
 READ_ON_THE_HOST = {
     ("Reshape", 1),

@@ -1,4 +1,4 @@
-"""The direction of imports (DESIGN.md section 2) and what importing costs."""
+"""The direction of imports and what importing costs."""
 
 import ast
 import subprocess

@@ -60,7 +60,7 @@ def test_ragged_batch_row_equals_the_row_alone(engine, ids):
 
 
 def test_stopping_early_and_going_on_equals_a_fresh_run(engine, ids):
-    """onnxruntime-genai 0.18 loses the last token here (reference/onnx.md D, 20b)."""
+    """onnxruntime-genai 0.18 loses the last token here (microsoft/onnxruntime-genai#1110, #1814)."""
     engine.reset(1, engine.config.max_seq_len)
     engine.prefill(0, ids[:10])
     for token in ids[10:15]:

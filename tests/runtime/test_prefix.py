@@ -181,7 +181,7 @@ TURNS = ["O rio corre devagar para o mar, e a menina olha", " o céu. De noite",
     ],
 )
 def test_stopping_early_and_going_on_equals_a_fresh_run(models, precision, options, reason):
-    """onnxruntime-genai 0.18 loses the last sampled token here (reference/onnx.md D, 20b).
+    """onnxruntime-genai 0.18 loses the last sampled token here (microsoft/onnxruntime-genai#1110, #1814).
 
     Each turn goes on from the text so far and more; a model that has forgotten everything must say the same.
     """

@@ -87,7 +87,7 @@ def test_when_one_row_does_not_fit_the_answer_names_what_needs_less(settings, mo
 
 
 def test_nothing_keeps_the_failed_step_alive(settings, monkeypatch):
-    """The predecessor's cascade: the traceback held the tensors, and each retry began with less memory."""
+    """An error's traceback holds the tensors, so that each retry begins with less memory (PyTorch's FAQ)."""
     held: list[weakref.ref] = []
     alive: list[int] = []
     honest = retry.optimizer_step

@@ -6,7 +6,7 @@ It never feeds seqlens_k, total_sequence_length or logits_index, but a mask of t
 and reads logits float32 (B, 1, V). A few integer nodes make the three from the mask. The row whose logits
 count is min(sum of the mask, S) - 1 within the chunk: the last token of each prompt when it is read, 0 while
 decoding. genai's own graphs give the logits of every position, or take the last one and so that of the
-padding (shared reference, onnx F).
+padding (src/python/py/models/builders/base.py of onnxruntime-genai 0.18, `prune_lm_head`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""int4 without zeros, as Q4_0: what the fused int4 kernel of CUDA takes (shared reference, onnx C).
+"""int4 without zeros, as Q4_0: what the fused int4 kernel of CUDA takes.
+
+That kernel is fpA_intB_gemm (onnxruntime/contrib_ops/cuda/quantization/matmul_nbits.cc).
 
 weight ~ scale * (code - 8): the largest weight of a block gets the code 0, so its scale may be negative.
 """

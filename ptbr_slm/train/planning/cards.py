@@ -36,7 +36,9 @@ def _card(name: str, half: float, single: float, bandwidth: float, sustained: fl
 
 
 T4 = _card("T4", 65, 8.1, 320, sustained=14)
-"""Its 70 W hold fp16 products at 20-24 TFLOP/s, of which training reaches 55-75 % (shared reference, 0.1)."""
+"""Its 70 W hold fp16 products at 20-24 TFLOP/s, of which training reaches 55-75 % (assumed).
+
+20.4: MakazhanAlpamys/Soup#967 on GitHub. 24: forums.developer.nvidia.com, topic 264462."""
 
 _CARDS: tuple[tuple[str, Card], ...] = (
     (r"\bT4\b", T4),

@@ -22,9 +22,9 @@ from ptbr_slm.train.planning.optimizer_memory import STATES, buffer_bytes, layer
 GIB = 1 << 30
 
 T4_BYTES = int(14.56 * GIB)
-"""What torch sees of a T4 (shared reference, training C)."""
+"""What torch sees of a T4: the total capacity in its out-of-memory message (Zheng-Chong/CatVTON#133)."""
 CUDA_CONTEXT_BYTES = int(0.56 * GIB)
-"""CUDA context and library workspaces: of a T4's 14.56 GiB, 14.0 are left to plan with (ditto)."""
+"""CUDA context and library workspaces: of a T4's 14.56 GiB, 14.0 are left to plan with (assumed)."""
 
 FP32, INDEX = 4, 8
 _HALF = {"fp32": 4, "fp16": 2, "bf16": 2}

@@ -121,7 +121,7 @@ class Replicas(Parallel):
                 device_ids=[device.index] if device.type == "cuda" else None,
                 broadcast_buffers=False,  # RoPE tables: the same everywhere
                 init_sync=False,  # no weights yet: see agree_on_weights
-                gradient_as_bucket_view=True,  # or 4 bytes a parameter more (reference, training C)
+                gradient_as_bucket_view=True,  # or 4 bytes a parameter more (documentation of DDP)
             )
         self._ddp.register_comm_hook(None, lambda _, bucket: _summed(bucket))
         self._settled = False

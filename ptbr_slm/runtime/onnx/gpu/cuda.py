@@ -1,6 +1,8 @@
 """An ONNX Runtime session on the CUDA provider: its options, and the refusal of every silent fallback.
 
-Written from ORT's sources and the shared reference (onnx B3, D, E3); no GPU has run it yet.
+Written from ONNX Runtime's sources (onnxruntime/core/providers/cuda/cuda_execution_provider_info.cc,
+onnxruntime/contrib_ops/cuda/bert/group_query_attention.cc) and the onnxruntime-gpu 1.31.1 wheel; no GPU has
+run it yet.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The shared libraries that ONNX Runtime's CUDA provider opens, which of them are missing, what to install.
 
-Without them ONNX Runtime warns on stderr and runs on the CPU. Matrix of versions: shared reference onnx B6.
+Without them ONNX Runtime warns on stderr and runs on the CPU (onnxruntime#21684, #26073). Versions: what the
+providers in the wheels onnxruntime-gpu 1.31.1 (CUDA 13) and 1.26.0 (CUDA 12) link.
 """
 
 from __future__ import annotations

@@ -1,8 +1,11 @@
 """ONNX Runtime sessions on the TensorRT provider: options, engines kept on disk, the refusal of any fallback.
 
-Written from the strings of the 1.31.1 wheel, the parser's table and the shared reference (onnx B4, B5); no
-GPU has run it yet. No CUDA graphs: the provider launches an engine in one call anyway, and keeps one graph a
-session, while decode steps come from several addresses.
+Written from the strings of the onnxruntime-gpu 1.31.1 wheel and the parser's table (docs/operators.md of
+onnx-tensorrt 10.15). Shapes out of a profile rebuild an engine (onnxruntime#16889, #22822), and a partition
+left to another provider is slow (onnxruntime#17434). No GPU has run it yet.
+
+No CUDA graphs: the provider launches an engine in one call anyway, and keeps one graph a session, while
+decode steps come from several addresses.
 """
 
 from __future__ import annotations
