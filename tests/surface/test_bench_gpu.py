@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,7 +29,13 @@ from ptbr_slm.train.planning.memory import T4_BYTES
 torch = pytest.importorskip("torch", reason="falta o torch: pip install 'ptbr-slm[train]'")
 
 ROOT = Path(__file__).resolve().parents[2]
-ASKED = Asked(section="amp", device="cpu", cards=0, smoke=True, limit_s=60)
+
+
+def asked(section: str = "amp", **facts: str) -> Asked:
+    """A section's question; its minute begins now."""
+    return Asked(section=section, device="cpu", cards=0, smoke=True, limit_s=60, **facts)
+
+
 GIB = 1 << 30
 
 
@@ -83,7 +88,7 @@ def test_fp16_and_fp32_agree_and_a_run_that_trains_otherwise_fails(monkeypatch) 
         faults.reset()
         monkeypatch.setenv(faults.VARIABLE, fault)
         answer = Answer()
-        amp.measure(ASKED, answer)
+        amp.measure(asked(), answer)
         found = {check.name: check for check in answer.checks}
         assert found["difference"].passed is expected, found["difference"]
         assert found["learned"].passed and found["finite"].passed
@@ -368,7 +373,7 @@ def test_without_the_export_packages_the_section_says_what_to_carry(monkeypatch)
 
     monkeypatch.setattr(exports.importlib.util, "find_spec", lambda name: None)
     answer = Answer()
-    exports.measure(replace(ASKED, section="onnx", exporter="x"), answer)
+    exports.measure(asked("onnx", exporter="x"), answer)
     (line,) = answer.lines
     assert line.status == "absent" and "onnx_ir" in line.reason and "--wheels" in line.reason
 
@@ -382,7 +387,7 @@ def test_exports_are_checked_and_a_wrong_answer_fails(monkeypatch) -> None:
     faults.reset()
     monkeypatch.setenv(faults.VARIABLE, "wrong@bench.onnx.verify:2")
     answer = Answer()
-    exports.measure(replace(ASKED, section="onnx", exporter="ptbr_slm.cli.bench_export"), answer)
+    exports.measure(asked("onnx", exporter="ptbr_slm.cli.bench_export"), answer)
     assert [check.passed for check in answer.checks] == [True, False]
     lines = {line.name: line for line in answer.lines}
     assert lines["verify nano fp16"].figures["cosine"] > 0.999
