@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import platform
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,16 +14,9 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory, support_environment) -> dict:
-    """What every case found; one process for all."""
-    folder = tmp_path_factory.mktemp("card")
-    subprocess.run(
-        [sys.executable, "-m", "simulated_cuda", CASES, folder],
-        env=support_environment,
-        check=True,
-        timeout=120,
-    )
-    found = {file.stem: json.loads(file.read_bytes()) for file in folder.glob("*.json")}
+def played(play_on_a_card) -> dict:
+    """What every case found."""
+    found = play_on_a_card(CASES)
     assert not [body["error"] for body in found.values() if "error" in body]
     return found
 

@@ -23,16 +23,9 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory, support_environment) -> dict:
-    """What every case found; one process for all."""
-    folder = tmp_path_factory.mktemp("card")
-    subprocess.run(
-        [sys.executable, "-m", "simulated_cuda", CASES, folder],
-        env=support_environment,
-        check=True,
-        timeout=280,
-    )
-    return {file.stem: json.loads(file.read_bytes()) for file in folder.glob("*.json")}
+def played(play_on_a_card) -> dict:
+    """What every case found."""
+    return play_on_a_card(CASES)
 
 
 def found(played: dict, name: str) -> dict:
