@@ -43,7 +43,17 @@ def support_environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def play_on_a_card(tmp_path_factory, support_environment) -> Callable[[Path], dict[str, Any]]:
+def simulated_card() -> None:
+    """Skip where no card can be simulated; not in our own CI, whose PyTorch is the right one."""
+    from simulated_cuda.guard import why_not
+
+    if reason := why_not():
+        ours = "CI" in os.environ and sys.platform == "linux"
+        (pytest.fail if ours else pytest.skip)(reason)
+
+
+@pytest.fixture(scope="session")
+def play_on_a_card(tmp_path_factory, support_environment, simulated_card) -> Callable[[Path], dict[str, Any]]:
     """Plays the cases of a file on a simulated T4, all in one process: what each found, by its name."""
 
     def play(cases: Path) -> dict[str, Any]:

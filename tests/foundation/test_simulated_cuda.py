@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 
 import pytest
 
 CASES = Path(__file__).with_name("simulated_cuda_cases.py")
-pytestmark = pytest.mark.skipif(
-    platform.system() == "Windows", reason="o dispositivo simulado usa a ABI de C++ do Linux e do macOS"
-)
 
 
 @pytest.fixture(scope="module")

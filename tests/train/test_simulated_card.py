@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -14,12 +13,7 @@ import pytest
 CASES = Path(__file__).with_name("simulated_card_cases.py")
 RANKS = Path(__file__).with_name("simulated_ranks.py")
 SITE = Path(__file__).parents[1] / "support" / "simulated_cuda" / "site"
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        platform.system() == "Windows", reason="o dispositivo simulado usa a ABI de C++ do Linux e do macOS"
-    ),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("simulated_card")]
 
 
 @pytest.fixture(scope="module")

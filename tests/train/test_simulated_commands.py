@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from pathlib import Path
 
 import fake_cards
@@ -12,12 +11,7 @@ import gpu_scenarios_train as scenarios
 import pytest
 
 SITE = Path(__file__).parents[1] / "support" / "simulated_cuda" / "site"
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        platform.system() == "Windows", reason="o dispositivo simulado usa a ABI de C++ do Linux e do macOS"
-    ),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("simulated_card")]
 
 
 @pytest.fixture

@@ -44,6 +44,15 @@ class Current(threading.local):
 current = Current()
 
 
+def why_not() -> str:
+    """Why this machine cannot simulate a card, in Portuguese; empty where it can."""
+    if platform.system() == "Windows":
+        return "a placa simulada usa a ABI de C++ do Linux e do macOS"
+    if torch.version.cuda is not None or not torch.__version__.startswith("2.13."):
+        return f"a placa simulada precisa do PyTorch 2.13 só para CPU, e este é o {torch.__version__}"
+    return ""
+
+
 def register(count: int) -> None:
     """Let autograd work for `count` CUDA devices. Must come before the process's first backward pass."""
     folder = Path(torch.__file__).parent / "lib"
