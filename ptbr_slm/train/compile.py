@@ -27,7 +27,7 @@ from ptbr_slm.train.events import Listener
 from ptbr_slm.train.planning.precision import Precision
 from ptbr_slm.train.ranks.parallel import Parallel
 from ptbr_slm.train.ranks.world import ALONE, Ranks
-from ptbr_slm.train.step import autocast, is_out_of_memory
+from ptbr_slm.train.step import autocast, is_out_of_memory, to_device
 
 if TYPE_CHECKING:
     from ptbr_slm.train.loop import Trainer
@@ -66,7 +66,7 @@ def compile_for(trainer: Trainer) -> bool:
     length = trainer.config.seq_len + 1
     starts = trainer.order.starts(trainer.state.cursor, trainer.rows).tolist()
     windows = np.stack([trainer.train_split.read(start, start + length) for start in starts])
-    tokens = torch.from_numpy(windows).to(trainer.plan.device)
+    tokens = to_device(windows, trainer.plan.device)
     return compile_layers(
         trainer.parallel,
         tokens,

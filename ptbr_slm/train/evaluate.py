@@ -69,10 +69,8 @@ def bits_per_byte(
     mine = ranks.share(len(text.inputs))
     most = math.ceil(len(text.inputs) / ranks.world) if parallel.lockstep else 0
     for rows, counts in _cut(mine, batch_size, most):
-        inputs, targets = (
-            to_device(text.inputs[rows], device),
-            to_device(text.targets[rows], device),
-        )  # (B, T)
+        inputs = to_device(text.inputs[rows], device)  # (B, T)
+        targets = to_device(text.targets[rows], device)
         if not counts:  # the others have another batch, and need this rank there
             targets = torch.full_like(targets, IGNORE)
         with autocast(device, precision):

@@ -14,6 +14,7 @@ from ptbr_slm.system import VISIBLE_VARIABLE, Gpu, TorchBuild, find_gpus, kaggle
 from ptbr_slm.train.planning.cards import card_of
 from ptbr_slm.train.planning.memory import CUDA_CONTEXT_BYTES, GIB
 from ptbr_slm.train.planning.precision import OLDEST
+from ptbr_slm.train.ranks.world import visible_cards
 from ptbr_slm.unused_gpu import KAGGLE_GPU, Obstacle, missing_kernels, visible_names, why_unused
 
 NOTICED = GIB // 4
@@ -54,9 +55,9 @@ def choose_device(asked: str, ranks: int = 1) -> tuple[torch.device, tuple[int, 
     """
     if asked == "cpu":
         return torch.device("cpu"), None, []
-    if not torch.cuda.is_available():
+    count = visible_cards()
+    if not count:
         return torch.device("cpu"), None, _without_gpu(asked)
-    count = torch.cuda.device_count()
     here = _here(ranks)
     capabilities = [torch.cuda.get_device_capability(index) for index in here]
     for index, capability in zip(here, capabilities, strict=True):
@@ -82,7 +83,8 @@ def require_cards(ranks: int) -> None:
             "E_CONFIG",
             f"{ranks} processos não cabem em {count} GPU(s): cada um precisa da sua.",
             where=f"ranks={ranks}",
-            hint=f"Comece {count} processo(s), ou deixe o ptbr-slm começá-los (--set ranks=0: um por GPU).",
+            hint=f"Use --set ranks={count}, ou deixe ranks=0 (uma por GPU visível); com o torchrun, "
+            f"--nproc-per-node {count}.",
         )
 
 

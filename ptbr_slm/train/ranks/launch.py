@@ -25,6 +25,7 @@ from typing import Any
 
 from ptbr_slm.errors import Exit, SlmError
 from ptbr_slm.train.config import TrainConfig
+from ptbr_slm.train.planning.devices import require_cards
 from ptbr_slm.train.ranks.world import started_by_agent, visible_cards
 from ptbr_slm.train.survival.session import mark_birth
 from ptbr_slm.train.survival.stop import stop_signals
@@ -47,13 +48,8 @@ def ranks_to_start(config: TrainConfig) -> int:
     if config.parallel == "none" or started_by_agent():
         return 1
     cards = visible_cards() if config.device != "cpu" else 0
-    if cards and config.ranks > cards:
-        raise SlmError(
-            "E_CONFIG",
-            f"{config.ranks} processos não cabem em {cards} GPU(s): cada um precisa da sua.",
-            where=f"ranks={config.ranks}",
-            hint=f"Use --set ranks={cards}, ou deixe ranks=0 (uma por GPU visível).",
-        )
+    if cards:
+        require_cards(config.ranks)
     return config.ranks or max(1, cards)
 
 

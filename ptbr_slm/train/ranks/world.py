@@ -144,19 +144,6 @@ def check_shares(config: TrainConfig, ranks: Ranks) -> None:
         )
 
 
-def check_own_card() -> None:
-    """Refuse a rank that has no GPU of its own. Raises E_CONFIG."""
-    cards = visible_cards()
-    if local_rank() >= cards:
-        raise SlmError(
-            "E_CONFIG",
-            f"o torchrun iniciou mais processos nesta máquina do que as {cards} GPU(s) visíveis: "
-            "cada um precisa da sua.",
-            where=f"LOCAL_RANK={local_rank()}",
-            hint=f"Use --nproc-per-node {cards} no torchrun, ou tire o torchrun: iniciamos um por GPU.",
-        )
-
-
 class Lost(Exception):
     """This rank and the others have lost each other: only starting all of them again can help."""
 
@@ -201,7 +188,6 @@ def join_ranks(device: str = "auto") -> Iterator[Ranks]:
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     cuda = device != "cpu" and visible_cards() > 0
     if cuda:
-        check_own_card()
         torch.cuda.set_device(local_rank())
         _avoid_peer_access(torch.cuda.get_device_name(local_rank()))
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"

@@ -13,7 +13,7 @@ from ptbr_slm.runtime.onnx.gpu.captures import Captures
 from ptbr_slm.runtime.onnx.gpu.device_memory import DeviceArray, DeviceMemory
 from ptbr_slm.runtime.onnx.gpu.sampling_graph import NEAREST, drawing_graph, greedy_graph
 from ptbr_slm.runtime.onnx.memory import Mirror
-from ptbr_slm.runtime.sampling.draws import GREEDY, Draw
+from ptbr_slm.runtime.sampling.draws import Draw
 
 Ids = npt.NDArray[np.int64]
 
@@ -50,12 +50,6 @@ class DeviceSampler:
             choice = _Choice(session, options, self.memory, logits, tokens, greedy=greedy)
             self._bindings[key] = choice
         return choice.run(draws)
-
-    def warm_up(self, logits: DeviceArray, tokens: DeviceArray) -> None:
-        """Make a choice of each kind: raises what would otherwise meet the first text."""
-        rows = logits.shape[0]
-        self.choose(logits, tokens, [GREEDY] * rows)
-        self.choose(logits, tokens, [Draw(1.0, 1, 1.0, 0.0, 0.5)] * rows)
 
     @cached_property
     def _greedy(self) -> Any:
