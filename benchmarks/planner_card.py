@@ -22,7 +22,7 @@ from pathlib import Path
 from results import progress, table, write_section
 from torch import Tensor
 
-from ptbr_slm.train.ranks.world import ALONE, Ranks
+from ptbr_slm.train.parallel.world import ALONE, Ranks
 
 CASES = (
     # size, batch_size, seq_len, checkpoint_every, loss, optimizer, cards
@@ -97,9 +97,9 @@ def count(index: int) -> tuple[int, int]:
     from ptbr_slm.model import Llama
     from ptbr_slm.train.config import OptimizerConfig
     from ptbr_slm.train.optim import build_optimizer
+    from ptbr_slm.train.parallel.parallelize import Parallel, Replicas
     from ptbr_slm.train.planning.memory import estimate
     from ptbr_slm.train.planning.precision import choose_precision
-    from ptbr_slm.train.ranks.parallel import Parallel, Replicas
     from ptbr_slm.train.step import optimizer_step
 
     size, batch, length, every, loss, name, world = CASES[index]

@@ -29,8 +29,8 @@ def run_training(out: Output, settings: TrainConfig) -> Report:
     Under torchrun this process is one of the ranks already; all but the main one are silent and end with 0,
     since torchrun takes any other code for a death.
     """
-    from ptbr_slm.train.ranks.launch import launch, ranks_to_start
-    from ptbr_slm.train.ranks.world import started_by_agent
+    from ptbr_slm.train.parallel.launch import launch, ranks_to_start
+    from ptbr_slm.train.parallel.world import started_by_agent
 
     count = ranks_to_start(settings)
     if count > 1:
@@ -59,8 +59,8 @@ def _rank(
     """One rank's whole life; its answer is for the process that started it. Raises what a restart may
     mend.
     """
-    from ptbr_slm.train.ranks.launch import StopBeforeTraining, hear_signals
-    from ptbr_slm.train.ranks.world import Lost
+    from ptbr_slm.train.parallel.launch import StopBeforeTraining, hear_signals
+    from ptbr_slm.train.parallel.world import Lost
 
     make_streams_safe()
     for stream in (sys.stdout, sys.stderr):

@@ -24,9 +24,9 @@ from torch._dynamo.exc import TorchDynamoException
 from ptbr_slm.brazilian import number
 from ptbr_slm.model import Block
 from ptbr_slm.train.events import Listener
+from ptbr_slm.train.parallel.parallelize import Parallel
+from ptbr_slm.train.parallel.world import ALONE, Ranks
 from ptbr_slm.train.planning.precision import Precision
-from ptbr_slm.train.ranks.parallel import Parallel
-from ptbr_slm.train.ranks.world import ALONE, Ranks
 from ptbr_slm.train.step import autocast, is_out_of_memory, to_device
 
 if TYPE_CHECKING:

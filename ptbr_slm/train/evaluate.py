@@ -12,9 +12,9 @@ import torch
 from ptbr_slm.data.prepared import Split
 from ptbr_slm.model import IGNORE, Llama
 from ptbr_slm.tokenizer import Tokenizer
+from ptbr_slm.train.parallel.parallelize import Parallel
+from ptbr_slm.train.parallel.world import ALONE, Ranks
 from ptbr_slm.train.planning.precision import Precision
-from ptbr_slm.train.ranks.parallel import Parallel
-from ptbr_slm.train.ranks.world import ALONE, Ranks
 from ptbr_slm.train.step import autocast, to_device
 
 

@@ -21,11 +21,11 @@ from ptbr_slm.train.evaluate import held_out
 from ptbr_slm.train.events import Listener
 from ptbr_slm.train.optim import build_optimizer, set_learning_rate
 from ptbr_slm.train.order import WindowOrder
+from ptbr_slm.train.parallel.parallelize import parallelize
+from ptbr_slm.train.parallel.shards import gather
+from ptbr_slm.train.parallel.world import ALONE, Ranks
 from ptbr_slm.train.planning.plan import Plan
 from ptbr_slm.train.planning.throughput import throughput
-from ptbr_slm.train.ranks.parallel import parallelize
-from ptbr_slm.train.ranks.shards import gather
-from ptbr_slm.train.ranks.world import ALONE, Ranks
 from ptbr_slm.train.reporting.gauges import Gauges
 from ptbr_slm.train.reporting.metrics import MetricsLog
 from ptbr_slm.train.reporting.samples import write_sample

@@ -17,9 +17,9 @@ from torch.distributed.tensor import DTensor
 from ptbr_slm.errors import says_out_of_memory
 from ptbr_slm.faults import maybe_fail
 from ptbr_slm.model import IGNORE, Llama
+from ptbr_slm.train.parallel.parallelize import Parallel
+from ptbr_slm.train.parallel.world import ALONE, Lost, Ranks
 from ptbr_slm.train.planning.precision import Precision
-from ptbr_slm.train.ranks.parallel import Parallel
-from ptbr_slm.train.ranks.world import ALONE, Lost, Ranks
 
 
 @dataclass(frozen=True, slots=True)

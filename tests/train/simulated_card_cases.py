@@ -30,9 +30,9 @@ from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.compile import compile_layers
 from ptbr_slm.train.config_file import from_values
 from ptbr_slm.train.find_lr import find_lr
+from ptbr_slm.train.parallel.parallelize import Parallel
 from ptbr_slm.train.planning.memory import estimate
 from ptbr_slm.train.planning.precision import Precision
-from ptbr_slm.train.ranks.parallel import Parallel
 from ptbr_slm.train.reporting.metrics import read_metrics
 from ptbr_slm.train.run import train
 

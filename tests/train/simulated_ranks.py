@@ -17,11 +17,11 @@ from ptbr_slm.config import ModelConfig
 from ptbr_slm.model import Llama
 from ptbr_slm.train.config import OptimizerConfig
 from ptbr_slm.train.optim import build_optimizer
+from ptbr_slm.train.parallel.parallelize import parallelize
+from ptbr_slm.train.parallel.shards import fill
+from ptbr_slm.train.parallel.world import join_ranks
 from ptbr_slm.train.planning.memory import estimate
 from ptbr_slm.train.planning.precision import choose_precision
-from ptbr_slm.train.ranks.parallel import parallelize
-from ptbr_slm.train.ranks.shards import fill
-from ptbr_slm.train.ranks.world import join_ranks
 from ptbr_slm.train.step import optimizer_step
 
 SHAPE = ModelConfig(vocab_size=300, hidden_size=256, num_layers=4, num_heads=4, num_kv_heads=2, head_dim=64,

@@ -18,8 +18,8 @@ from torch._dynamo.exc import InternalTorchDynamoError
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.model import Llama
 from ptbr_slm.train.compile import Comparison, compile_layers
+from ptbr_slm.train.parallel.parallelize import Parallel
 from ptbr_slm.train.planning.precision import Precision
-from ptbr_slm.train.ranks.parallel import Parallel
 from ptbr_slm.train.run import train
 
 SHAPE = ModelConfig(vocab_size=96, hidden_size=32, num_layers=3, num_heads=2, num_kv_heads=1, head_dim=16,

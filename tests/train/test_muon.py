@@ -17,8 +17,8 @@ from ptbr_slm.model import Llama
 from ptbr_slm.train.config import OptimizerConfig
 from ptbr_slm.train.optim import build_optimizer, muon
 from ptbr_slm.train.optim.newton_schulz import JORDAN, NewtonSchulz, compute_dtype, update_scale
+from ptbr_slm.train.parallel.world import ALONE, Ranks
 from ptbr_slm.train.planning.precision import Precision
-from ptbr_slm.train.ranks.world import ALONE, Ranks
 from ptbr_slm.train.step import optimizer_step
 
 SHAPE = ModelConfig(vocab_size=200, hidden_size=64, num_layers=3, num_heads=2, num_kv_heads=1, head_dim=32,

@@ -12,8 +12,8 @@ import pytest
 from ptbr_slm.errors import SlmError
 from ptbr_slm.model import Llama
 from ptbr_slm.storage.model_folder import check_model_folder
-from ptbr_slm.train.ranks.parallel import check_parallel
-from ptbr_slm.train.ranks.world import ALONE, Ranks, _avoid_peer_access, check_shares
+from ptbr_slm.train.parallel.parallelize import check_parallel
+from ptbr_slm.train.parallel.world import ALONE, Ranks, _avoid_peer_access, check_shares
 from ptbr_slm.train.saving.checkpoint import read_state, restore
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -17,10 +17,10 @@ from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.config import OptimizerConfig
 from ptbr_slm.train.evaluate import HeldOut, bits_per_byte
 from ptbr_slm.train.optim import build_optimizer
+from ptbr_slm.train.parallel.parallelize import parallelize
+from ptbr_slm.train.parallel.shards import fill, gather, is_sharded
+from ptbr_slm.train.parallel.world import Ranks, join_ranks
 from ptbr_slm.train.planning.precision import Precision
-from ptbr_slm.train.ranks.parallel import parallelize
-from ptbr_slm.train.ranks.shards import fill, gather, is_sharded
-from ptbr_slm.train.ranks.world import Ranks, join_ranks
 from ptbr_slm.train.saving.checkpoint import TrainState, restore, write_checkpoint
 from ptbr_slm.train.step import OutOfMemory, OutOfMemoryAmongOthers, optimizer_step
 

@@ -115,8 +115,8 @@ def _peak(setting: Setting, asked: Asked, scratch: Path) -> dict[str, Any]:
     from ptbr_slm.bench import t4_rules
     from ptbr_slm.bench.measure import Measurement, config_of
     from ptbr_slm.data.prepared import PreparedData
+    from ptbr_slm.train.parallel.world import ALONE
     from ptbr_slm.train.planning.plan import make_plan
-    from ptbr_slm.train.ranks.world import ALONE
     from ptbr_slm.train.reporting.metrics import MetricsLog
 
     case = Case(

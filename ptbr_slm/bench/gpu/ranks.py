@@ -40,7 +40,7 @@ def _losses(asked: Asked, answer: Answer) -> None:
     """Ten steps on one rank and on two, from the same weights and over the same sequences."""
     from ptbr_slm.bench.data import learnable_data
     from ptbr_slm.bench.gpu.small_run import SmallRun, train
-    from ptbr_slm.train.ranks.launch import launch
+    from ptbr_slm.train.parallel.launch import launch
 
     with tempfile.TemporaryDirectory() as folder:
         precision = "fp16" if asked.device == "cuda" else "fp32"

@@ -21,10 +21,10 @@ from ptbr_slm.train.config import (
     TrainConfig,
 )
 from ptbr_slm.train.loop import Trainer
+from ptbr_slm.train.parallel.shards import fill
+from ptbr_slm.train.parallel.world import Ranks, join_ranks
 from ptbr_slm.train.planning.plan import make_plan
 from ptbr_slm.train.planning.precision import Precision
-from ptbr_slm.train.ranks.shards import fill
-from ptbr_slm.train.ranks.world import Ranks, join_ranks
 from ptbr_slm.train.reporting.metrics import MetricsLog
 
 

@@ -11,7 +11,7 @@ from ptbr_slm.model import Llama
 from ptbr_slm.train.config import OptimizerConfig
 from ptbr_slm.train.optim.adamw import AdamW
 from ptbr_slm.train.optim.muon import Muon, Part
-from ptbr_slm.train.ranks.world import ALONE, Ranks
+from ptbr_slm.train.parallel.world import ALONE, Ranks
 
 EMBEDDING_RATE_WIDTH = 1920
 """With muon, hidden_size at which embedding and matrices would learn at the same rate.

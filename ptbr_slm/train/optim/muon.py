@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ptbr_slm.train.optim.adamw import AdamW
 from ptbr_slm.train.optim.newton_schulz import NewtonSchulz, compute_dtype, update_scale
-from ptbr_slm.train.ranks.world import ALONE, Ranks
+from ptbr_slm.train.parallel.world import ALONE, Ranks
 
 BATCH_ELEMENTS = 1 << 23
 """Numbers orthogonalised at once on a rank: 32 MiB a buffer in fp32, of which there are two, and squares."""

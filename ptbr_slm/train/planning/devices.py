@@ -11,10 +11,10 @@ import torch
 from ptbr_slm.brazilian import number
 from ptbr_slm.errors import SlmError
 from ptbr_slm.system import VISIBLE_VARIABLE, Gpu, TorchBuild, find_gpus, kaggle_session, torch_build
+from ptbr_slm.train.parallel.world import visible_cards
 from ptbr_slm.train.planning.cards import card_of
 from ptbr_slm.train.planning.memory import CUDA_CONTEXT_BYTES, GIB
 from ptbr_slm.train.planning.precision import OLDEST
-from ptbr_slm.train.ranks.world import visible_cards
 from ptbr_slm.unused_gpu import KAGGLE_GPU, Obstacle, missing_kernels, visible_names, why_unused
 
 NOTICED = GIB // 4

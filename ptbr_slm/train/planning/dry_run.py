@@ -10,8 +10,8 @@ from ptbr_slm.errors import SlmError
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.config import TrainConfig
 from ptbr_slm.train.order import WindowOrder
+from ptbr_slm.train.parallel.launch import ranks_to_start
 from ptbr_slm.train.planning.plan import Plan, check_enough_text, make_plan
-from ptbr_slm.train.ranks.launch import ranks_to_start
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from ptbr_slm.storage.model_folder import check_model_folder, check_vocabulary, 
 from ptbr_slm.system import cpu_cores, memory_bytes
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.config import AUTO, TrainConfig, default_tokens_per_step, seq_len_too_long
+from ptbr_slm.train.parallel.world import started_by_agent
 from ptbr_slm.train.planning import why
 from ptbr_slm.train.planning.attention import math_note, only_math
 from ptbr_slm.train.planning.cards import card_of
@@ -26,7 +27,6 @@ from ptbr_slm.train.planning.devices import choose_device, look, memory_notes, r
 from ptbr_slm.train.planning.memory import GIB, MemoryEstimate
 from ptbr_slm.train.planning.precision import Precision, choose_precision
 from ptbr_slm.train.planning.speed import cpu, device_of
-from ptbr_slm.train.ranks.world import started_by_agent
 
 DOUBT = 1.1
 """What was asked for in every part is refused from this multiple of the memory on: the calculation is tested

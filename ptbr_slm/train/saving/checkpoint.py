@@ -34,9 +34,16 @@ from ptbr_slm.storage.manifest import read_manifest, write_manifest
 from ptbr_slm.storage.model_folder import WeightReader, write_model_files, write_safetensors
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.optim import load_optimizer_arrays, optimizer_arrays
-from ptbr_slm.train.ranks.shards import FOLDER as SHARDS
-from ptbr_slm.train.ranks.shards import fill, gather, is_sharded, load_into_shards, load_shards, save_shards
-from ptbr_slm.train.ranks.world import ALONE, Ranks
+from ptbr_slm.train.parallel.shards import FOLDER as SHARDS
+from ptbr_slm.train.parallel.shards import (
+    fill,
+    gather,
+    is_sharded,
+    load_into_shards,
+    load_shards,
+    save_shards,
+)
+from ptbr_slm.train.parallel.world import ALONE, Ranks
 from ptbr_slm.train.saving.retention import BYTES_PER_PARAMETER, drop_old, make_room
 from ptbr_slm.version import __version__
 

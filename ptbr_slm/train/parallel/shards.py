@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ptbr_slm.errors import SlmError, from_os_error
 from ptbr_slm.model import Llama
-from ptbr_slm.train.ranks.world import Ranks
+from ptbr_slm.train.parallel.world import Ranks
 
 FOLDER = "training/shards"
 

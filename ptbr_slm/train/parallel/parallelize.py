@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.model import Llama
-from ptbr_slm.train.ranks.world import Ranks
+from ptbr_slm.train.parallel.world import Ranks
 
 
 class LossSum(nn.Module):

@@ -25,8 +25,8 @@ from typing import Any
 
 from ptbr_slm.errors import Exit, SlmError
 from ptbr_slm.train.config import TrainConfig
+from ptbr_slm.train.parallel.world import started_by_agent, visible_cards
 from ptbr_slm.train.planning.devices import require_cards
-from ptbr_slm.train.ranks.world import started_by_agent, visible_cards
 from ptbr_slm.train.survival.session import mark_birth
 from ptbr_slm.train.survival.stop import stop_signals
 
