@@ -60,7 +60,38 @@ class Split:
 
     def document_offsets(self) -> npt.NDArray[np.int64]:
         """(documents + 1,) where each document begins in the row, then where the last one ends."""
-        return self._map(self._body["offsets"], np.dtype("<i8"))
+        return self._offsets
+
+    def document_ids(self, starts: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int32]:
+        """(B, length) number of the document, from 0, that each token of the windows at `starts` (B,) is in.
+
+        A document's bos and eos are its own. Raises IndexError for a window that leaves the split, and
+        E_DATA_CORRUPT for offsets that do not end where the tokens end.
+        """
+        starts = np.asarray(starts, dtype=np.int64)
+        ids = np.zeros((len(starts), length), dtype=np.int32)  # (B, T)
+        if ids.size == 0:
+            return ids
+        if starts.min() < 0 or starts.max() + length > self.tokens:
+            raise IndexError(f"windows {starts.min()}..{starts.max() + length} of {self.tokens} tokens")
+        offsets = self._offsets
+        first = np.searchsorted(offsets, starts, side="right") - 1  # (B,)
+        last = np.searchsorted(offsets, starts + length - 1, side="right") - 1  # (B,)
+        # The documents that begin inside a window, all windows end to end: their window and their column.
+        begun = last - first  # (B,)
+        window = np.repeat(np.arange(len(starts)), begun)
+        document = np.arange(len(window)) + np.repeat(last + 1 - np.cumsum(begun), begun)
+        ids[:, 0] = first
+        np.add.at(ids, (window, offsets[document] - starts[window]), 1)
+        return np.cumsum(ids, axis=1, out=ids)
+
+    @cached_property
+    def _offsets(self) -> npt.NDArray[np.int64]:
+        described = self._body["offsets"]
+        offsets = self._map(described, np.dtype("<i8"))
+        if offsets[0] != 0 or offsets[-1] != self.tokens:
+            raise corrupt("as posições dos documentos diferem dos tokens.", self._folder / described["file"])
+        return offsets
 
     def check(self, *, hashes: bool) -> None:
         """Refuse missing, truncated or altered files and foreign ids. Raises E_DATA_CORRUPT."""
@@ -143,6 +174,10 @@ class PreparedData:
     def split(self, name: str) -> Split:
         """`train` or `valid`; valid is empty where there was only one document."""
         return self._splits[name]
+
+    def document_ids(self, split: str, starts: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int32]:
+        """(B, length) document numbers of the windows at `starts` (B,): see `Split.document_ids`."""
+        return self.split(split).document_ids(starts, length)
 
     def load_tokenizer(self) -> Tokenizer:
         """The folder's copy of the tokenizer. Raises E_TOKENIZER_MISMATCH if it was swapped."""

@@ -163,6 +163,76 @@ def test_a_folder_or_bin_without_an_index_is_not_prepared_data(tmp_path: Path):
         assert error.code == "E_NOT_FOUND" and "index.json" in str(error)
 
 
+# document_ids: which document each token of a window is in
+
+
+def document_ids_by_walking(offsets: list[int], starts: list[int], length: int) -> list[list[int]]:
+    """The slow definition: the last document that begins at or before the token."""
+    return [
+        [max(d for d, begin in enumerate(offsets[:-1]) if begin <= at) for at in range(start, start + length)]
+        for start in starts
+    ]
+
+
+def test_document_ids_across_shards_are_those_of_a_slow_walk(data: PreparedData):
+    pick = random.Random(5)
+    for name in ("train", "valid"):
+        split = data.split(name)
+        offsets = split.document_offsets().tolist()
+        for length in (1, 2, 3, 17, 257, min(900, split.tokens)):
+            starts = [pick.randrange(split.tokens - length + 1) for _ in range(pick.randrange(1, 9))]
+            starts += [0, split.tokens - length, min(offsets[1], split.tokens - length)]
+            ids = data.document_ids(name, np.array(starts), length)
+            assert (ids.shape, ids.dtype) == ((len(starts), length), np.int32)
+            assert ids.tolist() == document_ids_by_walking(offsets, starts, length)
+    assert len(list(data.folder.glob("train-*.bin"))) > 1, "the train windows cross shards"
+
+
+def test_every_document_begins_with_bos_where_its_number_first_appears(data: PreparedData):
+    split = data.split("train")
+    ids = split.document_ids(np.array([0]), split.tokens)[0]
+    tokens = split.read(0, split.tokens)
+    begins = np.flatnonzero(np.diff(ids, prepend=-1))
+    assert ids[-1] == split.documents - 1 and len(begins) == split.documents
+    assert (tokens[begins] == data.load_tokenizer().bos_id).all()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_document_ids_of_any_lengths_of_documents_even_none(
+    data: PreparedData, monkeypatch: pytest.MonkeyPatch, seed: int
+):
+    pick = random.Random(seed)
+    lengths = [pick.choice([0, 1, 1, 2, 5, 40]) for _ in range(pick.randrange(1, 30))] + [1]
+    offsets = np.cumsum([0, *lengths])
+    split = data.split("train")
+    monkeypatch.setattr(split, "_offsets", offsets)
+    monkeypatch.setattr(split, "tokens", int(offsets[-1]))
+    length = pick.randrange(1, split.tokens + 1)
+    starts = [pick.randrange(split.tokens - length + 1) for _ in range(6)]
+    expected = document_ids_by_walking(offsets.tolist(), starts, length)
+    assert split.document_ids(np.array(starts), length).tolist() == expected
+
+
+def test_windows_that_leave_the_split_or_hold_nothing(data: PreparedData):
+    split = data.split("train")
+    assert split.document_ids(np.array([], dtype=np.int64), 8).shape == (0, 8)
+    assert split.document_ids(np.array([3]), 0).shape == (1, 0)
+    for start in (-1, split.tokens - 7):
+        with pytest.raises(IndexError):
+            split.document_ids(np.array([0, start]), 8)
+
+
+def test_offsets_that_end_elsewhere_are_refused_when_read(data: PreparedData):
+    path = data.folder / "train.offsets"
+    offsets = np.fromfile(path, dtype="<i8")
+    offsets[-1] += 1
+    offsets.tofile(path)
+    train = PreparedData.open(data.folder, verify=False).split("train")
+    with pytest.raises(SlmError) as error:
+        train.document_ids(np.array([0]), 8)
+    assert error.value.code == "E_DATA_CORRUPT" and "train.offsets" in str(error.value)
+
+
 # resolve: what --data may name
 
 
