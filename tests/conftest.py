@@ -7,10 +7,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 import ptbr_slm  # noqa: F401  (switches telemetry off before a test imports onnxruntime)
 
@@ -83,6 +86,32 @@ def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left behind."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Done]:
+    """Run `ptbr-slm ARGS` inside this process: as `cli`, without paying for a new Python each time."""
+    from ptbr_slm.cli.verbs import register
+
+    monkeypatch.chdir(tmp_path)
+    app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+    register(app)
+
+    def invoke(*arguments: str | Path, check: bool = False) -> Done:
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        assert not check or result.exit_code == 0, result.stderr
+        return Done(result.exit_code, result.stdout, result.stderr)
+
+    return invoke
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

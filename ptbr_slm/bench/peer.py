@@ -2,7 +2,7 @@
 
 Only what it is compared by: the prompt in one call, then one token in and its logits out, greedy, as ours.
 Written after transformers' own guide (a StaticCache, `torch.compile(mode="reduce-overhead")` for the decode
-step). On a GPU it has never run yet; on a CPU it does, uncompiled (tests/surface/test_bench_generate.py).
+step). On a GPU it has never run yet; on a CPU it does, uncompiled (tests/bench/test_generate.py).
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     """The autocast of this precision; does nothing in fp32."""
     dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision.name]
     # No cache of cast weights: each is used once a forward pass, and with recomputed layers the cache would
-    # hold 2 bytes a parameter for nothing: 1.4 GiB of an 800m on a T4 (tests/surface/test_memory.py).
+    # hold 2 bytes a parameter for nothing: 1.4 GiB of an 800m on a T4 (tests/train/planning/test_memory.py).
     return torch.autocast(device.type, dtype, enabled=precision.name != "fp32", cache_enabled=False)
 
 

@@ -1,9 +1,9 @@
 """How many bytes a training step needs, by calculation: the planner behind `info` and `train --dry-run`.
 
 Activations are counted from one list, `_Step.layer`: what autograd keeps of each operation of
-`ptbr_slm.model.Block`. Measured (tests/surface/test_memory.py), in fp32 and in bf16 under the CPU's autocast:
-the saved tensors with hooks (within 1 %), and the peak of forward plus backward in PyTorch's allocator
-(within 10 %; 2 % from 512 tokens on). Computed, not measured: everything on a GPU. There the list is the same
+`ptbr_slm.model.Block`. Measured (tests/train/planning/test_memory.py), in fp32 and in bf16 under the
+CPU's autocast: the saved tensors with hooks (within 1 %), and the peak of forward plus backward in PyTorch's
+allocator (within 10 %; 2 % from 512 tokens on). Computed, not measured: everything on a GPU. There the list is the same
 but for RMSNorm, whose fused CUDA kernel keeps no normalised copy; fp16 costs what bf16 does; attention is
 taken to run in the memory-efficient kernel, which keeps nothing of size T * T; fragmentation is not counted.
 

@@ -6,13 +6,25 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ptbr_slm.diagnosis import Finding, diagnose, runs_on, training_device
-from ptbr_slm.system import Gpu, Kaggle, TorchBuild, kaggle_session, parse_gpu, torch_build
+from ptbr_slm.system import (
+    PACKAGES,
+    Gpu,
+    Kaggle,
+    SystemFacts,
+    TorchBuild,
+    kaggle_session,
+    parse_gpu,
+    required_versions,
+    torch_build,
+)
 
 CU128 = ("sm_70", "sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120")
 """Architectures of the PyTorch that Kaggle's image carried in 2026."""
@@ -20,6 +32,30 @@ BUILD = TorchBuild(cuda="12.8", sees_gpu=True, archs=CU128)
 T4 = Gpu(name="Tesla T4", capability=(7, 5), memory_bytes=15360 << 20, driver="580.82.07")
 P100 = Gpu(name="Tesla P100-PCIE-16GB", capability=(6, 0), memory_bytes=16384 << 20, driver="580.82.07")
 A100 = Gpu(name="NVIDIA A100", capability=(8, 0), memory_bytes=40960 << 20, driver="580.82.07")
+
+
+HEALTHY = SystemFacts(
+    python=(3, 11, 7),
+    platform="Linux x86_64",
+    cpu_cores=4,
+    memory_bytes=30 << 30,
+    folder=Path("/trabalho"),
+    folder_writable=True,
+    disk_free_bytes=60 * 10**9,
+    packages={name: None if name == "onnxruntime-gpu" else "99.0" for name in PACKAGES},
+    floors=required_versions(),
+    providers=("CPUExecutionProvider",),
+)
+
+
+@pytest.fixture
+def machine() -> Callable[..., SystemFacts]:
+    """A healthy CPU machine with some facts changed; `packages` is merged, None takes one away."""
+
+    def build(*, packages: dict[str, str | None] | None = None, **changes: Any) -> SystemFacts:
+        return replace(HEALTHY, packages={**HEALTHY.packages, **(packages or {})}, **changes)
+
+    return build
 
 
 def found(findings: list[Finding], topic: str) -> Finding:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 SHELL = sorted(SCRIPTS.glob("*.sh"))
 
 Script = Callable[..., subprocess.CompletedProcess[str]]

@@ -8,7 +8,7 @@ import pytest
 
 from ptbr_slm.errors import CODES, Exit, SlmError, from_os_error, named_instead, os_errors
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_docs_list_exactly_the_codes_of_the_code():

@@ -21,7 +21,7 @@ import pytest
 
 from ptbr_slm.privacy import SWITCHES, switch_off_telemetry
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 ON_REQUEST = {"data fetch", "quickstart"}
 """What asks the network because it is its work: pip brings the texts."""

@@ -19,7 +19,7 @@ from ptbr_slm.train.planning.flops import flops_per_token
 from ptbr_slm.train.planning.memory import GIB, estimate
 from ptbr_slm.train.saving.retention import BYTES_PER_PARAMETER
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 CUDA, GPU = ROOT / "docs" / "CUDA.md", ROOT / "docs" / "GPU.md"
 GUIDE, CHECKLIST = ROOT / "docs" / "KAGGLE_QUICK_START.md", ROOT / "docs" / "KAGGLE_CHECKLIST.md"
 ROW = re.compile(r"^\| (\d+m) \| (\d+) \| (\d+) \| (\d+) \| (\w+) \| ([\d,]+) \| ([\w ]+) \| (\w+) \|$", re.M)
