@@ -24,7 +24,6 @@ from tokenizers.decoders import DecodeStream
 from ptbr_slm import metaspace
 from ptbr_slm.errors import SlmError, os_errors
 from ptbr_slm.shell import quoted
-from ptbr_slm.storage.atomic import write_text
 from ptbr_slm.tokenizer_rules import unfit_rule
 from ptbr_slm.tokenizer_training import train_from
 from ptbr_slm.utf8 import decode
@@ -124,10 +123,6 @@ class Tokenizer:
                 where=file,
                 hint="Use um tokenizer.json do ptbr-slm ou da Hugging Face.",
             ) from error
-
-    def save(self, path: Path) -> None:
-        """Write tokenizer.json atomically."""
-        write_text(path, self.to_json())
 
     def to_json(self) -> str:
         """The content of tokenizer.json."""

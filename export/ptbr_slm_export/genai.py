@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
-from ptbr_slm.storage.atomic import write_json
+from ptbr_slm.storage.atomic import write_json, write_text
 from ptbr_slm.storage.model_folder import WeightReader, read_chat_template
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm_export.followed import obstacle
@@ -80,7 +80,7 @@ def _differing(tokenizer: Tokenizer) -> str | None:
         ir.save(graph, folder / "model.onnx")
         write_json(folder / "genai_config.json", genai_config(config, 3))
         write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
-        tokenizer.save(folder / "tokenizer.json")
+        write_text(folder / "tokenizer.json", tokenizer.to_json())
         theirs = genai.Tokenizer(genai.Model(str(folder)))
         for text in PROBES:
             ids = tokenizer.encode(text, special=False)

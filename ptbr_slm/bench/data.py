@@ -13,6 +13,7 @@ from tokenizers import models, pre_tokenizers
 from ptbr_slm.data import index
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.data.shards import SHARD_TOKENS, SplitWriter, token_dtype
+from ptbr_slm.storage.atomic import write_text
 from ptbr_slm.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 TOKENS = 1 << 20
@@ -54,7 +55,7 @@ def write_ids(folder: Path, vocab_size: int, ids: npt.NDArray[np.int64]) -> Prep
             if name == "train":
                 writer.write(ids, text_bytes=4 * tokens, words=tokens)
             splits[name] = writer.finish()
-    tokenizer.save(folder / "tokenizer.json")
+    write_text(folder / "tokenizer.json", tokenizer.to_json())
     body = {
         "dtype": token_dtype(vocab_size).name,
         "vocab_size": vocab_size,

@@ -95,6 +95,7 @@ def _prepare(out: Output, output: Path, source: Path) -> PreparedData:
     from ptbr_slm.data.prepare import prepare
     from ptbr_slm.data.prepared import PreparedData
     from ptbr_slm.data.read import read_documents
+    from ptbr_slm.storage.atomic import write_text
     from ptbr_slm.tokenizer import Tokenizer
 
     folder, file = output / "dados", output / "tokenizer.json"
@@ -104,7 +105,7 @@ def _prepare(out: Output, output: Path, source: Path) -> PreparedData:
     out.note(f"[2/5] Tokenizador de {number(VOCAB_SIZE)} tokens, e textos convertidos em tokens")
     with out.progress("lendo textos"):
         tokenizer = Tokenizer.train((document.text for document in read_documents([source])), VOCAB_SIZE)
-        tokenizer.save(file)
+        write_text(file, tokenizer.to_json())
         return prepare([source], folder, tokenizer, valid_fraction=0.05)
 
 

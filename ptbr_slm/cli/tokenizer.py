@@ -44,6 +44,7 @@ def train(
     from ptbr_slm.cli.data import left_out
     from ptbr_slm.data.drops import DropCounts
     from ptbr_slm.data.read import read_documents
+    from ptbr_slm.storage.atomic import write_text
     from ptbr_slm.tokenizer import Tokenizer
 
     file = output / "tokenizer.json" if output.is_dir() else output
@@ -58,7 +59,7 @@ def train(
 
     with out.progress("lendo textos e treinando o tokenizador"):
         tokenizer = Tokenizer.train(texts(), vocab_size)
-    tokenizer.save(file)
+    write_text(file, tokenizer.to_json())
     counts = {"dropped": dict(drops.dropped), "repaired": dict(drops.repaired), "examples": drops.examples}
     data = {"file": str(file), "vocab_size": tokenizer.vocab_size, "sha256": tokenizer.sha256, "words": words,
             **counts}  # fmt: skip

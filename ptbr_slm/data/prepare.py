@@ -17,7 +17,7 @@ from ptbr_slm.data.read import Document, read_documents
 from ptbr_slm.data.shards import SHARD_TOKENS, SplitWriter, token_dtype
 from ptbr_slm.data.split import SeenTexts, Splitter, fingerprint
 from ptbr_slm.errors import SlmError
-from ptbr_slm.storage.atomic import atomic_folder, may_replace
+from ptbr_slm.storage.atomic import atomic_folder, may_replace, write_text
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.utf8 import UTF16_HINT
 from ptbr_slm.version import __version__
@@ -79,7 +79,7 @@ def prepare(
                 written.unlink()
             counts.start_again()
             splits = write(folder, choice)
-        tokenizer.save(folder / "tokenizer.json")
+        write_text(folder / "tokenizer.json", tokenizer.to_json())
         body = {
             "ptbr_slm": __version__,
             "dtype": token_dtype(tokenizer.vocab_size).name,

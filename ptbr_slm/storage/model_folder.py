@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 
 from ptbr_slm.config import ModelConfig, token_ids
 from ptbr_slm.errors import SlmError, os_errors
-from ptbr_slm.storage.atomic import write_bytes, write_json
+from ptbr_slm.storage.atomic import write_bytes, write_json, write_text
 from ptbr_slm.storage.manifest import NAME as MANIFEST
 from ptbr_slm.storage.manifest import check_regular_files, read_manifest, write_manifest
 from ptbr_slm.tokenizer import Tokenizer
@@ -65,7 +65,7 @@ def write_model_files(
         "top_p": 0.95,
     }
     write_json(folder / "generation_config.json", generation)
-    tokenizer.save(folder / "tokenizer.json")
+    write_text(folder / "tokenizer.json", tokenizer.to_json())
     names = tokenizer.hf_config(
         config.max_seq_len, bos=config.bos_token_id, eos=eos[0] if eos else None, pad=config.pad_token_id
     )

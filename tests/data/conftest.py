@@ -40,7 +40,7 @@ def tokenizer(texts: list[str]) -> Tokenizer:
 def tokenizer_file(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same as a file."""
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
-    tokenizer.save(path)
+    path.write_text(tokenizer.to_json(), encoding="utf-8")
     return path
 
 

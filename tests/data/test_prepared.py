@@ -144,7 +144,7 @@ def test_an_id_outside_the_vocabulary_is_refused_when_read_too(data: PreparedDat
 
 
 def test_a_swapped_or_missing_tokenizer_is_refused(data: PreparedData, texts: list[str]):
-    Tokenizer.train(texts, 300).save(data.folder / "tokenizer.json")
+    (data.folder / "tokenizer.json").write_text(Tokenizer.train(texts, 300).to_json(), encoding="utf-8")
     error = refused(data.folder)
     assert (error.code, error.exit_code) == ("E_TOKENIZER_MISMATCH", 3)
     (data.folder / "tokenizer.json").unlink()
@@ -248,7 +248,7 @@ def test_prepared_data_resolve_to_themselves_with_or_without_their_tokenizer(
 def test_a_foreign_tokenizer_is_refused_with_the_right_one_in_the_hint(
     data: PreparedData, texts: list[str], tmp_path: Path
 ):
-    Tokenizer.train(texts, 300).save(tmp_path / "outro.json")
+    (tmp_path / "outro.json").write_text(Tokenizer.train(texts, 300).to_json(), encoding="utf-8")
     with pytest.raises(SlmError) as error:
         resolve(data.folder, tmp_path / "outro.json", tmp_path / "cache")
     assert error.value.code == "E_TOKENIZER_MISMATCH"

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.storage.atomic import atomic_file, atomic_folder, may_replace, write_bytes
+from ptbr_slm.storage.atomic import atomic_file, atomic_folder, may_replace, write_bytes, write_text
 from ptbr_slm.storage.lock import run_lock
 from ptbr_slm.storage.manifest import read_manifest, write_manifest
 from ptbr_slm.storage.output import is_mount, make_folder
@@ -292,7 +292,7 @@ def texts_and_tokenizer(tmp_path_factory: pytest.TempPathFactory, texts: list[st
     for number in range(8):
         (folder / f"{number}.txt").write_text(f"{number} " + " ".join(texts), encoding="utf-8")
     file = tmp_path_factory.mktemp("tok") / "tokenizer.json"
-    Tokenizer.train(texts, 300).save(file)
+    write_text(file, Tokenizer.train(texts, 300).to_json())
     return folder, file
 
 

@@ -199,7 +199,7 @@ def test_an_export_from_a_newer_version_is_refused(folder):
 def test_a_foreign_tokenizer_is_refused(folder, texts):
     from ptbr_slm.tokenizer import Tokenizer
 
-    Tokenizer.train(texts * 9, 600).save(folder / "tokenizer.json")
+    (folder / "tokenizer.json").write_text(Tokenizer.train(texts * 9, 600).to_json(), encoding="utf-8")
     seal(folder)
     with pytest.raises(SlmError) as error:
         Model(folder)

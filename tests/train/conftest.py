@@ -65,7 +65,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> Path:
 def tokenizer_file(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> Path:
     """A tokenizer of 300 tokens."""
     file = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
-    Tokenizer.train(texts, 300).save(file)
+    file.write_text(Tokenizer.train(texts, 300).to_json(), encoding="utf-8")
     return file
 
 
