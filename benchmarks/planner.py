@@ -21,8 +21,8 @@ from results import table, write_section
 from ptbr_slm.cli.info_choice import recommend
 from ptbr_slm.config import SIZES, model_config
 from ptbr_slm.model import Llama
+from ptbr_slm.train.planning.activations import measured_peak_bytes, measured_saved_bytes
 from ptbr_slm.train.planning.choice import LOSSES, policy_name
-from ptbr_slm.train.planning.measured import peak_bytes, saved_bytes
 from ptbr_slm.train.planning.memory import GIB, T4_BYTES, estimate, saved_tensors
 from ptbr_slm.train.planning.precision import Precision, PrecisionName
 from ptbr_slm.train.step import autocast
@@ -95,9 +95,9 @@ def one(
         with autocast(CPU, Precision(precision, "")):
             return llama.loss_sum(tokens[:, :-1], tokens[:, 1:])
 
-    saved = saved_bytes(llama, forward)
+    saved = measured_saved_bytes(llama, forward)
     llama.backward_scale = torch.tensor(1.0)  # as in training, where the loss scale is known
-    peak = peak_bytes(forward)
+    peak = measured_peak_bytes(forward)
     shape = {"batch_size": batch_size, "seq_len": seq_len, "checkpoint_every": every}
     e = estimate(model, **shape, precision=precision, device="cpu", loss=loss)
     computed = saved_tensors(model, **shape, precision=precision, device="cpu", loss=loss)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ptbr_slm.train.planning.cards import card_of
 from ptbr_slm.train.planning.memory import CUDA_CONTEXT_BYTES, T4_BYTES
+from ptbr_slm.train.planning.speed import data_sheet
 
 PRECISION = "fp16"
 ALLOCATOR_BYTES = T4_BYTES - CUDA_CONTEXT_BYTES
@@ -52,7 +52,7 @@ class Rules:
 
 def is_t4(name: str) -> bool:
     """Whether the driver's name is that of a T4."""
-    card = card_of(name)
+    card = data_sheet(name)
     return card is not None and card.name == "T4"
 
 

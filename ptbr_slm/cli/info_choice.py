@@ -7,10 +7,9 @@ from typing import Any
 from ptbr_slm.cli.output import number, table
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.train.config import default_tokens_per_step
-from ptbr_slm.train.planning.cards import T4
 from ptbr_slm.train.planning.choice import Machine, Request, Setting, choose, policy_name
 from ptbr_slm.train.planning.memory import GIB
-from ptbr_slm.train.planning.speed import device_of
+from ptbr_slm.train.planning.speed import T4, gpu_speed
 
 WAYS = (
     (1, "adamw", "ddp"), (1, "adamw8bit", "ddp"), (1, "muon", "ddp"),
@@ -26,7 +25,7 @@ def recommend(
 ) -> list[tuple[tuple[int, str, str], int, Setting | None]]:
     """(way, sequences of a step, the setting to take or None where none fits) for each of `WAYS`."""
     sequences = default_tokens_per_step(config.num_parameters, seq_len) // seq_len
-    device = device_of(T4, precision)
+    device = gpu_speed(T4, precision)
     found = []
     for cards, optimizer, parallel in WAYS:
         machine = Machine(kind="cuda", memory_bytes=card_bytes, device=device, ranks=cards)

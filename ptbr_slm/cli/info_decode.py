@@ -6,7 +6,7 @@ from typing import Any
 
 from ptbr_slm.cli.output import number
 from ptbr_slm.config import ModelConfig
-from ptbr_slm.train.planning.cards import T4
+from ptbr_slm.train.planning.speed import T4
 
 SHARE = 0.8
 """Of the data sheet's bandwidth, a good share for a kernel that only reads: assumed."""

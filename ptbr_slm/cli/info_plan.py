@@ -10,9 +10,10 @@ from ptbr_slm.cli.info_decode import decode_data, decode_text
 from ptbr_slm.cli.output import Report, number, table
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
+from ptbr_slm.train.planning.activations import FP32
 from ptbr_slm.train.planning.choice import LOSSES
-from ptbr_slm.train.planning.flops import flops_per_token
-from ptbr_slm.train.planning.memory import CUDA_CONTEXT_BYTES, FP32, GIB, T4_BYTES, MemoryEstimate, estimate
+from ptbr_slm.train.planning.memory import CUDA_CONTEXT_BYTES, GIB, T4_BYTES, MemoryEstimate, estimate
+from ptbr_slm.train.planning.speed import flops_per_token
 from ptbr_slm.train.saving.retention import BYTES_PER_PARAMETER
 
 POLICIES = {"none": 0, "full": 1}

@@ -32,7 +32,7 @@ def options_data(options: Sequence[Setting], machine: Machine) -> list[dict[str,
             "batch_size": option.batch_size,
             "memory_bytes": {**dataclasses.asdict(option.memory), "total": option.memory.total},
             "tokens_per_second": round(option.tokens_per_second, 1),
-            "fits": option.memory.total <= machine.room,
+            "fits": option.memory.total <= machine.budget,
             "basis": "computed",
         }
         for option in options
@@ -49,5 +49,5 @@ def _row(option: Setting, machine: Machine) -> list[str]:
         str(option.batch_size),
         *(number(part / GIB, 2) for part in parts),
         number(option.tokens_per_second),
-        "cabe" if m.total <= machine.room else "não cabe",
+        "cabe" if m.total <= machine.budget else "não cabe",
     ]

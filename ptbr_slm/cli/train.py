@@ -160,7 +160,7 @@ def train(
     given = {name: value for name, value in locals().items() if name not in ("out", "dry_run")}
     settings = settings_of(given)
     if dry_run:
-        from ptbr_slm.train.planning.dry_run import dry_run as calculate
+        from ptbr_slm.train.planning.plan import dry_run as calculate
 
         return dry_run_report(calculate(settings))
     from ptbr_slm.cli.train_ranks import run_training

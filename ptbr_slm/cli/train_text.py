@@ -12,8 +12,8 @@ from ptbr_slm.shell import quoted
 
 if TYPE_CHECKING:
     from ptbr_slm.train.events import TrainResult
-    from ptbr_slm.train.planning.dry_run import DryRun
     from ptbr_slm.train.planning.memory import MemoryEstimate
+    from ptbr_slm.train.planning.plan import DryRun
 
 
 class Printer:

@@ -25,7 +25,7 @@ from ptbr_slm.train.parallel.parallelize import parallelize
 from ptbr_slm.train.parallel.shards import gather
 from ptbr_slm.train.parallel.world import ALONE, Ranks
 from ptbr_slm.train.planning.plan import Plan
-from ptbr_slm.train.planning.throughput import throughput
+from ptbr_slm.train.planning.speed import throughput
 from ptbr_slm.train.reporting.gauges import Gauges
 from ptbr_slm.train.reporting.metrics import MetricsLog
 from ptbr_slm.train.reporting.samples import write_sample

@@ -29,7 +29,7 @@ from ptbr_slm.train.config import TrainConfig
 from ptbr_slm.train.config_file import to_toml
 from ptbr_slm.train.events import Listener, Silent, TrainResult
 from ptbr_slm.train.loop import Trainer
-from ptbr_slm.train.optim.adamw8bit import check_adamw8bit
+from ptbr_slm.train.optim.adamw import check_adamw8bit
 from ptbr_slm.train.parallel.shards import fill, gather
 from ptbr_slm.train.parallel.world import Ranks, check_shares, join_ranks, local_rank, restarts, visible_cards
 from ptbr_slm.train.planning.plan import Plan, check_device, check_enough_text, make_plan

@@ -240,11 +240,10 @@ def test_the_planner_plans_a_large_card_as_a_t4(monkeypatch, tmp_path) -> None:
     from ptbr_slm.bench.data import invented_tokenizer
     from ptbr_slm.bench.measure import config_of
     from ptbr_slm.train.planning import plan
-    from ptbr_slm.train.planning.cards import T4
     from ptbr_slm.train.planning.choice import Machine
-    from ptbr_slm.train.planning.speed import device_of
+    from ptbr_slm.train.planning.speed import T4, gpu_speed
 
-    large = Machine(kind="cuda", memory_bytes=80 * GIB, device=device_of(T4, "fp16"))
+    large = Machine(kind="cuda", memory_bytes=80 * GIB, device=gpu_speed(T4, "fp16"))
     monkeypatch.setattr(plan, "choose_device", lambda *arguments: (torch.device("cuda", 0), (8, 0), []))
     monkeypatch.setattr(plan, "_machine", lambda *arguments: (large, []))
     rules = t4_rules.Rules(card="A100", in_force=True, precision="fp16", memory_limit=T4_BYTES)

@@ -16,8 +16,8 @@ from ptbr_slm.storage.atomic import atomic_folder
 from ptbr_slm.storage.manifest import write_manifest
 from ptbr_slm.storage.model_folder import seal_model_folder, write_model_files
 from ptbr_slm.tokenizer import Tokenizer
-from ptbr_slm.train.planning.flops import flops_per_token
 from ptbr_slm.train.planning.memory import GIB, T4_BYTES, estimate
+from ptbr_slm.train.planning.speed import flops_per_token
 
 
 @pytest.fixture(scope="session")

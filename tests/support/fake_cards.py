@@ -82,7 +82,7 @@ def torch_sees(
     """Make torch.cuda of this process answer as on a machine with these cards; none: it says `why` not."""
     import torch
 
-    from ptbr_slm.train.planning import attention
+    from ptbr_slm.train.planning import devices
 
     def card(device: Any = 0) -> Card:
         return cards[device if isinstance(device, int) else device.index or 0]
@@ -110,6 +110,6 @@ def torch_sees(
         monkeypatch.setattr(torch.cuda, name, answer)
     monkeypatch.setattr(torch.version, "cuda", cuda)
     kernels = lambda parameters, debug=False: True  # noqa: E731
-    monkeypatch.setattr(attention, "can_use_efficient_attention", kernels)
+    monkeypatch.setattr(devices, "can_use_efficient_attention", kernels)
     heads = lambda model, *_: torch.empty(1, model.num_heads, 8, model.head_dim)  # noqa: E731
-    monkeypatch.setattr(attention, "_heads", heads)
+    monkeypatch.setattr(devices, "_heads", heads)

@@ -16,7 +16,7 @@ from ptbr_slm.config import ModelConfig
 from ptbr_slm.model import Llama
 from ptbr_slm.train.config import OptimizerConfig
 from ptbr_slm.train.optim import build_optimizer, muon
-from ptbr_slm.train.optim.newton_schulz import JORDAN, NewtonSchulz, compute_dtype, update_scale
+from ptbr_slm.train.optim.muon import JORDAN, NewtonSchulz, compute_dtype, update_scale
 from ptbr_slm.train.parallel.world import ALONE, Ranks
 from ptbr_slm.train.planning.precision import Precision
 from ptbr_slm.train.step import optimizer_step
@@ -28,10 +28,10 @@ SHAPE = ModelConfig(vocab_size=200, hidden_size=64, num_layers=3, num_heads=2, n
 def orthogonal(matrices: torch.Tensor, coefficients=None) -> torch.Tensor:
     """(count, m, n) -> the same through fresh buffers."""
     count, m, n = matrices.shape
-    room = NewtonSchulz(count * m * n, count * m * m, torch.float32, torch.device("cpu"))
-    x = room.room(count, m, n)
+    buffers = NewtonSchulz(count * m * n, count * m * m, torch.float32, torch.device("cpu"))
+    x = buffers.buffer(count, m, n)
     x.copy_(matrices)
-    return room.orthogonalize(x, *([coefficients] if coefficients else [])).clone()
+    return buffers.orthogonalize(x, *([coefficients] if coefficients else [])).clone()
 
 
 def gradient(count: int, m: int, n: int, seed: int = 0) -> torch.Tensor:

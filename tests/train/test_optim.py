@@ -155,7 +155,7 @@ def test_a_kernel_that_fails_or_computes_nonsense_on_this_device_gives_way_to_th
         "two": lambda groups: Idle(groups),
         "three": lambda groups: torch.optim.AdamW(groups),
     }
-    monkeypatch.setattr("ptbr_slm.train.optim.adamw8bit.MAKERS", makers)
+    monkeypatch.setattr("ptbr_slm.train.optim.adamw.MAKERS", makers)
     _, optimizer = new("adamw8bit")
     assert type(optimizer) is torch.optim.AdamW
     del makers["three"]
@@ -210,7 +210,7 @@ def test_another_optimizer_over_a_runs_checkpoint_is_refused_in_words(settings):
 
 
 def test_adamw8bit_without_a_package_is_refused_before_the_run_folder_is_made(settings, monkeypatch):
-    monkeypatch.setattr("ptbr_slm.train.optim.adamw8bit.MAKERS", {})
+    monkeypatch.setattr("ptbr_slm.train.optim.adamw.MAKERS", {})
     config = settings({"optimizer.name": "adamw8bit"})
     with pytest.raises(SlmError) as caught:
         train(config)

@@ -17,7 +17,7 @@ from ptbr_slm.cli.main import app
 from ptbr_slm.cli.verbs import register
 from ptbr_slm.errors import SlmError
 from ptbr_slm.model import Llama
-from ptbr_slm.train.planning import attention
+from ptbr_slm.train.planning import devices
 from ptbr_slm.train.planning.plan import Plan, check_device, make_plan
 
 TOO_OLD = (
@@ -316,8 +316,8 @@ def test_the_plain_attention_is_told_with_what_it_would_cost(monkeypatch, plan):
     torch_sees(monkeypatch, T4)
     assert not any("«math»" in note for note in plan(model_size="nano").notes)
     seen = []
-    monkeypatch.setattr(attention, "can_use_flash_attention", lambda given: False)
-    monkeypatch.setattr(attention, "can_use_efficient_attention", lambda given: seen.append(given) or False)
+    monkeypatch.setattr(devices, "can_use_flash_attention", lambda given: False)
+    monkeypatch.setattr(devices, "can_use_efficient_attention", lambda given: seen.append(given) or False)
     values = {"model_size": "85m", "seq_len": 1024, "batch_size": 4, "checkpointing": "none"}
     made = plan(**{"model.num_layers": 12, **values})
     note = next(note for note in made.notes if "«math»" in note)

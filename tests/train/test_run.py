@@ -19,7 +19,7 @@ from ptbr_slm.storage.manifest import read_manifest
 from ptbr_slm.storage.model_folder import check_model_folder
 from ptbr_slm.train import run as run_module
 from ptbr_slm.train.config_file import load_config
-from ptbr_slm.train.planning.dry_run import dry_run
+from ptbr_slm.train.planning.plan import dry_run
 from ptbr_slm.train.reporting.metrics import read_metrics
 from ptbr_slm.train.run import train
 from ptbr_slm.train.saving.checkpoint import list_checkpoints

@@ -1,4 +1,4 @@
-"""Optimizers, chosen by `OptimizerConfig.name`: adamw, adamw8bit or muon, one room each.
+"""Optimizers, chosen by `OptimizerConfig.name`: adamw, adamw8bit or muon, a file each.
 
 All hold their whole state from the start: a step allocates next to nothing, so that running out of memory
 happens before a weight changes, if at all.

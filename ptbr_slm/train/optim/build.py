@@ -9,7 +9,7 @@ from torch import nn
 
 from ptbr_slm.model import Llama
 from ptbr_slm.train.config import OptimizerConfig
-from ptbr_slm.train.optim.adamw import AdamW
+from ptbr_slm.train.optim.adamw import AdamW, adamw8bit
 from ptbr_slm.train.optim.muon import Muon, Part
 from ptbr_slm.train.parallel.world import ALONE, Ranks
 
@@ -35,8 +35,6 @@ def build_optimizer(model: Llama, config: OptimizerConfig, ranks: Ranks = ALONE)
         (decayed if parameter.dim() >= 2 and name != "embed.weight" else plain).append(parameter)
     groups = [_group(decayed, config, config.weight_decay), _group(plain, config, 0.0)]
     if config.name == "adamw8bit":
-        from ptbr_slm.train.optim.adamw8bit import adamw8bit  # its packages are optional
-
         return adamw8bit(groups, model.embed.weight.device)
     return AdamW(groups)
 

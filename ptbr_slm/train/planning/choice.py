@@ -1,7 +1,8 @@
-"""The fastest setting that fits: micro-batch, recomputation and loss, by calculation. No torch here.
+"""The fastest setting that fits: micro-batch, recomputation and loss, by calculation, with its reasons.
 
 What was asked for is kept; only what was left to `auto` is searched, and never what a run computes: the
 tokens of a step, the sequence length and the model stay. Where nothing fits, `does_not_fit` names what would.
+No torch here.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from ptbr_slm.config import SIZES, ModelConfig, model_config
 from ptbr_slm.errors import SlmError
 from ptbr_slm.loss_chunks import chunk_rows
 from ptbr_slm.train.planning.memory import GIB, MemoryEstimate, estimate
-from ptbr_slm.train.planning.speed import Device, micro_batch_seconds, step_seconds
+from ptbr_slm.train.planning.speed import DeviceSpeed, micro_batch_seconds, step_seconds
 
 LOSSES = ("chunked", "plain")
 """Ways to compute the loss (`ptbr_slm.loss`)."""
@@ -35,12 +36,12 @@ class Machine:
     """`cuda` or `cpu`."""
     memory_bytes: int | None
     """Of one device; None where unknown, and then everything fits."""
-    device: Device
+    device: DeviceSpeed
     ranks: int = 1
     """Devices that share a step."""
 
     @property
-    def room(self) -> float:
+    def budget(self) -> float:
         """Bytes to plan with."""
         if self.memory_bytes is None:
             return float("inf")
@@ -88,7 +89,7 @@ def choose(request: Request, machine: Machine) -> Setting | None:
 
     None where none fits.
     """
-    fitting = [s for s in settings(request, machine) if s.memory.total <= machine.room]
+    fitting = [s for s in settings(request, machine) if s.memory.total <= machine.budget]
     if not fitting:
         return None
     limit = (1 + CLOSE) * min(setting.seconds for setting in fitting)
@@ -167,7 +168,7 @@ def _chunks(request: Request, machine: Machine, rows: int) -> int:
     return -(-tokens // chunk_rows(tokens, request.model.vocab_size, machine.kind))
 
 
-def ways_out(
+def alternatives(
     request: Request, machine: Machine, size: str | None, *, most: int = 3
 ) -> list[tuple[str, Setting]]:
     """Up to `most` (piece of command line, setting) that fit by the estimate, the least change first.
@@ -180,13 +181,13 @@ def ways_out(
     for flags, changed in [("", free), *_changes(free, machine, size)]:
         best = choose(changed, machine)
         if best is not None and len(found) < most:
-            found.append((_typed(flags, changed, best, request), best))
+            found.append((_command_line(flags, changed, best, request), best))
     return found
 
 
 def does_not_fit(request: Request, machine: Machine, size: str | None, least: Setting) -> SlmError:
     """E_MEMORY with the choices that would fit."""
-    ways = ways_out(request, machine, size)
+    ways = alternatives(request, machine, size)
     device = "a GPU tem" if machine.kind == "cuda" else "esta máquina tem"
     lines = [f"{flags}   ({number(way.memory.total / GIB, 1)} GiB, calculado)" for flags, way in ways]
     hint = (
@@ -196,7 +197,7 @@ def does_not_fit(request: Request, machine: Machine, size: str | None, least: Se
         "E_MEMORY",
         f"este treino precisa de {number(least.memory.total / GIB, 1)} GiB (calculado); "
         f"{device} {number((machine.memory_bytes or 0) / GIB, 1)} GiB, e planejamos com "
-        f"{number(machine.room / GIB, 1)}.",
+        f"{number(machine.budget / GIB, 1)}.",
         where=f"--seq-len {request.seq_len}, {number(request.sequences * request.seq_len)} tokens por passo",
         hint=hint,
     )
@@ -225,7 +226,7 @@ def _changes(free: Request, machine: Machine, size: str | None) -> Iterator[tupl
                 break
 
 
-def _typed(flags: str, changed: Request, best: Setting, asked: Request) -> str:
+def _command_line(flags: str, changed: Request, best: Setting, asked: Request) -> str:
     """The flags that differ from what was asked, ready to type."""
     words = [flags] if flags else []
     words.append(f"--batch-size {best.batch_size} --grad-accum {changed.sequences // best.batch_size}")
@@ -249,3 +250,63 @@ def recomputed_share(every: int) -> float:
 def _divisors(count: int, most: int) -> list[int]:
     """Divisors of `count` up to `most`: the micro-batches that share a step out evenly."""
     return [n for n in range(1, min(count, most) + 1) if count % n == 0]
+
+
+def checkpointing_reason(request: Request, machine: Machine, chosen: Setting) -> str:
+    """Why activations are recomputed or kept, in a sentence of Portuguese with the figures that decided."""
+    every = chosen.checkpoint_every
+    if machine.memory_bytes is None:
+        share = f"{_gib(chosen.memory.total)} GiB, calculado"
+    else:
+        share = f"{_gib(chosen.memory.total)} de {_gib(machine.memory_bytes)} GiB, calculado"
+    if request.checkpoint_every is not None:
+        return f"pedida na configuração ({share})"
+    if every == 0:
+        return f"cabe sem recalcular nada ({share})"
+    without = setting(request, machine, chosen.batch_size, 0, chosen.loss).memory.total
+    what = "todas as camadas" if every == 1 else f"uma camada a cada {every}"
+    return f"só cabe recalculando {what} ({share}; sem recalcular pediria {_gib(without)})"
+
+
+def batch_size_reason(request: Request, machine: Machine, chosen: Setting) -> str:
+    """Why this micro-batch, compared with the next larger one; empty where it was asked for."""
+    if request.batch_size is not None:
+        return ""
+    text = f"micro-lote de {chosen.batch_size} x {number(request.seq_len)} tokens"
+    larger = next(iter(sorted(_larger(request, machine, chosen), key=lambda s: s.batch_size)), None)
+    if larger is None:
+        return f"{text}: é a parte inteira de cada dispositivo"
+    if larger.memory.total > machine.budget:
+        return f"{text}, o maior que cabe (com {larger.batch_size} pediria {_gib(larger.memory.total)} GiB)"
+    gain = 100 * (chosen.seconds / larger.seconds - 1)
+    return (
+        f"{text}: com {larger.batch_size} o passo seria {number(gain, 1)} % mais rápido (calculado) e "
+        f"pediria {_gib(larger.memory.total)} GiB"
+    )
+
+
+def loss_reason(request: Request, machine: Machine, chosen: Setting) -> str:
+    """Why the loss is computed so; empty where it was asked for."""
+    if request.loss is not None:
+        return ""
+    other = "plain" if chosen.loss == "chunked" else "chunked"
+    alternative = setting(request, machine, chosen.batch_size, chosen.checkpoint_every, other)
+    what = "em pedaços (chunked)" if chosen.loss == "chunked" else "inteira (plain)"
+    slower = 100 * (alternative.seconds / chosen.seconds - 1)
+    return (
+        f"perda {what}: com {other} seriam {_gib(alternative.memory.total)} GiB em vez de "
+        f"{_gib(chosen.memory.total)}, e o passo {number(abs(slower), 1)} % mais "
+        f"{'lento' if slower >= 0 else 'rápido'} (calculado)"
+    )
+
+
+def _larger(request: Request, machine: Machine, chosen: Setting) -> Iterator[Setting]:
+    for other in settings(request, machine):
+        same = (other.checkpoint_every, other.loss) == (chosen.checkpoint_every, chosen.loss)
+        if same and other.batch_size > chosen.batch_size:
+            yield other
+
+
+def _gib(size: float) -> str:
+    """One decimal; two below 1 GiB, where small models would all look the same."""
+    return number(size / GIB, 1 if size >= GIB else 2)

@@ -1,4 +1,9 @@
-"""On which cards a training runs: what is refused before anything is written, and what each card has left."""
+"""The devices of a training: which are refused before anything is written, what memory each card has free,
+and which attention kernels it runs.
+
+Attention needs no flash kernel: where that does not run (below sm_80), the memory-efficient one does, in fp16
+and fp32. Where neither does, `scaled_dot_product_attention` takes its plain formula without a warning.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.backends.cuda import SDPAParams, can_use_efficient_attention, can_use_flash_attention
 
 from ptbr_slm.brazilian import number
+from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
 from ptbr_slm.system import VISIBLE_VARIABLE, Gpu, TorchBuild, find_gpus, kaggle_session, torch_build
 from ptbr_slm.train.parallel.world import visible_cards
-from ptbr_slm.train.planning.cards import card_of
 from ptbr_slm.train.planning.memory import CUDA_CONTEXT_BYTES, GIB
 from ptbr_slm.train.planning.precision import OLDEST
+from ptbr_slm.train.planning.speed import data_sheet
 from ptbr_slm.unused_gpu import KAGGLE_GPU, Obstacle, missing_kernels, visible_names, why_unused
 
 NOTICED = GIB // 4
@@ -57,22 +64,22 @@ def choose_device(asked: str, ranks: int = 1) -> tuple[torch.device, tuple[int, 
         return torch.device("cpu"), None, []
     count = visible_cards()
     if not count:
-        return torch.device("cpu"), None, _without_gpu(asked)
-    here = _here(ranks)
-    capabilities = [torch.cuda.get_device_capability(index) for index in here]
-    for index, capability in zip(here, capabilities, strict=True):
-        _require_kernels(index, capability, alone=len(here) == 1)
-    return torch.device("cuda", 0), min(capabilities), _lost_names(count)
+        return torch.device("cpu"), None, _notes_without_gpu(asked)
+    local = _local_indices(ranks)
+    capabilities = [torch.cuda.get_device_capability(index) for index in local]
+    for index, capability in zip(local, capabilities, strict=True):
+        _require_kernels(index, capability, alone=len(local) == 1)
+    return torch.device("cuda", 0), min(capabilities), _missing_cards_note(count)
 
 
-def look(ranks: int) -> list[Card]:
-    """The first `ranks` cards and what they have left.
+def cards_in_use(ranks: int) -> list[Card]:
+    """The first `ranks` cards of this machine and the memory that other programs hold on each.
 
-    The memory of the first is asked through CUDA; that of the others through the driver's tool where it is at
-    hand, since asking CUDA would make a context of this process on every card.
+    The memory of the first is asked through CUDA; that of the others through the driver's tool where it is
+    installed, since asking CUDA would make a context of this process on every card.
     """
     listed = {gpu.uuid: gpu for gpu in find_gpus() if gpu.uuid} if ranks > 1 else {}
-    return [_card(index, listed) for index in _here(ranks)]
+    return [_card(index, listed) for index in _local_indices(ranks)]
 
 
 def require_cards(ranks: int) -> None:
@@ -88,7 +95,7 @@ def require_cards(ranks: int) -> None:
         )
 
 
-def _here(ranks: int) -> range:
+def _local_indices(ranks: int) -> range:
     """Of so many cards, the indices of those on this machine."""
     return range(min(ranks, torch.cuda.device_count()))
 
@@ -106,12 +113,12 @@ def memory_notes(cards: Sequence[Card]) -> list[str]:
     if busy.taken > NOTICED:
         notes.append(
             f"outro programa já ocupa {_gib(busy.taken)} GiB da {busy.label}; planejamos com o resto"
-            f"{_how_to_leave(busy, cards)}"
+            f"{_how_to_avoid(busy, cards)}"
         )
     return notes
 
 
-def _how_to_leave(busy: Card, cards: Sequence[Card]) -> str:
+def _how_to_avoid(busy: Card, cards: Sequence[Card]) -> str:
     """How to train without the busy card, where another one is visible."""
     count = torch.cuda.device_count()
     others = [card.index for card in sorted(cards, key=lambda card: -card.left) if card.index != busy.index]
@@ -127,7 +134,7 @@ def _how_to_leave(busy: Card, cards: Sequence[Card]) -> str:
 
 def slowest(cards: Sequence[Card]) -> str:
     """Name of the card that the others wait for, by the data sheets; the first where none is listed."""
-    known = {card.name: sheet.sustained for card in cards if (sheet := card_of(card.name)) is not None}
+    known = {card.name: sheet.sustained for card in cards if (sheet := data_sheet(card.name)) is not None}
     return min(known, key=lambda name: known[name]) if known else cards[0].name
 
 
@@ -169,7 +176,7 @@ def _obstacle(name: str, capability: tuple[int, int]) -> Obstacle | None:
     return missing_kernels(name, capability, build) if archs else None
 
 
-def _without_gpu(asked: str) -> list[str]:
+def _notes_without_gpu(asked: str) -> list[str]:
     """Notes for a training on the processor. Raises where that is not what was to be expected."""
     gpus = find_gpus()
     obstacle = why_unused(gpus, torch_build({}), os.environ.get(VISIBLE_VARIABLE)) if gpus else None
@@ -203,7 +210,7 @@ def _typed(fix: str) -> bool:
     return fix.startswith(("pip ", "unset "))
 
 
-def _lost_names(count: int) -> list[str]:
+def _missing_cards_note(count: int) -> list[str]:
     """A note where CUDA_VISIBLE_DEVICES names more cards than there are."""
     visible = os.environ.get(VISIBLE_VARIABLE)
     asked = [] if visible is None else [name for name in visible.split(",") if name.strip()]
@@ -216,3 +223,46 @@ def _lost_names(count: int) -> list[str]:
 
 def _gib(size: float) -> str:
     return number(size / GIB, 1)
+
+
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_PROBE = 64
+"""Tokens of the tensors that are shown to PyTorch: the choice depends on type, head_dim and card."""
+
+
+def only_math(model: ModelConfig, device: torch.device, precision: str) -> bool:
+    """Whether neither flash nor memory-efficient attention runs this model's heads on this card.
+
+    False on the CPU, which has kernels of its own, and where PyTorch cannot be asked.
+    """
+    if device.type != "cuda" or torch.version.cuda is None:
+        return False
+    try:
+        heads = _heads(model, device, precision)
+        # As in `model.Attention`: no mask, no dropout, causal, keys written out once a query head.
+        parameters = SDPAParams(heads, heads, heads, None, 0.0, True, False)
+        return not (can_use_flash_attention(parameters) or can_use_efficient_attention(parameters))
+    except RuntimeError:  # a card without room for the tensors: the plan speaks of that
+        return False
+
+
+def _heads(model: ModelConfig, device: torch.device, precision: str) -> torch.Tensor:
+    """Queries, and as well keys and values, of one short sequence: (1, H, 64, D)."""
+    shape = (1, model.num_heads, _PROBE, model.head_dim)
+    return torch.empty(shape, dtype=_DTYPES[precision], device=device, requires_grad=True)
+
+
+def math_note(model: ModelConfig, *, batch_size: int, seq_len: int, checkpoint_every: int) -> str:
+    """What the plain formula adds to a step: an fp32 matrix of T x T for each head, kept of each layer.
+
+    PyTorch's `_scaled_dot_product_attention_math` computes half precision in fp32
+    (aten/src/ATen/native/transformers/attention.cpp). Of recomputed layers one is alive at a time.
+    """
+    recomputed = len(range(0, model.num_layers, checkpoint_every)) if checkpoint_every else 0
+    layers = max(1, model.num_layers - recomputed)
+    size = 4 * layers * batch_size * model.num_heads * seq_len**2
+    return (
+        "nesta GPU só serve o kernel «math» de atenção, lento e que guarda a matriz inteira: pelo menos "
+        f"{number(size / GIB, 2)} GiB a mais do que o calculado. Se a memória acabar, o micro-lote será "
+        "dividido; --checkpointing full guarda a matriz de uma camada só."
+    )

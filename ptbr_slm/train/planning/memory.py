@@ -1,23 +1,23 @@
-"""How many bytes a training step needs, by calculation: the planner behind `info` and `train --dry-run`.
+"""Bytes that a training step needs, by calculation: the planner behind `info` and `train --dry-run`.
 
-Activations are counted from one list, `_Step.layer`: what autograd keeps of each operation of
-`ptbr_slm.model.Block`. Measured (tests/train/planning/test_memory.py), in fp32 and in bf16 under the
-CPU's autocast: the saved tensors with hooks (within 1 %), and the peak of forward plus backward in PyTorch's
-allocator (within 10 %; 2 % from 512 tokens on). Computed, not measured: everything on a GPU. There the list is the same
-but for RMSNorm, whose fused CUDA kernel keeps no normalised copy; fp16 costs what bf16 does; attention is
-taken to run in the memory-efficient kernel, which keeps nothing of size T * T; fragmentation is not counted.
+Measured (tests/train/planning/test_memory.py), in fp32 and in bf16 under the CPU's autocast: the saved
+tensors, with hooks (within 1 %), and the peak of forward plus backward in PyTorch's allocator (within 10 %;
+2 % from 512 tokens on). Computed, not measured: everything on a GPU. The list of kept tensors is the same
+there, but RMSNorm's fused CUDA kernel keeps no normalised copy; fp16 costs what bf16 does; attention is taken
+to run in the memory-efficient kernel, which keeps nothing of size T * T; fragmentation is not counted.
 
-No torch here. Shapes: B = batch_size, T = seq_len, C = hidden_size, I = intermediate_size, V = vocab_size.
+The optimizer's state is counted tensor by tensor, because optimizers treat small and large tensors
+differently. No torch here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
-from ptbr_slm.loss_chunks import chunk_rows
-from ptbr_slm.train.planning.optimizer_memory import STATES, buffer_bytes, layer_matrices, state_bytes
+from ptbr_slm.train.planning.activations import FP32, PassMemory, layer_matrices
 
 GIB = 1 << 30
 
@@ -26,10 +26,8 @@ T4_BYTES = int(14.56 * GIB)
 CUDA_CONTEXT_BYTES = int(0.56 * GIB)
 """CUDA context and library workspaces: of a T4's 14.56 GiB, 14.0 are left to plan with (assumed)."""
 
-FP32, INDEX = 4, 8
 _HALF = {"fp32": 4, "fp16": 2, "bf16": 2}
 """Precision -> bytes of a matrix product's inputs under autocast."""
-_OPTIMIZERS = dict.fromkeys(STATES, 0)
 _PARALLEL = {"ddp": 0, "fsdp": 1}
 _LOSSES = {"chunked": 0, "plain": 1}
 
@@ -97,10 +95,10 @@ def estimate(
     """
     _check(batch_size=batch_size, seq_len=seq_len, checkpoint_every=checkpoint_every, ranks=ranks)
     half = _choice("precision", precision, _HALF)
-    _choice("optimizer", optimizer, _OPTIMIZERS)
+    _choice("optimizer", optimizer, dict.fromkeys(STATES, 0))
     shards = ranks if _choice("parallel", parallel, _PARALLEL) else 1
     chunked = _choice("loss", loss, _LOSSES) == 0
-    step = _Step(model, batch_size, seq_len, checkpoint_every, half, device, chunked)
+    step = PassMemory(model, batch_size, seq_len, checkpoint_every, half, device, chunked)
     worst = max(step.instants(), key=lambda instant: instant.total)
     buffers = buffer_bytes(model, optimizer, precision=precision, ranks=ranks)
     return MemoryEstimate(
@@ -132,7 +130,7 @@ def saved_tensors(
     Of the chunked loss without the gradients that it may have formed, which hooks do not see.
     """
     half, chunked = _choice("precision", precision, _HALF), _choice("loss", loss, _LOSSES) == 0
-    return _Step(model, batch_size, seq_len, checkpoint_every, half, device, chunked).saved()
+    return PassMemory(model, batch_size, seq_len, checkpoint_every, half, device, chunked).saved()
 
 
 def _gathered(model: ModelConfig) -> int:
@@ -141,166 +139,6 @@ def _gathered(model: ModelConfig) -> int:
     """
     root = model.num_parameters - model.num_layers * model.layer_parameters
     return FP32 * (3 * model.layer_parameters + root)
-
-
-@dataclass(frozen=True, slots=True)
-class _Instant:
-    """Bytes at one moment of a step, above weights, gradients and optimizer state."""
-
-    name: str
-    copies: int
-    activations: int
-    logits: int
-    workspace: int
-
-    @property
-    def total(self) -> int:
-        return self.copies + self.activations + self.logits + self.workspace
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """The memory of one forward and backward pass, moment by moment."""
-
-    model: ModelConfig
-    batch_size: int
-    seq_len: int
-    every: int
-    """`Llama.checkpoint_every`."""
-    half: int
-    """Bytes of a matrix product's inputs: 4 in fp32, 2 under autocast."""
-    device: str
-    chunked: bool
-    """Whether the loss makes its logits in chunks."""
-
-    @property
-    def tokens(self) -> int:
-        return self.batch_size * self.seq_len
-
-    @property
-    def head(self) -> int:
-        """Weights of the head (and of the embedding)."""
-        return self.model.vocab_size * self.model.hidden_size
-
-    def norm(self) -> int:
-        """Kept by one RMSNorm, a token: the stream, 1/rms, and on the CPU the normalised copy."""
-        return FP32 * (self.model.hidden_size * (2 if self.device == "cpu" else 1) + 1)
-
-    def head_norms(self) -> int:
-        """Kept by QK-norm, a token: its input (in fp32 a view of qkv, kept whole), 1/rms of each head,
-        and the normalised copy that the gains multiply, to which a GPU's autocast gives fp32.
-        """
-        if not self.model.qk_norm:
-            return 0
-        normed = self.model.q_size + self.model.kv_size
-        given = normed if self.half < FP32 else normed + self.model.kv_size
-        copy = (self.half if self.device == "cpu" else FP32) * normed
-        return FP32 * (given + self.model.num_heads + self.model.num_kv_heads) + copy
-
-    def layer(self) -> int:
-        """Kept by one decoder layer, its input included: a line an operation of `Block`."""
-        width, queries, keys = self.model.hidden_size, self.model.q_size, self.model.kv_size
-        inner, half = self.model.intermediate_size, self.half
-        a_token = (
-            self.norm()  # attention_norm
-            + half * width  # qkv's input
-            + self.head_norms()  # of queries and keys, where the model has them
-            + half * (queries + keys)  # rotated queries and keys, one tensor
-            + half * 2 * queries  # keys and values expanded to every query head
-            + half * queries  # attention's output = out's input
-            + FP32 * self.model.num_heads  # log-sum-exp of each query's scores
-            + self.norm()  # feed_forward_norm
-            + half * width  # gate_up's input
-            + half * 2 * inner  # gate and up, one tensor
-            + half * inner  # silu(gate)
-            + half * inner  # silu(gate) * up = down's input
-        )
-        rope = half * self.seq_len * self.model.head_dim if half < FP32 else 0  # cos, sin in half precision
-        return self.tokens * a_token + rope
-
-    def held(self) -> list[int]:
-        """Kept of each layer at the end of the forward pass: of a recomputed one its input only."""
-        full, stream = self.layer(), FP32 * self.tokens * self.model.hidden_size
-        return [stream if self._recomputed(index) else full for index in range(self.model.num_layers)]
-
-    def ends(self) -> int:
-        """Kept outside the layers: token ids and targets, the final norm, the head's input."""
-        head_input = FP32 if self.chunked else self.half
-        return self.tokens * (2 * INDEX + self.norm() + head_input * self.model.hidden_size)
-
-    def copies(self, layers: int, *, head: bool) -> int:
-        """Half-precision copies of the matrices of so many layers, and of the head."""
-        if self.half == FP32:
-            return 0
-        return self.half * (layers * layer_matrices(self.model) + (self.head if head else 0))
-
-    def saved(self) -> int:
-        """Kept when the loss is known: layers, ends, copies of matrices not recomputed, log-probabilities."""
-        kept = sum(not self._recomputed(index) for index in range(self.model.num_layers))
-        logits = 0 if self.chunked else FP32 * self.tokens * self.model.vocab_size
-        return sum(self.held()) + self.ends() + self.copies(kept, head=not self.chunked) + logits
-
-    def instants(self) -> list[_Instant]:
-        """The candidates for the peak."""
-        return [
-            *(self._chunked_loss() if self.chunked else self._plain_loss()),
-            *(self._layer_instant(index) for index in range(self.model.num_layers)),
-            _Instant("embedding", 0, 0, 0, self._embedding_gradients()),
-        ]
-
-    def _plain_loss(self) -> list[_Instant]:
-        """All logits at once."""
-        everything = sum(self.held()) + self.ends()
-        kept = sum(not self._recomputed(index) for index in range(self.model.num_layers))
-        logit = self.tokens * self.model.vocab_size
-        backward = 3 * FP32 * logit  # log-probabilities, their gradient, the logits' gradient
-        gradient = self.half * self.head  # of the head's weight, cast to fp32 next
-        cast = FP32 * self.head if self.half < FP32 else 0
-        return [
-            _Instant("loss", self.copies(kept, head=True), everything, backward, 0),
-            _Instant("loss", self.copies(kept, head=True), everything, self.half * logit, gradient),
-            _Instant("loss", self.copies(kept, head=False), everything, 0, gradient + cast),
-        ]
-
-    def _chunked_loss(self) -> list[_Instant]:
-        """A chunk's logits, and the gradients of the head and of its input, which grow chunk by chunk."""
-        kept = sum(not self._recomputed(index) for index in range(self.model.num_layers))
-        rows = chunk_rows(self.tokens, self.model.vocab_size, self.device)
-        below = self.half if self.half < FP32 else 0  # of logits and of their gradient, beside the fp32 ones
-        logits = rows * self.model.vocab_size * (FP32 + below)
-        gradients = FP32 * (self.head + self.tokens * self.model.hidden_size)
-        everything = sum(self.held()) + self.ends()
-        part = below * self.head  # a chunk's share of the head's gradient, before it is added in fp32
-        if below and rows < self.tokens and self.device == "cpu":
-            part += FP32 * self.head  # which the CPU's addition of two formats casts into a new tensor first
-        return [_Instant("loss", self.copies(kept, head=True), everything, logits, gradients + part)]
-
-    def _layer_instant(self, index: int) -> _Instant:
-        """Layer `index` goes backwards: the layers above are done, and it is recomputed if need be.
-
-        Worst at SwiGLU, with the stream's gradient and those of gate and up, or with few tokens one product
-        later, at the weight gradient of gate_up. The head's gradient waits for the embedding's where they are
-        tied.
-        """
-        inner, cast = self.model.intermediate_size, self.half if self.half < FP32 else 0
-        alive = sum(not self._recomputed(below) for below in range(index)) + 1
-        activations = 2 * INDEX * self.tokens + sum(self.held()[:index]) + self.layer()
-        done = self.half * self.tokens * 4 * inner  # gate, up, silu(gate) and the product, freed by then
-        weight = (FP32 + cast) * 2 * inner * self.model.hidden_size
-        flowing = self.tokens * (FP32 * self.model.hidden_size + self.half * 2 * inner)
-        waiting = FP32 * self.head if self.model.tie_embeddings else 0
-        workspace = flowing + waiting + max(0, weight - done)
-        return _Instant("layers", self.copies(alive, head=False), activations, 0, workspace)
-
-    def _embedding_gradients(self) -> int:
-        """The embedding's gradient. Tied, under the plain loss, also the head's, and in fp32 their sum, which
-        is a new tensor; under the chunked loss both are one.
-        """
-        parts = 1 if self.chunked or not self.model.tie_embeddings else 3 if self.half == FP32 else 2
-        return parts * FP32 * self.head
-
-    def _recomputed(self, index: int) -> bool:
-        return self.every > 0 and index % self.every == 0
 
 
 def _check(**values: int) -> None:
@@ -325,3 +163,89 @@ def _choice(name: str, value: str, table: dict[str, int]) -> int:
             hint=f"Use --{name} {next(iter(table))}.",
         )
     return table[value]
+
+
+EIGHT_BIT_FROM = 4096
+"""Elements from which bitsandbytes keeps a tensor's moments in 8 bits (its `min_8bit_size`)."""
+EIGHT_BIT_BLOCK = 256
+"""Elements that share one fp32 scale in bitsandbytes' block-wise 8-bit moments."""
+
+MUON_BATCH = 1 << 23
+"""Numbers that Muon orthogonalises at once (`train.optim.muon.BATCH_ELEMENTS`)."""
+
+Parameter = tuple[str, tuple[int, ...]]
+"""A parameter's kind and its shape: `embedding`, `matrix` (of a layer), `head`, or `norm`."""
+
+
+def parameters(model: ModelConfig) -> Iterator[Parameter]:
+    """Every parameter of `ptbr_slm.model.Llama`, fused matrices as they lie in memory."""
+    width, inner = model.hidden_size, model.intermediate_size
+    yield "embedding", (model.vocab_size, width)
+    if not model.tie_embeddings:
+        yield "head", (model.vocab_size, width)
+    for _ in range(model.num_layers):
+        yield "matrix", (model.q_size + 2 * model.kv_size, width)
+        yield "matrix", (width, model.q_size)
+        yield "matrix", (2 * inner, width)
+        yield "matrix", (width, inner)
+        yield "norm", (model.layer_parameters - layer_matrices(model),)
+    yield "norm", (width,)
+
+
+def state_bytes(model: ModelConfig, optimizer: str) -> int:
+    """The state that `optimizer` (a key of `STATES`) keeps between steps."""
+    state = STATES[optimizer]
+    return sum(state(kind, _count(shape)) for kind, shape in parameters(model))
+
+
+def buffer_bytes(model: ModelConfig, optimizer: str, *, precision: str, ranks: int = 1) -> int:
+    """What the optimizer keeps allocated for its updates: nothing but for Muon's Newton-Schulz.
+
+    That holds two buffers for the largest batch of matrices of one shape, four for its Gram matrices, and
+    with several ranks one for everybody's (`train.optim.muon`).
+    """
+    if optimizer != "muon":
+        return 0
+    largest = gram = 0
+    for (m, n), count in _muon_shapes(model).items():
+        batch = min(count, ranks * max(1, MUON_BATCH // (m * n)))
+        mine = -(-batch // ranks)
+        largest, gram = max(largest, mine * m * n), max(gram, mine * m * m)
+    size = 2 if precision == "bf16" else FP32
+    return size * (2 * largest + 4 * gram + (ranks * largest if ranks > 1 else 0))
+
+
+def _muon_shapes(model: ModelConfig) -> dict[tuple[int, int], int]:
+    """(smaller, larger side) -> how many: q, k and v, gate and up are orthogonalised each for itself."""
+    width, inner = model.hidden_size, model.intermediate_size
+    rows = [model.q_size, model.kv_size, model.kv_size, model.q_size, inner, inner, inner]
+    shapes: dict[tuple[int, int], int] = {}
+    for other in rows:
+        shape = (min(other, width), max(other, width))
+        shapes[shape] = shapes.get(shape, 0) + model.num_layers
+    return shapes
+
+
+def _adamw(kind: str, count: int) -> int:
+    return 2 * FP32 * count  # two fp32 moments
+
+
+def _adamw8bit(kind: str, count: int) -> int:
+    if count < EIGHT_BIT_FROM:
+        return _adamw(kind, count)
+    return 2 * (count + FP32 * -(-count // EIGHT_BIT_BLOCK))  # two moments of a byte, and their scales
+
+
+def _muon(kind: str, count: int) -> int:
+    return FP32 * count if kind == "matrix" else _adamw(kind, count)
+
+
+STATES: dict[str, Callable[[str, int], int]] = {"adamw": _adamw, "adamw8bit": _adamw8bit, "muon": _muon}
+"""Optimizer -> bytes of state of a parameter of this kind with so many elements."""
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    total = 1
+    for size in shape:
+        total *= size
+    return total

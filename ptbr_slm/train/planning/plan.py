@@ -1,4 +1,7 @@
-"""Everything that is decided before the first step, with its reasons; `--dry-run` prints it."""
+"""Everything that is decided before the first step, with its reasons: what `train --dry-run` prints.
+
+`make_plan` decides for a tokenizer; `dry_run` opens the data first and counts how often they would be read.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import torch
 
 from ptbr_slm.brazilian import number
 from ptbr_slm.config import ModelConfig
+from ptbr_slm.data import index
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.errors import SlmError
 from ptbr_slm.shell import quoted
@@ -18,19 +22,37 @@ from ptbr_slm.storage.model_folder import check_model_folder, check_vocabulary, 
 from ptbr_slm.system import cpu_cores, memory_bytes
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.config import AUTO, TrainConfig, default_tokens_per_step, seq_len_too_long
+from ptbr_slm.train.order import WindowOrder
+from ptbr_slm.train.parallel.launch import ranks_to_start
 from ptbr_slm.train.parallel.world import started_by_agent
-from ptbr_slm.train.planning import why
-from ptbr_slm.train.planning.attention import math_note, only_math
-from ptbr_slm.train.planning.cards import card_of
-from ptbr_slm.train.planning.choice import Machine, Request, Setting, choose, does_not_fit, options, settings
-from ptbr_slm.train.planning.devices import choose_device, look, memory_notes, require_cards, slowest
+from ptbr_slm.train.planning.choice import (
+    Machine,
+    Request,
+    Setting,
+    batch_size_reason,
+    checkpointing_reason,
+    choose,
+    does_not_fit,
+    loss_reason,
+    options,
+    settings,
+)
+from ptbr_slm.train.planning.devices import (
+    cards_in_use,
+    choose_device,
+    math_note,
+    memory_notes,
+    only_math,
+    require_cards,
+    slowest,
+)
 from ptbr_slm.train.planning.memory import GIB, MemoryEstimate
 from ptbr_slm.train.planning.precision import Precision, choose_precision
-from ptbr_slm.train.planning.speed import cpu, device_of
+from ptbr_slm.train.planning.speed import cpu_speed, data_sheet, gpu_speed
 
-DOUBT = 1.1
-"""What was asked for in every part is refused from this multiple of the memory on: the calculation is tested
-to 10 %. Below it the user is told and the run begins."""
+REFUSED_FROM = 1.1
+"""A setting of which every part was asked for is refused from this multiple of the memory on: the calculation
+is tested to 10 %. Below it the user is told and the run begins."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +103,7 @@ def make_plan(
     request = _request(config, model, precision)
     size = config.model_size or ("mini" if config.init_from is None else None)
     setting = _setting(request, machine, size, others)
-    if setting.memory.total > machine.room:
+    if setting.memory.total > machine.budget:
         notes.append(
             f"o cálculo pede {_gib(setting.memory.total)} GiB e há {_gib(machine.memory_bytes or 0)}: "
             "se a memória acabar, o micro-lote será dividido; --batch-size auto escolhe um que cabe."
@@ -89,14 +111,14 @@ def make_plan(
     if only_math(model, device, precision.name):
         rows, every = setting.batch_size, setting.checkpoint_every
         notes.append(math_note(model, batch_size=rows, seq_len=config.seq_len, checkpoint_every=every))
-    reasons = (why.batch_size(request, machine, setting), why.loss(request, machine, setting))
+    reasons = (batch_size_reason(request, machine, setting), loss_reason(request, machine, setting))
     return Plan(
         config=_resolved(config, model, precision, request, setting),
         model=model,
         device=device,
         precision=precision,
         checkpoint_every=setting.checkpoint_every,
-        checkpointing_reason=why.checkpointing(request, machine, setting),
+        checkpointing_reason=checkpointing_reason(request, machine, setting),
         memory=setting.memory,
         loss=setting.loss,
         request=request,
@@ -131,7 +153,9 @@ def _setting(request: Request, machine: Machine, size: str | None, notes: Sequen
         return chosen
     least = min(settings(request, machine), key=lambda setting: setting.memory.total)
     limit = machine.memory_bytes or 0
-    if least.memory.total <= (limit * DOUBT if not request.open else limit if machine.kind == "cpu" else 0):
+    if least.memory.total <= (
+        limit * REFUSED_FROM if not request.open else limit if machine.kind == "cpu" else 0
+    ):
         return least
     error = does_not_fit(request, machine, size, least)
     error.hint = "\n  ".join([error.hint, *(note[0].upper() + note[1:] for note in notes)])
@@ -217,9 +241,9 @@ def _machine(device: torch.device, precision: Precision, ranks: int) -> tuple[Ma
     if device.type == "cpu":
         share = memory_bytes()
         memory = None if share is None else share // ranks
-        return Machine(kind="cpu", memory_bytes=memory, device=cpu(cpu_cores()), ranks=ranks), []
-    cards = look(ranks)
-    limits = device_of(card_of(slowest(cards)), precision.name)
+        return Machine(kind="cpu", memory_bytes=memory, device=cpu_speed(cpu_cores()), ranks=ranks), []
+    cards = cards_in_use(ranks)
+    limits = gpu_speed(data_sheet(slowest(cards)), precision.name)
     memory = min(card.left for card in cards)
     return Machine(kind="cuda", memory_bytes=memory, device=limits, ranks=ranks), memory_notes(cards)
 
@@ -240,3 +264,45 @@ def smaller_batch(config: TrainConfig) -> str:
 
 def _gib(size: float) -> str:
     return number(size / GIB, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What a run would be."""
+
+    plan: Plan
+    train_tokens: int | None
+    """None where the data are not prepared yet."""
+    epochs: float | None
+    """Times that every window is read; None likewise."""
+
+
+def dry_run(config: TrainConfig) -> DryRun:
+    """Decide all that `train` would decide. Raises what it would raise before its first step."""
+    path = config.data
+    if not (path.suffix == ".bin" or path.name == index.NAME or (path / index.NAME).is_file()):
+        return _not_prepared(config)
+    data = PreparedData.open(config.data, verify=False)
+    tokenizer = data.load_tokenizer()
+    if config.tokenizer is not None:
+        data.check_tokenizer(Tokenizer.load(config.tokenizer), config.tokenizer)
+    plan = make_plan(config, tokenizer, ranks_to_start(config))
+    check_enough_text(plan.config, data)
+    tokens = data.split("train").tokens
+    windows = WindowOrder(tokens, config.seq_len, config.seed).windows
+    return DryRun(plan, tokens, plan.config.step_sequences * config.max_steps / windows)
+
+
+def _not_prepared(config: TrainConfig) -> DryRun:
+    if not config.data.exists():
+        raise SlmError(
+            "E_NOT_FOUND", "os dados não existem.", where=config.data, hint="Confira o caminho em --data."
+        )
+    if config.tokenizer is None:
+        raise SlmError(
+            "E_TOKENIZER_MISSING",
+            "estes dados ainda não foram preparados e falta dizer o tokenizador.",
+            where=config.data,
+            hint="Diga --tokenizer T, ou treine um com:  ptbr-slm tokenizer train TEXTOS -o tokenizer.json",
+        )
+    return DryRun(make_plan(config, Tokenizer.load(config.tokenizer), ranks_to_start(config)), None, None)

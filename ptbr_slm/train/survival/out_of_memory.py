@@ -16,7 +16,7 @@ from torch import nn
 from ptbr_slm.brazilian import number
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.atomic import write_json
-from ptbr_slm.train.planning.choice import setting, ways_out
+from ptbr_slm.train.planning.choice import alternatives, setting
 from ptbr_slm.train.planning.memory import GIB
 from ptbr_slm.train.planning.plan import Plan
 
@@ -79,12 +79,12 @@ def no_smaller(plan: Plan, said: str, rows: int = 1) -> SlmError:
     asked = replace(plan.request, batch_size=rows, checkpoint_every=plan.checkpoint_every, loss=plan.loss)
     least = setting(asked, plan.machine, rows, plan.checkpoint_every, plan.loss).memory.total
     machine, known = plan.machine, plan.machine.memory_bytes
-    if known is None or machine.room >= least:  # the calculation took it to fit, and was wrong
-        share = machine.room / known if known else 1.0
+    if known is None or machine.budget >= least:  # the calculation took it to fit, and was wrong
+        share = machine.budget / known if known else 1.0
         machine = replace(machine, memory_bytes=int((least - 1) / share))
     ways = [
         f"{flags}   ({number(way.memory.total / GIB, 2)} GiB, calculado)"
-        for flags, way in ways_out(asked, machine, plan.config.model_size)
+        for flags, way in alternatives(asked, machine, plan.config.model_size)
     ]
     what = "mesmo com uma sequência por vez" if rows == 1 else f"com micro-lotes de {rows}"
     return SlmError(

@@ -13,25 +13,25 @@ from ptbr_slm.config import SIZES, ModelConfig
 from ptbr_slm.errors import SlmError
 from ptbr_slm.train.config import default_tokens_per_step
 from ptbr_slm.train.config_file import from_values, to_toml
-from ptbr_slm.train.planning import why
-from ptbr_slm.train.planning.cards import T4, card_of
 from ptbr_slm.train.planning.choice import (
     CLOSE,
     Machine,
     Request,
+    alternatives,
+    batch_size_reason,
+    checkpointing_reason,
     choose,
     does_not_fit,
     options,
     setting,
     settings,
-    ways_out,
 )
 from ptbr_slm.train.planning.memory import GIB, T4_BYTES, estimate
-from ptbr_slm.train.planning.speed import cpu, device_of
+from ptbr_slm.train.planning.speed import T4, cpu_speed, data_sheet, gpu_speed
 
 
 def t4(ranks: int = 1, memory_bytes: int = T4_BYTES) -> Machine:
-    return Machine(kind="cuda", memory_bytes=memory_bytes, device=device_of(T4, "fp16"), ranks=ranks)
+    return Machine(kind="cuda", memory_bytes=memory_bytes, device=gpu_speed(T4, "fp16"), ranks=ranks)
 
 
 def request(size: str, **changes: object) -> Request:
@@ -47,8 +47,8 @@ def request(size: str, **changes: object) -> Request:
 def test_nothing_that_fits_is_faster_than_the_choice(size: str, ranks: int) -> None:
     asked, machine = request(size), t4(ranks)
     chosen = choose(asked, machine)
-    assert chosen is not None and chosen.memory.total <= machine.room
-    rivals = [s for s in settings(asked, machine) if s.memory.total <= machine.room]
+    assert chosen is not None and chosen.memory.total <= machine.budget
+    rivals = [s for s in settings(asked, machine) if s.memory.total <= machine.budget]
     assert chosen.seconds <= (1 + CLOSE) * min(s.seconds for s in rivals)
     assert asked.sequences % chosen.batch_size == 0  # the tokens of the step are exactly those
 
@@ -63,7 +63,7 @@ def test_recomputation_is_taken_only_where_it_must_be() -> None:
     assert choose(request("85m"), t4()).checkpoint_every == 0  # type: ignore[union-attr]
     small = choose(request("400m"), t4(memory_bytes=9 * GIB))
     assert small is not None and small.checkpoint_every > 0
-    assert "só cabe recalculando" in why.checkpointing(request("400m"), t4(memory_bytes=9 * GIB), small)
+    assert "só cabe recalculando" in checkpointing_reason(request("400m"), t4(memory_bytes=9 * GIB), small)
 
 
 def test_what_was_asked_for_is_kept() -> None:
@@ -97,16 +97,16 @@ def test_small_micro_batches_are_slower_and_recomputation_costs_a_forward() -> N
 def test_the_loss_is_part_of_the_choice() -> None:
     assert {option.loss for option in options(request("85m"), t4())} == {"chunked", "plain"}
     tight = choose(request("800m", optimizer="muon"), t4())
-    assert tight is not None and tight.memory.total <= t4().room
+    assert tight is not None and tight.memory.total <= t4().budget
 
 
 def test_where_nothing_fits_up_to_three_ways_are_offered_and_each_fits() -> None:
     asked, machine = request("800m", seq_len=8192, sequences=64, batch_size=8), t4(2)
     assert choose(asked, machine) is None
-    ways = ways_out(asked, machine, "800m")
+    ways = alternatives(asked, machine, "800m")
     assert 1 <= len(ways) <= 3
     for typed, way in ways:
-        assert way.memory.total <= machine.room
+        assert way.memory.total <= machine.budget
         flags = dict(re.findall(r"--([a-z-]+) (\S+)", typed))
         length = int(flags.get("seq-len", asked.seq_len))
         size = flags.get("model-size", "800m")
@@ -128,7 +128,7 @@ def test_where_nothing_fits_up_to_three_ways_are_offered_and_each_fits() -> None
 
 
 def test_a_card_too_small_for_the_size_is_offered_a_smaller_size() -> None:
-    ways = ways_out(request("800m"), t4(memory_bytes=6 * GIB), "800m")
+    ways = alternatives(request("800m"), t4(memory_bytes=6 * GIB), "800m")
     assert any("--model-size" in typed for typed, _ in ways)
 
 
@@ -136,8 +136,8 @@ def test_the_reason_compares_with_the_next_larger_micro_batch() -> None:
     asked, machine = request("800m"), t4()
     chosen = choose(asked, machine)
     assert chosen is not None
-    assert re.search(r"com \d+ pediria [\d,]+ GiB", why.batch_size(asked, machine, chosen))
-    assert why.batch_size(replace(asked, batch_size=1), machine, chosen) == ""
+    assert re.search(r"com \d+ pediria [\d,]+ GiB", batch_size_reason(asked, machine, chosen))
+    assert batch_size_reason(replace(asked, batch_size=1), machine, chosen) == ""
 
 
 def test_the_same_command_plans_the_same_tokens_per_step_on_any_number_of_cards() -> None:
@@ -150,13 +150,13 @@ def test_the_same_command_plans_the_same_tokens_per_step_on_any_number_of_cards(
 
 
 def test_an_unknown_card_has_no_nameplate_and_a_t4_no_bf16() -> None:
-    assert card_of("NVIDIA GeForce MX150") is None and card_of("Tesla T40") is None
-    assert card_of("Tesla T4") is T4 and T4.nameplate("fp16") == 65e12 and T4.nameplate("bf16") is None
+    assert data_sheet("NVIDIA GeForce MX150") is None and data_sheet("Tesla T40") is None
+    assert data_sheet("Tesla T4") is T4 and T4.nameplate("fp16") == 65e12 and T4.nameplate("bf16") is None
     for name in ("Tesla P100-PCIE-16GB", "Tesla V100-SXM2-16GB", "NVIDIA A100-SXM4-40GB", "NVIDIA L4",
                  "NVIDIA H100 80GB HBM3", "NVIDIA H200"):  # fmt: skip
-        card = card_of(name)
+        card = data_sheet(name)
         assert card is not None and card.half > card.single and card.nameplate("fp16")
-    assert card_of("NVIDIA L40S").name == "L40S"  # type: ignore[union-attr]
+    assert data_sheet("NVIDIA L40S").name == "L40S"  # type: ignore[union-attr]
 
 
 def base(tmp_path: Path, **values: object) -> dict[str, object]:
@@ -240,7 +240,7 @@ def test_what_was_asked_in_every_part_runs_near_the_limit_and_is_refused_far_fro
 ) -> None:
     near = {"model_size": "800m", "checkpointing": "none", "loss": "plain", "batch_size": 1}
     plan = plan_of(tmp_path, **near, seq_len=256)
-    assert plan.memory.total > plan.machine.room and "se a memória acabar" in " ".join(plan.notes)
+    assert plan.memory.total > plan.machine.budget and "se a memória acabar" in " ".join(plan.notes)
     with pytest.raises(SlmError) as caught:
         plan_of(tmp_path, **{**near, "batch_size": 64})
     assert caught.value.code == "E_MEMORY" and "--batch-size" in caught.value.hint
@@ -266,7 +266,7 @@ def test_on_a_cpu_the_machines_memory_decides(monkeypatch: pytest.MonkeyPatch, t
 
 
 def test_cpu_settings_rank_by_the_same_rules() -> None:
-    machine = Machine(kind="cpu", memory_bytes=24 * GIB, device=cpu(2))
+    machine = Machine(kind="cpu", memory_bytes=24 * GIB, device=cpu_speed(2))
     model: ModelConfig = SIZES["mini"]
     chosen = choose(
         Request(model=model, sequences=64, seq_len=256, precision="fp32"),

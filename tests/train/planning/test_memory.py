@@ -14,7 +14,7 @@ from ptbr_slm.train.planning.precision import Precision
 torch = pytest.importorskip("torch", reason="falta o torch: pip install 'ptbr-slm[train]'")
 
 from ptbr_slm.model import Llama  # noqa: E402
-from ptbr_slm.train.planning.measured import peak_bytes, saved_bytes  # noqa: E402
+from ptbr_slm.train.planning.activations import measured_peak_bytes, measured_saved_bytes  # noqa: E402
 from ptbr_slm.train.step import autocast  # noqa: E402
 
 GROUPED = ModelConfig(vocab_size=512, hidden_size=128, num_layers=4, num_heads=4, num_kv_heads=2, head_dim=32,
@@ -55,11 +55,11 @@ def forward(llama: Llama, batch_size: int, seq_len: int, precision: Precision) -
 
 
 def measured_saved(llama: Llama, batch_size: int, seq_len: int, precision: Precision) -> int:
-    return saved_bytes(llama, lambda: forward(llama, batch_size, seq_len, precision))
+    return measured_saved_bytes(llama, lambda: forward(llama, batch_size, seq_len, precision))
 
 
 def measured_peak(llama: Llama, batch_size: int, seq_len: int, precision: Precision) -> int:
-    return peak_bytes(lambda: forward(llama, batch_size, seq_len, precision))
+    return measured_peak_bytes(lambda: forward(llama, batch_size, seq_len, precision))
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -8,11 +8,11 @@ import pytest
 
 from ptbr_slm.config import SIZES, ModelConfig
 from ptbr_slm.train.config import OptimizerConfig
-from ptbr_slm.train.planning.memory import estimate
-from ptbr_slm.train.planning.optimizer_memory import (
+from ptbr_slm.train.planning.memory import (
     MUON_BATCH,
     STATES,
     buffer_bytes,
+    estimate,
     layer_matrices,
     parameters,
     state_bytes,
@@ -23,8 +23,11 @@ torch = pytest.importorskip("torch", reason="falta o torch: pip install 'ptbr-sl
 from ptbr_slm.errors import SlmError  # noqa: E402
 from ptbr_slm.model import Llama  # noqa: E402
 from ptbr_slm.train.optim import build_optimizer  # noqa: E402
-from ptbr_slm.train.optim.muon import BATCH_ELEMENTS, Muon  # noqa: E402
-from ptbr_slm.train.optim.newton_schulz import NewtonSchulz  # noqa: E402
+from ptbr_slm.train.optim.muon import (  # noqa: E402
+    BATCH_ELEMENTS,
+    Muon,
+    NewtonSchulz,
+)
 
 GROUPED = ModelConfig(vocab_size=512, hidden_size=128, num_layers=3, num_heads=4, num_kv_heads=2, head_dim=32,
                       intermediate_size=320, max_seq_len=64)  # fmt: skip

@@ -7,10 +7,8 @@ from dataclasses import replace
 import pytest
 
 from ptbr_slm.config import SIZES
-from ptbr_slm.train.planning.cards import T4
-from ptbr_slm.train.planning.flops import flops_per_token
 from ptbr_slm.train.planning.precision import Precision
-from ptbr_slm.train.planning.throughput import Throughput, gemm_flops, throughput
+from ptbr_slm.train.planning.speed import T4, Throughput, flops_per_token, gemm_flops, throughput
 
 torch = pytest.importorskip("torch", reason="falta o torch: pip install 'ptbr-slm[train]'")
 
