@@ -15,7 +15,7 @@ from ptbr_slm_export import Precision, export_model
 from ptbr_slm_export.gguf.file import export_gguf
 from ptbr_slm_export.quantization.recipe import recipe_for
 
-from ptbr_slm.bench.random_model import write_random_model
+from ptbr_slm.bench.synthetic import write_random_model
 from ptbr_slm.config import model_config
 from ptbr_slm.storage.atomic import atomic_folder
 

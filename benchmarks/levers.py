@@ -32,7 +32,7 @@ from ptbr_slm_export.quantization.quantizer import Quantizer
 from ptbr_slm_export.quantization.recipe import RECIPES, Recipe
 from results import command, table, write_section
 
-from ptbr_slm.bench.random_model import write_random_model
+from ptbr_slm.bench.synthetic import write_random_model
 from ptbr_slm.config import ModelConfig, model_config
 from ptbr_slm.storage.model_folder import WeightReader, read_config
 

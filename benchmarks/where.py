@@ -27,7 +27,7 @@ from machine import facts, read_bandwidth
 from ptbr_slm_export.quantization.recipe import RECIPES
 from results import command, table, write_section
 
-from ptbr_slm.bench.random_model import write_random_model
+from ptbr_slm.bench.synthetic import write_random_model
 from ptbr_slm.config import model_config
 
 KINDS = {

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from ptbr_slm.bench.gpu import amp, exports, gemm, memory, ranks, speed
-from ptbr_slm.bench.gpu.sections import SECTIONS
+from ptbr_slm.bench.gpu import agreement, card, exports, training
+from ptbr_slm.bench.gpu.check import SECTIONS
 from ptbr_slm.cli.info_decode import decode_data
 from ptbr_slm.cli.info_plan import FITS, POLICIES, fit
 from ptbr_slm.cli.output import number
@@ -82,10 +82,13 @@ def test_every_section_of_the_check_and_every_tolerance_is_explained():
     for section in SECTIONS:
         minutes = number(section.most_s / 60, 1).removesuffix(",0")
         assert re.search(rf"^\| `{section.name}` \| {minutes} min \|", text, re.M), section
-    shares = (amp.TOLERANCE, amp.LEAST_LEARNED, memory.TOLERANCE, ranks.TOLERANCE, gemm.MOST, speed.LEAST_MFU)
+    shares = (
+        agreement.AMP_TOLERANCE, agreement.LEAST_LEARNED, training.MEMORY_TOLERANCE,
+        agreement.RANKS_TOLERANCE, card.MOST, training.LEAST_MFU,
+    )  # fmt: skip
     for share in shares:
         assert f"{number(100 * share, 1).removesuffix(',0')} %" in text
-    assert number(ranks.LEAST_SPEED_UP, 1) in text and number(exports.LEAST_GAIN, 2) in text
+    assert number(agreement.LEAST_SPEED_UP, 1) in text and number(exports.LEAST_GAIN, 2) in text
 
 
 def test_docs_cli_md_is_the_help_of_every_verb(cli_docs, monkeypatch):

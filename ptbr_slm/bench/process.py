@@ -16,8 +16,8 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """How a process ended that was asked for an answer."""
+class ProcessResult:
+    """How a process ended that was to write an answer."""
 
     answer: Any
     """What it wrote last, also where it was ended; None where it wrote nothing."""
@@ -28,18 +28,18 @@ class Ended:
 
 
 def ask(
-    module: str, asked: Mapping[str, Any], limit_s: float, environment: Mapping[str, str] | None = None
-) -> Ended:
-    """Run `python -m MODULE ASKED.json ANSWER.json`, at most `limit_s` seconds.
+    module: str, request: Mapping[str, Any], limit_s: float, environment: Mapping[str, str] | None = None
+) -> ProcessResult:
+    """Run `python -m MODULE REQUEST.json ANSWER.json`, at most `limit_s` seconds.
 
     A module that may be ended writes its answer as it goes, each time whole (`storage.atomic.write_text`).
     environment: variables set on top of ours.
     """
     with tempfile.TemporaryDirectory(prefix="ptbr-slm-bench-") as folder:
-        question, answer = Path(folder) / "asked.json", Path(folder) / "answer.json"
-        question.write_text(json.dumps(asked), encoding="utf-8")
+        request_file, answer = Path(folder) / "request.json", Path(folder) / "answer.json"
+        request_file.write_text(json.dumps(request), encoding="utf-8")
         process = subprocess.Popen(
-            [sys.executable, "-m", module, str(question), str(answer)],
+            [sys.executable, "-m", module, str(request_file), str(answer)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -50,11 +50,11 @@ def ask(
             _, errors = process.communicate(timeout=limit_s)
         except subprocess.TimeoutExpired:
             _end(process)
-            return Ended(_read(answer), None, "")
+            return ProcessResult(_read(answer), None, "")
         except BaseException:
             _end(process)
             raise
-        return Ended(_read(answer), process.returncode, errors)
+        return ProcessResult(_read(answer), process.returncode, errors)
 
 
 def _read(answer: Path) -> Any:
@@ -97,7 +97,7 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def last_words(errors: str) -> str:
+def last_line(errors: str) -> str:
     """The last line of what a process said: of a traceback, the exception."""
     last = next((line for line in reversed(errors.splitlines()) if line.strip()), "sem explicação")
     return last.strip()[:160]

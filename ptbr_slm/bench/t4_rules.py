@@ -37,7 +37,7 @@ class Rules:
         """PTBR_SLM_SDPA_KERNEL that stands for a T4's default."""
         return SDPA_KERNEL if self.in_force else "auto"
 
-    def told(self) -> str:
+    def sentence(self) -> str:
         """A sentence for the reader."""
         if self.card is None:
             return "Regras da T4: não se aplicam (processador, em fp32)."

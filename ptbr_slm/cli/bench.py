@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import tempfile
+import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ptbr_slm.cli.command import command
 from ptbr_slm.cli.output import Output, Report, table
 from ptbr_slm.errors import Exit, SlmError
+from ptbr_slm.storage.atomic import write_json
 
 if TYPE_CHECKING:
-    from ptbr_slm.bench.generate import Wanted
-    from ptbr_slm.bench.generate_cases import GenerateBench
+    from ptbr_slm.bench.generate import GenerateBench, GenerateOptions
     from ptbr_slm.bench.gpu.page import Block
 
 
@@ -63,7 +67,8 @@ def train(
     ] = True,
 ) -> Report:
     """Mede o treino de verdade: tokens/s, MFU e pico de memória, ao lado do que foi calculado."""
-    from ptbr_slm.bench import tables
+    from ptbr_slm.bench import train_report as report
+    from ptbr_slm.bench.machine import about
     from ptbr_slm.bench.train import bench_train
 
     names = [name.strip() for name in sizes.split(",") if name.strip()] if sizes else None
@@ -79,14 +84,14 @@ def train(
                 done / all_of_them, f"{case.size}, {case.label} ({done + 1} de {all_of_them})"
             ),
         )
-    parts = [tables.about(bench.machine), table(tables.rows(bench.results), header=tables.HEADER)]
+    parts = [about(bench.machine), table(report.rows(bench.results), header=report.HEADER)]
     failed = [result for result in bench.results if result.status != "ok"]
     if failed:
-        parts.append("\n".join(f"{r.case.size}, {r.case.label}: {tables.explanation(r)}" for r in failed))
-    parts.append("\n".join(tables.NOTES))
+        parts.append("\n".join(f"{r.case.size}, {r.case.label}: {report.explanation(r)}" for r in failed))
+    parts.append("\n".join(report.NOTES))
     brief = ""
     if folder is not None:
-        page, body = tables.write(bench, folder)
+        page, body = report.write(bench, folder)
         parts.append(f"Gravado em {page} e {body}.")
         brief = str(page)
     return Report(bench.to_json(), "\n\n".join(parts), brief=brief)
@@ -134,9 +139,9 @@ def generate(
     ] = None,
 ) -> Report:
     """Mede a geração: leitura e escrita em tokens/s, primeiro token, memória e parte da banda da memória."""
-    from ptbr_slm.bench import generate_tables as tables
-    from ptbr_slm.bench.generate import Wanted
-    from ptbr_slm.bench.tables import about
+    from ptbr_slm.bench import generate_report as report
+    from ptbr_slm.bench.generate import GenerateOptions
+    from ptbr_slm.bench.machine import about
 
     if (model is None) == (size is None):
         raise SlmError(
@@ -145,7 +150,7 @@ def generate(
             where="-m, --size",
             hint="Por exemplo:  ptbr-slm bench generate --size 85m --precision int4",
         )
-    wanted = Wanted(
+    options = GenerateOptions(
         batches=_numbers(batch, "--batch"),
         prompts=_numbers(prompt, "--prompt"),
         decode=decode,
@@ -161,12 +166,12 @@ def generate(
         if against is not None:
             name = against.resolve().name
             models.append((name if name != models[0][0] else str(against), against))
-        bench = _bench(out, models, wanted, peer)
-    parts = [about(bench.machine), table(tables.rows(bench), header=tables.HEADER)]
-    parts += ["\n".join(tables.remarks(bench)), "\n".join(tables.NOTES)]
+        bench = _bench(out, models, options, peer)
+    parts = [about(bench.machine), table(report.rows(bench), header=report.HEADER)]
+    parts += ["\n".join(report.remarks(bench)), "\n".join(report.NOTES)]
     brief = ""
     if folder is not None:
-        page, body, drawing = tables.write(bench, folder)
+        page, body, drawing = report.write(bench, folder)
         parts.append(f"Gravado em {page}, {body} e {drawing}.")
         brief = str(page)
     return Report(bench.to_json(), "\n\n".join(parts), brief=brief)
@@ -215,7 +220,7 @@ def gpu(
             sections=names,
             smoke=smoke,
             wheels=wheels,
-            exporter="ptbr_slm.cli.bench_export",
+            exporter="ptbr_slm.cli.bench",
             after=lambda so_far: page.write(so_far, folder),
             progress=bar.update,
         )
@@ -234,11 +239,13 @@ def _terminal(block: Block) -> str:
     return block.text.upper() if block.level == 1 else f"== {block.text}" if block.level else block.text
 
 
-def _bench(out: Output, models: list[tuple[str, Path]], wanted: Wanted, peer: Path | None) -> GenerateBench:
+def _bench(
+    out: Output, models: list[tuple[str, Path]], options: GenerateOptions, peer: Path | None
+) -> GenerateBench:
     from ptbr_slm.bench.generate import bench_generate
 
     with out.progress("medindo", total=1.0) as bar:
-        return bench_generate(models, wanted, peer=peer, progress=bar.update)
+        return bench_generate(models, options, peer=peer, progress=bar.update)
 
 
 def _random_export(out: Output, size: str, precision: str, scratch: Path) -> Path:
@@ -246,7 +253,7 @@ def _random_export(out: Output, size: str, precision: str, scratch: Path) -> Pat
     from ptbr_slm_export import export_model
     from ptbr_slm_export.targets import target_of
 
-    from ptbr_slm.bench.random_model import write_random_model
+    from ptbr_slm.bench.synthetic import write_random_model
     from ptbr_slm.config import model_config
 
     config = model_config(size)
@@ -268,3 +275,42 @@ def _numbers(text: str, option: str) -> tuple[int, ...]:
             where=option,
             hint=f"Por exemplo:  {option} 1,4,16",
         ) from error
+
+
+def export_once(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Export one model for `bench gpu`, which runs this module in a process of its own.
+
+    The benchmarks lie below the package that exports, and cannot import it. request: `model`, `output`,
+    `target`, `precision` and `verify`. Returns `seconds`, `bytes` and `parity`, or `code` and `reason`
+    (Portuguese) of what went wrong.
+    """
+    from ptbr_slm_export import export_model
+
+    began = time.perf_counter()
+    try:
+        report = export_model(
+            Path(request["model"]),
+            Path(request["output"]),
+            target=request["target"],
+            precision=request["precision"],
+            verify=request["verify"],
+        )
+    except SlmError as error:
+        return {"code": error.code, "reason": error.message}
+    except ModuleNotFoundError as error:
+        return {"code": "E_DEPENDENCY", "reason": f"falta o pacote {error.name}"}
+    return {
+        "seconds": time.perf_counter() - began,
+        "bytes": report.bytes,
+        "parity": report.verification and report.verification.as_dict(),
+    }
+
+
+def main() -> None:
+    """`python -m ptbr_slm.cli.bench REQUEST.json ANSWER.json`."""
+    request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    write_json(Path(sys.argv[2]), export_once(request))
+
+
+if __name__ == "__main__":
+    main()

@@ -9,22 +9,22 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from ptbr_slm.bench import generate_tables as tables
-from ptbr_slm.bench.bandwidth import read_bandwidth
-from ptbr_slm.bench.generate import Wanted, bench_generate
-from ptbr_slm.bench.generate_cases import (
+from ptbr_slm.bench import generate_report as tables
+from ptbr_slm.bench.generate import (
+    Candidate,
     CaseResult,
-    Entrant,
     Figures,
     GenerateBench,
     GenerateCase,
+    GenerateOptions,
     Spread,
+    bench_generate,
     result_from,
 )
 from ptbr_slm.bench.generate_measure import measure, weight_bytes
-from ptbr_slm.bench.generate_plot import picture
-from ptbr_slm.bench.random_model import random_weights, write_random_model
-from ptbr_slm.bench.train import machine
+from ptbr_slm.bench.generate_report import picture
+from ptbr_slm.bench.machine import machine, read_bandwidth
+from ptbr_slm.bench.synthetic import random_weights, write_random_model
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.model_folder import read_config
@@ -71,11 +71,11 @@ def test_two_exports_side_by_side_give_a_table_a_document_and_a_picture(
     assert "90 + 4 tokens não cabem no contexto de 80" in done.stdout
     body = json.loads((tmp_path / "saida" / "generate.json").read_text(encoding="utf-8"))
     assert body["bandwidth_bytes_per_second"] > 1e8 and body["threads"] == 1
-    assert [entrant["name"] for entrant in body["entrants"]] == ["int4", "fp32"]
-    for entrant in body["entrants"]:
-        assert entrant["cold"]["median"] > 0
-        assert [result["case"]["batch"] for result in entrant["results"]] == [1, 3]
-        for result in entrant["results"]:
+    assert [candidate["name"] for candidate in body["entrants"]] == ["int4", "fp32"]
+    for candidate in body["entrants"]:
+        assert candidate["cold"]["median"] > 0
+        assert [result["case"]["batch"] for result in candidate["results"]] == [1, 3]
+        for result in candidate["results"]:
             assert result["status"] == "ok" and result["device"] == "cpu" and result["peak_bytes"] > 1 << 20
             (figures,) = result["figures"]
             assert figures["kv_bytes"] > 0 and 0 < figures["bandwidth_share"] < 1
@@ -111,8 +111,8 @@ def test_what_cannot_run_is_a_row_with_its_reason(tmp_path, exports) -> None:
     asked = GenerateCase(path=str(tmp_path), prompts=(4,), decode=2, rounds=1)
     broken = measure(asked)
     assert broken.status == "error" and broken.reason.startswith("E_")
-    entrants = (Entrant(name="quebrado", path="x", results=[broken]),)
-    bench = GenerateBench(machine=machine("cpu"), threads=1, bandwidth=1e9, entrants=entrants)
+    candidates = (Candidate(name="quebrado", path="x", results=[broken]),)
+    bench = GenerateBench(machine=machine("cpu"), threads=1, bandwidth=1e9, candidates=candidates)
     assert tables.rows(bench)[0][4] == "erro" and broken.reason in "\n".join(tables.remarks(bench))
     ElementTree.fromstring(picture(bench))
     assert result_from(json.loads(json.dumps(broken.to_json()))) == broken
@@ -123,7 +123,7 @@ def test_the_share_is_bytes_of_a_step_times_steps_over_bandwidth() -> None:
         prompt=8, batch=4, prefill=Spread(1, 1, 1), first_token_s=Spread(1, 1, 1),
         decode=Spread(400, 300, 500), step_bytes=50_000_000, kv_bytes=1,
     )  # fmt: skip
-    bench = GenerateBench(machine={}, threads=1, bandwidth=10e9, entrants=())
+    bench = GenerateBench(machine={}, threads=1, bandwidth=10e9, candidates=())
     assert bench.share(figures) == pytest.approx(0.5)  # 100 steps a second of 50 MB, of 10 GB/s
     case = CaseResult(case=GenerateCase(path="x"), device="cpu", figures=(figures,))
     assert result_from(json.loads(json.dumps(case.to_json()))) == case
@@ -150,18 +150,18 @@ def test_a_size_without_a_model_is_drawn_exported_and_measured(run, monkeypatch)
     monkeypatch.setattr("ptbr_slm.config.model_config", lambda size: TINY)  # 32,000 tokens take seconds
     done = run("bench", "generate", "--size", "nano", "--precision", "int8", "--batch", "1", "--prompt", "8",
                "--decode", "2", "--rounds", "1", "--no-cold", "--json", check=True)  # fmt: skip
-    (entrant,) = json.loads(done.stdout)["entrants"]
-    assert entrant["name"] == "nano int8" and entrant["results"][0]["precision"] == "int8"
-    assert entrant["cold"] is None
+    (candidate,) = json.loads(done.stdout)["entrants"]
+    assert candidate["name"] == "nano int8" and candidate["results"][0]["precision"] == "int8"
+    assert candidate["cold"] is None
 
 
 def test_transformers_as_a_peer_reads_the_model_folder(exports, model) -> None:
     pytest.importorskip("transformers", reason="falta o transformers: pip install transformers")
-    from ptbr_slm.bench.peer import TransformersPlayer
+    from ptbr_slm.bench.generate_measure import TransformersRunner
     from ptbr_slm.runtime.load import open_engine
 
     prompts = [[7, 8, 9, 10], [11, 12, 13, 14]]
-    peer, engine = TransformersPlayer(model, "cpu"), open_engine(exports["fp32"], "cpu")
+    peer, engine = TransformersRunner(model, "cpu"), open_engine(exports["fp32"], "cpu")
     for _ in range(2):  # the cache is used again
         found = [peer.prefill(prompts, 8), peer.decode([20, 21])]
         engine.reset(2, 8)
@@ -198,5 +198,5 @@ def test_what_cannot_be_measured_is_refused_in_three_lines(run, arguments) -> No
 
 def test_an_export_that_is_not_there_is_said_before_anything_is_measured(tmp_path) -> None:
     with pytest.raises(SlmError) as error:
-        bench_generate([("a", tmp_path / "nada")], Wanted())
+        bench_generate([("a", tmp_path / "nada")], GenerateOptions())
     assert error.value.code == "E_NOT_FOUND"

@@ -17,10 +17,8 @@ import pytest
 from ptbr_slm.bench import t4_rules
 from ptbr_slm.bench.gpu import check as gpu_check
 from ptbr_slm.bench.gpu import gpu_tests, page
-from ptbr_slm.bench.gpu.asked import Asked
-from ptbr_slm.bench.gpu.check import GpuCheck
-from ptbr_slm.bench.gpu.results import Answer, SectionResult, explain
-from ptbr_slm.bench.gpu.sections import NAMES, SECTIONS, limit
+from ptbr_slm.bench.gpu.check import NAMES, SECTIONS, GpuCheck, limit
+from ptbr_slm.bench.gpu.results import Answer, SectionRequest, SectionResult, explain
 from ptbr_slm.bench.gpu.wheels import Wheels, open_wheels
 from ptbr_slm.bench.process import ask
 from ptbr_slm.errors import Exit, SlmError
@@ -31,9 +29,9 @@ torch = pytest.importorskip("torch", reason="falta o torch: pip install 'ptbr-sl
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def asked(section: str = "amp", **facts: str) -> Asked:
+def asked(section: str = "amp", **facts: str) -> SectionRequest:
     """A section's question; its minute begins now."""
-    return Asked(section=section, device="cpu", cards=0, smoke=True, limit_s=60, **facts)
+    return SectionRequest(section=section, device="cpu", cards=0, smoke=True, limit_s=60, **facts)
 
 
 GIB = 1 << 30
@@ -82,13 +80,13 @@ def test_nonsense_is_a_usage_error(run, arguments) -> None:
 
 def test_fp16_and_fp32_agree_and_a_run_that_trains_otherwise_fails(monkeypatch) -> None:
     from ptbr_slm import faults
-    from ptbr_slm.bench.gpu import amp
+    from ptbr_slm.bench.gpu.agreement import measure_amp
 
     for fault, expected in (("", True), ("rate@bench.amp.rate", False)):
         faults.reset()
         monkeypatch.setenv(faults.VARIABLE, fault)
         answer = Answer()
-        amp.measure(asked(), answer)
+        measure_amp(asked(), answer)
         found = {check.name: check for check in answer.checks}
         assert found["difference"].passed is expected, found["difference"]
         assert found["learned"].passed and found["finite"].passed
@@ -96,12 +94,11 @@ def test_fp16_and_fp32_agree_and_a_run_that_trains_otherwise_fails(monkeypatch) 
 
 
 def test_skipped_steps_are_left_out_of_the_fp32_run_and_too_many_of_them_fail() -> None:
-    from ptbr_slm.bench.gpu.amp import compare
-    from ptbr_slm.bench.gpu.small_run import Course
+    from ptbr_slm.bench.gpu.agreement import LossCurve, compare
 
     losses: list[float | None] = [6.0 - 0.1 * step for step in range(30)]
-    exact = Course(losses=losses, applied=[True] * 30, scales=[None] * 30)
-    half = Course(losses=[None] * 8 + losses[8:], applied=[False] * 8 + [True] * 22, scales=[256.0] * 30)
+    exact = LossCurve(losses=losses, applied=[True] * 30, scales=[None] * 30)
+    half = LossCurve(losses=[None] * 8 + losses[8:], applied=[False] * 8 + [True] * 22, scales=[256.0] * 30)
     answer = Answer()
     compare(exact, half, answer)
     found = {check.name: check for check in answer.checks}
@@ -119,19 +116,19 @@ def test_a_check_passes_fails_or_was_not_measured() -> None:
 
 
 def test_a_memory_error_beyond_ten_percent_fails_whichever_way() -> None:
-    from ptbr_slm.bench.gpu.memory import SMOKE, TOLERANCE, _tell
+    from ptbr_slm.bench.gpu.training import MEMORY_TOLERANCE, SMOKE, _add_peak
 
     for predicted, passed in ((95, True), (85, False), (115, False)):
         answer, errors = Answer(), []
-        _tell(answer, SMOKE[0], {"predicted_bytes": predicted * GIB, "peak_bytes": 100 * GIB}, errors)
-        answer.check("worst", "", errors[0], low=-TOLERANCE, high=TOLERANCE)
+        _add_peak(answer, SMOKE[0], {"predicted_bytes": predicted * GIB, "peak_bytes": 100 * GIB}, errors)
+        answer.check("worst", "", errors[0], low=-MEMORY_TOLERANCE, high=MEMORY_TOLERANCE)
         assert answer.checks[0].passed is passed
 
 
 def test_losses_of_two_cards_that_differ_are_seen() -> None:
-    from ptbr_slm.bench.gpu.ranks import TOLERANCE, largest_difference
+    from ptbr_slm.bench.gpu.agreement import RANKS_TOLERANCE, largest_difference
 
-    assert largest_difference([2.0, 1.0], [2.0, 1.005]) < TOLERANCE < largest_difference([2.0], [2.1])
+    assert largest_difference([2.0, 1.0], [2.0, 1.005]) < RANKS_TOLERANCE < largest_difference([2.0], [2.1])
     assert math.isnan(largest_difference([2.0, None], [2.0, 1.0]))
     assert largest_difference([2.0, None], [2.0, None]) == 0  # both skipped it
 
@@ -174,7 +171,7 @@ def test_the_time_of_a_section_that_hung_is_told(monkeypatch) -> None:
     answer.line("gemm fp16", flops=1e13)
     ended = SimpleNamespace(answer=answer.to_json(), code=None, errors="")
     monkeypatch.setattr(gpu_check, "ask", lambda *arguments: ended)
-    result = gpu_check._alone(SECTIONS[1], 60.0, {}, Wheels(), True, "")
+    result = gpu_check._run_section(SECTIONS[1], 60.0, {}, Wheels(), True, "")
     assert result.status == "time" and "60 s" in result.reason and result.answer.lines == answer.lines
 
 
@@ -224,7 +221,7 @@ def test_a_larger_card_is_kept_to_what_a_t4_can(card) -> None:
     assert not torch.backends.cuda.matmul.allow_tf32 and rules.sdpa_kernel == "efficient"
     assert asked["device"] == 1
     assert asked["fraction"] == pytest.approx(14.0 / 80, rel=1e-3)
-    assert "A100" in rules.told() and "não é uma T4" in rules.told()
+    assert "A100" in rules.sentence() and "não é uma T4" in rules.sentence()
 
 
 def test_nothing_is_taken_from_a_t4_and_nothing_said_of_a_cpu(card, monkeypatch) -> None:
@@ -236,9 +233,9 @@ def test_nothing_is_taken_from_a_t4_and_nothing_said_of_a_cpu(card, monkeypatch)
 
 
 def test_the_planner_plans_a_large_card_as_a_t4(monkeypatch, tmp_path) -> None:
-    from ptbr_slm.bench.cases import Case
-    from ptbr_slm.bench.data import invented_tokenizer
-    from ptbr_slm.bench.measure import config_of
+    from ptbr_slm.bench.synthetic import invented_tokenizer
+    from ptbr_slm.bench.train import Case
+    from ptbr_slm.bench.train_measure import config_of
     from ptbr_slm.train.planning import plan
     from ptbr_slm.train.planning.choice import Machine
     from ptbr_slm.train.planning.speed import T4, gpu_speed
@@ -275,7 +272,7 @@ def test_a_wheel_in_pieces_is_joined_unpacked_and_importable(tmp_path) -> None:
     whole.unlink()
     assert len(list(whole.parent.iterdir())) > 1
     with open_wheels(tmp_path / "w") as carried:
-        assert carried.told == whole.name
+        assert carried.summary == whole.name
         code = "import carried; print(carried.VALUE)"
         done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **carried.environment},
                               capture_output=True, text=True, check=True)  # fmt: skip
@@ -293,7 +290,7 @@ def test_a_wheel_that_lacks_a_piece_or_is_for_another_python_is_left_out_by_name
     wheel(folder, "onnx-1.23.2-cp39-cp39-manylinux_2_28_x86_64.whl")
     with open_wheels(folder) as carried:
         assert not carried.environment
-        assert "não está inteiro" in carried.told and "é para cp39" in carried.told
+        assert "não está inteiro" in carried.summary and "é para cp39" in carried.summary
     with pytest.raises(SlmError, match="E_NOT_FOUND"), open_wheels(tmp_path / "nada"):
         pass
 
@@ -372,7 +369,7 @@ def test_without_the_export_packages_the_section_says_what_to_carry(monkeypatch)
 
     monkeypatch.setattr(exports.importlib.util, "find_spec", lambda name: None)
     answer = Answer()
-    exports.measure(asked("onnx", exporter="x"), answer)
+    exports.measure_exports(asked("onnx", exporter="x"), answer)
     (line,) = answer.lines
     assert line.status == "absent" and "onnx_ir" in line.reason and "--wheels" in line.reason
 
@@ -386,7 +383,7 @@ def test_exports_are_checked_and_a_wrong_answer_fails(monkeypatch) -> None:
     faults.reset()
     monkeypatch.setenv(faults.VARIABLE, "wrong@bench.onnx.verify:2")
     answer = Answer()
-    exports.measure(asked("onnx", exporter="ptbr_slm.cli.bench_export"), answer)
+    exports.measure_exports(asked("onnx", exporter="ptbr_slm.cli.bench"), answer)
     assert [check.passed for check in answer.checks] == [True, False]
     lines = {line.name: line for line in answer.lines}
     assert lines["verify nano fp16"].figures["cosine"] > 0.999

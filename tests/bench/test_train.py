@@ -9,9 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from ptbr_slm.bench.cases import Case, Result, Wanted, cases, result_from
-from ptbr_slm.bench.tables import HEADER, explanation, markdown, rows
-from ptbr_slm.bench.train import Bench, _alone, _repeats, machine
+from ptbr_slm.bench.train import (
+    Bench,
+    Case,
+    Result,
+    TrainOptions,
+    _repeats,
+    _within,
+    cases,
+    machine,
+    result_from,
+)
+from ptbr_slm.bench.train_report import HEADER, explanation, markdown, rows
 from ptbr_slm.errors import Exit
 
 torch = pytest.importorskip("torch", reason="falta o torch: pip install 'ptbr-slm[train]'")
@@ -41,19 +50,19 @@ def test_the_table_of_a_real_bench_has_speed_memory_and_the_plan(run, tmp_path: 
 
 
 def test_what_cannot_run_says_why_in_its_row_and_the_others_go_on() -> None:
-    result = _alone(replace(NANO, optimizer="sgd"), left_s=60)
+    result = _within(replace(NANO, optimizer="sgd"), left_s=60)
     assert result.status == "error" and "optimizer.name" in result.reason
     assert "erro" in rows([result])[0]
 
 
 def test_a_case_that_no_longer_fits_into_the_minutes_is_named_not_dropped() -> None:
-    result = _alone(NANO, left_s=0.0)
+    result = _within(NANO, left_s=0.0)
     assert result.status == "skipped" and "--minutes" in result.reason
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="limite de memória por processo só em Unix")
 def test_an_out_of_memory_is_shown_as_that_with_the_predicted_bytes(monkeypatch, tmp_path: Path) -> None:
-    from ptbr_slm.bench import measure
+    from ptbr_slm.bench import train_measure as measure
 
     def no_room(*arguments: object, **more: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -65,7 +74,7 @@ def test_an_out_of_memory_is_shown_as_that_with_the_predicted_bytes(monkeypatch,
 
 
 def test_what_the_plan_refuses_is_an_out_of_memory_too(monkeypatch, tmp_path: Path) -> None:
-    from ptbr_slm.bench import measure
+    from ptbr_slm.bench import train_measure as measure
     from ptbr_slm.train.planning import plan
 
     monkeypatch.setattr(plan, "memory_bytes", lambda: GIB)
@@ -81,13 +90,13 @@ def test_a_process_killed_by_the_system_counts_as_out_of_memory(monkeypatch) -> 
 
 
 def test_cases_come_in_the_order_of_what_is_worth_knowing_first() -> None:
-    wanted = Wanted(device="cuda", cards=2, sizes=("85m", "400m"), seq_len=1024)
-    labels = [(case.size, case.label, case.ranks) for case in cases(wanted)]
+    options = TrainOptions(device="cuda", cards=2, sizes=("85m", "400m"), seq_len=1024)
+    labels = [(case.size, case.label, case.ranks) for case in cases(options)]
     assert labels[:4] == [
         ("85m", "plano", 2), ("400m", "plano", 2), ("85m", "uma GPU", 1), ("400m", "uma GPU", 1),
     ]  # fmt: skip
     assert {"muon", "adamw8bit", "compile", "perda plain", "checkpointing full"} <= {one[1] for one in labels}
-    assert len(list(cases(replace(wanted, variants=False, cards=1)))) == 2
+    assert len(list(cases(replace(options, variants=False, cards=1)))) == 2
 
 
 def test_a_variant_that_the_plan_chose_anyway_is_not_measured_again() -> None:

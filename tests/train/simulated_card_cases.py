@@ -23,8 +23,8 @@ from simulated_cuda import Card
 from simulated_cuda.device import CONTEXT_BYTES
 
 from ptbr_slm import faults
-from ptbr_slm.bench.cases import Case
-from ptbr_slm.bench.measure import measure
+from ptbr_slm.bench.train import Case
+from ptbr_slm.bench.train_measure import measure
 from ptbr_slm.data.prepare import prepare
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.compile import compile_layers

@@ -11,8 +11,8 @@ import torch
 from fake_cards import A100, FUTURE, GTX_1650, P100, V100, Card, nvidia_smi, torch_sees
 from typer.testing import CliRunner
 
-from ptbr_slm.bench.cases import Case
-from ptbr_slm.bench.measure import measure
+from ptbr_slm.bench.train import Case
+from ptbr_slm.bench.train_measure import measure
 from ptbr_slm.cli.main import app
 from ptbr_slm.cli.verbs import register
 from ptbr_slm.errors import SlmError

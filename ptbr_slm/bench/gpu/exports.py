@@ -1,6 +1,6 @@
 """Section `onnx`: exports for CUDA, checked against PyTorch, and the speed of reading and writing.
 
-Also `python -m ptbr_slm.bench.gpu.exports ASKED.json ANSWER.json`: whether ONNX Runtime's CUDA provider runs.
+`python -m ptbr_slm.bench.gpu.exports REQUEST.json ANSWER.json` says whether the CUDA provider runs here.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ptbr_slm.bench import t4_rules
-from ptbr_slm.bench.generate_cases import CaseResult, GenerateCase, result_from
-from ptbr_slm.bench.gpu.asked import Asked
-from ptbr_slm.bench.gpu.results import Answer
-from ptbr_slm.bench.process import Ended, ask, last_words
+from ptbr_slm.bench.generate import CaseResult, GenerateCase, result_from
+from ptbr_slm.bench.gpu.results import Answer, SectionRequest
+from ptbr_slm.bench.process import ProcessResult, ask, last_line
 from ptbr_slm.brazilian import number
 from ptbr_slm.config import ModelConfig, model_config
 from ptbr_slm.faults import maybe_fail
@@ -39,7 +38,7 @@ LEAST_GAIN = 0.95
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Way:
+class Variant:
     """One way to run an export."""
 
     precision: str
@@ -50,62 +49,62 @@ class Way:
     batch: int = 1
 
 
-WAYS = (
-    Way(precision="fp16"),
-    Way(precision="int4"),
-    Way(precision="fp16", graphs=False),
-    Way(precision="fp16", kernel="math"),
-    Way(precision="int8"),
-    Way(precision="int4", kernel="math"),
-    Way(precision="int4", graphs=False),
-    Way(precision="fp16", batch=16),
+VARIANTS = (
+    Variant(precision="fp16"),
+    Variant(precision="int4"),
+    Variant(precision="fp16", graphs=False),
+    Variant(precision="fp16", kernel="math"),
+    Variant(precision="int8"),
+    Variant(precision="int4", kernel="math"),
+    Variant(precision="int4", graphs=False),
+    Variant(precision="fp16", batch=16),
 )
 """In the order of what is worth knowing first."""
 PRECISIONS = ("fp16", "int8", "int4")
 
 
-def measure(asked: Asked, answer: Answer) -> None:
+def measure_exports(request: SectionRequest, answer: Answer) -> None:
     """Check small exports of each precision, then the speed of an 85m, and of a 400m if there is time."""
     missing = [name for name in ("onnx", "onnx_ir") if importlib.util.find_spec(name) is None]
-    if asked.wheels:
-        answer.note(f"Wheels: {asked.wheels}.")
-    if missing or not asked.exporter:
+    if request.wheels:
+        answer.note(f"Wheels: {request.wheels}.")
+    if missing or not request.exporter:
         answer.missing("export", "absent", f"falta o pacote {', '.join(missing)}; {CARRY}")
         return
-    fault = provider_fault(asked)
+    fault = provider_fault(request)
     with tempfile.TemporaryDirectory() as scratch:
-        work = _Work(asked, answer, Path(scratch), fault)
+        work = _Exports(request, answer, Path(scratch), fault)
         work.verify()
         work.speeds()
 
 
-def provider_fault(asked: Asked) -> str:
+def provider_fault(request: SectionRequest) -> str:
     """Why the CUDA provider does not run, in Portuguese; empty where it does."""
-    if asked.device != "cuda":
+    if request.device != "cuda":
         return "não há GPU"
     if importlib.util.find_spec("onnxruntime") is None:
         return f"falta o onnxruntime; {CARRY}"
-    ended = ask("ptbr_slm.bench.gpu.exports", {}, 60, asked.environment)
+    ended = ask("ptbr_slm.bench.gpu.exports", {}, 60, request.environment)
     if ended.answer is None:
-        return f"o ONNX Runtime não respondeu: {_words(ended)}"
+        return f"o ONNX Runtime não respondeu: {_ending(ended)}"
     return str(ended.answer["fault"])
 
 
-class _Work:
+class _Exports:
     """The section's folder, and what is made in it."""
 
-    def __init__(self, asked: Asked, answer: Answer, scratch: Path, fault: str) -> None:
-        self.asked, self.answer, self.scratch, self.fault = asked, answer, scratch, fault
+    def __init__(self, request: SectionRequest, answer: Answer, scratch: Path, fault: str) -> None:
+        self.request, self.answer, self.scratch, self.fault = request, answer, scratch, fault
         # The rules in words only: this process is not the one that runs the exports.
-        name = str(asked.facts.get("card") or "")
+        name = str(request.facts.get("card") or "")
         self.kernel = "auto" if t4_rules.is_t4(name) or not name else t4_rules.SDPA_KERNEL
 
     def verify(self) -> None:
         """Exports of a small model in each precision, compared with PyTorch: on the card where it runs."""
-        size = "nano" if self.asked.smoke else "mini"
-        for precision in ("fp16", "int4") if self.asked.smoke else PRECISIONS:
+        size = "nano" if self.request.smoke else "mini"
+        for precision in ("fp16", "int4") if self.request.smoke else PRECISIONS:
             name = f"verify {size} {precision}"
-            if self.asked.left_s < NEED_S:
+            if self.request.left_s < NEED_S:
                 self.answer.missing(name, "skipped", "não coube no tempo da seção")
                 continue
             made = self._export(size, precision, "cuda", verify=True)
@@ -123,65 +122,65 @@ class _Work:
             self.answer.line(name, provider=parity["provider"], seconds=made["seconds"], **worst)
 
     def speeds(self) -> None:
-        """Reading and writing, way after way."""
+        """Prefill and decode speed, one variant after the other."""
         if self.fault:
-            for way in WAYS[:1] if self.asked.smoke else WAYS:
-                self.answer.missing(_name("85m", way), "absent", self.fault)
-        if self.fault and not self.asked.smoke:
+            for variant in VARIANTS[:1] if self.request.smoke else VARIANTS:
+                self.answer.missing(_name("85m", variant), "absent", self.fault)
+        if self.fault and not self.request.smoke:
             return
         if self.fault:  # the code, on the CPU
             made = self._export("nano", "int8", "cpu", verify=False)
-            self._speed("nano", Way(precision="int8"), made, target="cpu")
+            self._speed("nano", Variant(precision="int8"), made, target="cpu")
             return
-        found = self._all_ways("nano" if self.asked.smoke else "85m", WAYS)
-        if self.asked.left_s > LARGE_S and not self.asked.smoke:
-            self._all_ways("400m", (WAYS[0], WAYS[1]))
+        found = self._all_variants("nano" if self.request.smoke else "85m", VARIANTS)
+        if self.request.left_s > LARGE_S and not self.request.smoke:
+            self._all_variants("400m", (VARIANTS[0], VARIANTS[1]))
         self._judge(found)
 
-    def _all_ways(self, size: str, ways: tuple[Way, ...]) -> dict[Way, float]:
+    def _all_variants(self, size: str, variants: tuple[Variant, ...]) -> dict[Variant, float]:
         """Tokens/s written, of those that were measured."""
         exports: dict[str, dict[str, Any]] = {}
         found = {}
-        for way in ways:
-            if self.asked.left_s < NEED_S:
-                self.answer.missing(_name(size, way), "skipped", "não coube no tempo da seção")
+        for variant in variants:
+            if self.request.left_s < NEED_S:
+                self.answer.missing(_name(size, variant), "skipped", "não coube no tempo da seção")
                 continue
-            if way.precision not in exports:
-                exports[way.precision] = self._export(size, way.precision, "cuda", verify=False)
-            speed = self._speed(size, way, exports[way.precision], target="cuda")
+            if variant.precision not in exports:
+                exports[variant.precision] = self._export(size, variant.precision, "cuda", verify=False)
+            speed = self._speed(size, variant, exports[variant.precision], target="cuda")
             if speed is not None:
-                found[way] = speed
+                found[variant] = speed
         return found
 
-    def _speed(self, size: str, way: Way, made: Mapping[str, Any], *, target: str) -> float | None:
-        """A line of one way."""
-        name = _name(size, way) if target == "cuda" else f"{size} {way.precision}, no processador"
+    def _speed(self, size: str, variant: Variant, made: Mapping[str, Any], *, target: str) -> float | None:
+        """A line of one variant."""
+        name = _name(size, variant) if target == "cuda" else f"{size} {variant.precision}, no processador"
         if "code" in made:
             self.answer.missing(name, "error", f"{made['code']}: {made['reason']}")
             return None
         case = GenerateCase(
             path=made["path"],
             device=target,
-            batch=way.batch,
-            prompts=(16,) if self.asked.smoke else (256,),
-            decode=8 if self.asked.smoke else 64,
-            rounds=1 if self.asked.smoke else 3,
+            batch=variant.batch,
+            prompts=(16,) if self.request.smoke else (256,),
+            decode=8 if self.request.smoke else 64,
+            rounds=1 if self.request.smoke else 3,
         )
         environment = {
-            **self.asked.environment,
-            "PTBR_SLM_CUDA_GRAPH": "1" if way.graphs else "0",
-            "PTBR_SLM_SDPA_KERNEL": self.kernel if way.kernel == "auto" else way.kernel,
+            **self.request.environment,
+            "PTBR_SLM_CUDA_GRAPH": "1" if variant.graphs else "0",
+            "PTBR_SLM_SDPA_KERNEL": self.kernel if variant.kernel == "auto" else variant.kernel,
         }
         question = {"what": "case", "case": asdict(case)}
-        ended = ask("ptbr_slm.bench.generate_measure", question, self.asked.left_s - 1, environment)
+        ended = ask("ptbr_slm.bench.generate_measure", question, self.request.left_s - 1, environment)
         if ended.answer is None:
             status = "time" if ended.code is None else "oom" if ended.code == -9 else "error"
-            self.answer.missing(name, status, _words(ended))
+            self.answer.missing(name, status, _ending(ended))
             return None
-        return self._told(name, size, way, made, result_from(ended.answer))
+        return self._add_speed(name, size, variant, made, result_from(ended.answer))
 
-    def _told(
-        self, name: str, size: str, way: Way, made: Mapping[str, Any], result: CaseResult
+    def _add_speed(
+        self, name: str, size: str, variant: Variant, made: Mapping[str, Any], result: CaseResult
     ) -> float | None:
         if result.status != "ok" or not result.figures:
             status = "error" if result.status == "ok" else result.status
@@ -189,17 +188,17 @@ class _Work:
             return None
         (figures,) = result.figures
         decode = figures.decode.median
-        bandwidth = self.asked.facts.get("bandwidth")
+        bandwidth = self.request.facts.get("bandwidth")
         share = None
         if bandwidth and figures.step_bytes and result.device == "cuda":
-            share = decode / way.batch * figures.step_bytes / bandwidth
+            share = decode / variant.batch * figures.step_bytes / bandwidth
             self.answer.check(
-                f"share_{self._slug(size, way)}", f"{name}: parte da banda medida", share, high=MOST_SHARE
+                f"share_{self._slug(size, variant)}", f"{name}: parte da banda medida", share, high=MOST_SHARE
             )
         self.answer.line(
             name,
             device=result.device,
-            batch=way.batch,
+            batch=variant.batch,
             prefill_tokens_per_second=figures.prefill.median,
             first_token_s=figures.first_token_s.median,
             decode_tokens_per_second=decode,
@@ -211,16 +210,16 @@ class _Work:
             open_s=result.open_s,
             export_bytes=made["bytes"],
             export_s=made["seconds"],
-            sdpa_kernel=self.kernel if way.kernel == "auto" else way.kernel,
-            cuda_graph=way.graphs,
+            sdpa_kernel=self.kernel if variant.kernel == "auto" else variant.kernel,
+            cuda_graph=variant.graphs,
         )
         return decode
 
-    def _judge(self, found: Mapping[Way, float]) -> None:
+    def _judge(self, found: Mapping[Variant, float]) -> None:
         gains = {}
         for precision in ("fp16", "int4"):
-            on, off = (found.get(Way(precision=precision, graphs=graphs)) for graphs in (True, False))
-            math_kernel = found.get(Way(precision=precision, kernel="math"))
+            on, off = (found.get(Variant(precision=precision, graphs=graphs)) for graphs in (True, False))
+            math_kernel = found.get(Variant(precision=precision, kernel="math"))
             gain = on / off if on and off else None
             self.answer.check(
                 f"graph_gain_{precision}",
@@ -236,9 +235,10 @@ class _Work:
             ratio = number(gain, 2)
             self.answer.note(f"{precision}: a atenção mais rápida aqui é {better} (math/auto: {ratio}).")
 
-    def _slug(self, size: str, way: Way) -> str:
+    def _slug(self, size: str, variant: Variant) -> str:
         """A name of letters and digits, for JSON."""
-        return f"{size}_{way.precision}_{way.kernel}_{'graph' if way.graphs else 'plain'}_{way.batch}"
+        graph = "graph" if variant.graphs else "plain"
+        return f"{size}_{variant.precision}_{variant.kernel}_{graph}_{variant.batch}"
 
     def _export(self, size: str, precision: str, target: str, *, verify: bool) -> dict[str, Any]:
         """What the exporter answers, and the folder in `path`; `code` and `reason` where there is none."""
@@ -251,14 +251,14 @@ class _Work:
             "precision": precision,
             "verify": verify,
         }
-        ended = ask(self.asked.exporter, question, self.asked.left_s - 1, self.asked.environment)
+        ended = ask(self.request.exporter, question, self.request.left_s - 1, self.request.environment)
         if ended.answer is None:
-            return {"code": "E_INTERNAL", "reason": _words(ended)}
+            return {"code": "E_INTERNAL", "reason": _ending(ended)}
         return {**ended.answer, "path": str(output)}
 
     def _model(self, size: str) -> Path:
         """A random model of this size, drawn once."""
-        from ptbr_slm.bench.random_model import write_random_model
+        from ptbr_slm.bench.synthetic import write_random_model
 
         folder = self.scratch / f"modelo-{size}"
         if not folder.exists():
@@ -266,22 +266,22 @@ class _Work:
         return folder
 
     def _config(self, size: str) -> ModelConfig:
-        return model_config(size, vocab_size=512 if self.asked.smoke else 32_000)
+        return model_config(size, vocab_size=512 if self.request.smoke else 32_000)
 
 
-def _name(size: str, way: Way) -> str:
-    parts = [f"{size} {way.precision}"]
-    parts += [] if way.graphs else ["sem CUDA graph"]
-    parts += [] if way.kernel == "auto" else [f"atenção {way.kernel}"]
-    parts += [] if way.batch == 1 else [f"lote {way.batch}"]
+def _name(size: str, variant: Variant) -> str:
+    parts = [f"{size} {variant.precision}"]
+    parts += [] if variant.graphs else ["sem CUDA graph"]
+    parts += [] if variant.kernel == "auto" else [f"atenção {variant.kernel}"]
+    parts += [] if variant.batch == 1 else [f"lote {variant.batch}"]
     return ", ".join(parts)
 
 
-def _words(ended: Ended) -> str:
+def _ending(ended: ProcessResult) -> str:
     """How a process ended that gave no answer."""
     if ended.code is None:
         return "não terminou no tempo da seção"
-    return f"código {ended.code}: {last_words(ended.errors)}"
+    return f"código {ended.code}: {last_line(ended.errors)}"
 
 
 def main() -> None:

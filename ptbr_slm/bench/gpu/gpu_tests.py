@@ -11,8 +11,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from ptbr_slm.bench.gpu.asked import Asked
-from ptbr_slm.bench.gpu.results import Answer
+from ptbr_slm.bench.gpu.results import Answer, SectionRequest
 
 ROOT = Path(__file__).resolve().parents[3]
 MARK = "mark.gpu"
@@ -29,7 +28,7 @@ _REASON = re.compile(r"^SKIPPED \[(\d+)\] (\S+?): (.*)$", re.MULTILINE)
 SHOWN = 20
 
 
-def measure(asked: Asked, answer: Answer) -> None:
+def measure_tests(request: SectionRequest, answer: Answer) -> None:
     """Run them in a process of their own. What was through when the time was over is counted too."""
     if importlib.util.find_spec("pytest") is None:
         answer.missing("pytest", "absent", "falta o pacote pytest (pip install pytest)")
@@ -39,7 +38,7 @@ def measure(asked: Asked, answer: Answer) -> None:
         answer.missing("pytest", "absent", "não há testes ao lado do pacote: rode de um checkout")
         return
     began = time.monotonic()
-    words, finished = _run(files, asked.left_s - 5)
+    words, finished = _run(files, request.left_s - 5)
     tell(answer, words, finished, time.monotonic() - began)
 
 
@@ -76,8 +75,8 @@ def tell(answer: Answer, words: str, finished: bool, seconds: float) -> None:
     counts = {"passed": 0, "failed": 0, "skipped": 0}
     for _, outcome in _RESULT.findall(words):
         counts[OUTCOMES[outcome]] += 1
-    for test, said in _FAILURE.findall(words)[:SHOWN]:
-        message = said or _why_not_collected(words, test)
+    for test, message in _FAILURE.findall(words)[:SHOWN]:
+        message = message or _why_not_collected(words, test)
         lacks = "ModuleNotFoundError" in message and "::" not in test
         answer.missing(test, "absent" if lacks else "error", message or "falhou")
     if not sum(counts.values()):

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ptbr_slm.bench.gpu.check import GpuCheck
+from ptbr_slm.bench.gpu.check import SECTIONS, GpuCheck
 from ptbr_slm.bench.gpu.results import Check, Line, SectionResult
-from ptbr_slm.bench.gpu.sections import SECTIONS
-from ptbr_slm.bench.tables import about, markdown_line
+from ptbr_slm.bench.machine import about, markdown_line
 from ptbr_slm.brazilian import number
 from ptbr_slm.storage.atomic import write_json, write_text
 

@@ -1,8 +1,9 @@
-"""What comes of a section of the check: lines of figures, and checks that can fail. Plain values."""
+"""What the process of a section is asked, and what it answers: lines of figures, and checks that can fail."""
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -11,6 +12,40 @@ from typing import Any
 
 from ptbr_slm.errors import EXTRA_OF, Exit, SlmError
 from ptbr_slm.storage.atomic import write_json
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SectionRequest:
+    """One section, on one device, within a time."""
+
+    section: str
+    device: str
+    """`cuda` or `cpu`."""
+    cards: int
+    """Visible GPUs; 0 on a CPU."""
+    smoke: bool
+    """Whether everything is shrunk, to try the code and not the card."""
+    limit_s: float
+    """Seconds until the process is ended."""
+    exporter: str = ""
+    """Module that exports a model: what is below it in the layers cannot import it."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """What the processes that run exports get on top: the unpacked wheels."""
+    wheels: str = ""
+    """What was found in `--wheels`, for the reader; empty where it was not given."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What earlier sections found."""
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until this process is ended."""
+        return self.limit_s - (time.monotonic() - self.began)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; the clock begins where it is read."""
+        return {name: value for name, value in asdict(self).items() if name != "began"}
+
 
 WORDS = 200
 """Characters of a reason, at most."""
@@ -172,7 +207,7 @@ class SectionResult:
     name: str
     status: str
     """`ok`, `failed` (a check did), `error`, `oom`, `time`, `absent` (nothing could be measured here) or
-    `skipped` (not asked for, or no time left)."""
+    `skipped` (not request for, or no time left)."""
     reason: str = ""
     """In Portuguese, where the status is not ok."""
     seconds: float = 0.0

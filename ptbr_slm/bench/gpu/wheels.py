@@ -27,7 +27,7 @@ class Wheels:
 
     environment: dict[str, str] = field(default_factory=dict)
     """PYTHONPATH with the unpacked folder in front, and LD_LIBRARY_PATH; empty where nothing was unpacked."""
-    told: str = ""
+    summary: str = ""
     """Names of the wheels, and of those that were left out and why, in Portuguese."""
 
 
@@ -57,10 +57,10 @@ def open_wheels(folder: Path | None) -> Iterator[Wheels]:
                 refused.append(f"{name} ({why})")
             else:
                 used.append(name)
-        told = ", ".join(used) or "nenhum wheel que sirva"
+        summary = ", ".join(used) or "nenhum wheel que sirva"
         if refused:
-            told += f"; deixados de fora: {', '.join(refused)}"
-        yield Wheels(environment=_environment(target) if used else {}, told=told)
+            summary += f"; deixados de fora: {', '.join(refused)}"
+        yield Wheels(environment=_environment(target) if used else {}, summary=summary)
 
 
 def _environment(target: Path) -> dict[str, str]:

@@ -211,7 +211,7 @@ def fake_t4(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def plan_of(tmp_path: Path, ranks: int = 1, **values: object):  # type: ignore[no-untyped-def]
-    from ptbr_slm.bench.data import invented_tokenizer
+    from ptbr_slm.bench.synthetic import invented_tokenizer
     from ptbr_slm.train.planning.plan import make_plan
 
     values = {"seq_len": 1024, **values}

@@ -1,4 +1,7 @@
-"""Measures one case, in a process of its own: `python -m ptbr_slm.bench.measure CASE.json RESULT.json`."""
+"""Measures one case of `bench train`, in a process of its own.
+
+`python -m ptbr_slm.bench.train_measure CASE.json RESULT.json`
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,8 @@ from typing import Any
 import torch
 
 from ptbr_slm.bench import t4_rules
-from ptbr_slm.bench.cases import Case, Result
-from ptbr_slm.bench.data import random_data
+from ptbr_slm.bench.synthetic import random_data
+from ptbr_slm.bench.train import Case, Result
 from ptbr_slm.config import DEFAULT_VOCAB_SIZE
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.errors import Exit, SlmError

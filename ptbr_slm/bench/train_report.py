@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from ptbr_slm.bench.cases import Result
-from ptbr_slm.bench.train import Bench
+from ptbr_slm.bench.machine import GIB, about, markdown_line
+from ptbr_slm.bench.train import Bench, Result
 from ptbr_slm.brazilian import number
 from ptbr_slm.storage.atomic import write_text
-
-GIB = 1 << 30
 
 HEADER = (
     "modelo", "caso", "disp.", "lote x seq", "recalcula", "perda", "tokens/s", "calculado", "MFU", "MFU GEMM",
@@ -61,19 +58,6 @@ def explanation(result: Result) -> str:
     return {"oom": "sem memória: ", "error": "erro: "}.get(result.status, "") + result.reason
 
 
-def about(machine: dict[str, Any]) -> str:
-    """The machine in a line."""
-    cards = [f"{gpu['name']} (driver {gpu['driver']})" for gpu in machine["gpus"]]
-    where = " + ".join(cards) if machine["device"] == "cuda" else machine["cpu"]
-    load = machine["load_average"]
-    return (
-        f"Medido em {machine['date']}: {where}, {machine['cpu_cores']} núcleos, "
-        f"{number((machine['memory_bytes'] or 0) / GIB)} GiB de memória, carga "
-        f"{'?' if load is None else number(load, 1)}; Python {machine['python']}, torch {machine['torch']}, "
-        f"ptbr-slm {machine['ptbr_slm']}."
-    )
-
-
 def _row(result: Result) -> list[str]:
     case = result.case
     head = [case.size, case.label, str(case.ranks)]
@@ -99,11 +83,6 @@ def _row(result: Result) -> list[str]:
         "–" if error is None else f"{number(100 * error, 0)} %",
         str(result.skipped_steps),
     ]
-
-
-def markdown_line(cells: Sequence[str]) -> str:
-    """One line of a Markdown table."""
-    return "| " + " | ".join(cells) + " |"
 
 
 def _gib(size: int | None) -> str:
