@@ -19,9 +19,8 @@ from ptbr_slm.bench import t4_rules
 from ptbr_slm.bench.gpu.results import Answer, SectionRequest
 from ptbr_slm.faults import maybe_fail
 from ptbr_slm.system import cpu_cores, find_gpus, installed_version, memory_bytes
-from ptbr_slm.train.planning.cards import Card, card_of
 from ptbr_slm.train.planning.precision import OLDEST
-from ptbr_slm.train.planning.speed import LAUNCH_S
+from ptbr_slm.train.planning.speed import LAUNCH_S, DataSheet, data_sheet
 from ptbr_slm.version import __version__
 
 PACKAGES = (
@@ -124,11 +123,11 @@ def measure_gemm(request: SectionRequest, answer: Answer) -> None:
     """`facts`: gemm_flops and bandwidth (bytes/s)."""
     import torch
 
-    from ptbr_slm.train.planning.throughput import gemm_flops, torch_threads
+    from ptbr_slm.train.planning.speed import gemm_flops, torch_threads
 
     rules = t4_rules.apply()
     device = torch.device(request.device, 0) if request.device == "cuda" else torch.device("cpu")
-    card = card_of(rules.card) if rules.card else None
+    card = data_sheet(rules.card) if rules.card else None
     for precision in ("fp16", "fp32") if request.device == "cuda" else ("fp32",):
         with answer.attempt(f"gemm {precision}"):
             flops = gemm_flops(device, precision, torch_threads())
@@ -146,7 +145,7 @@ def measure_gemm(request: SectionRequest, answer: Answer) -> None:
         _launches(torch, device, answer)
 
 
-def _bandwidth(torch: Any, device: Any, card: Card | None, answer: Answer) -> None:
+def _bandwidth(torch: Any, device: Any, card: DataSheet | None, answer: Answer) -> None:
     """Bytes/s of a sum, which reads, and of a copy, which reads and writes."""
     size, repeats = READ_BYTES[device.type], READ_REPEATS[device.type]
     source = torch.ones(size // 4, dtype=torch.float32, device=device)
