@@ -27,7 +27,7 @@ from ptbr_slm_export.gguf.file import PRECISIONS, export_gguf
 from results import table, write_section
 
 from ptbr_slm.runtime.load import open_engine
-from ptbr_slm.storage.model_folder import read_config
+from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.tokenizer import Tokenizer
 
 Floats = npt.NDArray[np.float32]
@@ -142,7 +142,8 @@ class Genai:
         self.reference = out / precision
         export_model(folder, self.reference, target="cpu", precision=precision, verify=False)
         settings = json.loads((target / "genai_config.json").read_text())
-        settings["model"]["eos_token_id"] = [read_config(folder).vocab_size - 1]  # never: no text is cut
+        last = ModelFolder(folder).config.vocab_size - 1
+        settings["model"]["eos_token_id"] = [last]  # never: no text is cut
         (target / "genai_config.json").write_text(json.dumps(settings))
         self._pad = settings["model"]["pad_token_id"]
         self._model = genai.Model(str(target))
@@ -210,7 +211,7 @@ def main() -> None:
                 ]
             )
             print(" | ".join(rows[-1]), flush=True)
-    config = read_config(folder)
+    config = ModelFolder(folder).config
     shape = f"{config.num_parameters / 1e6:.1f}M parameters, vocabulary of {config.vocab_size:,}"
     header = [
         "", "passages with our tokens", "greedy texts equal to ours", "their tokens equal",

@@ -34,7 +34,8 @@ from results import command, table, write_section
 
 from ptbr_slm.bench.synthetic import write_random_model
 from ptbr_slm.config import ModelConfig, model_config
-from ptbr_slm.storage.model_folder import WeightReader, read_config
+from ptbr_slm.storage.model_folder import ModelFolder
+from ptbr_slm.storage.weights import WeightReader
 
 FLOAT, INT8 = ir.DataType.FLOAT, ir.DataType.INT8
 
@@ -207,7 +208,7 @@ def measure(
 
 def build(variant: Variant, model: Path, out: Path) -> Path:
     """Write the variant's graph into `out`."""
-    config = read_config(model)
+    config = ModelFolder(model).config
     weights = LlamaWeights(config, WeightReader(model))
     projections = QuantizedProjections(weights, Quantizer(variant.recipe))
     out.mkdir(parents=True)

@@ -32,7 +32,8 @@ from results import command, progress, table, write_section
 from ptbr_slm.eval.bits import surprises
 from ptbr_slm.eval.held_out import HeldOutText, held_out_text
 from ptbr_slm.runtime.load import open_engine
-from ptbr_slm.storage.model_folder import WeightReader, read_config
+from ptbr_slm.storage.model_folder import ModelFolder
+from ptbr_slm.storage.weights import WeightReader
 from ptbr_slm.tokenizer import Tokenizer
 
 Floats = npt.NDArray[np.float32]
@@ -69,7 +70,7 @@ class Row:
 
 def main() -> None:
     arguments = _arguments()
-    config = read_config(arguments.model)
+    config = ModelFolder(arguments.model).config
     tokenizer = Tokenizer.load(arguments.model)
     seq_len = min(512, config.max_seq_len)
     text = held_out_text(arguments.model, tokenizer, seq_len, data=arguments.data, tokens=arguments.tokens)
@@ -180,7 +181,7 @@ def _nats(
 
 def _weight_error(export: Path, model: Path) -> float:
     """Mean over the layers' matrices of |stored - original| / |original|."""
-    stored, source = StoredWeights(export / "model.onnx", read_config(model)), WeightReader(model)
+    stored, source = StoredWeights(export / "model.onnx", ModelFolder(model).config), WeightReader(model)
     errors = []
     for name in stored.names():
         shape = stored.shape(name)

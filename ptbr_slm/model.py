@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.loss import IGNORE as IGNORE
 from ptbr_slm.loss import SharedGradient, linear_cross_entropy, plain_cross_entropy, tied_embedding
-from ptbr_slm.storage.model_folder import WeightReader, read_config
+from ptbr_slm.storage.model_folder import ModelFolder
 
 
 class KVCache:
@@ -287,7 +287,8 @@ class Llama(nn.Module):
     @classmethod
     def from_folder(cls, folder: Path) -> Llama:
         """Open a model folder on the CPU in fp32. Raises E_MODEL_INVALID and its kin."""
-        return cls(read_config(folder)).load_hf_weights(WeightReader(folder).read)
+        opened = ModelFolder(folder)
+        return cls(opened.config).load_hf_weights(opened.weights.read)
 
 
 def _cache_mask(new: int, total: int, device: torch.device) -> Tensor | None:

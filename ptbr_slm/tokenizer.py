@@ -107,9 +107,14 @@ class Tokenizer:
         if not file.exists():
             raise _missing(file)
         with os_errors(file):
-            raw = file.read_bytes()
+            content = file.read_bytes()
+        return cls.from_json(content, file)
+
+    @classmethod
+    def from_json(cls, content: bytes, file: Path) -> Tokenizer:
+        """From the content of a tokenizer.json. Raises E_TOKENIZER_INVALID, which names the file."""
         try:
-            inner = _Tokenizer.from_str(decode(raw))
+            inner = _Tokenizer.from_str(decode(content))
             fault = unfit_rule(inner, LLAMA_BPE_SPLIT)
             if fault:
                 raise ValueError(fault)

@@ -11,7 +11,7 @@ from ptbr_slm.errors import SlmError
 from ptbr_slm.model import IGNORE, KVCache, Llama
 from ptbr_slm.storage.atomic import atomic_folder
 from ptbr_slm.storage.manifest import write_manifest
-from ptbr_slm.storage.model_folder import check_model_folder, seal_model_folder, write_model_files
+from ptbr_slm.storage.model_folder import ModelFolder, seal_model_folder, write_model_files
 from ptbr_slm.tokenizer import Tokenizer
 
 CONFIG = ModelConfig(
@@ -71,7 +71,7 @@ def test_transformers_reads_our_tokenizer_alike(folder):
 
 
 def test_a_folder_opens_with_the_very_same_weights(model, folder):
-    check_model_folder(folder)
+    ModelFolder.open(folder)
     loaded = Llama.from_folder(folder)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters(), strict=True))
 
@@ -163,7 +163,7 @@ def test_a_missing_pickled_truncated_or_flipped_model_is_an_answer(folder, tmp_p
 
     def code_of(path):
         with pytest.raises(SlmError) as caught:
-            check_model_folder(path)
+            ModelFolder.open(path)
             Llama.from_folder(path)
         return caught.value.code
 

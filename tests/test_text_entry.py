@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ptbr_slm import utf8
 from ptbr_slm.cli.generate_input import read_prompt, read_schema
 from ptbr_slm.errors import SlmError
-from ptbr_slm.storage.model_folder import read_chat_template
+from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.train.config_file import load_config
 
 TEXT = "A manhã começa cedo."
@@ -73,7 +73,7 @@ def test_a_mark_before_a_configuration_or_a_chat_template_is_no_part_of_it(tmp_p
     (tmp_path / "c.toml").write_text('data = "d"\noutput = "o"\nseq_len = 32\n', encoding="utf-8-sig")
     assert load_config(tmp_path / "c.toml").seq_len == 32
     (tmp_path / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8-sig")
-    assert read_chat_template(tmp_path) == "{{ messages }}"
+    assert ModelFolder(tmp_path).chat_template == "{{ messages }}"
 
 
 def test_a_configuration_in_utf16_is_told_as_such(tmp_path: Path):

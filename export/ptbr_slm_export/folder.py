@@ -8,7 +8,6 @@ manifest.json   kind "export": target, flavour, precision, kv_dtype, source_sha2
 from __future__ import annotations
 
 import errno
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,17 +20,9 @@ from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError, os_errors
 from ptbr_slm.shell import quoted
 from ptbr_slm.storage.atomic import atomic_folder, may_replace, write_json
-from ptbr_slm.storage.manifest import write_manifest
-from ptbr_slm.storage.model_folder import (
-    COMPANIONS,
-    WeightReader,
-    check_model_folder,
-    check_vocabulary,
-    read_config,
-)
-from ptbr_slm.tokenizer import Tokenizer
+from ptbr_slm.storage.manifest import amend_manifest, write_manifest
+from ptbr_slm.storage.model_folder import COMPANIONS, ModelFolder, check_vocabulary
 from ptbr_slm_export.graphs.weights import LlamaWeights
-from ptbr_slm_export.identity import source_sha256
 from ptbr_slm_export.quantization.prepare import make_quantizer
 from ptbr_slm_export.quantization.recipe import Precision, Recipe
 from ptbr_slm_export.targets import Target, target_of
@@ -65,7 +56,7 @@ class ExportReport:
 
 
 def export_model(
-    source: Path,
+    source: Path | ModelFolder,
     out: Path,
     *,
     target: str = "cpu",
@@ -79,12 +70,13 @@ def export_model(
 ) -> ExportReport:
     """Write the export of the model folder `source` to `out`, replacing an earlier export there.
 
-    precision: None is the target's default. method: how int8 and int4 find their codes. recipe: all of that
-    choice in place of `method`. calibration: text or prepared data that kquant and gptq watch the model read
-    (see `calibration_text`). held_out: prepared data for the bits per byte (see `held_out_text`). on_step:
-    told each step, in pt-BR. Raises E_USAGE for a target or precision there is not, E_EXISTS where `out` is
-    something else, E_MODEL_INVALID, E_TOKENIZER_MISSING, E_TOKENIZER_MISMATCH, E_VERIFY where the export does
-    not answer as PyTorch does; nothing is left behind then.
+    source: a path, or a folder that is open already. precision: None: the target's default. method: how int8
+    and int4 find their codes. recipe: all of that choice in place of `method`. calibration: text or prepared
+    data that kquant and gptq watch the model read (see `calibration_text`). held_out: prepared data for the
+    bits per byte (see `held_out_text`). on_step: told each step, in pt-BR. Raises E_USAGE for a target or
+    precision there is not, E_EXISTS where `out` is something else, E_MODEL_INVALID, E_TOKENIZER_MISSING,
+    E_TOKENIZER_MISMATCH, E_VERIFY where the export does not answer as PyTorch does; nothing is left behind
+    then.
     """
     started = time.monotonic()
     place = target_of(target)
@@ -93,32 +85,30 @@ def export_model(
     verify = verify and place.verified
     if verify:
         require_engines()
-    _check_source(source)
+    model = ModelFolder.of(source)
+    _check_source(model)
     _check_output(out)
-    config = read_config(source)
-    _check_shape(config, chosen, source)
-    tokenizer = Tokenizer.load(source)
-    check_vocabulary(config, tokenizer, source)
-    place.check_tokenizer(tokenizer, source)
-    weights = LlamaWeights(config, WeightReader(source))
+    config, tokenizer = model.config, model.tokenizer
+    _check_shape(config, chosen, model.path)
+    check_vocabulary(config, tokenizer, model.path)
+    place.check_tokenizer(tokenizer, model.path)
+    weights = LlamaWeights(config, model.weights)
     quantizer, watched = None, None
     if recipe is not None:
-        quantizer, watched = make_quantizer(recipe, source, weights, tokenizer, calibration, on_step)
+        quantizer, watched = make_quantizer(recipe, model, weights, calibration, on_step)
         recipe = quantizer.recipe
-    facts = _facts(place, chosen, recipe, source_sha256(source), watched)
+    facts = _facts(place, chosen, recipe, model.sha256, watched)
     report: VerifyReport | None = None
     with atomic_folder(out) as folder:
         on_step("escrevendo o grafo")
         write_graph(place.build(config, weights, chosen, quantizer), folder)
-        _copy_companions(source, folder, config)
-        place.companions(folder, config)
+        _copy_companions(model, folder)
+        place.companions(folder, model)
         write_manifest(folder, "export", **facts)
         if verify:
-            report = compare(folder, source, chosen, held_out, on_step)
-            report.require(source)  # `out` will not be there
-            write_manifest(
-                folder, "export", **facts, bits_per_byte=report.bits_per_byte, parity=report.as_dict()
-            )
+            report = compare(folder, model, chosen, held_out, on_step)
+            report.require(model.path)  # `out` will not be there
+            amend_manifest(folder, bits_per_byte=report.bits_per_byte, parity=report.as_dict())
     return ExportReport(
         folder=out,
         target=target,
@@ -160,17 +150,19 @@ def write_graph(model: ir.Model, folder: Path) -> None:
         raise
 
 
-def _copy_companions(source: Path, folder: Path, config: ModelConfig) -> None:
+def _copy_companions(model: ModelFolder, folder: Path) -> None:
     """Copy what travels with the graph. config.json is written anew where the weights said more than it."""
     for name in _COPIED:
-        if (source / name).is_file():
+        content = model.read(name)
+        if content is not None:
             with os_errors(folder / name):
-                shutil.copyfile(source / name, folder / name)
-    if read_config(folder) != config:
-        write_json(folder / "config.json", config.to_hf())
+                (folder / name).write_bytes(content)
+    if ModelFolder(folder).config != model.config:
+        write_json(folder / "config.json", model.config.to_hf())
 
 
-def _check_source(source: Path) -> None:
+def _check_source(model: ModelFolder) -> None:
+    source = model.path
     final = source / "final"
     if not (source / "config.json").exists() and (final / "config.json").exists():
         raise SlmError(
@@ -179,7 +171,7 @@ def _check_source(source: Path) -> None:
             where=source,
             hint=f"Use:  ptbr-slm export {quoted(final)} -o PASTA",
         )
-    check_model_folder(source)
+    model.check()
 
 
 def _check_output(out: Path) -> None:

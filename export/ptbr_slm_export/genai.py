@@ -15,7 +15,8 @@ import onnx_ir as ir
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.atomic import write_json, write_text
-from ptbr_slm.storage.model_folder import WeightReader, read_chat_template
+from ptbr_slm.storage.model_folder import ModelFolder
+from ptbr_slm.storage.weights import WeightReader
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm_export.followed import obstacle
 from ptbr_slm_export.graphs.genai import build_graph
@@ -99,28 +100,28 @@ class _Zeros(WeightReader):
         return np.zeros(shape, dtype=np.float32)
 
 
-def write_companions(folder: Path, config: ModelConfig) -> None:
+def write_companions(folder: Path, model: ModelFolder) -> None:
     """Write genai_config.json, and tokenizer_config.json where the model came without it or its template.
 
     onnxruntime-genai 0.18 prefers a template in tokenizer_config.json to chat_template.jinja; transformers
     does the opposite, and rules. Raises E_MODEL_INVALID where no id can serve as padding.
     """
-    tokenizer = Tokenizer.load(folder)
+    config, tokenizer, template = model.config, model.tokenizer, model.chat_template
     write_json(folder / "genai_config.json", genai_config(config, padding_id(config, tokenizer, folder)))
-    settings, template = folder / "tokenizer_config.json", read_chat_template(folder)
+    settings = model.read("tokenizer_config.json")
     eos = config.eos_token_ids
     body = (
-        json.loads(settings.read_bytes())
-        if settings.exists()
+        json.loads(settings)
+        if settings is not None
         else tokenizer.hf_config(
             config.max_seq_len, bos=config.bos_token_id, eos=eos[0] if eos else None, pad=None
         )
     )
     if template is not None and body.get("chat_template") != template:
         body["chat_template"] = template
-    elif settings.exists():
+    elif settings is not None:
         return
-    write_json(settings, body)
+    write_json(folder / "tokenizer_config.json", body)
 
 
 def genai_config(config: ModelConfig, pad: int) -> dict[str, Any]:
@@ -205,9 +206,8 @@ def check_mask(folder: Path, twin: Path) -> float:
 
     from ptbr_slm.runtime.load import open_engine
     from ptbr_slm.runtime.onnx.utf8_path import utf8_folder
-    from ptbr_slm.storage.model_folder import read_config
 
-    config = read_config(folder)
+    config = ModelFolder(folder).config
     length = min(7, config.max_seq_len - 2)
     lengths = [length, max(1, length - 3), max(1, length - 5)]
     ids = np.random.default_rng(0).integers(0, config.vocab_size, (3, length + 2))

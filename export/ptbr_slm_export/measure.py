@@ -16,7 +16,7 @@ from ptbr_slm.eval.held_out import HeldOutText, held_out_text
 from ptbr_slm.runtime.load import open_engine
 from ptbr_slm.runtime.types import Engine
 from ptbr_slm.storage.atomic import scratch_folder
-from ptbr_slm.storage.model_folder import read_config
+from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm_export.folder import export_model
 from ptbr_slm_export.targets import target_of
@@ -67,7 +67,7 @@ def decode_speed(engine: Engine, prompt: list[int], seconds: float = SECONDS) ->
 
 
 def measure_precisions(
-    source: Path,
+    source: ModelFolder,
     beside: Path,
     *,
     target: str,
@@ -111,7 +111,7 @@ def runs_here(target: str) -> bool:
     return target == "cpu"
 
 
-def speed_of(export: Path, source: Path, held_out: Path | None) -> float:
+def speed_of(export: Path, source: ModelFolder, held_out: Path | None) -> float:
     """Tokens per second of one export, see `decode_speed`."""
     engine = open_engine(export, "cpu")
     try:
@@ -120,9 +120,8 @@ def speed_of(export: Path, source: Path, held_out: Path | None) -> float:
         engine.close()
 
 
-def _held_out(source: Path, data: Path | None) -> HeldOutText:
-    config = read_config(source)
-    return held_out_text(source, Tokenizer.load(source), min(WINDOW, config.max_seq_len), data=data)
+def _held_out(source: ModelFolder, data: Path | None) -> HeldOutText:
+    return held_out_text(source.path, source.tokenizer, min(WINDOW, source.config.max_seq_len), data=data)
 
 
 def _ask(export: Path, text: HeldOutText) -> tuple[float, float]:

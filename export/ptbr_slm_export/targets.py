@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
+from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm_export.genai import check_tokenizer, write_companions
 from ptbr_slm_export.graphs import genai
@@ -33,7 +34,7 @@ NAMES = ("cpu", "cuda", "tensorrt", "genai")
 """Every target of the command line, whether this version has it or not."""
 
 
-def _nothing_more(folder: Path, config: ModelConfig) -> None:
+def _nothing_more(folder: Path, model: ModelFolder) -> None:
     """No file beside the graph and the tokenizer."""
 
 
@@ -58,7 +59,7 @@ class Target:
     """Writes the graph."""
     recipe: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `Recipe` in which this place differs from the CPU's."""
-    companions: Callable[[Path, ModelConfig], None] = _nothing_more
+    companions: Callable[[Path, ModelFolder], None] = _nothing_more
     """Writes further files into the export's folder, such as genai_config.json; the manifest lists them."""
     check_tokenizer: Callable[[Tokenizer, Path], None] = _any_tokenizer
     """Refuses, before any work, a tokenizer of which this place would make other tokens."""

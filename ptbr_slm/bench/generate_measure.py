@@ -21,7 +21,7 @@ from ptbr_slm.bench.machine import read_bandwidth
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import Exit, SlmError
 from ptbr_slm.runtime.sampling.draws import GREEDY
-from ptbr_slm.storage.model_folder import read_config
+from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.system import peak_rss
 
 Floats = npt.NDArray[np.float32]
@@ -247,7 +247,7 @@ class TransformersRunner:
         from transformers import AutoModelForCausalLM
 
         self._torch: Any = torch
-        self.config = read_config(folder)
+        self.config = ModelFolder(folder).config
         on_gpu = device != "cpu" and torch.cuda.is_available()
         self.device = "cuda" if on_gpu else "cpu"
         self.precision = "fp16" if on_gpu else "fp32"

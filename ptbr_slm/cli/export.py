@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ptbr_slm_export import ExportReport
     from ptbr_slm_export.measure import Measured
 
+    from ptbr_slm.storage.model_folder import ModelFolder
+
 
 class Target(StrEnum):
     """Where the export will run."""
@@ -115,10 +117,13 @@ def export(
     from ptbr_slm_export import export_model
     from ptbr_slm_export.targets import target_of
 
+    from ptbr_slm.storage.model_folder import ModelFolder
+
     place = target_of(target.value)
     chosen = place.precision(precision and precision.value)
+    source = ModelFolder(model)
     report = export_model(
-        model,
+        source,
         output,
         target=target.value,
         precision=chosen,
@@ -127,7 +132,7 @@ def export(
         held_out=data,
         on_step=lambda step: out.note(f"{step}..."),
     )
-    rows = _measured(out, model, report, data, compare=compare)
+    rows = _measured(out, source, report, data, compare=compare)
     parity = report.verification
     body = {
         "folder": str(report.folder),
@@ -155,7 +160,7 @@ def export(
 
 
 def _measured(
-    out: Output, model: Path, report: ExportReport, data: Path | None, *, compare: bool
+    out: Output, model: ModelFolder, report: ExportReport, data: Path | None, *, compare: bool
 ) -> list[Measured]:
     """What was made, measured, among the other precisions where they are asked for; in the target's order."""
     from ptbr_slm_export.measure import Measured, measure_precisions, runs_here, speed_of

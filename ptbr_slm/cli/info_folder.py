@@ -11,9 +11,7 @@ from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
 from ptbr_slm.shell import quoted
 from ptbr_slm.storage.manifest import NAME as MANIFEST
-from ptbr_slm.storage.manifest import read_manifest
-from ptbr_slm.storage.model_folder import check_model_folder, read_config
-from ptbr_slm.tokenizer import Tokenizer
+from ptbr_slm.storage.model_folder import ModelFolder
 
 KINDS = {
     "model": "modelo",
@@ -34,11 +32,12 @@ LABELS = {
 
 def folder_report(path: Path, plan: Plan) -> Report:
     """The report on a folder. Raises E_NOT_FOUND, E_PICKLE, E_MODEL_INVALID, E_MANIFEST or E_SCHEMA."""
-    folder = _model_inside(path)
-    check_kind(folder)
-    kind, facts = _manifest(folder)
-    config = read_config(folder)
-    tokenizer = _tokenizer(folder)
+    opened = ModelFolder(_model_inside(path))
+    check_kind(opened)
+    folder, manifest = opened.path, opened.manifest
+    kind, facts = ("foreign", {}) if manifest is None else (manifest.kind, manifest.extra)
+    config = opened.config
+    tokenizer = _tokenizer(opened)
     files = {file.relative_to(folder).as_posix(): file.stat().st_size for file in _files(folder)}
     data: dict[str, Any] = {"path": str(folder), "kind": kind, "manifest": facts, "files": files,
                             "tokenizer": tokenizer, **_shape(kind, config, plan)}  # fmt: skip
@@ -51,8 +50,12 @@ def folder_report(path: Path, plan: Plan) -> Report:
     return Report(data, "\n".join(parts), brief=str(config.num_parameters))
 
 
-def check_kind(folder: Path) -> None:
-    """Refuse what is no model; prepared data gets the command that describes it."""
+def check_kind(opened: ModelFolder) -> None:
+    """Refuse what is no model; prepared data gets the command that describes it.
+
+    Of a folder with a manifest only sizes are compared: hashing a large model would take seconds.
+    """
+    folder = opened.path
     if (folder / "index.json").is_file() and not (folder / "config.json").exists():
         raise SlmError(
             "E_MODEL_INVALID",
@@ -60,8 +63,8 @@ def check_kind(folder: Path) -> None:
             where=folder,
             hint=f"Veja o que há neles com:  ptbr-slm data stats {quoted(folder)}",
         )
-    if not (folder / MANIFEST).exists():  # with one, `_manifest` checks sizes and leaves the hashes to verify
-        check_model_folder(folder)
+    if not (folder / MANIFEST).exists():
+        opened.check()
 
 
 def _model_inside(path: Path) -> Path:
@@ -78,14 +81,6 @@ def _model_inside(path: Path) -> Path:
     return path
 
 
-def _manifest(folder: Path) -> tuple[str, dict[str, Any]]:
-    """Kind and recorded facts. Sizes are checked, hashes are not: a large model would take seconds."""
-    if not (folder / MANIFEST).exists():
-        return "foreign", {}
-    manifest = read_manifest(folder, hashes=False)
-    return manifest.kind, dict(manifest.extra)
-
-
 def _shape(kind: str, config: ModelConfig, plan: Plan) -> dict[str, Any]:
     if kind == "export":
         return {"config": config.to_hf(), "parameters": {"total": config.num_parameters}}
@@ -96,11 +91,11 @@ def _files(folder: Path) -> list[Path]:
     return sorted(file for file in folder.rglob("*") if file.is_file())
 
 
-def _tokenizer(folder: Path) -> dict[str, Any] | None:
+def _tokenizer(folder: ModelFolder) -> dict[str, Any] | None:
     """Facts of the folder's tokenizer, None where it has none. Raises E_TOKENIZER_INVALID."""
-    if not (folder / "tokenizer.json").is_file():
+    if not (folder.path / "tokenizer.json").is_file():
         return None
-    tokenizer = Tokenizer.load(folder)
+    tokenizer = folder.tokenizer
     return {
         "vocab_size": tokenizer.vocab_size,
         "sha256": tokenizer.sha256,

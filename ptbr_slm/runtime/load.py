@@ -8,14 +8,16 @@ from pathlib import Path
 from ptbr_slm.errors import SlmError, missing_extra
 from ptbr_slm.runtime.types import Engine
 from ptbr_slm.shell import quoted
+from ptbr_slm.storage.model_folder import ModelFolder
 
 DEVICES = ("auto", "cpu", "cuda")
 GRAPH = "model.onnx"
 
 
-def open_engine(path: Path | str, device: str = "auto") -> Engine:
+def open_engine(path: Path | str | ModelFolder, device: str = "auto") -> Engine:
     """Open an export folder (`OnnxEngine`) or a model folder (`TorchEngine`).
 
+    path: or a model folder that is open already, of which nothing is read again.
     device: `cpu`, `cuda`, or `auto`, which takes what suits and names it in `engine.device`.
     Raises E_PROVIDER where the device is not there, E_NOT_FOUND, E_PICKLE, E_MODEL_INVALID, E_DEPENDENCY.
     """
@@ -26,17 +28,18 @@ def open_engine(path: Path | str, device: str = "auto") -> Engine:
             where="--device",
             hint=f"Escolha um destes: {', '.join(DEVICES)}.",
         )
-    folder = Path(path)
+    opened = ModelFolder.of(path)
+    folder = opened.path
     if (folder / GRAPH).exists():
         _require("onnxruntime")
         from ptbr_slm.runtime.onnx.engine import OnnxEngine
 
         return OnnxEngine(folder, device)
-    _refuse_non_model(folder)
+    _refuse_non_model(opened)
     _require("torch")
     from ptbr_slm.runtime.torch_engine import TorchEngine
 
-    return TorchEngine(folder, device)
+    return TorchEngine(opened, device)
 
 
 def open_oracle(export: Path) -> Engine:
@@ -52,10 +55,9 @@ def _require(package: str) -> None:
         raise missing_extra(package)
 
 
-def _refuse_non_model(folder: Path) -> None:
+def _refuse_non_model(opened: ModelFolder) -> None:
     """Answer for paths that hold no model before torch is imported for nothing."""
-    from ptbr_slm.storage.model_folder import check_model_folder
-
+    folder = opened.path
     if folder.is_file() and folder.suffix not in (".pt", ".pth", ".bin", ".ckpt", ".pkl"):
         raise SlmError(
             "E_MODEL_INVALID",
@@ -72,4 +74,4 @@ def _refuse_non_model(folder: Path) -> None:
             hint=f"Use:  -m {quoted(final)}",
         )
     if not (folder / "config.json").exists():
-        check_model_folder(folder)
+        opened.check()

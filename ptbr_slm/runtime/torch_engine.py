@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,8 @@ from ptbr_slm.errors import SlmError
 from ptbr_slm.model import KVCache, Llama
 from ptbr_slm.runtime.slots import PREFILL_CHUNK, bucket, check_capacity, check_ids, check_room, closed_error
 from ptbr_slm.runtime.types import Floats
-from ptbr_slm.storage.manifest import NAME as MANIFEST
-from ptbr_slm.storage.manifest import read_manifest
-from ptbr_slm.storage.model_folder import WeightReader, check_model_folder, read_config
+from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.system import VISIBLE_VARIABLE, TorchBuild, find_gpus, torch_build
-from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.unused_gpu import Obstacle, missing_kernels, why_unused
 
 ReadWeight = Callable[[str, tuple[int, ...]], Floats]
@@ -31,22 +27,19 @@ class TorchEngine:
     name = "torch"
     precision = "fp32"
 
-    def __init__(self, folder: Path, device: str = "auto", *, read: ReadWeight | None = None) -> None:
+    def __init__(self, folder: ModelFolder, device: str = "auto", *, read: ReadWeight | None = None) -> None:
         """Open a model folder. device: `auto`, `cpu`, `cuda`. Raises E_PROVIDER, E_MODEL_INVALID...
 
         read: where the weights come from instead, such as the rounded ones of an export.
         """
-        check_model_folder(folder)
+        folder.check()
         self.device = _choose_device(device)
-        self.tokenizer = Tokenizer.load(folder)
-        self.config = read_config(folder)
-        model = Llama(self.config).load_hf_weights(read or WeightReader(folder).read)
+        self.tokenizer = folder.tokenizer
+        self.config = folder.config
+        model = Llama(self.config).load_hf_weights(read or folder.weights.read)
         self._model: Llama | None = model.to(self.device).eval().requires_grad_(False)
-        self._file_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-        sealed = (folder / MANIFEST).exists()
-        self._bits_per_byte = (
-            read_manifest(folder, hashes=False).extra.get("bits_per_byte") if sealed else None
-        )
+        self._file_bytes = sum(path.stat().st_size for path in folder.path.glob("*.safetensors"))
+        self._bits_per_byte = None if folder.manifest is None else folder.manifest.extra.get("bits_per_byte")
         self._slots: dict[int, KVCache] = {}
         self._limit = self.config.max_seq_len
 

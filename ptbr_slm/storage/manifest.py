@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,21 @@ def write_manifest(folder: Path, kind: str, **extra: Any) -> None:
     write_json(folder / NAME, body)
 
 
-def read_manifest(folder: Path, *, code: str = "E_MANIFEST", hashes: bool = True) -> Manifest:
+def amend_manifest(folder: Path, **extra: Any) -> None:
+    """Record more in a manifest that was just written, of a folder that has not changed since."""
+    write_json(folder / NAME, json.loads((folder / NAME).read_bytes()) | extra)
+
+
+def read_manifest(
+    folder: Path,
+    *,
+    code: str = "E_MANIFEST",
+    hashes: bool = True,
+    hash_of: Callable[[Path], str] = sha256_file,
+) -> Manifest:
     """Read and check a folder's manifest: schema, every file's size, and (unless `hashes=False`) its sha256.
 
+    hash_of: gives a file's hex sha256, for a caller that needs it elsewhere too.
     Raises `code` (say E_CHECKPOINT_CORRUPT) where the folder does not agree, E_SCHEMA where it comes from a
     newer version, E_NOT_FOUND where there is no manifest.
     """
@@ -67,7 +80,7 @@ def read_manifest(folder: Path, *, code: str = "E_MANIFEST", hashes: bool = True
             hint="Atualize com:  pip install -U ptbr-slm",
         )
     for name, expected in body["files"].items():
-        _check_file(folder, name, expected, code, hashes)
+        _check_file(folder, name, expected, code, hash_of if hashes else None)
     extra = {k: v for k, v in body.items() if k not in ("schema", "kind", "files")}
     return Manifest(kind=body["kind"], files=body["files"], extra=extra)
 
@@ -103,7 +116,9 @@ def _parse(path: Path, code: str) -> dict[str, Any]:
     return body  # type: ignore[no-any-return]
 
 
-def _check_file(folder: Path, name: str, expected: dict[str, Any], code: str, hashes: bool) -> None:
+def _check_file(
+    folder: Path, name: str, expected: dict[str, Any], code: str, hash_of: Callable[[Path], str] | None
+) -> None:
     path = folder / name
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise SlmError(code, f"o manifesto aponta para fora da pasta ({name}).", where=folder, hint=_REDO)
@@ -114,7 +129,7 @@ def _check_file(folder: Path, name: str, expected: dict[str, Any], code: str, ha
         raise SlmError(
             code, f"{name} tem {size} bytes; o manifesto diz {expected['size']}.", where=path, hint=_REDO
         )
-    if hashes and sha256_file(path) != expected["sha256"]:
+    if hash_of is not None and hash_of(path) != expected["sha256"]:
         raise SlmError(code, f"{name} está corrompido (o sha256 não confere).", where=path, hint=_REDO)
 
 

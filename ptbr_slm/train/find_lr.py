@@ -19,7 +19,7 @@ from ptbr_slm.data.resolve import resolve
 from ptbr_slm.errors import SlmError, named_instead
 from ptbr_slm.model import Llama
 from ptbr_slm.privacy import keep_matplotlib_out_of_home
-from ptbr_slm.storage.model_folder import WeightReader
+from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.train.allocator import keep_freed_memory
 from ptbr_slm.train.config import TrainConfig
 from ptbr_slm.train.optim import build_optimizer, set_learning_rate
@@ -154,7 +154,7 @@ def _model(plan: Plan) -> Llama:
     model.checkpoint_every = plan.checkpoint_every
     model.loss, model.z_loss = plan.loss, plan.config.z_loss
     if plan.config.init_from is not None:
-        return model.load_hf_weights(WeightReader(plan.config.init_from).read)
+        return model.load_hf_weights(ModelFolder(plan.config.init_from).weights.read)
     return model.initialize(plan.config.seed)
 
 

@@ -16,12 +16,7 @@ from ptbr_slm.errors import Exit, SlmError
 from ptbr_slm.model import Llama
 from ptbr_slm.storage.atomic import atomic_folder, remove_leftovers, write_text
 from ptbr_slm.storage.lock import run_lock
-from ptbr_slm.storage.model_folder import (
-    WeightReader,
-    read_companions,
-    seal_model_folder,
-    write_model_files,
-)
+from ptbr_slm.storage.model_folder import ModelFolder, seal_model_folder, write_model_files
 from ptbr_slm.storage.output import make_folder, remove_made
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.allocator import keep_freed_memory
@@ -69,9 +64,10 @@ def _train(config: TrainConfig, listener: Listener, ranks: Ranks, age: Clock) ->
         ranks.from_main(lambda: _take(config, held))
         data = ranks.main_first(lambda: _open_data(config, listener))
         tokenizer = data.load_tokenizer()
-        plan = _make_plan(replace(config, data=data.folder.resolve()), tokenizer, ranks)
+        source = None if config.init_from is None else ModelFolder(config.init_from)
+        plan = _make_plan(replace(config, data=data.folder.resolve()), tokenizer, ranks, source)
         held.enter_context(_memory_errors(plan))
-        trainer = _prepare(plan, data, tokenizer, listener, ranks)
+        trainer = _prepare(plan, data, tokenizer, listener, ranks, source)
         history = held.enter_context(watched(trainer))
         log = config.output / "metrics.jsonl"
         with MetricsLog(log, trainer.state.step, writes=ranks.main) as metrics, SignalGuard() as guard:
@@ -139,9 +135,9 @@ def _open_data(config: TrainConfig, listener: Listener) -> PreparedData:
     return data
 
 
-def _make_plan(config: TrainConfig, tokenizer: Tokenizer, ranks: Ranks) -> Plan:
+def _make_plan(config: TrainConfig, tokenizer: Tokenizer, ranks: Ranks, source: ModelFolder | None) -> Plan:
     """The main rank's plan, on this rank's own card."""
-    plan = ranks.from_main(lambda: make_plan(config, tokenizer, ranks.world))
+    plan = ranks.from_main(lambda: make_plan(config, tokenizer, ranks.world, source=source))
     check_shares(plan.config, ranks)
     return (
         replace(plan, device=torch.device("cuda", ranks.local_rank)) if plan.device.type == "cuda" else plan
@@ -163,9 +159,17 @@ def _check_before_writing(config: TrainConfig) -> None:
 
 
 def _prepare(
-    plan: Plan, data: PreparedData, tokenizer: Tokenizer, listener: Listener, ranks: Ranks
+    plan: Plan,
+    data: PreparedData,
+    tokenizer: Tokenizer,
+    listener: Listener,
+    ranks: Ranks,
+    source: ModelFolder | None,
 ) -> Trainer:
-    """A trainer at the step where it should go on; config.resolved.toml is written."""
+    """A trainer at the step where it should go on; config.resolved.toml is written.
+
+    source: the model that a new run begins from, if any.
+    """
     check_enough_text(plan.config, data)
     identity = Identity(plan.model.to_hf(), data.sha256, tokenizer.sha256)
     found = ranks.from_main(lambda: find_checkpoint(plan.config, identity, listener))
@@ -179,11 +183,11 @@ def _prepare(
     if found is not None:
         checkpoint, state = found
         trainer.resume(checkpoint, state)
-        trainer.companions = read_companions(checkpoint)
+        trainer.companions = ModelFolder(checkpoint).companions
         listener.event({"event": "resume", "step": state.step, "path": str(checkpoint)})
-    elif plan.config.init_from is not None:
-        read = WeightReader(plan.config.init_from).read
-        trainer.companions = read_companions(plan.config.init_from)
+    elif source is not None:
+        read = source.weights.read
+        trainer.companions = source.companions
         fill(trainer.model, lambda model: model.load_hf_weights(read))
     else:
         fill(trainer.model, lambda model: model.initialize(plan.config.seed))

@@ -27,7 +27,7 @@ from ptbr_slm.bench.machine import machine, read_bandwidth
 from ptbr_slm.bench.synthetic import random_weights, write_random_model
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
-from ptbr_slm.storage.model_folder import read_config
+from ptbr_slm.storage.model_folder import ModelFolder
 
 pytest.importorskip("onnxruntime", reason="falta o onnxruntime: pip install 'ptbr-slm[cpu]'")
 pytest.importorskip("onnx_ir", reason="falta o onnx-ir: pip install 'ptbr-slm[export]'")
@@ -87,7 +87,7 @@ def test_two_exports_side_by_side_give_a_table_a_document_and_a_picture(
 
 
 def test_the_weights_of_a_step_are_those_it_multiplies_with(exports, model) -> None:
-    config = read_config(model)
+    config = ModelFolder(model).config
     matrices = config.num_parameters - (2 * config.num_layers + 1) * config.hidden_size
     fp32 = weight_bytes(exports["fp32"], config)
     assert fp32 == pytest.approx(4 * matrices, rel=0.02)  # small tensors lie in the graph itself

@@ -13,7 +13,8 @@ from ptbr_slm_export.gguf.file import export_gguf
 
 import ptbr_slm
 from ptbr_slm.errors import SlmError
-from ptbr_slm.storage.model_folder import WeightReader, read_chat_template, read_config
+from ptbr_slm.storage.model_folder import ModelFolder
+from ptbr_slm.storage.weights import WeightReader
 from ptbr_slm.tokenizer import Tokenizer
 
 torch = pytest.importorskip("torch", reason="precisa do PyTorch: pip install 'ptbr-slm[train]'")
@@ -58,23 +59,23 @@ def refusal(action, *arguments, **keywords) -> SlmError:
 )
 def test_the_end_tokens_are_those_that_config_json_names_and_null_names_none(folder, written, ends):
     change(folder, eos_token_id=written)
-    assert read_config(folder).eos_token_ids == ends
+    assert ModelFolder(folder).config.eos_token_ids == ends
     if written is ... or written is None:
         assert transformers.AutoConfig.from_pretrained(folder).eos_token_id == (ends[0] if ends else None)
 
 
 def test_null_in_generation_config_counts_and_an_absent_key_does_not(folder):
     change(folder, "generation_config.json", temperature=0.7)
-    assert read_config(folder).eos_token_ids == (2,)
+    assert ModelFolder(folder).config.eos_token_ids == (2,)
     change(folder, "generation_config.json", eos_token_id=None)
-    assert read_config(folder).eos_token_ids == ()
+    assert ModelFolder(folder).config.eos_token_ids == ()
 
 
 def test_a_qwen3_without_its_keys_has_the_defaults_of_qwen3(folder):
     change(
         folder, model_type="qwen3", head_dim=..., eos_token_id=..., bos_token_id=..., num_key_value_heads=2
     )
-    config = read_config(folder)
+    config = ModelFolder(folder).config
     theirs = transformers.AutoConfig.from_pretrained(folder)
     assert (config.head_dim, config.eos_token_ids, config.bos_token_id) == (theirs.head_dim, (), None)
     assert theirs.eos_token_id is None and theirs.bos_token_id is None
@@ -121,7 +122,7 @@ def test_a_stored_head_counts_where_config_json_says_that_it_is_tied(
 ):
     folder = make_foreign(sentencepiece(), dtype=dtype)
     change(folder, tie_word_embeddings=True)
-    assert not read_config(folder).tie_embeddings
+    assert not ModelFolder(folder).config.tie_embeddings
     ids = np.random.default_rng(2).integers(3, 400, 40).tolist()
     theirs = transformers.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.no_grad():
@@ -144,7 +145,7 @@ def test_a_head_that_is_a_copy_of_the_embedding_stays_tied(tied, copy_of):
     weights = safetensors.numpy.load_file(copy / "model.safetensors")
     weights["lm_head.weight"] = weights["model.embed_tokens.weight"].copy()
     safetensors.numpy.save_file(weights, copy / "model.safetensors")
-    assert read_config(copy).tie_embeddings
+    assert ModelFolder(copy).config.tie_embeddings
 
 
 @pytest.mark.parametrize(("prefix", "way"), [("_orig_mod.", "_orig_mod"), ("module.", "module")])
@@ -195,7 +196,7 @@ def test_companions_travel_to_an_export(ours, tmp_path, target):
     (ours / "chat_template.jinja").write_text(TEMPLATE)
     (ours / "special_tokens_map.json").write_text('{"eos_token": "<|eos|>"}')
     export_model(ours, tmp_path / "e", target=target, precision="fp32", verify=False)
-    assert read_chat_template(tmp_path / "e") == TEMPLATE
+    assert ModelFolder(tmp_path / "e").chat_template == TEMPLATE
     assert (tmp_path / "e" / "special_tokens_map.json").is_file()
 
 
@@ -227,8 +228,8 @@ def test_companions_travel_through_a_training_and_its_resumption(folder, cli, te
         (folder / name).unlink()
     cli(*words, "--init-from", folder, "--max-steps", "2", "--allow-config-change", check=True)
     final = tmp_path / "run" / "final"
-    assert read_chat_template(final) == TEMPLATE
+    assert ModelFolder(final).chat_template == TEMPLATE
     assert json.loads((final / "generation_config.json").read_text())["temperature"] == 0.3
     assert json.loads((final / "tokenizer_config.json").read_text())["extra"] == "meu"
-    assert read_config(final).eos_token_ids == (2, 7)
+    assert ModelFolder(final).config.eos_token_ids == (2, 7)
     assert transformers.AutoTokenizer.from_pretrained(final).chat_template == TEMPLATE

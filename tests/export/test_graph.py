@@ -15,7 +15,7 @@ from ptbr_slm_export import export_model
 from ptbr_slm_export.graphs.gqa import rope_tables as exported_rope_tables
 
 from ptbr_slm.model import Llama, rope_tables
-from ptbr_slm.storage.model_folder import read_config
+from ptbr_slm.storage.model_folder import ModelFolder
 
 CAPACITY = 80
 
@@ -126,7 +126,7 @@ def test_the_graph_names_its_operator_sets_and_the_inputs_that_the_runtime_binds
 
 
 def test_both_rope_tables_are_the_same(tied):
-    config = read_config(tied)
+    config = ModelFolder(tied).config
     for ours, theirs in zip(exported_rope_tables(config), rope_tables(config), strict=True):
         np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-7)
 

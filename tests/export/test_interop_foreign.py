@@ -10,7 +10,8 @@ from ptbr_slm_export import export_model
 
 import ptbr_slm
 from ptbr_slm.errors import SlmError
-from ptbr_slm.storage.model_folder import WeightReader, read_config
+from ptbr_slm.storage.model_folder import ModelFolder
+from ptbr_slm.storage.weights import WeightReader
 from ptbr_slm.tokenizer import Tokenizer
 
 torch = pytest.importorskip("torch", reason="precisa do PyTorch: pip install 'ptbr-slm[train]'")
@@ -92,14 +93,14 @@ def test_a_folder_of_links_opens_as_the_hugging_face_cache_has_it(make_foreign, 
 def test_a_config_of_transformers_4_means_the_same_rotations(make_foreign, sentencepiece, kind):
     rope = LLAMA3 if kind == "llama3" else {"rope_type": "linear", "rope_theta": 500.0, "factor": 2.0}
     folder = make_foreign(sentencepiece(), rope_parameters=rope)
-    new = read_config(folder)
+    new = ModelFolder(folder).config
     body = json.loads((folder / "config.json").read_text())
     older = {**body.pop("rope_parameters")}
     body |= {"rope_theta": older.pop("rope_theta"), "rope_scaling": older}
     if kind == "linear":
         older["type"] = older.pop("rope_type")
     (folder / "config.json").write_text(json.dumps(body))
-    assert read_config(folder) == new and new.rope_scaling is not None
+    assert ModelFolder(folder).config == new and new.rope_scaling is not None
 
 
 @pytest.mark.parametrize("rope", ["yarn", "dynamic", "longrope"])
@@ -109,7 +110,7 @@ def test_a_rope_that_we_do_not_compute_is_refused_by_name(make_foreign, sentence
     body["rope_parameters"] = {"rope_type": rope, "factor": 4.0, "rope_theta": 10_000.0}
     (folder / "config.json").write_text(json.dumps(body))
     with pytest.raises(SlmError, match=rope) as caught:
-        read_config(folder)
+        _ = ModelFolder(folder).config
     assert caught.value.code == "E_MODEL_INVALID"
 
 
@@ -123,12 +124,12 @@ def test_a_missing_shard_is_named(make_foreign, sentencepiece):
 
 def test_the_end_tokens_are_those_of_generation_config(make_foreign, sentencepiece):
     folder = make_foreign(sentencepiece())
-    assert read_config(folder).eos_token_ids == (2,)
+    assert ModelFolder(folder).config.eos_token_ids == (2,)
     (folder / "generation_config.json").write_text('{"eos_token_id": [2, 7]}')
-    assert read_config(folder).eos_token_ids == (2, 7)
+    assert ModelFolder(folder).config.eos_token_ids == (2, 7)
     (folder / "generation_config.json").write_text('{"eos_token_id": "fim"}')
     with pytest.raises(SlmError, match="eos_token_id"):
-        read_config(folder)
+        _ = ModelFolder(folder).config
 
 
 @pytest.fixture(params=["llama2", "metaspace"])
@@ -216,8 +217,8 @@ def test_training_goes_on_from_a_foreign_folder_and_keeps_its_tokenizer(
         "--seq-len", "32", "--batch-size", "1", "--set", "schedule.warmup_steps=1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    final = read_config(tmp_path / "run" / "final")
-    assert final.rope_scaling == read_config(folder).rope_scaling
+    final = ModelFolder(tmp_path / "run" / "final").config
+    assert final.rope_scaling == ModelFolder(folder).config.rope_scaling
     opened = transformers.AutoTokenizer.from_pretrained(tmp_path / "run" / "final")
     assert (opened.bos_token, opened.eos_token) == ("<s>", "</s>")
     assert opened("O rio ☃").input_ids == tokenizer.encode("O rio ☃")

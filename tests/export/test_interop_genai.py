@@ -14,7 +14,7 @@ from ptbr_slm_export.graphs.genai import as_gqa
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.load import open_engine
-from ptbr_slm.storage.model_folder import read_config
+from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.tokenizer import Tokenizer
 
 genai = pytest.importorskip(
@@ -89,7 +89,7 @@ def test_genai_writes_our_64_greedy_tokens_alone_and_in_a_ragged_batch(export, m
     as in our own engine's batches (docs/decisions/0040-other-tools.md).
     """
     folder = export(precision)
-    tokenizer, config = Tokenizer.load(model), read_config(model)
+    tokenizer, config = Tokenizer.load(model), ModelFolder(model).config
     prompts = [tokenizer.encode(text) for text in PROMPTS]
     ends = frozenset(config.eos_token_ids)
     with as_gqa(folder) as twin:
@@ -142,12 +142,12 @@ def test_a_mask_that_is_counted_wrongly_is_found(export, tmp_path):
 
 def test_the_padding_is_never_a_token_that_ends_or_begins(model, sentencepiece, make_foreign, tmp_path):
     ours = Tokenizer.load(model)
-    assert padding_id(read_config(model), ours, model) == ours.pad_id
+    assert padding_id(ModelFolder(model).config, ours, model) == ours.pad_id
     foreign = sentencepiece()
     folder = make_foreign(foreign, pad_token_id=2)
-    assert padding_id(read_config(folder), foreign, folder) == foreign.token_id("<unk>")
+    assert padding_id(ModelFolder(folder).config, foreign, folder) == foreign.token_id("<unk>")
     wider = make_foreign(foreign, pad_token_id=2, vocab_size=foreign.vocab_size + 12)
-    assert padding_id(read_config(wider), foreign, wider) == foreign.vocab_size
+    assert padding_id(ModelFolder(wider).config, foreign, wider) == foreign.vocab_size
 
 
 def test_a_model_without_a_padding_of_its_own_is_refused(model, copy_of, tmp_path):

@@ -13,7 +13,7 @@ from ptbr_slm_export.gguf.file import export_gguf
 
 import ptbr_slm
 from ptbr_slm.errors import SlmError
-from ptbr_slm.storage.model_folder import read_config
+from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.tokenizer import Tokenizer
 
 PROMPT = "O rio corre devagar entre as pedras"
@@ -197,7 +197,7 @@ def test_llama_cpp_makes_the_same_tokens_with_a_sentencepiece_vocabulary(
     tokenizer = sentencepiece(dialect)
     folder = make_foreign(tokenizer)
     model = opened(folder)
-    assert read_config(folder).bos_token_id == 1
+    assert ModelFolder(folder).config.bos_token_id == 1
     for text in TEXTS:
         assert tokens_of(model, text) == tokenizer.encode(text)
     check_logits_and_greedy(model, folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import ptbr_slm
-from ptbr_slm.storage.model_folder import read_chat_template
+from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.tokenizer import Tokenizer
 
 torch = pytest.importorskip("torch", reason="precisa do PyTorch: pip install 'ptbr-slm[train]'")
@@ -51,5 +51,5 @@ def test_the_folders_chat_template_is_chatml(tied):
     tokenizer = Tokenizer.load(tied)
     assert ids[:2] == [tokenizer.bos_id, tokenizer.token_id("<|im_start|>")]
     assert ids.count(tokenizer.token_id("<|im_end|>")) == 2
-    template = read_chat_template(tied)
+    template = ModelFolder(tied).chat_template
     assert template is not None and "im_start" in template

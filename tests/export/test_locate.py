@@ -18,7 +18,8 @@ from ptbr_slm_export.verification.stored import StoredWeights, worst_weight
 
 from ptbr_slm.runtime.torch_engine import TorchEngine
 from ptbr_slm.storage.manifest import write_manifest
-from ptbr_slm.storage.model_folder import WeightReader, read_config
+from ptbr_slm.storage.model_folder import ModelFolder
+from ptbr_slm.storage.weights import WeightReader
 
 PRECISIONS = ("fp32", "int8", "int4")
 TOKENS = np.random.default_rng(2).integers(5, 400, 24)
@@ -39,7 +40,7 @@ def export(untied, tmp_path_factory):
 
 
 def place_in(folder: Path):
-    config = read_config(folder)
+    config = ModelFolder(folder).config
     tokens = TOKENS % config.vocab_size
     return locate(folder / "model.onnx", config, StoredWeights(folder / "model.onnx", config), tokens)
 
@@ -61,7 +62,7 @@ def node(graph, name: str):
 @pytest.mark.parametrize("name", ["tied", "untied", "normalised", "foreign"])
 def test_the_parts_joined_together_are_pytorchs_model(name, request):
     source = request.getfixturevalue(name)
-    config, reader = read_config(source), WeightReader(source)
+    config, reader = ModelFolder(source).config, WeightReader(source)
     stored = StoredWeights.__new__(StoredWeights)  # only for the shapes
     stored.config = config
 
@@ -70,7 +71,7 @@ def test_the_parts_joined_together_are_pytorchs_model(name, request):
             weight = "model.embed_tokens.weight"
         return reader.read(weight, stored.shape(weight))
 
-    engine = TorchEngine(source)
+    engine = TorchEngine(ModelFolder(source))
     logits = engine.logits(TOKENS.tolist())
     engine.close()
     (head,) = parts(config, read, TOKENS, {"logits": logits})
@@ -83,7 +84,7 @@ def test_every_part_of_a_sound_export_is_looked_at_and_passes(name, precision, r
     source = request.getfixturevalue(name)
     export_model(source, tmp_path / "e", precision=precision, verify=False)
     place = place_in(tmp_path / "e")
-    assert place.passed and place.compared == 3 + 11 * read_config(source).num_layers
+    assert place.passed and place.compared == 3 + 11 * ModelFolder(source).config.num_layers
     exact = 0.1 if precision != "fp32" else 1e-4
     assert place.part.relative < exact / 3  # with room for a larger model
 
@@ -194,7 +195,7 @@ def test_one_weight_half_as_large_again_is_named_with_layer_row_column_and_value
     damaged = copy_of(export(precision))
     tensor = "layers.1.up." + ("weight" if precision == "fp32" else "scales")
     scale_first(damaged, tensor, 1.5)
-    config = read_config(untied)
+    config = ModelFolder(untied).config
     worst = worst_weight(StoredWeights(damaged / "model.onnx", config), WeightReader(untied))
     name = "model.layers.1.mlp.up_proj.weight"
     assert not worst.passed and (worst.name, worst.layer, worst.row, worst.others) == (name, 1, 0, ())
@@ -240,7 +241,7 @@ def test_another_tokenizer_or_shape_in_the_export_is_found(untied, export, copy_
         verify_export(swapped, untied)
     assert error.value.exit_code == 4
     (swapped / "tokenizer.json").write_bytes((untied / "tokenizer.json").read_bytes())
-    config = replace(read_config(swapped), rope_theta=20_000.0)
+    config = replace(ModelFolder(swapped).config, rope_theta=20_000.0)
     write_json(swapped / "config.json", config.to_hf())
     edit(swapped, lambda graph: None)
     with pytest.raises(SlmError, match=r"config\.json"):

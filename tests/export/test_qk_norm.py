@@ -20,10 +20,11 @@ def test_its_export_passes_verification(normalised, precision: Precision, tmp_pa
 def test_a_gain_that_differs_is_found(normalised, tmp_path) -> None:
     from ptbr_slm_export.verification.stored import StoredWeights, worst_weight
 
-    from ptbr_slm.storage.model_folder import WeightReader, read_config
+    from ptbr_slm.storage.model_folder import ModelFolder
+    from ptbr_slm.storage.weights import WeightReader
 
     export_model(normalised, tmp_path / "export", precision="fp32", verify=False)
-    file, config = tmp_path / "export" / "model.onnx", read_config(normalised)
+    file, config = tmp_path / "export" / "model.onnx", ModelFolder(normalised).config
     assert worst_weight(StoredWeights(file, config), WeightReader(normalised)).error == 0
     graph = onnx.load(file)
     gain = next(t for t in graph.graph.initializer if t.name == "layers.1.k_norm.gain")

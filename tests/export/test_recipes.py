@@ -19,7 +19,8 @@ from ptbr_slm_export.verification.stored import StoredWeights
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.torch_engine import TorchEngine
 from ptbr_slm.storage.manifest import read_manifest
-from ptbr_slm.storage.model_folder import WeightReader, read_config
+from ptbr_slm.storage.model_folder import ModelFolder
+from ptbr_slm.storage.weights import WeightReader
 
 TEXT = "O menino foi à feira com a mãe e voltou com três laranjas e um peixe. " * 60
 
@@ -51,8 +52,8 @@ def test_a_mixed_export_keeps_the_matrices_that_int4_hurts_most_in_int8_and_veri
     report = export_model(untied, tmp_path / "e", precision="int4", recipe=recipe)
     assert report.recipe is not None and report.recipe.mixed
     assert report.verification is not None and report.verification.passed
-    stored = StoredWeights(tmp_path / "e" / "model.onnx", read_config(untied))
-    weights = LlamaWeights(read_config(untied), WeightReader(untied))
+    stored = StoredWeights(tmp_path / "e" / "model.onnx", ModelFolder(untied).config)
+    weights = LlamaWeights(ModelFolder(untied).config, WeightReader(untied))
     parts = {"down": "mlp.down_proj", "attention_out": "self_attn.o_proj", "gate": "mlp.gate_proj",
              "up": "mlp.up_proj", "qkv": "self_attn.q_proj"}  # fmt: skip
     for layer in range(2):
@@ -68,7 +69,7 @@ def test_a_mixed_export_keeps_the_matrices_that_int4_hurts_most_in_int8_and_veri
 
 
 def test_sensitivity_finds_the_matrix_that_is_spoilt(untied, tokenizer):
-    config = read_config(untied)
+    config = ModelFolder(untied).config
     weights = LlamaWeights(config, WeightReader(untied))
     windows = calibration_text(untied, tokenizer, config.max_seq_len).windows
     found = sensitivities(
@@ -83,21 +84,21 @@ def test_a_tied_head_is_shared_in_int8_and_stored_apart_in_int4_and_both_verify(
     recipe = replace(RECIPES["int4"], head_bits=head_bits, head_block=32)
     report = export_model(tied, tmp_path / "e", precision="int4", recipe=recipe)
     assert report.verification is not None and report.verification.passed
-    stored = StoredWeights(tmp_path / "e" / "model.onnx", read_config(tied))
+    stored = StoredWeights(tmp_path / "e" / "model.onnx", ModelFolder(tied).config)
     assert stored.has_own_head == (head_bits == 4)
 
 
 @pytest.mark.parametrize("model", ["tied", "untied", "normalised", "foreign"])
 def test_calibration_reads_the_model_as_pytorch_does(model, request):
     folder = request.getfixturevalue(model)
-    config = read_config(folder)
+    config = ModelFolder(folder).config
     ids = np.arange(40) * 7 % config.vocab_size
     weights = LlamaWeights(config, WeightReader(folder))
     with_grams = Activations(config, weights, [ids, ids[:9]])
     gram = with_grams.gram("layers.1.gate")
     assert gram.shape == (config.hidden_size, config.hidden_size) and np.allclose(gram, gram.T)
     found = with_grams.logits()
-    engine = TorchEngine(folder, "cpu")
+    engine = TorchEngine(ModelFolder(folder), "cpu")
     for ours, read in zip(found, (ids, ids[:9]), strict=True):
         np.testing.assert_allclose(ours, engine.logits(read.tolist()), atol=2e-3)
     engine.close()

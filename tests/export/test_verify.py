@@ -76,9 +76,9 @@ def test_another_models_export_is_refused_by_hash_and_by_its_answers(export, mak
     other = make_model(seed=6, tie_embeddings=False)
     assert "outro modelo" in failure(export, other).message
     forged = copy_of(export)
-    from ptbr_slm_export.identity import source_sha256
+    from ptbr_slm.storage.model_folder import ModelFolder
 
-    resign(forged, source_sha256=source_sha256(other), precision="int4")
+    resign(forged, source_sha256=ModelFolder(other).sha256, precision="int4")
     assert failure(forged, other).code == "E_VERIFY"
 
 

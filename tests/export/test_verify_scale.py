@@ -27,7 +27,7 @@ from ptbr_slm_export.verification.stored import WrongWeight
 from ptbr_slm.eval.bits import BitsPerByte
 from ptbr_slm.runtime.torch_engine import TorchEngine
 from ptbr_slm.storage.manifest import read_manifest, write_manifest
-from ptbr_slm.storage.model_folder import read_config
+from ptbr_slm.storage.model_folder import ModelFolder
 
 TOKENS = np.random.default_rng(2).integers(5, 390, 64).tolist()
 SOUND = WrongWeight("model.norm.weight", 0, -1, 1.0, 1.0, error=0.0, limit=0.0)
@@ -87,10 +87,10 @@ def test_a_model_without_outlier_channels_is_quantised_as_before(untied, tmp_pat
 
 
 def noise_of(folder: Path) -> tuple[float, np.ndarray]:
-    engine = TorchEngine(folder, "cpu")
+    engine = TorchEngine(ModelFolder(folder), "cpu")
     logits = engine.logits(TOKENS)
     engine.close()
-    return measure_noise(read_config(folder), folder, TOKENS, logits), logits
+    return measure_noise(ModelFolder(folder), TOKENS, logits), logits
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])

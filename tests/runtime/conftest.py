@@ -13,7 +13,7 @@ from ptbr_slm.runtime.onnx.engine import OnnxEngine
 from ptbr_slm.runtime.slots import closed_error
 from ptbr_slm.runtime.torch_engine import TorchEngine
 from ptbr_slm.storage.atomic import atomic_folder
-from ptbr_slm.storage.model_folder import seal_model_folder, write_model_files
+from ptbr_slm.storage.model_folder import ModelFolder, seal_model_folder, write_model_files
 from ptbr_slm.tokenizer import Tokenizer
 
 CONTEXT = 640
@@ -68,7 +68,7 @@ def onnx_engine(export_folder):
 
 @pytest.fixture(scope="session")
 def torch_engine(model_folder):
-    engine = TorchEngine(model_folder)
+    engine = TorchEngine(ModelFolder(model_folder))
     yield engine
     engine.close()
 

@@ -20,7 +20,8 @@ from ptbr_slm.runtime.load import open_engine
 from ptbr_slm.runtime.model import Model
 from ptbr_slm.runtime.onnx.graph_file import check_graph_file
 from ptbr_slm.storage.manifest import write_manifest
-from ptbr_slm.storage.model_folder import WeightReader, check_model_folder, read_config
+from ptbr_slm.storage.model_folder import ModelFolder
+from ptbr_slm.storage.weights import WeightReader
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.tokenizer_rules import growth
 
@@ -140,7 +141,7 @@ def test_a_fifo_in_the_place_of_a_file_does_not_hang(folder, plain, name):
         assert "não é um arquivo comum" in refused(path).message
         (path / name).unlink()
     with pytest.raises(SlmError):
-        check_model_folder(plain / "nada")
+        ModelFolder.open(plain / "nada")
 
 
 def edited(folder, **entries):
@@ -389,4 +390,4 @@ def test_the_config_of_a_folder_is_only_ever_json_of_ours(plain):
     ):
         (plain / "config.json").write_text(text)
         with pytest.raises(SlmError):
-            read_config(plain)
+            _ = ModelFolder(plain).config

@@ -26,7 +26,7 @@ from ptbr_slm.runtime.onnx.tensorrt.libraries import install_hint, open_librarie
 from ptbr_slm.runtime.onnx.tensorrt.profiles import DECODE, PREFILL, digest
 from ptbr_slm.runtime.sampling.draws import GREEDY
 from ptbr_slm.runtime.slots import PREFILL_CHUNK
-from ptbr_slm.storage.model_folder import read_config
+from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.system import Gpu
 
 CLOSE = {"rtol": 0, "atol": 1e-4}
@@ -64,7 +64,7 @@ def parsed(text: str) -> dict[str, tuple[int, ...]]:
 
 @pytest.mark.parametrize("profile", [DECODE, PREFILL], ids=lambda profile: profile.name)
 def test_a_profile_names_every_input_that_has_a_free_dimension(folder, profile):
-    options = profile.options(read_config(folder))
+    options = profile.options(ModelFolder(folder).config)
     least, likely, most = (parsed(options[f"trt_profile_{word}_shapes"]) for word in ("min", "opt", "max"))
     session = ort.InferenceSession(folder / "model.onnx")
     for value in session.get_inputs():
@@ -90,7 +90,7 @@ def test_the_profiles_take_what_the_engine_calls_and_refuse_the_rest():
 
 def test_the_options_exist_in_the_provider_keep_every_engine_and_leave_precision_to_the_graph(folder):
     for profile in (DECODE, PREFILL):
-        options = tensorrt.provider_options(profile, read_config(folder), Path("/c"))
+        options = tensorrt.provider_options(profile, ModelFolder(folder).config, Path("/c"))
         assert set(options) <= {"device_id", *(f"trt_{name}" for name in WHEEL_OPTIONS.split())}
         assert all(isinstance(value, str) for value in options.values())
         assert not {"trt_fp16_enable", "trt_bf16_enable", "trt_int8_enable"} & set(options)

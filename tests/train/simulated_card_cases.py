@@ -26,6 +26,7 @@ from ptbr_slm import faults
 from ptbr_slm.bench.train import Case
 from ptbr_slm.bench.train_measure import measure
 from ptbr_slm.data.prepare import prepare
+from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.compile import compile_layers
 from ptbr_slm.train.config_file import from_values
@@ -290,7 +291,7 @@ def torch_engine(folder: Path, cards: list[Card]) -> Any:
     output, _ = run(folder, "run", device="cpu", seq_len=64)
     found = []
     for device in ("cuda", "cpu"):
-        engine = TorchEngine(output / "final", device)
+        engine = TorchEngine(ModelFolder(output / "final"), device)
         ids = engine.tokenizer.encode(" ".join(WORDS))[:40]
         engine.reset(2, 64)
         parts = [engine.logits(ids), engine.prefill(0, ids[:20])[None], engine.prefill(1, ids[:9])[None]]

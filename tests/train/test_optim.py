@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
 from ptbr_slm.model import Llama
-from ptbr_slm.storage.model_folder import write_safetensors
+from ptbr_slm.storage.weights import write_safetensors
 from ptbr_slm.train.config import OptimizerConfig, default_learning_rate
 from ptbr_slm.train.optim import (
     build_optimizer,

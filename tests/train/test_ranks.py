@@ -11,7 +11,7 @@ import pytest
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.model import Llama
-from ptbr_slm.storage.model_folder import check_model_folder
+from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.train.parallel.parallelize import check_parallel
 from ptbr_slm.train.parallel.world import ALONE, Ranks, _avoid_peer_access, check_shares
 from ptbr_slm.train.saving.checkpoint import read_state, restore
@@ -54,7 +54,7 @@ def test_the_fp16_case_skips_a_step_on_both_ranks(played):
 
 def test_one_process_goes_on_from_shards(played, tokenizer_file):
     checkpoint = played / "fsdp" / "step-00000002"
-    check_model_folder(checkpoint)
+    ModelFolder.open(checkpoint)
     assert read_state(checkpoint).step == 2
     assert len(list((checkpoint / "training" / "shards").glob("*.safetensors"))) == 2
     again, calm = (two_ranks.Run("even", ALONE) for _ in range(2))

@@ -16,7 +16,7 @@ from ptbr_slm.config import model_config
 from ptbr_slm.errors import SlmError
 from ptbr_slm.model import Llama
 from ptbr_slm.storage.manifest import read_manifest
-from ptbr_slm.storage.model_folder import check_model_folder
+from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.train import run as run_module
 from ptbr_slm.train.config_file import load_config
 from ptbr_slm.train.planning.plan import dry_run
@@ -51,7 +51,7 @@ def test_a_run_writes_the_layout_of_the_design(settings, recorder, weights):
         "loss.svg",
         "samples.md",
     }
-    check_model_folder(run / "final")
+    ModelFolder.open(run / "final")
     manifest = read_manifest(run / "final")
     assert manifest.kind == "model" and manifest.extra["steps"] == 8 and manifest.extra["tokens"] == 512
     assert manifest.extra["bits_per_byte"] == result.bits_per_byte

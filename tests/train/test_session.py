@@ -13,7 +13,7 @@ import pytest
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.manifest import read_manifest
-from ptbr_slm.storage.model_folder import check_model_folder
+from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.train import loop
 from ptbr_slm.train.reporting.metrics import read_metrics
 from ptbr_slm.train.run import train
@@ -61,7 +61,7 @@ def test_a_session_ends_with_a_cooled_model_and_the_next_goes_on_from_the_stable
     assert (stopped.status, stopped.reason, stopped.exit_code) == ("stopped", "max_time", 75)
     stable = stopped.step
     assert 9 <= stable <= 12 and stopped.model == config.output / "final"
-    check_model_folder(stopped.model)
+    ModelFolder.open(stopped.model)
     extra = read_manifest(stopped.model).extra
     assert (extra["branch"], extra["stable_step"]) == ("cooldown", stable) and extra["steps"] >= stable + 6
     assert extra["bits_per_byte"] == stopped.bits_per_byte is not None

@@ -16,17 +16,10 @@ from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError, os_errors
 from ptbr_slm.shell import quoted
 from ptbr_slm.storage.atomic import atomic_file
-from ptbr_slm.storage.model_folder import (
-    WeightReader,
-    check_model_folder,
-    check_vocabulary,
-    read_config,
-)
-from ptbr_slm.tokenizer import Tokenizer
+from ptbr_slm.storage.model_folder import ModelFolder, check_vocabulary
 from ptbr_slm_export.gguf.tensors import Tensor, architecture, tensors
 from ptbr_slm_export.gguf.tokenizer import add_tokenizer, check_tokenizer
 from ptbr_slm_export.graphs.weights import Floats, LlamaWeights
-from ptbr_slm_export.identity import source_sha256
 
 PRECISIONS: Mapping[str, tuple[str, Type, gguf.LlamaFileType]] = {
     "fp32": ("F32", Type.F32, gguf.LlamaFileType.ALL_F32),
@@ -60,7 +53,7 @@ class GgufReport:
 
 
 def export_gguf(
-    source: Path,
+    source: Path | ModelFolder,
     out: Path,
     precision: str | None = None,
     *,
@@ -75,47 +68,42 @@ def export_gguf(
     started = time.monotonic()
     precision = precision or DEFAULT
     if precision not in PRECISIONS:
-        raise _no_precision(source, out, precision)
-    check_model_folder(source)
+        raise _no_precision(out, precision)
+    model = ModelFolder.of(source)
+    model.check()
     _check_output(out)
-    config = read_config(source)
-    tokenizer = Tokenizer.load(source)
-    check_vocabulary(config, tokenizer, source)
-    check_tokenizer(tokenizer, config, source)
+    config = model.config
+    check_vocabulary(config, model.tokenizer, model.path)
+    check_tokenizer(model.tokenizer, config, model.path)
     kind, dtype, file_type = PRECISIONS[precision]
-    _check_shape(config, dtype, source)
-    weights, identity = LlamaWeights(config, WeightReader(source)), source_sha256(source)
+    _check_shape(config, dtype, model.path)
+    weights = LlamaWeights(config, model.weights)
     with atomic_file(out) as temporary:
         on_step("escrevendo o GGUF")
         writer = gguf.GGUFWriter(temporary, architecture(config))
         try:
-            _add_shape(writer, source, config, file_type, identity)
-            add_tokenizer(writer, source, config)
+            _add_shape(writer, model, file_type)
+            add_tokenizer(writer, model)
             _write(writer, config, weights, dtype)
         finally:
             writer.close()
         on_step("comparando os pesos")
-        worst = _compare(temporary, config, weights, source)
+        worst = _compare(temporary, config, weights, model.path)
     return GgufReport(
         file=out,
         precision=precision,
         kind=kind,
         bytes=out.stat().st_size,
-        source_sha256=identity,
+        source_sha256=model.sha256,
         worst_row=worst,
         seconds=time.monotonic() - started,
     )
 
 
-def _add_shape(
-    writer: gguf.GGUFWriter,
-    source: Path,
-    config: ModelConfig,
-    file_type: gguf.LlamaFileType,
-    identity: str,
-) -> None:
-    writer.add_name(source.resolve().name)
-    writer.add_string("ptbr_slm.source_sha256", identity)
+def _add_shape(writer: gguf.GGUFWriter, model: ModelFolder, file_type: gguf.LlamaFileType) -> None:
+    config = model.config
+    writer.add_name(model.path.resolve().name)
+    writer.add_string("ptbr_slm.source_sha256", model.sha256)
     writer.add_vocab_size(config.vocab_size)
     writer.add_context_length(config.max_seq_len)
     writer.add_embedding_length(config.hidden_size)
@@ -221,7 +209,7 @@ def _check_output(out: Path) -> None:
     )
 
 
-def _no_precision(source: Path, out: Path, precision: str) -> SlmError:
+def _no_precision(out: Path, precision: str) -> SlmError:
     smaller = out.resolve().with_name(out.stem + "-Q4_K_M.gguf")
     return SlmError(
         "E_USAGE",

@@ -17,7 +17,7 @@ import gguf
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
 from ptbr_slm.metaspace import is_byte
-from ptbr_slm.storage.model_folder import read_chat_template
+from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm_export.followed import obstacle, split_name
 
@@ -42,9 +42,9 @@ def check_tokenizer(tokenizer: Tokenizer, config: ModelConfig, folder: Path) -> 
         )
 
 
-def add_tokenizer(writer: gguf.GGUFWriter, folder: Path, config: ModelConfig) -> None:
+def add_tokenizer(writer: gguf.GGUFWriter, folder: ModelFolder) -> None:
     """Write the vocabulary of `folder`, which `check_tokenizer` accepted, into the metadata."""
-    tokenizer = Tokenizer.load(folder)
+    tokenizer, config = folder.tokenizer, folder.config
     body = json.loads(tokenizer.to_json())
     model = body["model"]
     if tokenizer.is_byte_level:
@@ -62,9 +62,8 @@ def add_tokenizer(writer: gguf.GGUFWriter, folder: Path, config: ModelConfig) ->
     unknown = model.get("unk_token")
     writer.add_token_types([_kind(tokenizer, i, added, unknown) for i in range(config.vocab_size)])
     _add_special(writer, tokenizer, model, config)
-    template = read_chat_template(folder)
-    if template:
-        writer.add_chat_template(template)
+    if folder.chat_template:
+        writer.add_chat_template(folder.chat_template)
 
 
 def _add_special(

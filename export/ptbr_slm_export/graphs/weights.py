@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptbr_slm.config import ModelConfig
-from ptbr_slm.storage.model_folder import WeightReader
+from ptbr_slm.storage.weights import WeightReader
 
 Floats = npt.NDArray[np.float32]
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ptbr_slm.errors import SlmError
+from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm_export.graphs.weights import LlamaWeights
 from ptbr_slm_export.quantization.activations import Activations
@@ -20,9 +21,8 @@ from ptbr_slm_export.quantization.sensitivity import choose_mixed
 
 def make_quantizer(
     recipe: Recipe,
-    source: Path,
+    model: ModelFolder,
     weights: LlamaWeights,
-    tokenizer: Tokenizer,
     calibration: Path | None,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> tuple[Quantizer, str | None]:
@@ -40,10 +40,10 @@ def make_quantizer(
                 where="--calibration",
                 hint=f"Tire --calibration, ou use --method {' ou '.join(sorted(CALIBRATED))}.",
             )
-        recipe = _with_exact(recipe, weights, tokenizer, on_step)
+        recipe = _with_exact(recipe, weights, model.tokenizer, on_step)
         return Quantizer(recipe), None
     config = weights.config
-    text = calibration_text(source, tokenizer, config.max_seq_len, calibration)
+    text = calibration_text(model.path, model.tokenizer, config.max_seq_len, calibration)
 
     def rounded(name: str, matrix: Floats) -> Floats:
         block = block_for(matrix.shape[1], recipe.block)
@@ -52,7 +52,7 @@ def make_quantizer(
     if measures:
         mixed = choose_mixed(config, weights, text.windows, rounded, recipe.mixed_extra, on_step)
         recipe = replace(recipe, mixed=mixed)
-    recipe = _with_exact(recipe, weights, tokenizer, on_step)
+    recipe = _with_exact(recipe, weights, model.tokenizer, on_step)
     if recipe.method not in CALIBRATED:
         return Quantizer(recipe), text.name
     return Quantizer(recipe, Activations(config, weights, text.windows), on_step), text.name

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ptbr_slm.config import ModelConfig
 from ptbr_slm.eval.bits import BitsPerByte, bits_per_byte
 from ptbr_slm.eval.held_out import HeldOutText, built_in_text, held_out_text
 from ptbr_slm.runtime.types import Engine, Floats
-from ptbr_slm.tokenizer import Tokenizer
+from ptbr_slm.storage.model_folder import ModelFolder
 
 Ids = npt.NDArray[np.int64]
 
@@ -76,10 +75,11 @@ class SelfAgreement:
     """Rows decoded together against each alone."""
 
 
-def make_probe(source: Path, config: ModelConfig, tokenizer: Tokenizer, data: Path | None) -> Probe:
+def make_probe(model: ModelFolder, data: Path | None) -> Probe:
     """The questions for one model. Raises what `held_out_text` raises."""
+    config, tokenizer = model.config, model.tokenizer
     seq_len = min(WINDOW, config.max_seq_len)
-    held_out = held_out_text(source, tokenizer, seq_len, data=data)
+    held_out = held_out_text(model.path, tokenizer, seq_len, data=data)
     prose = built_in_text(tokenizer, seq_len)
     longest = max(1, config.max_seq_len // 2)
     prompts = tuple(tuple(tokenizer.encode(text)[:longest]) for text in PROMPTS)

@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
-from ptbr_slm.storage.model_folder import WeightReader
+from ptbr_slm.storage.weights import WeightReader
 from ptbr_slm_export.graphs.weights import EMBEDDING, HEAD, Floats
 from ptbr_slm_export.quantization.blocks import QuantizedMatrix, dequantize
 

@@ -21,14 +21,7 @@ from ptbr_slm.runtime.load import open_engine, open_oracle
 from ptbr_slm.runtime.types import Engine
 from ptbr_slm.shell import quoted
 from ptbr_slm.storage.manifest import read_manifest
-from ptbr_slm.storage.model_folder import (
-    WeightReader,
-    check_model_folder,
-    check_vocabulary,
-    read_config,
-)
-from ptbr_slm.tokenizer import Tokenizer
-from ptbr_slm_export.identity import source_sha256
+from ptbr_slm.storage.model_folder import ModelFolder, check_vocabulary
 from ptbr_slm_export.verification.judge import Check, judge, mask_check
 from ptbr_slm_export.verification.locate import TEXT, Place, locate
 from ptbr_slm_export.verification.noise import measure_noise
@@ -130,16 +123,17 @@ _HINTS = {
 
 def verify_export(
     export: Path,
-    source: Path,
+    source: Path | ModelFolder,
     *,
     held_out: Path | None = None,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> VerifyReport:
     """Check the hashes of both folders, that they belong together, and that they answer alike.
 
-    held_out: prepared data to measure bits per byte on (see `held_out_text`). Raises E_MANIFEST for an export
-    whose files differ from its manifest, E_MODEL_INVALID likewise for the model, E_VERIFY for an export of
-    another model. Whether they answer alike is in the report: `report.require(export)` raises.
+    source: a path, or a folder that is open already. held_out: prepared data to measure bits per byte on
+    (see `held_out_text`). Raises E_MANIFEST for an export whose files differ from its manifest,
+    E_MODEL_INVALID likewise for the model, E_VERIFY for an export of another model. Whether they answer alike
+    is in the report: `report.require(export)` raises.
     """
     require_engines()
     on_step("conferindo os arquivos")
@@ -151,62 +145,63 @@ def verify_export(
             where=export,
             hint="Aponte para a pasta que o ptbr-slm export gravou.",
         )
-    check_model_folder(source)
-    if manifest.extra.get("source_sha256") != source_sha256(source):
+    model = ModelFolder.of(source)
+    model.check()
+    if manifest.extra.get("source_sha256") != model.sha256:
         raise SlmError(
             "E_VERIFY",
             "este export foi feito a partir de outro modelo, ou o modelo mudou desde então.",
-            where=f"{export} e {source}",
-            hint=f"Exporte de novo:  ptbr-slm export {quoted(source)} -o {quoted(export)}",
+            where=f"{export} e {model.path}",
+            hint=f"Exporte de novo:  ptbr-slm export {quoted(model.path)} -o {quoted(export)}",
         )
-    _check_companions(export, source)
-    return compare(export, source, str(manifest.extra.get("precision")), held_out, on_step)
+    _check_companions(ModelFolder(export), model)
+    return compare(export, model, str(manifest.extra.get("precision")), held_out, on_step)
 
 
-def _check_companions(export: Path, source: Path) -> None:
+def _check_companions(export: ModelFolder, model: ModelFolder) -> None:
     """The export's own tokenizer and shape must be the model's. Raises E_VERIFY."""
     same = {
-        "tokenizer.json": Tokenizer.load(export).sha256 == Tokenizer.load(source).sha256,
-        "config.json": read_config(export) == read_config(source),
+        "tokenizer.json": export.tokenizer.sha256 == model.tokenizer.sha256,
+        "config.json": export.config == model.config,
     }
     for name, agrees in same.items():
         if not agrees:
             raise SlmError(
                 "E_VERIFY",
                 f"o {name} do export não é o do modelo: os pesos seriam lidos de outro modo.",
-                where=export / name,
-                hint=f"Exporte de novo:  ptbr-slm export {quoted(source)} -o {quoted(export)}",
+                where=export.path / name,
+                hint=f"Exporte de novo:  ptbr-slm export {quoted(model.path)} -o {quoted(export.path)}",
             )
 
 
 def compare(
-    export: Path, source: Path, precision: str, held_out: Path | None, on_step: Callable[[str], None]
+    export: Path, model: ModelFolder, precision: str, held_out: Path | None, on_step: Callable[[str], None]
 ) -> VerifyReport:
     """Ask PyTorch, then the export, and judge. A `genai` export is asked as the `gqa` graph in it."""
     if read_manifest(export, hashes=False).extra.get("flavour") != "genai":
-        return _compare(export, source, precision, held_out, on_step)
+        return _compare(export, model, precision, held_out, on_step)
     from ptbr_slm_export.genai import check_mask
     from ptbr_slm_export.graphs.genai import as_gqa
 
     with as_gqa(export) as twin:
-        report = _compare(twin, source, precision, held_out, on_step)
+        report = _compare(twin, model, precision, held_out, on_step)
         return replace(report, checks=(*report.checks, mask_check(precision, check_mask(export, twin))))
 
 
 def _compare(
-    export: Path, source: Path, precision: str, held_out: Path | None, on_step: Callable[[str], None]
+    export: Path, model: ModelFolder, precision: str, held_out: Path | None, on_step: Callable[[str], None]
 ) -> VerifyReport:
     started = time.monotonic()
-    config, tokenizer = read_config(source), Tokenizer.load(source)
-    check_vocabulary(config, tokenizer, source)
-    probe = make_probe(source, config, tokenizer, held_out)
+    config = model.config
+    check_vocabulary(config, model.tokenizer, model.path)
+    probe = make_probe(model, held_out)
     stored = StoredWeights(export / "model.onnx", config)
     on_step("comparando os pesos")
-    weight = worst_weight(stored, WeightReader(source))
+    weight = worst_weight(stored, model.weights)
     on_step("conferindo o grafo parte por parte")
     place = locate(export / "model.onnx", config, stored, np.array(probe.window[:TEXT]))
     on_step("perguntando ao PyTorch")
-    reference = _ask_pytorch(source, stored, probe, precision)
+    reference = _ask_pytorch(model, stored, probe, precision)
     on_step("perguntando ao ONNX")
     exported, own, provider = _ask_export(export, probe, precision)
     return VerifyReport(
@@ -224,21 +219,19 @@ def _compare(
     )
 
 
-def _ask_pytorch(source: Path, stored: StoredWeights, probe: Probe, precision: str) -> Answers:
+def _ask_pytorch(model: ModelFolder, stored: StoredWeights, probe: Probe, precision: str) -> Answers:
     """Bits per byte of the model; logits over the weights as the export holds them."""
-    engine = open_engine(source, "cpu")
+    engine = open_engine(model, "cpu")
     try:
         if precision == "fp32":
             answers = ask(engine, probe, greedy=True)
-            return replace(
-                answers, noise=measure_noise(engine.config, source, probe.window, answers.logits[0])
-            )
+            return replace(answers, noise=measure_noise(model, probe.window, answers.logits[0]))
         bits = held_out_bits(engine, probe)
     finally:
         engine.close()
     from ptbr_slm.runtime.torch_engine import TorchEngine
 
-    rounded = TorchEngine(source, "cpu", read=stored.read)
+    rounded = TorchEngine(model, "cpu", read=stored.read)
     try:
         return ask(rounded, probe, greedy=False, bits=bits)
     finally:

@@ -22,7 +22,7 @@ from ptbr_slm.runtime.onnx.warm_up import warm_up
 from ptbr_slm.runtime.sampling.draws import GREEDY, Draw
 from ptbr_slm.runtime.slots import PREFILL_CHUNK, check_capacity, check_ids, check_room, closed_error
 from ptbr_slm.runtime.types import Floats
-from ptbr_slm.storage.model_folder import read_config
+from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class OnnxEngine:
         place = choose_place(device, str(facts.get("target", "cpu")), oracle=oracle)
         self.device = place.device
         self.precision = str(facts.get("precision", "fp32"))
-        self.config = read_config(folder)
+        self.config = ModelFolder(folder).config
         self._export = export
         self._flavour = flavour_of(str(facts.get("flavour", "gqa")), folder)
         kv_dtype = str(facts.get("kv_dtype", "float32"))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
@@ -18,7 +17,7 @@ from ptbr_slm.data import index
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.errors import SlmError
 from ptbr_slm.shell import quoted
-from ptbr_slm.storage.model_folder import check_model_folder, check_vocabulary, read_config
+from ptbr_slm.storage.model_folder import ModelFolder, check_vocabulary
 from ptbr_slm.system import cpu_cores, memory_bytes
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.config import AUTO, TrainConfig, default_tokens_per_step, seq_len_too_long
@@ -85,15 +84,21 @@ class Plan:
 
 
 def make_plan(
-    config: TrainConfig, tokenizer: Tokenizer, ranks: int = 1, *, memory_limit: int | None = None
+    config: TrainConfig,
+    tokenizer: Tokenizer,
+    ranks: int = 1,
+    *,
+    source: ModelFolder | None = None,
+    memory_limit: int | None = None,
 ) -> Plan:
     """Decide shape, device, precision, micro-batch, recomputation and derived settings. Nothing is written.
 
-    ranks: devices that will share a step. memory_limit: bytes of a GPU to plan with, where it has more: a
-    measurement plans a large card as a small one. Raises E_CONFIG, E_SEQ_LEN, E_MODEL_SIZE,
-    E_TOKENIZER_MISMATCH, E_PROVIDER, E_GPU, or E_MEMORY with up to three choices that would fit.
+    ranks: devices that will share a step. source: config.init_from, where it is open already. memory_limit:
+    bytes of a GPU to plan with, where it has more: a measurement plans a large card as a small one. Raises
+    E_CONFIG, E_SEQ_LEN, E_MODEL_SIZE, E_TOKENIZER_MISMATCH, E_PROVIDER, E_GPU, or E_MEMORY with up to three
+    choices that would fit.
     """
-    model = _shape(config, tokenizer)
+    model = _shape(config, tokenizer, source)
     device, capability, found = choose_device(config.device, ranks)
     precision = choose_precision(device.type, capability, config.precision)
     machine, others = _machine(device, precision, ranks)
@@ -200,9 +205,9 @@ def check_enough_text(config: TrainConfig, data: PreparedData) -> None:
         )
 
 
-def _shape(config: TrainConfig, tokenizer: Tokenizer) -> ModelConfig:
+def _shape(config: TrainConfig, tokenizer: Tokenizer, source: ModelFolder | None) -> ModelConfig:
     if config.init_from is not None:
-        return _shape_of_folder(config, tokenizer, config.init_from)
+        return _shape_of_folder(config, tokenizer, source or ModelFolder(config.init_from))
     if tokenizer.bos_id is None or tokenizer.eos_id is None:
         raise SlmError(
             "E_TOKENIZER_INVALID",
@@ -213,21 +218,21 @@ def _shape(config: TrainConfig, tokenizer: Tokenizer) -> ModelConfig:
     return config.new_model(tokenizer.vocab_size, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)
 
 
-def _shape_of_folder(config: TrainConfig, tokenizer: Tokenizer, folder: Path) -> ModelConfig:
-    check_model_folder(folder)
-    model = read_config(folder)
+def _shape_of_folder(config: TrainConfig, tokenizer: Tokenizer, folder: ModelFolder) -> ModelConfig:
+    folder.check()
+    model = folder.config
     if config.seq_len > model.max_seq_len:
         raise seq_len_too_long(config.seq_len, model.max_seq_len, new_run=False)
-    own = folder / "tokenizer.json"
-    same = Tokenizer.load(own).sha256 == tokenizer.sha256 if own.exists() else True
+    own = folder.path / "tokenizer.json"
+    same = folder.tokenizer.sha256 == tokenizer.sha256 if own.exists() else True
     if same:
-        check_vocabulary(model, tokenizer, folder)
+        check_vocabulary(model, tokenizer, folder.path)
     else:
         raise SlmError(
             "E_TOKENIZER_MISMATCH",
             f"os dados usam outro tokenizador ({tokenizer.vocab_size} tokens) que não o do modelo "
             f"({model.vocab_size} tokens).",
-            where=folder,
+            where=folder.path,
             hint=f"Prepare os dados de novo com:  --tokenizer {quoted(own)}",
         )
     return model

@@ -31,7 +31,8 @@ from ptbr_slm.faults import maybe_fail
 from ptbr_slm.model import Llama
 from ptbr_slm.storage.atomic import atomic_folder, write_json, write_text
 from ptbr_slm.storage.manifest import read_manifest, write_manifest
-from ptbr_slm.storage.model_folder import WeightReader, write_model_files, write_safetensors
+from ptbr_slm.storage.model_folder import write_model_files
+from ptbr_slm.storage.weights import WeightReader, write_safetensors
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.optim import load_optimizer_arrays, optimizer_arrays
 from ptbr_slm.train.parallel.shards import FOLDER as SHARDS
