@@ -24,14 +24,15 @@ from ptbr_slm.config import DEFAULT_VOCAB_SIZE
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.errors import Exit, SlmError
 from ptbr_slm.system import peak_rss
-from ptbr_slm.train.allocator import keep_freed_memory
 from ptbr_slm.train.config import AUTO, CheckpointConfig, EvaluationConfig, OptimizerConfig, TrainConfig
 from ptbr_slm.train.loop import Trainer
+from ptbr_slm.train.parallel.environment import restarts
 from ptbr_slm.train.parallel.launch import launch
 from ptbr_slm.train.parallel.shards import fill
-from ptbr_slm.train.parallel.world import Ranks, join_ranks, restarts
+from ptbr_slm.train.parallel.world import Ranks, join_ranks
 from ptbr_slm.train.planning.choice import policy_name
 from ptbr_slm.train.planning.plan import Plan, make_plan
+from ptbr_slm.train.process import keep_freed_memory
 from ptbr_slm.train.reporting.metrics import MetricsLog
 from ptbr_slm.train.step import OutOfMemory, is_out_of_memory
 from ptbr_slm.train.survival.out_of_memory import NAME as MICRO_BATCH

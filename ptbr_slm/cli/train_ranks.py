@@ -29,11 +29,12 @@ def run_training(out: Output, settings: TrainConfig) -> Report:
     Under torchrun this process is one of the ranks already; all but the main one are silent and end with 0,
     since torchrun takes any other code for a death.
     """
-    from ptbr_slm.train.parallel.launch import launch, ranks_to_start
-    from ptbr_slm.train.parallel.world import started_by_agent
+    from ptbr_slm.train.parallel.environment import ranks_to_start, started_by_agent
 
     count = ranks_to_start(settings)
     if count > 1:
+        from ptbr_slm.train.parallel.launch import launch
+
         answer = launch(_rank, (settings, out.mode, out.debug), count)
         if isinstance(answer, BaseException):
             raise answer
@@ -59,8 +60,8 @@ def _rank(
     """One rank's whole life; its answer is for the process that started it. Raises what a restart may
     mend.
     """
-    from ptbr_slm.train.parallel.launch import StopBeforeTraining, hear_signals
-    from ptbr_slm.train.parallel.world import Lost
+    from ptbr_slm.train.parallel.launch import hear_signals
+    from ptbr_slm.train.parallel.messages import RankLost, StopBeforeTraining
 
     make_streams_safe()
     for stream in (sys.stdout, sys.stderr):
@@ -74,7 +75,7 @@ def _rank(
         return error
     except StopBeforeTraining:
         return _STOPPED
-    except Lost:
+    except RankLost:
         raise
     except Exception as error:
         if debug and _main():

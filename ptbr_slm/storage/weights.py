@@ -6,6 +6,7 @@ import errno
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,16 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 NOT_A_MODEL = "Aponte para uma pasta com config.json e model.safetensors, como RUN/final."
 
 
-def write_safetensors(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Write named arrays inside an `atomic_folder`. Raises E_DISK_FULL, E_PERMISSION or E_IO."""
+def write_safetensors(
+    path: Path, arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Write named arrays inside an `atomic_folder`, with `metadata` in the header.
+
+    Raises E_DISK_FULL, E_PERMISSION or E_IO.
+    """
     with os_errors(path):
         try:
-            save_file(dict(arrays), path, metadata={"format": "pt"})
+            save_file(dict(arrays), path, metadata={"format": "pt", **metadata})
         except SafetensorError as error:  # a full disk arrives as this, with the errno in its text
             raise _save_error(error) from error
 

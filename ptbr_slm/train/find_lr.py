@@ -20,11 +20,11 @@ from ptbr_slm.errors import SlmError, named_instead
 from ptbr_slm.model import Llama
 from ptbr_slm.privacy import keep_matplotlib_out_of_home
 from ptbr_slm.storage.model_folder import ModelFolder
-from ptbr_slm.train.allocator import keep_freed_memory
 from ptbr_slm.train.config import TrainConfig
 from ptbr_slm.train.optim import build_optimizer, set_learning_rate
 from ptbr_slm.train.order import WindowOrder
 from ptbr_slm.train.planning.plan import Plan, check_enough_text, make_plan
+from ptbr_slm.train.process import keep_freed_memory
 from ptbr_slm.train.reporting.write import smoothed
 from ptbr_slm.train.step import OutOfMemory, optimizer_step
 from ptbr_slm.train.survival.out_of_memory import no_smaller

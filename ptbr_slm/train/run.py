@@ -19,15 +19,16 @@ from ptbr_slm.storage.lock import run_lock
 from ptbr_slm.storage.model_folder import ModelFolder, seal_model_folder, write_model_files
 from ptbr_slm.storage.output import make_folder, remove_made
 from ptbr_slm.tokenizer import Tokenizer
-from ptbr_slm.train.allocator import keep_freed_memory
 from ptbr_slm.train.config import TrainConfig
 from ptbr_slm.train.config_file import to_toml
 from ptbr_slm.train.events import Listener, Silent, TrainResult
 from ptbr_slm.train.loop import Trainer
 from ptbr_slm.train.optim.adamw import check_adamw8bit
+from ptbr_slm.train.parallel.environment import local_rank, restarts, visible_cards
 from ptbr_slm.train.parallel.shards import fill, gather
-from ptbr_slm.train.parallel.world import Ranks, check_shares, join_ranks, local_rank, restarts, visible_cards
+from ptbr_slm.train.parallel.world import Ranks, check_shares, join_ranks
 from ptbr_slm.train.planning.plan import Plan, check_device, check_enough_text, make_plan
+from ptbr_slm.train.process import keep_freed_memory
 from ptbr_slm.train.reporting.loggers import check_loggers
 from ptbr_slm.train.reporting.metrics import MetricsLog
 from ptbr_slm.train.reporting.watch import watched

@@ -17,8 +17,9 @@ from torch.distributed.tensor import DTensor
 from ptbr_slm.errors import says_out_of_memory
 from ptbr_slm.faults import maybe_fail
 from ptbr_slm.model import IGNORE, Llama
+from ptbr_slm.train.parallel.messages import RankLost
 from ptbr_slm.train.parallel.parallelize import Parallel
-from ptbr_slm.train.parallel.world import ALONE, Lost, Ranks
+from ptbr_slm.train.parallel.world import ALONE, Ranks
 from ptbr_slm.train.planning.precision import Precision
 
 
@@ -57,7 +58,7 @@ class OutOfMemory(Exception):
     """
 
 
-class OutOfMemoryAmongOthers(OutOfMemory, Lost):
+class OutOfMemoryAmongOthers(OutOfMemory, RankLost):
     """The memory ran out on this rank while the others were waiting for it inside a collective: they cannot
     be rejoined. Leave the process: the agent starts all ranks again, from the last checkpoint.
     """

@@ -18,7 +18,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from ptbr_slm.train import loop
-from ptbr_slm.train.parallel.world import started_by_agent
+from ptbr_slm.train.parallel.environment import started_by_agent
 from ptbr_slm.train.reporting.metrics import read_metrics
 from ptbr_slm.train.run import train
 

@@ -15,11 +15,12 @@ from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.manifest import read_manifest
 from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.train import loop
+from ptbr_slm.train.process import mark_birth
 from ptbr_slm.train.reporting.metrics import read_metrics
 from ptbr_slm.train.run import train
 from ptbr_slm.train.saving.checkpoint import list_checkpoints
 from ptbr_slm.train.survival import cooldown, session
-from ptbr_slm.train.survival.session import Deadline, mark_birth, session_age
+from ptbr_slm.train.survival.session import Deadline, session_age
 
 
 class Clock:

@@ -22,7 +22,6 @@ from ptbr_slm.bench.synthetic import learnable_data
 from ptbr_slm.bench.train import run_case
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.faults import maybe_fail
-from ptbr_slm.train.allocator import keep_freed_memory
 from ptbr_slm.train.config import (
     CheckpointConfig,
     EvaluationConfig,
@@ -36,6 +35,7 @@ from ptbr_slm.train.parallel.shards import fill
 from ptbr_slm.train.parallel.world import Ranks, join_ranks
 from ptbr_slm.train.planning.plan import make_plan
 from ptbr_slm.train.planning.precision import Precision
+from ptbr_slm.train.process import keep_freed_memory
 from ptbr_slm.train.reporting.metrics import MetricsLog
 
 

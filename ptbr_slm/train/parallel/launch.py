@@ -7,7 +7,10 @@ failure.
 
 Signals: the ranks leave the process group of their parent, so that Ctrl-C reaches the parent alone; it
 passes each signal on to each rank exactly once, and a rank that is still starting finds it waiting. The
-agent's own way, which gives the ranks 30 seconds to save, is switched off.
+agent's own handling, which gives the ranks 30 seconds to save, is switched off.
+
+Arguments and answers of the ranks are pickled by Python's multiprocessing, in pipes between this process and
+the ones it has started; nothing else that the ranks exchange is (`rendezvous`, `messages`).
 """
 
 from __future__ import annotations
@@ -24,41 +27,23 @@ from multiprocessing import active_children, resource_tracker
 from typing import Any
 
 from ptbr_slm.errors import Exit, SlmError
-from ptbr_slm.train.config import TrainConfig
-from ptbr_slm.train.parallel.world import started_by_agent, visible_cards
-from ptbr_slm.train.planning.devices import require_cards
-from ptbr_slm.train.survival.session import mark_birth
-from ptbr_slm.train.survival.stop import stop_signals
+from ptbr_slm.train.parallel.messages import StopBeforeTraining
+from ptbr_slm.train.process import mark_birth, stop_signals
 
 MAX_RESTARTS = 3
 """Times that all ranks are started again, from the last checkpoint, before giving up."""
-IMPATIENCE = 3
+KILL_AFTER = 3
 """Ctrl-C so many times: the ranks are killed. The first asks them to save, the second to leave at once."""
 
 
-class StopBeforeTraining(BaseException):
-    """SIGTERM or SIGHUP reached a rank that was still preparing: nothing to save."""
-
-
-def ranks_to_start(config: TrainConfig) -> int:
-    """Processes to start for this run; 1 where this process trains by itself or was started by torchrun.
-
-    Raises E_CONFIG for more ranks than GPUs.
-    """
-    if config.parallel == "none" or started_by_agent():
-        return 1
-    cards = visible_cards() if config.device != "cpu" else 0
-    if cards:
-        require_cards(config.ranks)
-    return config.ranks or max(1, cards)
-
-
 def launch(work: Callable[..., Any], arguments: tuple[Any, ...], count: int) -> Any:
-    """What `work(*arguments)` returns on the main one of `count` ranks. Both travel pickled.
+    """What `work(*arguments)` returns on the main one of `count` ranks.
+
+    Arguments and answer go through multiprocessing's pipes, so they are picklable.
 
     Raises E_RANKS where a rank died more than MAX_RESTARTS times, and KeyboardInterrupt.
     """
-    os.environ.setdefault("LOGLEVEL", "CRITICAL")  # the agent's log: what a user should know, we say
+    os.environ.setdefault("LOGLEVEL", "CRITICAL")  # the agent's log: we report what a user should know
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _processors() // count)))
     if hasattr(signal, "SIGRTMIN"):  # Linux: with one machine nothing needs the name or the address of it
@@ -67,15 +52,16 @@ def launch(work: Callable[..., Any], arguments: tuple[Any, ...], count: int) -> 
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    from ptbr_slm.train.parallel import rendezvous
+
     logging.getLogger("torch").setLevel(logging.CRITICAL)
     wanted: dict[str, Any] = {
         "min_nodes": 1,
         "max_nodes": 1,
         "nproc_per_node": count,
         "run_id": f"ptbr-slm-{os.getpid()}",
-        "rdzv_backend": "c10d",
-        "rdzv_endpoint": "localhost:0",
-        "local_addr": "localhost",
+        "rdzv_backend": rendezvous.register(),
+        "local_addr": rendezvous.LOOPBACK,
         "max_restarts": MAX_RESTARTS,
         "monitor_interval": 0.1,
         "signals_to_handle": "SIGQUIT",  # not one of ours, which its handlers would replace
@@ -86,7 +72,7 @@ def launch(work: Callable[..., Any], arguments: tuple[Any, ...], count: int) -> 
         try:
             return elastic_launch(config, _rank)(work, arguments)[0]
         except ChildFailedError as error:
-            if _impatient(asked):
+            if _kills(asked):
                 raise KeyboardInterrupt from None
             raise _lost(error) from error
 
@@ -101,7 +87,7 @@ def _rank(work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     finally:
         for number in stop_signals():  # the answer is on its way to the parent, which lets this process go
             signal.signal(number, signal.SIG_IGN)
-        threading.Thread(target=_leave_without, args=(parent,), daemon=True).start()
+        threading.Thread(target=_exit_without, args=(parent,), daemon=True).start()
 
 
 def hear_signals() -> None:
@@ -116,17 +102,15 @@ def hear_signals() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, stop_signals())
 
 
-def _leave_without(parent: int) -> None:
-    """Nobody waits for the answer once the parent was killed; its death itself came as a SIGINT, which
-    saved.
-    """
+def _exit_without(parent: int) -> None:
+    """End this process once its parent is gone: nobody waits for the answer then."""
     while os.getppid() == parent:
         time.sleep(0.2)
     os._exit(Exit.INTERRUPTED)
 
 
 def _stop_before_training(number: int, frame: Any) -> None:
-    for repeated in set(stop_signals()) - {signal.SIGINT}:  # a closing terminal says it twice
+    for repeated in set(stop_signals()) - {signal.SIGINT}:  # a closing terminal sends it twice
         signal.signal(repeated, signal.SIG_IGN)
     raise StopBeforeTraining
 
@@ -147,15 +131,15 @@ def _passing_signals_on() -> Iterator[list[int]]:
     signals = stop_signals()
     previous = {number: signal.signal(number, lambda number, _: asked.append(number)) for number in signals}
     done = threading.Event()
-    courier = threading.Thread(target=_pass_on, args=(asked, done, signals), daemon=True)
-    courier.start()
+    thread = threading.Thread(target=_pass_on, args=(asked, done, signals), daemon=True)
+    thread.start()
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield asked
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
         done.set()
-        courier.join()
+        thread.join()
         for number, handler in previous.items():
             signal.signal(number, handler)
 
@@ -163,20 +147,20 @@ def _passing_signals_on() -> Iterator[list[int]]:
 def _pass_on(asked: list[int], done: threading.Event, signals: tuple[signal.Signals, ...]) -> None:
     """Each rank gets each signal once, a rank that was started after the signal too."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
-    told: dict[int, int] = {}
+    sent: dict[int, int] = {}
     while not done.wait(0.05):
         for child in active_children():
             pid = child.pid or 0
-            for number in asked[told.get(pid, 0) :]:
+            for number in asked[sent.get(pid, 0) :]:
                 with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL if _impatient(asked) else number)
+                    os.kill(pid, signal.SIGKILL if _kills(asked) else number)
                 time.sleep(0.01)  # signals of one kind do not queue
-            told[pid] = len(asked)
+            sent[pid] = len(asked)
 
 
-def _impatient(asked: list[int]) -> bool:
+def _kills(asked: list[int]) -> bool:
     """Whether Ctrl-C came so often that the ranks are not waited for. A closing terminal repeats SIGHUP."""
-    return asked.count(signal.SIGINT) >= IMPATIENCE
+    return asked.count(signal.SIGINT) >= KILL_AFTER
 
 
 def _processors() -> int:

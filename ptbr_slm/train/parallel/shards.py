@@ -1,13 +1,15 @@
-"""A model in shards (FSDP2): whole weights in and out of it, and its optimizer's state on disk by
-torch.distributed.checkpoint.
+"""A model in shards (FSDP2): whole weights into it and out of it, and its optimizer's state on disk.
 
-The shards lie as safetensors under `training/shards/` of a checkpoint, one file a rank, named as the arrays
-of `optim.optimizer_arrays`: any number of ranks, one without FSDP too, reads them back. The weights are
-gathered into the model folder as ever, so that every checkpoint can be used and exported.
+The state lies as safetensors under `training/shards/` of a checkpoint, one file a rank, in the layout of
+torch.distributed.checkpoint's HuggingFaceStorageWriter: the offsets of each part stand in the header. Its
+reader puts the parts together for any number of ranks, one without FSDP too. Its writer is not used, since
+there the ranks agree by pickled plans. The weights are gathered into the model folder, so that every
+checkpoint can be used and exported.
 """
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,9 +19,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-from ptbr_slm.errors import SlmError, from_os_error
+from ptbr_slm.errors import os_errors
 from ptbr_slm.model import Llama
+from ptbr_slm.storage.weights import write_safetensors
 from ptbr_slm.train.parallel.world import Ranks
 
 FOLDER = "training/shards"
@@ -64,26 +68,30 @@ def gather(model: Llama, ranks: Ranks) -> Llama:
 
 
 def save_shards(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks) -> None:
-    """Every rank writes its part of the optimizer's state below `checkpoint`. Raises E_DISK_FULL and its
-    kin.
-    """
-    from torch.distributed.checkpoint.api import CheckpointException
-    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
-    from torch.distributed.checkpoint.state_dict_saver import save
+    """Every rank writes its part of the optimizer's state below `checkpoint`.
 
-    writer = HuggingFaceStorageWriter(str(checkpoint / FOLDER), save_distributed=True)
-    try:
-        save(_state(model, optimizer), storage_writer=writer, process_group=ranks.control)
-    except CheckpointException as error:
-        cause = next(iter(error.failures.values()))[0]
-        if isinstance(cause, OSError):
-            raise from_os_error(cause, checkpoint) from error
-        raise SlmError(
-            "E_IO",
-            f"não foi possível gravar o checkpoint ({cause}).",
-            where=checkpoint,
-            hint="Confira o disco (df -h) e repita o mesmo comando: ele continua do checkpoint anterior.",
-        ) from error
+    Raises E_DISK_FULL, E_PERMISSION or E_IO, on all ranks.
+    """
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    offsets: dict[str, dict[str, list[int]]] = {}
+    for name, value in _state(model, optimizer).items():
+        part, offset = value, [0] * value.dim()
+        if isinstance(value, DTensor):
+            _, begin = compute_local_shape_and_global_offset(value.shape, value.device_mesh, value.placements)
+            part, offset = value.to_local(), list(begin)
+        elif not ranks.main:  # the same on every rank
+            continue
+        if part.numel():
+            arrays[name], offsets[name] = part.detach().cpu().numpy(), {"saved_offsets": offset}
+    metadata = {"DCP_SHARDING_INFO": json.dumps(offsets), "DCP_VERSION": "1.0", "format": "pt"}
+    file = checkpoint / FOLDER / f"shard-{ranks.rank + 1:05d}-model-00001-of-00001.safetensors"
+
+    def write() -> None:
+        with os_errors(checkpoint):
+            file.parent.mkdir(exist_ok=True)
+        write_safetensors(file, arrays, metadata)
+
+    ranks.all_or_none(write)
 
 
 def load_shards(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -97,7 +105,7 @@ def load_shards(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optim
 
     reader = HuggingFaceStorageReader(str(checkpoint / FOLDER))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that it reads by itself is what was asked
+        warnings.simplefilter("ignore", UserWarning)  # no_dist: every rank reads by itself
         try:
             load(_state(model, optimizer), storage_reader=reader, no_dist=True)
         except (CheckpointException, RuntimeError) as error:

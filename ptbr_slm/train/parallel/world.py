@@ -1,40 +1,40 @@
-"""Who trains together: this process's place among the ranks, and the few words that they exchange.
+"""The ranks of a training: this process's number among them, their collectives, and how they meet.
 
-A run's course does not depend on the number of ranks: an optimizer step takes `batch_size * grad_accum`
-sequences in all, and each rank computes its share of them. Only `Ranks.main` writes files or speaks to the
-listener; what depends on files, clocks or signals is decided there and told to all (`from_main`), or put to
-the vote (`any`).
+The course of a run does not depend on the number of ranks: an optimizer step takes `batch_size * grad_accum`
+sequences in all, and each rank computes its share of them. Only `Ranks.main` writes files and calls the
+listener; what depends on files, clocks or signals is decided there and sent to all (`from_main`), or put to
+the vote (`any`). Values and errors travel as JSON (`messages`), numbers as tensors; nothing is pickled.
 """
 
 from __future__ import annotations
 
 import os
-import pickle
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._C._distributed_c10d import PrefixStore
+from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.train.config import TrainConfig
+from ptbr_slm.train.parallel.environment import local_rank, restarts, started_by_agent, visible_cards
+from ptbr_slm.train.parallel.messages import RankLost, decode, decode_error, encode, encode_error
 
 T = TypeVar("T")
 
 DATA_TIMEOUT = timedelta(minutes=30)
 """For gradients and losses: no rank is ever further behind than a step, an evaluation or a sample."""
-WORD_TIMEOUT = timedelta(seconds=60)
-"""For the store in which a rank leaves why it went."""
+STORE_TIMEOUT = timedelta(seconds=60)
+"""For the store in which a rank leaves its error."""
 CONTROL_TIMEOUT = timedelta(days=7)
-"""For words between the ranks: the others wait with one while the main rank prepares data or writes a
+"""For messages between the ranks: the others wait for one while the main rank prepares data or writes a
 checkpoint. A rank that dies ends the wait at once, since its connections close."""
 
 
@@ -45,13 +45,13 @@ class Ranks:
     rank: int = 0
     world: int = 1
     local_rank: int = 0
-    """Place on this machine: the index of its GPU."""
-    control: Any = None
-    """The gloo group for words (a torch ProcessGroup); tensors go through the default group."""
+    """Its number on this machine: the index of its GPU."""
+    control: dist.ProcessGroup | None = None
+    """The gloo group for messages; the tensors of the training go through the default group."""
 
     @property
     def main(self) -> bool:
-        """Whether this is the rank that writes and speaks."""
+        """Whether this is the rank that writes files and calls the listener."""
         return self.rank == 0
 
     def share(self, count: int) -> slice:
@@ -72,62 +72,86 @@ class Ranks:
             dist.broadcast(tensor, src=source)
         return tensor
 
-    # Words, on the CPU: they never wait for the device.
+    # Messages, on the CPU: they never wait for the device.
 
-    def exchange(self, words: Sequence[float]) -> list[list[float]]:
-        """Every rank's `words` (as many on each), in the order of the ranks."""
+    def exchange(self, numbers: Sequence[float]) -> list[list[float]]:
+        """Every rank's `numbers` (as many on each), in the order of the ranks."""
         if self.world == 1:
-            return [list(words)]
-        mine = torch.tensor(words, dtype=torch.float64)
+            return [list(numbers)]
+        mine = torch.tensor(numbers, dtype=torch.float64)
         theirs = [torch.empty_like(mine) for _ in range(self.world)]
         dist.all_gather(theirs, mine, group=self.control)
         return [tensor.tolist() for tensor in theirs]
 
     def total(self, count: int) -> int:
         """The sum of a count over the ranks."""
-        return int(sum(words[0] for words in self.exchange([count]))) if self.world > 1 else count
+        return int(sum(numbers[0] for numbers in self.exchange([count]))) if self.world > 1 else count
 
     def any(self, flag: bool) -> bool:
         """Whether any rank raises its flag; all get the same answer."""
-        return any(words[0] for words in self.exchange([flag])) if self.world > 1 else flag
+        return any(numbers[0] for numbers in self.exchange([flag])) if self.world > 1 else flag
 
     def barrier(self) -> None:
         """Wait for all."""
         self.exchange([0])
 
     def from_main(self, decide: Callable[[], T]) -> T:
-        """What `decide` returns on the main rank, on every rank; what it raises there is raised on all of
-        them.
+        """What `decide` returns on the main rank, on every rank; what it raises there is raised on all.
 
-        Only the main rank calls it; the value travels pickled, so it is small and made of plain data.
+        Only the main rank calls it. The value is small, of the types that `messages` lists.
         """
         if self.world == 1:
             return decide()
-        said: list[Any] = [None, None]
-        if self.main:
-            try:
-                said[0] = decide()
-            except BaseException as error:
-                self._tell([None, error])
-                raise
-        self._tell(said)
-        if said[1] is not None:
-            raise said[1]
-        value: T = said[0]
+        if not self.main:
+            body = self._broadcast(b"", 0)
+            if body[:1] == _ERROR:
+                raise decode_error(body[1:])
+            value: T = decode(body[1:])
+            return value
+        try:
+            value = decide()
+            body = _VALUE + encode(value)
+        except BaseException as error:
+            self._broadcast(_ERROR + encode_error(error), 0)
+            raise
+        self._broadcast(body, 0)
         return value
 
     def main_first(self, work: Callable[[], T]) -> T:
-        """Every rank's own `work()`, begun by the others when the main rank's is done: they find its
-        files.
-        """
+        """Every rank's own `work()`; the others begin when the main rank is done, and find its files."""
         value: list[T] = []
         self.from_main(lambda: value.append(work()))
         return value[0] if self.main else work()
 
-    def _tell(self, said: list[Any]) -> None:
-        """Overwrite `said` on all with the main rank's."""
-        dist.broadcast_object_list(said, src=0, group=self.control)
+    def all_or_none(self, work: Callable[[], None]) -> None:
+        """Every rank's own `work()`; where it fails on some, the first one's error is raised on all."""
+        failure: Exception | None = None
+        try:
+            work()
+        except Exception as error:
+            failure = error
+        failed = [bool(numbers[0]) for numbers in self.exchange([failure is not None])]
+        if not any(failed):
+            return
+        first = failed.index(True)
+        body = self._broadcast(b"" if failure is None else encode_error(failure), first)
+        raise decode_error(body) if failure is None or self.rank != first else failure
 
+    def _broadcast(self, body: bytes, source: int) -> bytes:
+        """The bytes of rank `source`, on all."""
+        if self.world == 1:
+            return body
+        size = torch.tensor([len(body)])
+        dist.broadcast(size, src=source, group=self.control)
+        buffer = torch.empty(int(size), dtype=torch.uint8)
+        if self.rank == source:
+            buffer = torch.frombuffer(bytearray(body), dtype=torch.uint8)
+        dist.broadcast(buffer, src=source, group=self.control)
+        return buffer.numpy().tobytes()
+
+
+_VALUE, _ERROR = b"v", b"e"
+"""First byte of a message: what follows is a value, or an error."""
 
 ALONE = Ranks()
 
@@ -144,43 +168,14 @@ def check_shares(config: TrainConfig, ranks: Ranks) -> None:
         )
 
 
-class Lost(Exception):
-    """This rank and the others have lost each other: only starting all of them again can help."""
-
-
-def started_by_agent() -> bool:
-    """Whether torchrun (or our own launcher) started this process as one of several ranks."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
-
-
-def visible_cards() -> int:
-    """GPUs that PyTorch can use here; 0 where there is none or it cannot use them.
-
-    Without PyTorch's own warning about a driver that is too old: the plan says it, in our words.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        return torch.cuda.device_count() if torch.cuda.is_available() else 0
-
-
-def local_rank() -> int:
-    """This process's place on this machine, the index of its GPU; 0 where nobody started several."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
-
-
-def restarts() -> int:
-    """Times that the agent has started all ranks again because one died."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-
-
 @contextmanager
 def join_ranks(device: str = "auto") -> Iterator[Ranks]:
     """Meet the other ranks that torchrun's environment names; ALONE where it names none.
 
-    device: auto, cpu or cuda, as in TrainConfig. On CUDA tensors go through NCCL, words through gloo; on the
-    CPU both through gloo. An exception of one rank becomes the exception of all: it is left in the agent's
-    store, and the groups are closed, so that whoever waits for this rank fails at once and finds it there.
-    Raises Lost where another rank is gone without a word.
+    device: auto, cpu or cuda, as in TrainConfig. On CUDA tensors go through NCCL, messages through gloo; on
+    the CPU both through gloo. An exception of one rank becomes the exception of all: it is left in the
+    agent's store, and the groups are closed, so that a rank that waits for this one fails at once and finds
+    it there. Raises RankLost where another rank is gone and left no error.
     """
     if not started_by_agent():
         yield ALONE
@@ -196,22 +191,22 @@ def join_ranks(device: str = "auto") -> Iterator[Ranks]:
     prefix = f"ptbr-slm/{restarts()}"
     store, own = (
         PrefixStore(prefix, next(rendezvous("env://", rank, world, timeout=timeout))[0])
-        for timeout in (DATA_TIMEOUT, WORD_TIMEOUT)
+        for timeout in (DATA_TIMEOUT, STORE_TIMEOUT)
     )
     with _quiet_stdout():
         dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=DATA_TIMEOUT)
         control = dist.new_group(backend="gloo", timeout=CONTROL_TIMEOUT)
     try:
         yield Ranks(rank, world, local_rank(), control)
-    except Lost:
+    except RankLost:
         raise
     except BaseException as error:
         if not _is_loss(error):
-            _leave_word(own, error)
+            _leave_error(own, error)
             raise
-        if (word := _word_left(own)) is not None:
-            raise word from error
-        raise Lost(str(error)) from error
+        if (left := _error_left(own)) is not None:
+            raise left from error
+        raise RankLost(str(error)) from error
     finally:
         dist.destroy_process_group()
 
@@ -221,44 +216,39 @@ def _quiet_stdout() -> Iterator[None]:
     """Nothing reaches the process's standard output while the block runs.
 
     The gloo of PyTorch 2.10 (Kaggle's) prints there how many peers each group has found (pytorch/gloo#462),
-    into the middle of `--json`.
+    which would break the JSON lines of `--json`.
     """
     if sys.stdout is not None:
         sys.stdout.flush()
     try:
-        kept = os.dup(1)
+        stdout = os.dup(1)
     except OSError:  # closed: nothing can be printed there
         yield
         return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.close(nowhere)
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 1)
+    os.close(devnull)
     try:
         yield
     finally:
-        os.dup2(kept, 1)
-        os.close(kept)
+        os.dup2(stdout, 1)
+        os.close(stdout)
 
 
-_WORD = "why"
+_ERROR_KEY = "error"
 
 
-def _leave_word(store: Any, error: BaseException) -> None:
-    try:
-        word = pickle.dumps(error)
-        pickle.loads(word)
-    except Exception:
-        word = pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
+def _leave_error(store: Store, error: BaseException) -> None:
+    """Put the error where the other ranks look when this one is gone."""
     with suppress(Exception):  # the store may be gone with its host
-        store.set(_WORD, word.hex())
+        store.set(_ERROR_KEY, encode_error(error).decode())
 
 
-def _word_left(store: Any) -> BaseException | None:
+def _error_left(store: Store) -> BaseException | None:
     """The exception that another rank left before it went."""
     with suppress(Exception):
-        if store.check([_WORD]):
-            error: BaseException = pickle.loads(bytes.fromhex(store.get(_WORD).decode()))
-            return error
+        if store.check([_ERROR_KEY]):
+            return decode_error(store.get(_ERROR_KEY))
     return None
 
 
@@ -272,8 +262,8 @@ def _is_loss(error: BaseException) -> bool:
 
 def _avoid_peer_access(card: str) -> None:
     """T4s have no NVLink, and in the virtual machines that rent them out NCCL's direct copies hang instead of
-    failing (taming-transformers#235, xgboost#11242). Through host memory it is as fast. Whoever set the
-    variable decides.
+    failing (taming-transformers#235, xgboost#11242). Through host memory it is as fast. A value that
+    the user has set stays.
     """
     if "T4" in card:
         os.environ.setdefault("NCCL_P2P_DISABLE", "1")

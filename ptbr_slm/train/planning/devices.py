@@ -18,7 +18,7 @@ from ptbr_slm.brazilian import number
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
 from ptbr_slm.system import VISIBLE_VARIABLE, Gpu, TorchBuild, find_gpus, kaggle_session, torch_build
-from ptbr_slm.train.parallel.world import visible_cards
+from ptbr_slm.train.parallel.environment import visible_cards
 from ptbr_slm.train.planning.memory import CUDA_CONTEXT_BYTES, GIB
 from ptbr_slm.train.planning.precision import OLDEST
 from ptbr_slm.train.planning.speed import data_sheet
@@ -80,19 +80,6 @@ def cards_in_use(ranks: int) -> list[Card]:
     """
     listed = {gpu.uuid: gpu for gpu in find_gpus() if gpu.uuid} if ranks > 1 else {}
     return [_card(index, listed) for index in _local_indices(ranks)]
-
-
-def require_cards(ranks: int) -> None:
-    """Refuse more ranks on this machine than it has cards. Raises E_CONFIG."""
-    count = torch.cuda.device_count()
-    if ranks > count:
-        raise SlmError(
-            "E_CONFIG",
-            f"{ranks} processos não cabem em {count} GPU(s): cada um precisa da sua.",
-            where=f"ranks={ranks}",
-            hint=f"Use --set ranks={count}, ou deixe ranks=0 (uma por GPU visível); com o torchrun, "
-            f"--nproc-per-node {count}.",
-        )
 
 
 def _local_indices(ranks: int) -> range:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -22,8 +21,7 @@ from ptbr_slm.system import cpu_cores, memory_bytes
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.config import AUTO, TrainConfig, default_tokens_per_step, seq_len_too_long
 from ptbr_slm.train.order import WindowOrder
-from ptbr_slm.train.parallel.launch import ranks_to_start
-from ptbr_slm.train.parallel.world import started_by_agent
+from ptbr_slm.train.parallel.environment import local_world, ranks_to_start, require_cards
 from ptbr_slm.train.planning.choice import (
     Machine,
     Request,
@@ -42,7 +40,6 @@ from ptbr_slm.train.planning.devices import (
     math_note,
     memory_notes,
     only_math,
-    require_cards,
     slowest,
 )
 from ptbr_slm.train.planning.memory import GIB, MemoryEstimate
@@ -186,7 +183,7 @@ def _resolved(
 
 def check_device(config: TrainConfig) -> None:
     """Refuse a device or a precision that is not to be had. Raises E_PROVIDER, E_GPU or E_CONFIG."""
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if started_by_agent() else 1
+    ranks = local_world()
     device, capability, _ = choose_device(config.device, ranks)
     if device.type == "cuda":
         require_cards(ranks)

@@ -11,26 +11,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 from ptbr_slm.brazilian import number
 from ptbr_slm.errors import SlmError
+from ptbr_slm.train.process import BORN_VARIABLE, age_of, clock
 
-BORN_VARIABLE = "PTBR_SLM_SESSION_BORN"
-"""Environment variable in which a launcher tells its ranks, restarted ones too, when it was started."""
 REPORT_S = 3.0
 """Seconds for the report at the end."""
 MEASURED_LATE = 2.0
 """The measured time of a save is counted so often: the next one may find a busy disk."""
 
 Clock = Callable[[], float]
-
-
-def clock() -> float:
-    """Seconds on a clock that no one sets and that goes on while the machine sleeps."""
-    if hasattr(time, "CLOCK_BOOTTIME"):
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()
 
 
 def session_age(start: str = "") -> Clock:
@@ -40,11 +31,6 @@ def session_age(start: str = "") -> Clock:
     """
     born = _born(start)
     return lambda: clock() - born
-
-
-def mark_birth() -> None:
-    """Leave the birth of this process to the processes that it will start (`BORN_VARIABLE`)."""
-    os.environ.setdefault(BORN_VARIABLE, repr(clock() - _age_of("self")))
 
 
 def check_session(max_time: str, session_start: str, cooldown: str, schedule: str) -> None:
@@ -103,14 +89,14 @@ class Deadline:
 def _born(start: str) -> float:
     """When the session began, on `clock`."""
     if start == "kaggle":
-        return clock() - _age_of("1")
+        return clock() - age_of("1")
     if start:
         age = time.time() - _seconds_since_1970(start)
         if age < 0:
             raise _no_time(start, f"fica {number(-age)} segundos no futuro")
         return clock() - age
     told = os.environ.get(BORN_VARIABLE)
-    return float(told) if told else clock() - _age_of("self")
+    return float(told) if told else clock() - age_of("self")
 
 
 def _seconds_since_1970(start: str) -> float:
@@ -122,22 +108,6 @@ def _seconds_since_1970(start: str) -> float:
         return datetime.fromisoformat(start).timestamp()  # without a zone: this machine's
     except ValueError as error:
         raise _no_time(start, "não é uma data e hora ISO, segundos desde 1970, nem kaggle") from error
-
-
-def _age_of(process: str) -> float:
-    """Seconds since a process (`self`, or a number) began, by the kernel's own clock where there is one.
-
-    Of process 1 in a container: since the container, a notebook's session, was started.
-    """
-    try:
-        stat = Path(f"/proc/{process}/stat").read_text()
-        ticks = int(stat.rpartition(")")[2].split()[19])  # field 22, counted behind the name
-        return max(0.0, clock() - ticks / os.sysconf("SC_CLK_TCK"))
-    except (OSError, ValueError, IndexError):
-        import psutil
-
-        born = psutil.Process().create_time() if process == "self" else psutil.boot_time()
-        return max(0.0, time.time() - born)
 
 
 def _no_time(start: str, why: str) -> SlmError:

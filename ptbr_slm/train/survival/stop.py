@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from ptbr_slm.errors import Exit
+from ptbr_slm.train.process import stop_signals
 
 StopReason = Literal["sigterm", "sighup", "interrupt", "max_time"]
 
@@ -34,12 +35,6 @@ def most_urgent(urgencies: Iterable[int]) -> StopReason | None:
 
 
 _REASON_OF: dict[str, StopReason] = {"SIGINT": "interrupt", "SIGTERM": "sigterm", "SIGHUP": "sighup"}
-
-
-def stop_signals() -> tuple[signal.Signals, ...]:
-    """The signals that ask a run to save and stop: those that this system has, without an ignored SIGHUP."""
-    known = [signal.Signals[name] for name in _REASON_OF if hasattr(signal, name)]
-    return tuple(n for n in known if n.name != "SIGHUP" or signal.getsignal(n) != signal.SIG_IGN)
 
 
 class SignalGuard:
