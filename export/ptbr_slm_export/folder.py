@@ -18,10 +18,10 @@ import onnx_ir as ir
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError, os_errors
-from ptbr_slm.shell import quoted
 from ptbr_slm.storage.atomic import atomic_folder, may_replace, write_json
 from ptbr_slm.storage.manifest import amend_manifest, write_manifest
 from ptbr_slm.storage.model_folder import COMPANIONS, ModelFolder, check_vocabulary
+from ptbr_slm.text import quoted
 from ptbr_slm_export.graphs.weights import LlamaWeights
 from ptbr_slm_export.quantization.prepare import make_quantizer
 from ptbr_slm_export.quantization.recipe import Precision, Recipe

@@ -14,8 +14,8 @@ from typing import Any
 
 from tokenizers import pre_tokenizers
 
-from ptbr_slm.metaspace import SPACE, is_byte
 from ptbr_slm.tokenizer import LLAMA_BPE_SPLIT, Tokenizer
+from ptbr_slm.tokenizer.spelling import SPACE, is_byte
 
 _SPLITS = {
     LLAMA_BPE_SPLIT: "llama-bpe",  # ours, and Llama 3's

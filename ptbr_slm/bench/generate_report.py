@@ -12,8 +12,8 @@ from pathlib import Path
 
 from ptbr_slm.bench.generate import Candidate, CaseResult, Figures, GenerateBench, Spread
 from ptbr_slm.bench.machine import about, markdown_line
-from ptbr_slm.brazilian import number
 from ptbr_slm.storage.atomic import write_text
+from ptbr_slm.text import number
 from ptbr_slm.train.reporting.curves import axis
 
 HEADER = (

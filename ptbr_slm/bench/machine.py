@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ptbr_slm.brazilian import number
-from ptbr_slm.system import cpu_cores, find_gpus, installed_version, memory_bytes
+from ptbr_slm.gpus import find_gpus
+from ptbr_slm.system import cpu_cores, installed_version, memory_bytes
+from ptbr_slm.text import number
 from ptbr_slm.version import __version__
 
 GIB = 1 << 30

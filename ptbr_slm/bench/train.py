@@ -14,7 +14,7 @@ from ptbr_slm.bench.machine import machine
 from ptbr_slm.bench.process import ask, last_line
 from ptbr_slm.config import model_config
 from ptbr_slm.errors import SlmError
-from ptbr_slm.system import find_gpus
+from ptbr_slm.gpus import find_gpus
 
 SEQ_LEN = {"cuda": 1024, "cpu": 256}
 SIZES = {"cuda": ("85m", "400m", "800m"), "cpu": ("nano", "mini")}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ptbr_slm.bench.machine import GIB, about, markdown_line
 from ptbr_slm.bench.train import Bench, Result
-from ptbr_slm.brazilian import number
 from ptbr_slm.storage.atomic import write_text
+from ptbr_slm.text import number
 
 HEADER = (
     "modelo", "caso", "disp.", "lote x seq", "recalcula", "perda", "tokens/s", "calculado", "MFU", "MFU GEMM",

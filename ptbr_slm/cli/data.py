@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from ptbr_slm.cli.command import command
-from ptbr_slm.cli.output import Output, Report, human_bytes, number, table
-from ptbr_slm.shell import quoted
+from ptbr_slm.cli.output import Output, Report, table
+from ptbr_slm.text import human_bytes, number, quoted
 
 _group = typer.Typer(help="Baixa, prepara e resume dados de treino.", no_args_is_help=True)
 

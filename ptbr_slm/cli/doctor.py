@@ -26,8 +26,8 @@ def doctor(
     ] = False,
 ) -> Report:
     """Examina a máquina: GPU, precisão do treino, pacotes, disco, Kaggle; e diz o que corrigir."""
-    from ptbr_slm.diagnosis import diagnose, training_device
-    from ptbr_slm.system import gather
+    from ptbr_slm.doctor.facts import gather
+    from ptbr_slm.doctor.findings import diagnose, training_device
 
     facts = gather()
     findings = diagnose(facts)

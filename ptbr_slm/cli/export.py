@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ptbr_slm.cli.command import command
-from ptbr_slm.cli.output import Output, Report, human_bytes, number
+from ptbr_slm.cli.output import Output, Report
 from ptbr_slm.cli.parity_table import measured_table, parity_table
 from ptbr_slm.errors import SlmError
-from ptbr_slm.shell import quoted
+from ptbr_slm.text import human_bytes, number, quoted
 
 if TYPE_CHECKING:
     from ptbr_slm_export import ExportReport

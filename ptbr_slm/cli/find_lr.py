@@ -11,8 +11,9 @@ import typer
 
 from ptbr_slm.cli import train as train_verb
 from ptbr_slm.cli.command import command
-from ptbr_slm.cli.output import Output, Report, number, table
+from ptbr_slm.cli.output import Output, Report, table
 from ptbr_slm.errors import SlmError
+from ptbr_slm.text import number
 
 if TYPE_CHECKING:
     from ptbr_slm.train.find_lr import RangeTest

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ptbr_slm.errors import SlmError, os_errors
-from ptbr_slm.utf8 import decode, is_utf16
+from ptbr_slm.text import decode, is_utf16
 
 
 def read_prompt(prompt: str | None) -> str:

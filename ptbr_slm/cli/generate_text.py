@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ptbr_slm.cli.output import number, table
+from ptbr_slm.cli.output import table
+from ptbr_slm.text import number
 
 if TYPE_CHECKING:
     from ptbr_slm.runtime.types import GenerationResult, TokenLogprob

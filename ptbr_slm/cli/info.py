@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from ptbr_slm.cli.command import command
-from ptbr_slm.cli.output import Output, Report, number, table
+from ptbr_slm.cli.output import Output, Report, table
 from ptbr_slm.config import DEFAULT_VOCAB_SIZE, SIZES, model_config
 from ptbr_slm.errors import SlmError
-from ptbr_slm.shell import quoted
+from ptbr_slm.text import number, quoted
 
 
 def register(app: typer.Typer) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ptbr_slm.cli.output import number, table
+from ptbr_slm.cli.output import table
 from ptbr_slm.config import ModelConfig
+from ptbr_slm.text import number
 from ptbr_slm.train.config import default_tokens_per_step
 from ptbr_slm.train.planning.choice import Machine, Request, Setting, choose, policy_name
 from ptbr_slm.train.planning.memory import GIB

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ptbr_slm.cli.output import number
 from ptbr_slm.config import ModelConfig
+from ptbr_slm.text import number
 from ptbr_slm.train.planning.speed import T4
 
 SHARE = 0.8

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from ptbr_slm.cli.info_plan import Plan, plan_data, plan_text, shape_text
-from ptbr_slm.cli.output import Report, human_bytes, number, table
+from ptbr_slm.cli.output import Report, table
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
-from ptbr_slm.shell import quoted
 from ptbr_slm.storage.manifest import NAME as MANIFEST
 from ptbr_slm.storage.model_folder import ModelFolder
+from ptbr_slm.text import human_bytes, number, quoted
 
 KINDS = {
     "model": "modelo",

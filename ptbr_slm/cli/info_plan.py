@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 from ptbr_slm.cli.info_choice import recommended_data, recommended_text
 from ptbr_slm.cli.info_decode import decode_data, decode_text
-from ptbr_slm.cli.output import Report, number, table
+from ptbr_slm.cli.output import Report, table
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
+from ptbr_slm.text import number
 from ptbr_slm.train.planning.activations import FP32
 from ptbr_slm.train.planning.choice import LOSSES
 from ptbr_slm.train.planning.memory import CUDA_CONTEXT_BYTES, GIB, T4_BYTES, MemoryEstimate, estimate

@@ -9,7 +9,7 @@ import typer
 
 from ptbr_slm.cli.command import command
 from ptbr_slm.cli.output import Output, Report
-from ptbr_slm.shell import quoted
+from ptbr_slm.text import quoted
 
 _group = typer.Typer(help="Prepara um caderno para treinar no Kaggle.", no_args_is_help=True)
 

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from ptbr_slm.cli.output import number, table
+from ptbr_slm.cli.output import table
+from ptbr_slm.text import number
 from ptbr_slm.train.planning.choice import Machine, Setting, policy_name
 from ptbr_slm.train.planning.memory import GIB
 

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from ptbr_slm.brazilian import number as number  # what verbs print with
 from ptbr_slm.cli.streams import OutputLost, stdout_failure
 from ptbr_slm.errors import Exit
+from ptbr_slm.text import number as number  # what verbs print with
 
 LINE_EVERY_S = 30.0
 """Seconds between progress lines where stderr is not a terminal (Kaggle, CI)."""
@@ -210,12 +210,3 @@ def table(rows: Sequence[Sequence[str]], *, header: Sequence[str] = ()) -> str:
     if header:
         laid.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(laid)
-
-
-def human_bytes(count: float) -> str:
-    """1536 -> '1,5 KiB', with a Brazilian decimal comma."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(count) < 1024 or unit == "GiB":
-            break
-        count /= 1024
-    return f"{number(count, 0 if unit == 'B' else 1)} {unit}"

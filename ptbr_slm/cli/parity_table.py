@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ptbr_slm.cli.output import human_bytes, number, table
+from ptbr_slm.cli.output import table
+from ptbr_slm.text import human_bytes, number
 
 if TYPE_CHECKING:
     from ptbr_slm_export import ExportReport, VerifyReport

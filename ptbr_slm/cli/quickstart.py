@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ptbr_slm.cli.command import command
-from ptbr_slm.cli.output import Output, Report, human_bytes, number
+from ptbr_slm.cli.output import Output, Report
 from ptbr_slm.cli.tokenizer import check_output
-from ptbr_slm.shell import quoted
+from ptbr_slm.text import human_bytes, number, quoted
 
 if TYPE_CHECKING:
     from ptbr_slm_export.folder import ExportReport

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from ptbr_slm.cli.command import command
-from ptbr_slm.cli.output import Output, Report, number
-from ptbr_slm.shell import quoted
+from ptbr_slm.cli.output import Output, Report
+from ptbr_slm.text import number, quoted
 
 _group = typer.Typer(help="Treina e examina tokenizadores.", no_args_is_help=True)
 

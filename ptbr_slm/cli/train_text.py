@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ptbr_slm.cli.options_table import options_data, options_text
-from ptbr_slm.cli.output import Mode, Output, Progress, Report, human_bytes, number, table
-from ptbr_slm.shell import quoted
+from ptbr_slm.cli.output import Mode, Output, Progress, Report, table
+from ptbr_slm.text import human_bytes, number, quoted
 
 if TYPE_CHECKING:
     from ptbr_slm.train.events import TrainResult

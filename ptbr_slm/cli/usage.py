@@ -16,7 +16,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import typer
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.shell import quoted
+from ptbr_slm.text import quoted
 
 USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 """The base of all, of click or of typer's copy of it."""

@@ -18,8 +18,8 @@ from ptbr_slm.data.shards import SHARD_TOKENS, SplitWriter, token_dtype
 from ptbr_slm.data.split import SeenTexts, Splitter, fingerprint
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.atomic import atomic_folder, may_replace, write_text
+from ptbr_slm.text import UTF16_HINT
 from ptbr_slm.tokenizer import Tokenizer
-from ptbr_slm.utf8 import UTF16_HINT
 from ptbr_slm.version import __version__
 
 ProgressCallback = Callable[[float, str], None]

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from ptbr_slm.data import index as index_file
 from ptbr_slm.data.index import corrupt
 from ptbr_slm.errors import SlmError, os_errors
-from ptbr_slm.shell import quoted
 from ptbr_slm.storage.manifest import sha256_file
+from ptbr_slm.text import quoted
 from ptbr_slm.tokenizer import Tokenizer
 
 _CHECK_TOKENS = 1 << 20

@@ -13,7 +13,7 @@ from ptbr_slm.data.files import list_files
 from ptbr_slm.data.prepare import ProgressCallback, prepare
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.errors import Exit, SlmError
-from ptbr_slm.shell import quoted
+from ptbr_slm.text import quoted
 from ptbr_slm.tokenizer import Tokenizer
 
 

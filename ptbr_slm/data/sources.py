@@ -11,7 +11,7 @@ from ptbr_slm.data import parquet
 from ptbr_slm.data.compressed import BROKEN, decompressed
 from ptbr_slm.data.drops import DropCounts
 from ptbr_slm.errors import os_errors
-from ptbr_slm.utf8 import BOM, decode, is_utf16
+from ptbr_slm.text import BOM, decode, is_utf16
 
 MAX_DOCUMENT_BYTES = 8 << 20
 """The largest document held in memory. The complete Bible is half of it."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ptbr_slm.data.prepared import PreparedData, Split
 from ptbr_slm.errors import SlmError
-from ptbr_slm.file_names import text_to_path
+from ptbr_slm.text import text_to_path
 from ptbr_slm.tokenizer import Tokenizer
 
 Ids = npt.NDArray[np.int64]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ptbr_slm.errors import SlmError, missing_extra
 from ptbr_slm.runtime.types import Engine
-from ptbr_slm.shell import quoted
 from ptbr_slm.storage.model_folder import ModelFolder
+from ptbr_slm.text import quoted
 
 DEVICES = ("auto", "cpu", "cuda")
 GRAPH = "model.onnx"

@@ -10,12 +10,19 @@ import numpy as np
 import torch
 
 from ptbr_slm.errors import SlmError
+from ptbr_slm.gpus import (
+    VISIBLE_VARIABLE,
+    Obstacle,
+    TorchBuild,
+    find_gpus,
+    missing_kernels,
+    torch_build,
+    why_unused,
+)
 from ptbr_slm.model import KVCache, Llama
 from ptbr_slm.runtime.slots import PREFILL_CHUNK, bucket, check_capacity, check_ids, check_room, closed_error
 from ptbr_slm.runtime.types import Floats
 from ptbr_slm.storage.model_folder import ModelFolder
-from ptbr_slm.system import VISIBLE_VARIABLE, TorchBuild, find_gpus, torch_build
-from ptbr_slm.unused_gpu import Obstacle, missing_kernels, why_unused
 
 ReadWeight = Callable[[str, tuple[int, ...]], Floats]
 """Llama's name and shape of a weight -> the weight."""

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 
-from ptbr_slm.brazilian import number
 from ptbr_slm.model import Block
+from ptbr_slm.text import number
 from ptbr_slm.train.events import Listener
 from ptbr_slm.train.parallel.parallelize import Parallel
 from ptbr_slm.train.parallel.world import ALONE, Ranks

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ptbr_slm.errors import SlmError, os_errors
-from ptbr_slm.file_names import path_to_text, text_to_path
+from ptbr_slm.text import decode, path_to_text, text_to_path
 from ptbr_slm.train.config import AUTO, TrainConfig
-from ptbr_slm.utf8 import decode
 
 _NOT_WRITTEN = ("resume", "allow_config_change")
 """How a run is started, not what it is."""

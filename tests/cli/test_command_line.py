@@ -11,9 +11,10 @@ import typer
 
 from ptbr_slm.cli import verbs
 from ptbr_slm.cli.command import as_slm_error, execute
-from ptbr_slm.cli.output import Mode, Output, Report, human_bytes, number, table
+from ptbr_slm.cli.output import Mode, Output, Report, table
 from ptbr_slm.cli.usage import USAGE_ERROR, usage_error
 from ptbr_slm.errors import Exit, SlmError
+from ptbr_slm.text import human_bytes, number
 
 VERBS = ["quickstart", "data", "tokenizer", "info", "doctor", "train", "export", "verify", "generate", "app"]
 

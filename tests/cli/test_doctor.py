@@ -13,18 +13,10 @@ from typing import Any
 
 import pytest
 
-from ptbr_slm.diagnosis import Finding, diagnose, runs_on, training_device
-from ptbr_slm.system import (
-    PACKAGES,
-    Gpu,
-    Kaggle,
-    SystemFacts,
-    TorchBuild,
-    kaggle_session,
-    parse_gpu,
-    required_versions,
-    torch_build,
-)
+from ptbr_slm.doctor.facts import PACKAGES, SystemFacts, required_versions
+from ptbr_slm.doctor.findings import Finding, diagnose, runs_on, training_device
+from ptbr_slm.gpus import Gpu, TorchBuild, parse_gpu, torch_build
+from ptbr_slm.system import Kaggle, kaggle_session
 
 CU128 = ("sm_70", "sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120")
 """Architectures of the PyTorch that Kaggle's image carried in 2026."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ptbr_slm.file_names import path_to_text, text_to_path
+from ptbr_slm.text import path_to_text, text_to_path
 
 SMALL = ["--model-size", "nano", "--seq-len", "32", "--batch-size", "2", "--grad-accum", "1", "--max-steps=2"]
 

@@ -12,7 +12,7 @@ import pytest
 
 from ptbr_slm.cli.train_text import train_report
 from ptbr_slm.errors import Exit
-from ptbr_slm.shell import quoted
+from ptbr_slm.text import quoted
 from ptbr_slm.train.events import TrainResult
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,4 +75,4 @@ def test_every_path_in_a_printed_command_is_quoted():
                 if COMMAND.search(before) and PATH.search(source) and not source.startswith("quoted("):
                     faults.append(f"{file.relative_to(ROOT)}:{part.lineno}: {before[-30:]!r} {{{source}}}")
                 before += "x"
-    assert not faults, "use ptbr_slm.shell.quoted:\n" + "\n".join(faults)
+    assert not faults, "use ptbr_slm.text.quoted:\n" + "\n".join(faults)

@@ -23,7 +23,7 @@ from ptbr_slm.storage.manifest import write_manifest
 from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.storage.weights import WeightReader
 from ptbr_slm.tokenizer import Tokenizer
-from ptbr_slm.tokenizer_rules import growth
+from ptbr_slm.tokenizer.rules import growth
 
 SECONDS = 1.0
 """CPU time that an answer about a broken file may take."""

@@ -49,7 +49,7 @@ def written(tokenizer, seed, *, tokens=400, streamed=False, **asked) -> tuple[st
 
 
 def sentencepiece(dialect) -> Tokenizer:
-    """A vocabulary of all bytes and a few words, in either way to write one (ptbr_slm/metaspace.py)."""
+    """A vocabulary of all bytes and a few words, in either dialect (ptbr_slm/tokenizer/spelling.py)."""
     words = ["▁", "▁a", "a", "ç", "ão", "▁rio", "1", "2", "é", "▁▁", "io", "▁é"]
     names = ["<unk>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *words]
     inner = tokenizers.Tokenizer(

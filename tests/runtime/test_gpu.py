@@ -14,8 +14,8 @@ import onnxruntime
 import pytest
 
 from ptbr_slm.errors import SlmError
+from ptbr_slm.gpus import find_gpus
 from ptbr_slm.runtime.onnx.engine import OnnxEngine
-from ptbr_slm.system import find_gpus
 
 pytestmark = [
     pytest.mark.gpu,

@@ -15,6 +15,7 @@ import pytest
 from ptbr_slm_export import export_model
 
 from ptbr_slm.errors import SlmError
+from ptbr_slm.gpus import Gpu
 from ptbr_slm.runtime.load import open_oracle
 from ptbr_slm.runtime.onnx import devices
 from ptbr_slm.runtime.onnx.engine import OnnxEngine
@@ -27,7 +28,6 @@ from ptbr_slm.runtime.onnx.tensorrt.profiles import DECODE, PREFILL, digest
 from ptbr_slm.runtime.sampling.draws import GREEDY
 from ptbr_slm.runtime.slots import PREFILL_CHUNK
 from ptbr_slm.storage.model_folder import ModelFolder
-from ptbr_slm.system import Gpu
 
 CLOSE = {"rtol": 0, "atol": 1e-4}
 T4 = Gpu(name="Tesla T4", capability=(7, 5), memory_bytes=15 << 30, driver="580.82")

@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as _Library
 
-from ptbr_slm import tokenizer_training
 from ptbr_slm.tokenizer import Tokenizer
-from ptbr_slm.tokenizer_training import LONGEST_RUN, bounded
+from ptbr_slm.tokenizer import training as tokenizer_training
+from ptbr_slm.tokenizer.training import LONGEST_RUN, bounded
 
 
 def letters(count: int, alphabet: str = string.ascii_lowercase, seed: int = 0) -> str:
@@ -44,7 +44,7 @@ def test_ordinary_texts_train_the_same_tokenizer_as_the_library_alone(texts, mon
         inner.train_from_iterator(given, trainer)
         return 1
 
-    monkeypatch.setattr("ptbr_slm.tokenizer.train_from", alone)
+    monkeypatch.setattr("ptbr_slm.tokenizer.training.train_from", alone)
     assert ours.to_json() == Tokenizer.train(many, 500).to_json()
 
 

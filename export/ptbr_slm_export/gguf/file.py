@@ -14,9 +14,9 @@ from gguf.quants import dequantize, quant_shape_to_byte_shape, quantize
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError, os_errors
-from ptbr_slm.shell import quoted
 from ptbr_slm.storage.atomic import atomic_file
 from ptbr_slm.storage.model_folder import ModelFolder, check_vocabulary
+from ptbr_slm.text import quoted
 from ptbr_slm_export.gguf.tensors import Tensor, architecture, tensors
 from ptbr_slm_export.gguf.tokenizer import add_tokenizer, check_tokenizer
 from ptbr_slm_export.graphs.weights import Floats, LlamaWeights

@@ -16,9 +16,9 @@ import gguf
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
-from ptbr_slm.metaspace import is_byte
 from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.tokenizer import Tokenizer
+from ptbr_slm.tokenizer.spelling import is_byte
 from ptbr_slm_export.followed import obstacle, split_name
 
 

@@ -19,9 +19,9 @@ import numpy as np
 from ptbr_slm.errors import SlmError, missing_extra
 from ptbr_slm.runtime.load import open_engine, open_oracle
 from ptbr_slm.runtime.types import Engine
-from ptbr_slm.shell import quoted
 from ptbr_slm.storage.manifest import read_manifest
 from ptbr_slm.storage.model_folder import ModelFolder, check_vocabulary
+from ptbr_slm.text import quoted
 from ptbr_slm_export.verification.judge import Check, judge, mask_check
 from ptbr_slm_export.verification.locate import TEXT, Place, locate
 from ptbr_slm_export.verification.noise import measure_noise

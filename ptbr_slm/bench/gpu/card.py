@@ -18,7 +18,8 @@ from typing import Any
 from ptbr_slm.bench import t4_rules
 from ptbr_slm.bench.gpu.results import Answer, SectionRequest
 from ptbr_slm.faults import maybe_fail
-from ptbr_slm.system import cpu_cores, find_gpus, installed_version, memory_bytes
+from ptbr_slm.gpus import find_gpus
+from ptbr_slm.system import cpu_cores, installed_version, memory_bytes
 from ptbr_slm.train.planning.precision import OLDEST
 from ptbr_slm.train.planning.speed import LAUNCH_S, DataSheet, data_sheet
 from ptbr_slm.version import __version__

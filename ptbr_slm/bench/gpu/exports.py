@@ -17,10 +17,10 @@ from ptbr_slm.bench import t4_rules
 from ptbr_slm.bench.generate import CaseResult, GenerateCase, result_from
 from ptbr_slm.bench.gpu.results import Answer, SectionRequest
 from ptbr_slm.bench.process import ProcessResult, ask, last_line
-from ptbr_slm.brazilian import number
 from ptbr_slm.config import ModelConfig, model_config
 from ptbr_slm.faults import maybe_fail
 from ptbr_slm.storage.atomic import write_json
+from ptbr_slm.text import number
 
 PROVIDER = "CUDAExecutionProvider"
 CARRY = (
@@ -286,7 +286,7 @@ def _ending(ended: ProcessResult) -> str:
 
 def main() -> None:
     """Say whether the CUDA provider of the ONNX Runtime that is importable here runs a graph of one node."""
-    from ptbr_slm.system import onnx_provider_faults, onnx_providers
+    from ptbr_slm.doctor.facts import onnx_provider_faults, onnx_providers
 
     failures: dict[str, str] = {}
     providers = onnx_providers(failures)

@@ -10,8 +10,8 @@ from typing import Any
 from ptbr_slm.bench.gpu.check import SECTIONS, GpuCheck
 from ptbr_slm.bench.gpu.results import Check, Line, SectionResult
 from ptbr_slm.bench.machine import about, markdown_line
-from ptbr_slm.brazilian import number
 from ptbr_slm.storage.atomic import write_json, write_text
+from ptbr_slm.text import number
 
 SMOKE = (
     "Ensaio (--smoke): tudo foi encolhido para experimentar o comando; "

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ptbr_slm.file_names import is_utf8
+from ptbr_slm.text import is_utf8
 
 
 @contextmanager

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ptbr_slm.brazilian import number
 from ptbr_slm.config import SIZES, ModelConfig, model_config
 from ptbr_slm.errors import SlmError
 from ptbr_slm.loss_chunks import chunk_rows
+from ptbr_slm.text import number
 from ptbr_slm.train.planning.memory import GIB, MemoryEstimate, estimate
 from ptbr_slm.train.planning.speed import DeviceSpeed, micro_batch_seconds, step_seconds
 

@@ -14,15 +14,26 @@ from dataclasses import dataclass
 import torch
 from torch.backends.cuda import SDPAParams, can_use_efficient_attention, can_use_flash_attention
 
-from ptbr_slm.brazilian import number
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
-from ptbr_slm.system import VISIBLE_VARIABLE, Gpu, TorchBuild, find_gpus, kaggle_session, torch_build
+from ptbr_slm.gpus import (
+    KAGGLE_GPU,
+    VISIBLE_VARIABLE,
+    Gpu,
+    Obstacle,
+    TorchBuild,
+    find_gpus,
+    missing_kernels,
+    torch_build,
+    visible_names,
+    why_unused,
+)
+from ptbr_slm.system import kaggle_session
+from ptbr_slm.text import number
 from ptbr_slm.train.parallel.environment import visible_cards
 from ptbr_slm.train.planning.memory import CUDA_CONTEXT_BYTES, GIB
 from ptbr_slm.train.planning.precision import OLDEST
 from ptbr_slm.train.planning.speed import data_sheet
-from ptbr_slm.unused_gpu import KAGGLE_GPU, Obstacle, missing_kernels, visible_names, why_unused
 
 NOTICED = GIB // 4
 """Memory of another program from which on it is subtracted and told: below it is the driver's own."""

@@ -10,14 +10,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ptbr_slm.brazilian import number
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.data import index
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.errors import SlmError
-from ptbr_slm.shell import quoted
 from ptbr_slm.storage.model_folder import ModelFolder, check_vocabulary
 from ptbr_slm.system import cpu_cores, memory_bytes
+from ptbr_slm.text import number, quoted
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.config import AUTO, TrainConfig, default_tokens_per_step, seq_len_too_long
 from ptbr_slm.train.order import WindowOrder

@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ptbr_slm.brazilian import number
+from ptbr_slm.text import number
 
 WIDTH, HEIGHT = 360, 200
 """Of a panel, in CSS pixels."""

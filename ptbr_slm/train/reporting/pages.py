@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from ptbr_slm.brazilian import number
+from ptbr_slm.text import number
 from ptbr_slm.train.reporting.curves import STYLE as CURVES_STYLE
 from ptbr_slm.train.reporting.status import duration
 

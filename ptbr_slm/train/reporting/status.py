@@ -6,7 +6,7 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING
 
-from ptbr_slm.brazilian import number
+from ptbr_slm.text import number
 
 if TYPE_CHECKING:
     from ptbr_slm.train.loop import Trainer

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ptbr_slm.brazilian import number
 from ptbr_slm.errors import SlmError
+from ptbr_slm.text import number
 from ptbr_slm.train.config import GuardConfig
 
 MEMORY = 50

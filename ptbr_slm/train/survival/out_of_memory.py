@@ -13,9 +13,9 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from ptbr_slm.brazilian import number
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.atomic import write_json
+from ptbr_slm.text import number
 from ptbr_slm.train.planning.choice import alternatives, setting
 from ptbr_slm.train.planning.memory import GIB
 from ptbr_slm.train.planning.plan import Plan

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from ptbr_slm.brazilian import number
 from ptbr_slm.errors import SlmError
+from ptbr_slm.text import number
 from ptbr_slm.train.process import BORN_VARIABLE, age_of, clock
 
 REPORT_S = 3.0

@@ -123,7 +123,7 @@ def session_options(profiles: Path, *, fused: bool) -> Any:
 @cache
 def card_name() -> str | None:
     """The first card that this process may use, as its driver calls it; None where that is not told."""
-    from ptbr_slm.system import find_gpus
+    from ptbr_slm.gpus import find_gpus
 
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0].strip()
     cards = find_gpus()

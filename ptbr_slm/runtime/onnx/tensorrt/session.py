@@ -19,6 +19,7 @@ import onnxruntime as ort
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
+from ptbr_slm.gpus import find_gpus
 from ptbr_slm.runtime.onnx.gpu import cuda_libraries
 from ptbr_slm.runtime.onnx.gpu.device_memory import DeviceMemory
 from ptbr_slm.runtime.onnx.opened import Opened
@@ -26,7 +27,6 @@ from ptbr_slm.runtime.onnx.session import ERROR_SEVERITY, new_session
 from ptbr_slm.runtime.onnx.tensorrt import libraries
 from ptbr_slm.runtime.onnx.tensorrt.engine_cache import EngineKey, cache_root, model_sha256, reuse_or_build
 from ptbr_slm.runtime.onnx.tensorrt.profiles import DECODE, PREFILL, Profile, digest
-from ptbr_slm.system import find_gpus
 
 if TYPE_CHECKING:
     from ptbr_slm.runtime.onnx.devices import Request

@@ -1,4 +1,4 @@
-"""A byte order mark and UTF-16 mean the same at every door that text comes in by."""
+"""A byte order mark and UTF-16 mean the same wherever text comes in."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptbr_slm import utf8
 from ptbr_slm.cli.generate_input import read_prompt, read_schema
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.model_folder import ModelFolder
+from ptbr_slm.text import BOM, decode, is_utf16
 from ptbr_slm.train.config_file import load_config
 
 TEXT = "A manhã começa cedo."
@@ -32,28 +32,28 @@ def standard_input(monkeypatch: pytest.MonkeyPatch):
 @given(st.text())
 def test_a_mark_is_no_text_and_all_else_stays(text: str):
     raw = text.encode("utf-8", "replace")
-    assert utf8.decode(utf8.BOM + raw) == raw.decode()
-    assert "\x00" in text or utf8.decode(raw) == raw.decode().removeprefix("\ufeff")
+    assert decode(BOM + raw) == raw.decode()
+    assert "\x00" in text or decode(raw) == raw.decode().removeprefix("\ufeff")
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 def test_utf16_is_recognised_by_its_mark_or_its_nuls(encoding: str):
-    assert utf8.is_utf16(TEXT.encode(encoding))
+    assert is_utf16(TEXT.encode(encoding))
     with pytest.raises(UnicodeDecodeError, match="UTF-16"):
-        utf8.decode(TEXT.encode(encoding))
+        decode(TEXT.encode(encoding))
 
 
 @pytest.mark.parametrize(
     "raw", [b"", TEXT.encode(), TEXT.encode("latin-1"), bytes(100), bytes(range(256)) * 4]
 )
 def test_other_bytes_are_not_taken_for_utf16(raw: bytes):
-    assert not utf8.is_utf16(raw)
+    assert not is_utf16(raw)
 
 
 def test_a_mark_on_standard_input_is_no_part_of_the_prompt_or_the_schema(standard_input):
-    standard_input(utf8.BOM + TEXT.encode() + b"\r\n")
+    standard_input(BOM + TEXT.encode() + b"\r\n")
     assert read_prompt("-") == TEXT
-    standard_input(utf8.BOM + b"{}")
+    standard_input(BOM + b"{}")
     assert read_schema("-", prompt="x") == "{}"
 
 

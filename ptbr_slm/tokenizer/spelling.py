@@ -1,7 +1,8 @@
-"""SentencePiece's way to write tokens in a tokenizer.json: `▁` for a space, `<0xNN>` for a byte.
+"""How vocabularies write bytes: GPT-2's alphabet; SentencePiece's `▁` for a space and `<0xNN>` for a byte.
 
-Such files come in two dialects: a normalizer and a chain of decoders (Llama 2's), or a `Metaspace` on both
-sides. What is needed of either: the bytes of a token, and whether a text's start gets a space of its own.
+SentencePiece-style files come in two dialects: a normalizer and a chain of decoders (Llama 2's), or a
+`Metaspace` on both sides. What is needed of either: the bytes of a token, and whether a text's start gets a
+space of its own.
 """
 
 from __future__ import annotations
@@ -10,12 +11,42 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+# GPT-2's alphabet
+
+
+def _byte_alphabet() -> list[str]:
+    """GPT-2's printable stand-in for each byte (openai/gpt-2, src/encoder.py: bytes_to_unicode)."""
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
+    spare = iter(range(256, 512))
+    return [chr(byte) if byte in printable else chr(next(spare)) for byte in range(256)]
+
+
+BYTE_OF = {char: byte for byte, char in enumerate(_byte_alphabet())}
+
+
+def is_misread(content: str) -> bool:
+    """Whether `content`, plain text, has only characters of the alphabet and is not UTF-8 in it."""
+    if not BYTE_OF.keys() >= set(content):
+        return False
+    try:
+        bytes(BYTE_OF[char] for char in content).decode("utf-8")
+    except UnicodeDecodeError:
+        return True
+    return False
+
+
+# SentencePiece
+
 SPACE = "▁"
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 def spell(token: str) -> bytes:
-    """The bytes that a token stands for."""
+    """The bytes that a token of a SentencePiece-style vocabulary stands for."""
     byte = _BYTE.fullmatch(token)
     return bytes([int(byte[1], 16)]) if byte else token.replace(SPACE, " ").encode("utf-8")
 

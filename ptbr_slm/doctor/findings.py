@@ -10,10 +10,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from ptbr_slm.doctor.facts import SystemFacts
 from ptbr_slm.errors import SlmError
-from ptbr_slm.system import Gpu, SystemFacts, TorchBuild, has_kernels
+from ptbr_slm.gpus import (
+    NEEDED_DRIVER,
+    Gpu,
+    TorchBuild,
+    has_kernels,
+    missing_kernels,
+    release,
+    visible_names,
+    why_unused,
+)
 from ptbr_slm.train.planning.precision import OLDEST, choose_precision
-from ptbr_slm.unused_gpu import NEEDED_DRIVER, missing_kernels, release, visible_names, why_unused
 
 Status = Literal["ok", "warning", "problem"]
 

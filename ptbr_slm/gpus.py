@@ -1,16 +1,24 @@
-"""Why a card that the driver lists goes unused by PyTorch, and what to type. Pure: no torch here.
+"""The NVIDIA cards of this machine, what PyTorch can run on, and why a card that is there goes unused.
 
-Shared by `doctor`, which tells, and by what runs on PyTorch, which refuses: a training that someone expects
-on the card must not spend its hours on the processor without a word.
+Nothing heavy is imported unless it is needed: torch only by `torch_build` (about 2 s). `doctor` tells what
+keeps PyTorch from a card, and what runs on PyTorch refuses: a training that someone expects on the card must
+not spend its hours on the processor without a word.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import shutil
+import subprocess
+import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from ptbr_slm.system import VISIBLE_VARIABLE, Gpu, TorchBuild, has_kernels
+from ptbr_slm.system import import_or_note
+
+VISIBLE_VARIABLE = "CUDA_VISIBLE_DEVICES"
+"""Environment variable with the cards that CUDA programs may use: numbers or UUIDs with commas between."""
 
 NEEDED_DRIVER = {13: 580, 12: 525, 11: 450}
 """CUDA major version -> first driver that runs its programs (NVIDIA, CUDA Compatibility, minor versions)."""
@@ -18,6 +26,122 @@ WHEELS = "https://download.pytorch.org/whl/"
 """cu126 is PyTorch's legacy build up to 2.14, the only one with sm_50 to sm_70 since 2.11; cu128, with sm_100
 and sm_120, ended with 2.11 (pytorch/pytorch, RELEASE.md, CUDA Support Matrix; issues 178665, 190385)."""
 KAGGLE_GPU = "No Kaggle: Settings → Accelerator → GPU T4 x2"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gpu:
+    """One NVIDIA card, as its driver tells."""
+
+    name: str
+    capability: tuple[int, int] | None
+    """Compute capability, such as (7, 5); None where the driver is too old to say."""
+    memory_bytes: int
+    driver: str
+    free_bytes: int | None = None
+    """Memory that no program holds; None where it was not told."""
+    uuid: str = ""
+    """The driver's name for this very card, without its prefix `GPU-`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TorchBuild:
+    """What the installed PyTorch can run on."""
+
+    cuda: str | None
+    """CUDA version it was built for; None in a CPU build."""
+    sees_gpu: bool
+    """`torch.cuda.is_available()`: True on a P100, whose kernels it may lack all the same."""
+    archs: tuple[str, ...]
+    """`torch.cuda.get_arch_list()`: sm_XY are kernels, compute_XY is PTX for later cards."""
+    reason: str = ""
+    """Why it sees no card, in PyTorch's own words; empty where it sees one or says nothing."""
+    version: str = ""
+    """Such as `2.10.0+cu128`."""
+
+
+_FIELDS = ("name", "compute_cap", "memory.total", "driver_version", "memory.free", "uuid")
+"""What nvidia-smi is asked about each card. Drivers before 510 do not know compute_cap, and refuse the whole
+question: they are asked again without it."""
+
+
+def find_gpus() -> tuple[Gpu, ...]:
+    """Cards that nvidia-smi lists: needs no torch, and costs nothing where there is no driver."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ()
+    lines = _ask(program, _FIELDS)
+    if lines is None:
+        without = _ask(program, tuple(field for field in _FIELDS if field != "compute_cap")) or []
+        lines = [line.replace(",", ", [N/A],", 1) for line in without]
+    return tuple(gpu for line in lines if (gpu := parse_gpu(line)) is not None)
+
+
+def _ask(program: str, fields: tuple[str, ...]) -> list[str] | None:
+    """A line for each card; None where the program fails."""
+    query = [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.splitlines()
+
+
+def parse_gpu(line: str) -> Gpu | None:
+    """`Tesla T4, 7.5, 15360, 580.82` and perhaps `, 14900, GPU-UUID` -> Gpu; None for what is not a card."""
+    cells = [cell.strip() for cell in line.split(",")]
+    if len(cells) < 4 or not cells[2].isdigit():
+        return None
+    version = re.fullmatch(r"(\d+)\.(\d+)", cells[1])
+    free, uuid = (*cells[4:], "", "")[:2]
+    return Gpu(
+        name=cells[0],
+        capability=(int(version[1]), int(version[2])) if version else None,
+        memory_bytes=int(cells[2]) << 20,
+        driver=cells[3],
+        free_bytes=int(free) << 20 if free.isdigit() else None,
+        uuid=uuid.removeprefix("GPU-"),
+    )
+
+
+def torch_build(failures: dict[str, str]) -> TorchBuild | None:
+    """Import torch and ask it; None where it is not installed, its failure noted where it does not import."""
+    torch = import_or_note("torch", failures)
+    if torch is None:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # what it has to say of a driver is asked for below
+        sees = bool(torch.cuda.is_available())
+    return TorchBuild(
+        cuda=torch.version.cuda,
+        sees_gpu=sees,
+        archs=tuple(torch.cuda.get_arch_list()) if sees else (),
+        reason="" if sees or torch.version.cuda is None else _why_no_card(torch),
+        version=str(torch.__version__),
+    )
+
+
+def _why_no_card(torch: Any) -> str:
+    """The first sentence with which PyTorch's CUDA refuses to start (c10/cuda/CUDAFunctions.cpp)."""
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return str(error).strip().split(". ")[0].splitlines()[0][:200] if str(error).strip() else ""
+    return ""
+
+
+def has_kernels(archs: Iterable[str], capability: tuple[int, int]) -> bool:
+    """Whether code compiled for these architectures runs on a card.
+
+    Kernels sm_XY run on every later minor version of the same major; PTX compute_XY on anything later.
+    """
+    for name in archs:
+        match = re.fullmatch(r"(sm|compute)_(\d+)(\d)[af]?", name)
+        if match is None:
+            continue
+        arch = (int(match[2]), int(match[3]))
+        if arch <= capability and (match[1] == "compute" or arch[0] == capability[0]):
+            return True
+    return False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,8 +1,4 @@
-"""The tokenizer: byte-level BPE that transformers, vLLM, llama.cpp and onnxruntime-genai read alike.
-
-The split is llama.cpp's `llama-bpe` (Llama 3's regular expression), so our vocabularies need no new
-pre-tokenizer there; 6,091 of 6,092 unseen paragraphs gave the same tokens (measured).
-"""
+"""The tokenizer: byte-level BPE that transformers, vLLM, llama.cpp and onnxruntime-genai read alike."""
 
 from __future__ import annotations
 
@@ -17,21 +13,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as _Tokenizer
 from tokenizers.decoders import DecodeStream
 
-from ptbr_slm import metaspace
 from ptbr_slm.errors import SlmError, os_errors
-from ptbr_slm.shell import quoted
-from ptbr_slm.tokenizer_rules import unfit_rule
-from ptbr_slm.tokenizer_training import train_from
-from ptbr_slm.utf8 import decode
-
-BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
-CHAT_TOKENS = ["<|im_start|>", "<|im_end|>"]
-SPECIAL_TOKENS = [BOS, EOS, PAD, *CHAT_TOKENS]
-"""Ids 0 to 4, all different: onnxruntime-genai finds the last token by scanning for the padding."""
+from ptbr_slm.text import decode, quoted
+from ptbr_slm.tokenizer import spelling
+from ptbr_slm.tokenizer.rules import unfit_rule
+from ptbr_slm.tokenizer.spelling import BYTE_OF, is_misread
+from ptbr_slm.tokenizer.training import BOS, CHAT_TOKENS, EOS, LLAMA_BPE_SPLIT, PAD, train_bpe
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
@@ -39,13 +29,6 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 """ChatML, which every tool knows; a model learns it only from conversations written so."""
-
-MIN_VOCAB_SIZE = 256 + len(SPECIAL_TOKENS)
-
-LLAMA_BPE_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 
 
 class Tokenizer:
@@ -65,40 +48,9 @@ class Tokenizer:
     def train(cls, texts: Iterable[str], vocab_size: int = 32_000) -> Tokenizer:
         """Train a byte-level BPE of at most `vocab_size` tokens. Raises E_CONFIG or E_DATA_EMPTY.
 
-        Ctrl-C is answered at once; see `tokenizer_training` for what becomes of the library's own thread.
+        Ctrl-C is answered at once; see `tokenizer.training` for what becomes of the library's own thread.
         """
-        if not MIN_VOCAB_SIZE <= vocab_size <= 1_000_000:
-            raise SlmError(
-                "E_CONFIG",
-                f"o vocabulário deve ter de {MIN_VOCAB_SIZE} a 1.000.000 tokens, e não {vocab_size}.",
-                where="--vocab-size",
-                hint="Use --vocab-size 32000, ou 4096 para experiências pequenas.",
-            )
-        inner = _Tokenizer(models.BPE())
-        inner.normalizer = normalizers.NFC()
-        inner.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split(Regex(LLAMA_BPE_SPLIT), "isolated"),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-            ]
-        )
-        inner.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size,
-            special_tokens=SPECIAL_TOKENS,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        )
-        if train_from(inner, texts, trainer) == 0:
-            raise SlmError(
-                "E_DATA_EMPTY",
-                "não há texto para treinar o tokenizador.",
-                hint="Confira os arquivos de entrada.",
-            )
-        inner.post_processor = processors.TemplateProcessing(
-            single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, SPECIAL_TOKENS.index(BOS))]
-        )
-        return cls(inner)
+        return cls(train_bpe(texts, vocab_size))
 
     @classmethod
     def load(cls, path: Path) -> Tokenizer:
@@ -204,7 +156,7 @@ class Tokenizer:
         if not self.is_byte_level:
             return frozenset()
         added = self._inner.get_added_tokens_decoder().items()
-        return frozenset(i for i, token in added if not token.special and _is_misread(token.content))
+        return frozenset(i for i, token in added if not token.special and is_misread(token.content))
 
     @cached_property
     def added_ids(self) -> frozenset[int]:
@@ -220,17 +172,17 @@ class Tokenizer:
     @cached_property
     def is_metaspace(self) -> bool:
         """Whether tokens are written SentencePiece's way (`▁`, `<0x0A>`), as in Llama 2 or TeenyTinyLlama."""
-        return not self.is_byte_level and metaspace.is_metaspace(self._body)
+        return not self.is_byte_level and spelling.is_metaspace(self._body)
 
     @cached_property
     def marks_start(self) -> bool:
         """Whether a text's first token holds a space that the text has not."""
-        return self.is_metaspace and metaspace.marks_start(self._body)
+        return self.is_metaspace and spelling.marks_start(self._body)
 
     @cached_property
     def strips_start(self) -> bool:
         """Whether `decode` takes that space away."""
-        return self.is_metaspace and metaspace.strips_start(self._body)
+        return self.is_metaspace and spelling.strips_start(self._body)
 
     @property
     def _body(self) -> dict[str, Any]:
@@ -257,10 +209,10 @@ class Tokenizer:
         if token is None or token_id in self.special_ids:
             return b""
         if self.is_metaspace:
-            return metaspace.spell(str(token))
-        if token_id in self._plain_ids or not _BYTE_OF.keys() >= set(token):  # an added token, plain text
+            return spelling.spell(str(token))
+        if token_id in self._plain_ids or not BYTE_OF.keys() >= set(token):  # an added token, plain text
             return str(token).encode("utf-8")
-        return bytes(_BYTE_OF[char] for char in token)
+        return bytes(BYTE_OF[char] for char in token)
 
     @cached_property
     def byte_lengths(self) -> npt.NDArray[np.int32]:
@@ -358,31 +310,6 @@ class StreamDecoder:
             return text
         self._strip = False
         return text.removeprefix(" ")
-
-
-def _byte_alphabet() -> list[str]:
-    """GPT-2's printable stand-in for each byte (openai/gpt-2, src/encoder.py: bytes_to_unicode)."""
-    printable = [
-        *range(ord("!"), ord("~") + 1),
-        *range(ord("¡"), ord("¬") + 1),
-        *range(ord("®"), ord("ÿ") + 1),
-    ]
-    spare = iter(range(256, 512))
-    return [chr(byte) if byte in printable else chr(next(spare)) for byte in range(256)]
-
-
-_BYTE_OF = {char: byte for byte, char in enumerate(_byte_alphabet())}
-
-
-def _is_misread(content: str) -> bool:
-    """Whether `content`, plain text, has only characters of the alphabet and is not UTF-8 in it."""
-    if not _BYTE_OF.keys() >= set(content):
-        return False
-    try:
-        bytes(_BYTE_OF[char] for char in content).decode("utf-8")
-    except UnicodeDecodeError:
-        return True
-    return False
 
 
 _OTHER_FORMS = ("tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
