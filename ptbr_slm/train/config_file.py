@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import json
 import math
@@ -10,17 +9,37 @@ import tomllib
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from ptbr_slm.errors import SlmError, os_errors
 from ptbr_slm.text import decode, path_to_text, text_to_path
 from ptbr_slm.train.config import AUTO, TrainConfig
+from ptbr_slm.train.config.setting import Section, Setting, setting_of
 
-_NOT_WRITTEN = ("resume", "allow_config_change")
-"""How a run is started, not what it is."""
-_AUTO = ("batch_size", "checkpoint.keep")
-"""Numbers that may be the word `auto`."""
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One setting as TOML and --set know it."""
+
+    kind: Any
+    """Its type, as annotated: `int | None`."""
+    setting: Setting
+    """What it allows."""
+
+
+def settings(section: type[Section] = TrainConfig) -> dict[str, Entry]:
+    """Dotted key -> what is known of it, for every setting of the section and of those below it."""
+    kinds = typing.get_type_hints(section)
+    found: dict[str, Entry] = {}
+    for item in fields(section):
+        kind = kinds[item.name]
+        if _is_section(kind):
+            found |= settings(kind)
+        else:
+            found[f"{section.PREFIX}{item.name}"] = Entry(kind, setting_of(item))
+    return found
 
 
 def load_config(
@@ -40,7 +59,7 @@ def load_config(
 
 def from_values(values: Mapping[str, Any]) -> TrainConfig:
     """TrainConfig from dotted keys. Raises E_CONFIG, or E_USAGE where data or output is missing."""
-    known = config_types()
+    known = settings()
     for key in values:
         if key not in known:
             raise _unknown(key, known)
@@ -52,50 +71,42 @@ def from_values(values: Mapping[str, Any]) -> TrainConfig:
                 where=f"--{key}",
                 hint=f"Diga --{key} CAMINHO, ou {key} = ... no arquivo.",
             )
-    converted = {key: _convert(key, value, known[key]) for key, value in values.items()}
-    config: TrainConfig = _build(TrainConfig, converted, "")
-    return config
+    return _build(TrainConfig, {key: _convert(key, value, known[key]) for key, value in values.items()})
 
 
-def config_types() -> dict[str, Any]:
-    """Dotted key -> its type, for every setting."""
-    return dict(_types(TrainConfig, ""))
-
-
-def to_values(config: Any, prefix: str = "") -> dict[str, Any]:
+def to_values(config: Section) -> dict[str, Any]:
     """Dotted key -> plain value (paths as text, tuples as lists), fields that are None left out."""
     values: dict[str, Any] = {}
-    for item in dataclasses.fields(config):
+    for item in fields(config):
         value = getattr(config, item.name)
-        if dataclasses.is_dataclass(value):
-            values |= to_values(value, f"{prefix}{item.name}.")
-        elif prefix + item.name in _AUTO and value == AUTO:
-            values[prefix + item.name] = "auto"
+        if isinstance(value, Section):
+            values |= to_values(value)
         elif value is not None:
-            plain = (
-                path_to_text(value)
-                if isinstance(value, Path)
-                else list(value)
-                if isinstance(value, tuple)
-                else value
-            )
-            values[prefix + item.name] = plain
+            auto = setting_of(item).auto and value == AUTO
+            values[f"{config.PREFIX}{item.name}"] = "auto" if auto else _plain(value)
     return values
 
 
 def to_toml(config: TrainConfig) -> str:
     """The settings as TOML, which `load_config` reads back to an equal TrainConfig."""
-    values = {key: value for key, value in to_values(config).items() if key not in _NOT_WRITTEN}
-    lines = [f"{key} = {_toml(value)}" for key, value in values.items() if "." not in key]
-    section = ""
+    known = settings()
+    values = {key: value for key, value in to_values(config).items() if known[key].setting.stored}
+    lines, section = [], ""
     for key, value in values.items():
-        head, dot, name = key.rpartition(".")
-        if dot and head != section:
+        head, _, name = key.rpartition(".")
+        if head in values:  # `data` is a path, and data.X a setting beside it: not a table, but a quoted key
+            head, name = "", json.dumps(key)
+        if head != section:
             section = head
             lines += ["", f"[{section}]"]
-        if dot:
-            lines.append(f"{name} = {_toml(value)}")
+        lines.append(f"{name} = {_toml(value)}")
     return "\n".join(lines) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return path_to_text(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _toml(value: Any) -> str:
@@ -143,34 +154,34 @@ def _parse_set(text: str) -> tuple[str, Any]:
     return key.strip(), value
 
 
-def _types(cls: type, prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, kind in typing.get_type_hints(cls).items():
-        if dataclasses.is_dataclass(kind):
-            yield from _types(typing.cast(type, kind), f"{prefix}{name}.")
-        else:
-            yield prefix + name, kind
+SectionT = typing.TypeVar("SectionT", bound=Section)
 
 
-def _build(cls: Any, values: Mapping[str, Any], prefix: str) -> Any:
+def _build(section: type[SectionT], values: Mapping[str, Any]) -> SectionT:
     arguments: dict[str, Any] = {}
-    for name, kind in typing.get_type_hints(cls).items():
-        if dataclasses.is_dataclass(kind):
-            arguments[name] = _build(kind, values, f"{prefix}{name}.")
-        elif prefix + name in values:
-            arguments[name] = values[prefix + name]
-    return cls(**arguments)
+    for name, kind in typing.get_type_hints(section).items():
+        if _is_section(kind):
+            arguments[name] = _build(kind, values)
+        elif section.PREFIX + name in values:
+            arguments[name] = values[section.PREFIX + name]
+    return section(**arguments)
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Section)
 
 
 _NAMES = {int: "um inteiro", float: "um número", bool: "true ou false", str: "um texto", Path: "um caminho"}
 
 
-def _convert(key: str, value: Any, kind: Any) -> Any:
+def _convert(key: str, value: Any, entry: Entry) -> Any:
+    kind, setting = entry.kind, entry.setting
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     wanted = next(option for option in options if option is not type(None))
-    if key in _AUTO and value in ("auto", AUTO):
-        if value == AUTO:
-            raise _wrong_type(key, value, "um inteiro positivo ou auto")
+    if setting.auto and value == "auto":
         return AUTO
+    if setting.auto and value == AUTO:
+        raise _wrong_type(key, value, setting.wanted)
     if value is None and type(None) in options:
         return None
     if typing.get_origin(wanted) is tuple:

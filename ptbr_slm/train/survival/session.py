@@ -33,25 +33,6 @@ def session_age(start: str = "") -> Clock:
     return lambda: clock() - born
 
 
-def check_session(max_time: str, session_start: str, cooldown: str, schedule: str) -> None:
-    """Refuse settings that would have no effect. Raises E_USAGE."""
-    for name, asked in (("session-start", bool(session_start)), ("cooldown session", cooldown == "session")):
-        if asked and not max_time:
-            raise SlmError(
-                "E_USAGE",
-                f"--{name} só tem efeito junto com o tempo da sessão.",
-                where=f"--{name}",
-                hint="Diga também quanto dura a sessão, como em --max-time 11h30m.",
-            )
-    if cooldown == "session" and schedule != "wsd":
-        raise SlmError(
-            "E_USAGE",
-            "o resfriamento no fim da sessão parte de uma taxa estável, que só o schedule wsd tem.",
-            where="--cooldown session",
-            hint="Acrescente --set schedule.kind=wsd.",
-        )
-
-
 @dataclass(slots=True)
 class Deadline:
     """Whether another step still fits into the session, with room for all that has to follow it."""

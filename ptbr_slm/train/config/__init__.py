@@ -1,0 +1,39 @@
+"""The settings of a training run: frozen dataclasses by section, checked as they are made. No torch here."""
+
+from __future__ import annotations
+
+from ptbr_slm.train.config.run import (
+    MUON_RATE,
+    TrainConfig,
+    default_learning_rate,
+    default_tokens_per_step,
+    seconds_of,
+    seq_len_too_long,
+)
+from ptbr_slm.train.config.sections import (
+    CheckpointConfig,
+    DataConfig,
+    EvaluationConfig,
+    GuardConfig,
+    ModelOverrides,
+    OptimizerConfig,
+    ScheduleConfig,
+)
+from ptbr_slm.train.config.setting import AUTO
+
+__all__ = [
+    "AUTO",
+    "MUON_RATE",
+    "CheckpointConfig",
+    "DataConfig",
+    "EvaluationConfig",
+    "GuardConfig",
+    "ModelOverrides",
+    "OptimizerConfig",
+    "ScheduleConfig",
+    "TrainConfig",
+    "default_learning_rate",
+    "default_tokens_per_step",
+    "seconds_of",
+    "seq_len_too_long",
+]

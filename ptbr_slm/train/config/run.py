@@ -1,0 +1,290 @@
+"""All settings of a run, the rules between them, and what follows from them. No torch here.
+
+Read from TOML and the command line by `train.config_file`; written to RUN/config.resolved.toml with every
+derived value filled in.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ptbr_slm.config import ModelConfig, model_config
+from ptbr_slm.errors import SlmError
+from ptbr_slm.train.config.sections import (
+    CheckpointConfig,
+    DataConfig,
+    EvaluationConfig,
+    GuardConfig,
+    ModelOverrides,
+    OptimizerConfig,
+    ScheduleConfig,
+)
+from ptbr_slm.train.config.setting import AUTO, Section, choice, integer, not_stored, number, text
+
+_DURATION = r"\s*(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?\s*"
+"""Hours, minutes and seconds, in that order."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig(Section):
+    """All of a run. Tokens of an optimizer step = batch_size * grad_accum * seq_len, over all devices."""
+
+    data: Path
+    """Prepared data, or text, JSONL or Parquet to prepare on the way."""
+    output: Path
+    """The run's folder."""
+    tokenizer: Path | None = None
+    """tokenizer.json or its folder; None takes the one that the prepared data names."""
+    model_size: str | None = None
+    """A named size (`ptbr-slm info`). None: mini, or the shape of init_from."""
+    init_from: Path | None = None
+    """A model folder whose weights the run starts from."""
+    batch_size: int = field(default=8, metadata=integer(1, unit="sequências", auto=True))
+    """Sequences of one micro-batch; `auto` (`AUTO`) takes the fastest that fits the memory."""
+    grad_accum: int = field(default=1, metadata=integer(1, unit="micro-lotes"))
+    """Micro-batches of one optimizer step; follows from tokens_per_step where that is set."""
+    tokens_per_step: int | None = None
+    """Tokens of one optimizer step, a multiple of batch_size * seq_len. None: batch_size * grad_accum *
+    seq_len; with batch_size auto, by the size of the model (`default_tokens_per_step`)."""
+    seq_len: int = field(default=256, metadata=integer(1, unit="tokens"))
+    """Tokens of a training sequence. Activations grow linearly with it."""
+    max_steps: int = field(default=1000, metadata=integer(1, unit="passos"))
+    """Optimizer steps of the whole run."""
+    max_time: str = field(
+        default="", metadata=text(rf"|(?=.*[1-9]){_DURATION}", "uma duração como 11h30m, 90m ou 45s")
+    )
+    """Stop, save and exit 75 before the session is this old, such as 11h30m; empty: no limit."""
+    session_start: str = ""
+    """When the session of max_time began: an ISO date and time, seconds since 1970, or `kaggle` (when the
+    notebook's container started). Empty: when this process did."""
+    cooldown: str = field(default="schedule", metadata=choice("schedule", "session"))
+    """`schedule`: only as the schedule plans it. `session` (wsd only): also at the end of each session of
+    max_time, on a branch that ends in RUN/final; the next session goes on from the stable phase before it."""
+    precision: str = field(default="auto", metadata=choice("auto", "fp32", "fp16", "bf16"))
+    """auto, fp32, fp16 or bf16; auto goes by the compute capability."""
+    checkpointing: str = field(
+        default="auto",
+        metadata=text(r"auto|none|full|every:[1-9]\d*", "auto, none, full ou every:K (K de 1 para cima)"),
+    )
+    """Recomputed activations: auto, none, full, or every:K for each K-th layer."""
+    loss: str = field(default="auto", metadata=choice("auto", "plain", "chunked"))
+    """How the cross-entropy is computed, to the same numbers: `chunked`, the logits of some rows at a time;
+    `plain`, all at once; `auto`, as it fits best."""
+    z_loss: float = field(default=0.0, metadata=number(0, 1))
+    """Adds z_loss * logsumexp(logits)^2 a token in training, against logits that drift; 1e-4 where it is used
+    (PaLM, arXiv:2204.02311). The training loss that is reported includes it."""
+    compile: bool = False
+    """torch.compile for each layer, compared with eager before it is trusted (`train.compile`)."""
+    device: str = field(default="auto", metadata=choice("auto", "cpu", "cuda"))
+    """auto, cpu or cuda."""
+    parallel: str = field(default="auto", metadata=choice("auto", "none", "ddp", "fsdp"))
+    """How several processes (ranks) share the model: `ddp` (auto): a whole copy each. `fsdp`: weights,
+    gradients and moments in shards, for models that do not fit on one card. `none`: one process."""
+    ranks: int = field(
+        default=0, metadata=integer(0, 64, unit="processos", wanted="um inteiro de 0 (auto) a 64")
+    )
+    """Processes on this machine; 0: one per visible GPU, one on the CPU. Under torchrun, as it says."""
+    logger: tuple[str, ...] = ()
+    """tensorboard, trackio, wandb: where the curves go besides metrics.jsonl and report/."""
+    seed: int = field(default=0, metadata=integer(0, 2**63 - 1, wanted="um inteiro de 0 a 2^63 - 1"))
+    """Of the weights and of the order of the data."""
+    resume: str = field(default="auto", metadata=not_stored())
+    """auto continues the run that output holds, never refuses one, a path continues from that checkpoint."""
+    allow_config_change: bool = field(default=False, metadata=not_stored())
+    """Whether a resumed run may change settings that alter its course."""
+    data_options: DataConfig = field(default_factory=DataConfig)
+    model: ModelOverrides = field(default_factory=ModelOverrides)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
+
+    def __post_init__(self) -> None:
+        Section.__post_init__(self)
+        for rule in _RULES:
+            rule(self)
+
+    @property
+    def step_sequences(self) -> int:
+        """Sequences of one optimizer step, over all ranks."""
+        if self.tokens_per_step is not None:
+            return self.tokens_per_step // self.seq_len
+        return self.batch_size * self.grad_accum
+
+    @property
+    def step_tokens(self) -> int:
+        """Target tokens of one optimizer step, over all ranks."""
+        return self.step_sequences * self.seq_len
+
+    @property
+    def max_time_s(self) -> float | None:
+        """`max_time` in seconds, None without a limit."""
+        return seconds_of(self.max_time) if self.max_time else None
+
+    @property
+    def checkpoint_every(self) -> int | None:
+        """`Llama.checkpoint_every` of this setting: 0 none, 1 full, K; None for auto."""
+        if self.checkpointing.startswith("every:"):
+            return int(self.checkpointing.removeprefix("every:"))
+        return {"auto": None, "none": 0, "full": 1}[self.checkpointing]
+
+    def new_model(self, vocab_size: int, bos_id: int, eos_id: int, pad_id: int | None) -> ModelConfig:
+        """The shape of a new model with this vocabulary."""
+        context = self.model.max_seq_len or self.seq_len
+        named = model_config(self.model_size or "mini", vocab_size=vocab_size, max_seq_len=context)
+        return replace(
+            named, bos_token_id=bos_id, eos_token_ids=(eos_id,), pad_token_id=pad_id, **self.model.given()
+        )
+
+    def with_defaults(self, num_parameters: int) -> TrainConfig:
+        """The same with learning rate and warm-up filled in."""
+        rate, warmup = self.optimizer.learning_rate, self.schedule.warmup_steps
+        if rate is None:
+            rate = default_learning_rate(num_parameters, self.optimizer.name)
+        if warmup is None:
+            warmup = 50 if self.schedule.minutes else min(1000, max(10, self.max_steps // 50), self.max_steps)
+        return replace(
+            self,
+            optimizer=replace(self.optimizer, learning_rate=rate),
+            schedule=replace(self.schedule, warmup_steps=warmup),
+        )
+
+
+def seconds_of(duration: str) -> int:
+    """'11h30m' -> 41400."""
+    match = re.fullmatch(_DURATION, duration)
+    assert match is not None, f"max_time allowed {duration!r}"
+    hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return 3600 * hours + 60 * minutes + seconds
+
+
+# Rules between settings: `_RULES` lists them in the order in which they are checked.
+
+
+def _check_step_tokens(config: TrainConfig) -> None:
+    """batch_size, grad_accum and tokens_per_step say the same, or leave something to derive."""
+    batch_size, grad_accum, tokens = config.batch_size, config.grad_accum, config.tokens_per_step
+    if tokens is None:
+        if batch_size == AUTO and grad_accum != 1:
+            raise SlmError(
+                "E_CONFIG",
+                "com batch_size auto, grad_accum é calculado; o que se escolhe são os tokens por passo.",
+                where="--batch-size auto",
+                hint=f"Troque --grad-accum {grad_accum} por --tokens-per-step N.",
+            )
+        return
+    piece = config.seq_len * (batch_size or 1)
+    agrees = grad_accum in (1, tokens // config.seq_len // (batch_size or 1))
+    if tokens < 1 or tokens % piece or not agrees:
+        near = max(1, round(tokens / piece)) * piece
+        raise SlmError(
+            "E_CONFIG",
+            f"tokens_per_step ({tokens}) não é batch_size x grad_accum x seq_len "
+            f"({batch_size or 'auto'} x {grad_accum} x {config.seq_len}).",
+            where="--tokens-per-step",
+            hint=f"Deixe --grad-accum de fora, que é calculado, e use --tokens-per-step {near}.",
+        )
+
+
+def _check_session(config: TrainConfig) -> None:
+    """Settings of a session need its end, max_time, and its cooldown needs a stable rate."""
+    session = config.cooldown == "session"
+    for name, asked in (("session-start", bool(config.session_start)), ("cooldown session", session)):
+        if asked and not config.max_time:
+            raise SlmError(
+                "E_USAGE",
+                f"--{name} só tem efeito junto com o tempo da sessão.",
+                where=f"--{name}",
+                hint="Diga também quanto dura a sessão, como em --max-time 11h30m.",
+            )
+    if session and config.schedule.kind != "wsd":
+        raise SlmError(
+            "E_USAGE",
+            "o resfriamento no fim da sessão parte de uma taxa estável, que só o schedule wsd tem.",
+            where="--cooldown session",
+            hint="Acrescente --set schedule.kind=wsd.",
+        )
+
+
+def _check_sharding(config: TrainConfig) -> None:
+    """fsdp shards matrices, of which only AdamW updates a part by itself."""
+    name = config.optimizer.name
+    if config.parallel == "fsdp" and name != "adamw":
+        raise SlmError(
+            "E_USAGE",
+            f"{name} precisa de matrizes inteiras, que o fsdp reparte entre os processos.",
+            where=f"--parallel fsdp --optimizer {name}",
+            hint="Use --optimizer adamw, ou --parallel ddp.",
+        )
+
+
+def _check_shape(config: TrainConfig) -> None:
+    """The shape comes from init_from, or from model_size and model.*."""
+    if config.init_from is not None and (config.model_size is not None or config.model.given()):
+        raise SlmError(
+            "E_USAGE",
+            "--init-from já define o formato do modelo; não combine com --model-size nem com model.*.",
+            where="--init-from",
+            hint="Fique com um dos dois.",
+        )
+    if config.model_size is not None:
+        model_config(config.model_size)  # E_MODEL_SIZE
+
+
+def _check_context(config: TrainConfig) -> None:
+    """A training sequence is not longer than the context asked for."""
+    context = config.model.max_seq_len
+    if context is not None and config.seq_len > context:
+        raise seq_len_too_long(config.seq_len, context, new_run=True)
+
+
+def seq_len_too_long(seq_len: int, context: int, *, new_run: bool) -> SlmError:
+    """E_SEQ_LEN that says what to change."""
+    hint = f"Use --seq-len {context}"
+    if new_run:
+        hint += f", ou --set model.max_seq_len={seq_len} num treino novo"
+    return SlmError(
+        "E_SEQ_LEN",
+        f"seq_len {seq_len} é maior que o contexto do modelo ({context}).",
+        where="--seq-len",
+        hint=hint + ".",
+    )
+
+
+_RULES = (
+    _check_step_tokens,
+    _check_session,
+    _check_sharding,
+    _check_shape,
+    _check_context,
+)
+
+
+# Defaults that follow from the size of the model.
+
+
+def default_tokens_per_step(num_parameters: int, seq_len: int) -> int:
+    """For batch_size auto: the power of two at or below 15 * sqrt(N), in whole sequences.
+
+    131,072 at 85m and 160m, 262,144 at 400m and 800m: within a factor of two of DeepSeek LLM's fit for a
+    fully trained 85m (2024, arXiv:2401.02954), and less above, where a Kaggle quota ends long before that.
+    """
+    tokens = 1 << int(math.log2(15 * math.sqrt(num_parameters)))
+    return max(1, tokens // seq_len) * seq_len
+
+
+MUON_RATE = 2.5
+"""Best rate of Muon over AdamW's at the same size (docs/decisions/0019-muon.md)."""
+
+
+def default_learning_rate(num_parameters: int, optimizer: str = "adamw") -> float:
+    """Peak rate by size: 0.003239 - 0.0001395 ln N (Kaplan et al., 2020, arXiv:2001.08361, D.6).
+
+    Muon's is scaled to AdamW's and takes MUON_RATE times as much.
+    """
+    rate = max(0.0001, 0.003239 - 0.0001395 * math.log(num_parameters))
+    return float(f"{rate * (MUON_RATE if optimizer == 'muon' else 1):.1e}")
