@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ptbr_slm.data.prepare import prepare
+from ptbr_slm.data.pipeline import prepare
 from ptbr_slm.storage.manifest import sha256_file
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.reporting.metrics import read_metrics

@@ -157,8 +157,7 @@ def measure(model: Any, folder: Path, context: int) -> float:
 
 def make_data(corpus: Path, folder: Path) -> Path:
     """Tokenizer and tokens of the works that are trained on, tokens of those held out; made once."""
-    from ptbr_slm.data.prepare import prepare
-    from ptbr_slm.data.read import read_documents
+    from ptbr_slm.data.pipeline import prepare, read_documents
     from ptbr_slm.tokenizer import Tokenizer
 
     if (folder / "held-out" / "index.json").exists():

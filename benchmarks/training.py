@@ -60,7 +60,7 @@ def main() -> None:
 def make_data(folder: Path) -> Path:
     """A prepared folder of invented words with a vocabulary of 32,000, made once."""
     from ptbr_slm.bench.synthetic import invented_words
-    from ptbr_slm.data.prepare import prepare
+    from ptbr_slm.data.pipeline import prepare
     from ptbr_slm.tokenizer import Tokenizer
 
     if folder.exists():

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer as _Tokenizer
 from tokenizers import models, pre_tokenizers
 
 from ptbr_slm.config import ModelConfig
-from ptbr_slm.data import index
+from ptbr_slm.data.index import SPLITS, Index, write_index
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.data.shards import SHARD_TOKENS, SplitWriter, token_dtype
 from ptbr_slm.storage.atomic import atomic_folder, write_text
@@ -55,21 +55,21 @@ def write_ids(folder: Path, vocab_size: int, ids: npt.NDArray[np.int64]) -> Prep
     tokenizer = invented_tokenizer(vocab_size)
     tokens = len(ids)
     splits = {}
-    for name in index.SPLITS:
+    for name in SPLITS:
         with SplitWriter(folder, name, vocab_size, SHARD_TOKENS) as writer:
             if name == "train":
                 writer.write(ids, text_bytes=4 * tokens, words=tokens)
             splits[name] = writer.finish()
     write_text(folder / "tokenizer.json", tokenizer.to_json())
-    body = {
-        "dtype": token_dtype(vocab_size).name,
-        "vocab_size": vocab_size,
-        "tokenizer_sha256": tokenizer.sha256,
-        "bos_id": 0,
-        "eos_id": 1,
-        "splits": splits,
-    }
-    index.write_index(folder, body)
+    index = Index(
+        dtype=token_dtype(vocab_size).name,
+        vocab_size=vocab_size,
+        tokenizer_sha256=tokenizer.sha256,
+        bos_id=0,
+        eos_id=1,
+        splits=splits,
+    )
+    write_index(folder, index)
     return PreparedData.open(folder, verify=False)
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ptbr_slm.cli.command import command
 from ptbr_slm.cli.output import Output, Report, table
 from ptbr_slm.text import human_bytes, number, quoted
+
+if TYPE_CHECKING:
+    from ptbr_slm.data.prepared import Summary
 
 _group = typer.Typer(help="Baixa, prepara e resume dados de treino.", no_args_is_help=True)
 
@@ -35,7 +39,7 @@ def fetch(
     ] = None,
 ) -> Report:
     """Traz textos em português com licença aberta."""
-    from ptbr_slm.data.fetch import fetch
+    from ptbr_slm.data.sources.fetch import fetch
 
     folder = output or Path("dados") / name
     with out.progress(f"trazendo {name}"):
@@ -75,14 +79,13 @@ def prepare(
     seed: Annotated[int, typer.Option("--seed", help="Muda quais documentos ficam para validação.")] = 0,
 ) -> Report:
     """Limpa, tira cópias, separa treino e validação e grava tokens prontos para treinar."""
-    from ptbr_slm.data.drops import DropCounts
-    from ptbr_slm.data.files import list_files
-    from ptbr_slm.data.prepare import prepare
-    from ptbr_slm.data.stats import summarize
+    from ptbr_slm.data.document import DocumentCounts
+    from ptbr_slm.data.pipeline import prepare
+    from ptbr_slm.data.read.files import list_files
     from ptbr_slm.tokenizer import Tokenizer
 
     opened = Tokenizer.load(tokenizer)
-    drops = DropCounts()
+    counts = DocumentCounts()
     total = sum(path.stat().st_size for path, _ in list_files(inputs))
     with out.progress("preparando", total) as progress:
         data = prepare(
@@ -92,15 +95,15 @@ def prepare(
             valid_fraction=valid_fraction,
             paragraph_documents=paragraph_documents,
             seed=seed,
-            drops=drops,
-            progress=progress.update,
+            counts=counts,
+            progress=lambda now: progress.update(now.input_bytes, f"{now.tokens} tokens"),
         )
-    summary = summarize(data)
+    summary = data.summary()
     text = (
-        f"Dados preparados em {output}\n\n{_describe(summary, drops.examples)}\n\n"
+        f"Dados preparados em {output}\n\n{_describe(summary, counts.examples)}\n\n"
         f"Próximo passo:\n  ptbr-slm train --data {quoted(output)} --output runs/meu-modelo --model-size mini"
     )
-    return Report({**summary, "examples": drops.examples}, text, brief=str(output))
+    return Report({**asdict(summary), "examples": counts.examples}, text, brief=str(output))
 
 
 @command(_group, "stats")
@@ -110,32 +113,35 @@ def stats(
 ) -> Report:
     """Confere os dados preparados e conta documentos, bytes, tokens e descartes."""
     from ptbr_slm.data.prepared import PreparedData
-    from ptbr_slm.data.stats import summarize
 
     with out.progress("conferindo"):
         data = PreparedData.open(folder)
-    summary = summarize(data)
+    summary = data.summary()
     text = f"Dados íntegros em {data.folder}\n\n{_describe(summary, {})}"
-    return Report(summary, text, brief=f"{summary['tokens']} tokens")
+    return Report(asdict(summary), text, brief=f"{summary.tokens} tokens")
 
 
-def _describe(summary: Mapping[str, Any], examples: Mapping[str, Sequence[str]]) -> str:
-    """The table of both parts, then what was dropped and repaired."""
-    parts = {"treino": summary["splits"]["train"], "validação": summary["splits"]["valid"], "total": summary}
+def _describe(summary: Summary, examples: Mapping[str, Sequence[str]]) -> str:
+    """The table of both splits, then what was dropped and repaired."""
+    train, valid = summary.splits["train"], summary.splits["valid"]
     rows = [
-        (name, *(number(part[key]) for key in ("documents", "words", "tokens")), human_bytes(part["bytes"]))
-        for name, part in parts.items()
+        (
+            name,
+            *(number(count) for count in (part.documents, part.words, part.tokens)),
+            human_bytes(part.bytes),
+        )
+        for name, part in (("treino", train), ("validação", valid), ("total", summary))
     ]
     lines = [
         table(rows, header=("", "documentos", "palavras", "tokens", "texto")),
         "",
-        f"{number(summary['tokens_per_word'], 2)} tokens por palavra, "
-        f"{number(summary['bytes_per_token'], 2)} bytes por token, "
-        f"vocabulário de {number(summary['vocab_size'])}",
+        f"{number(summary.tokens_per_word, 2)} tokens por palavra, "
+        f"{number(summary.bytes_per_token, 2)} bytes por token, "
+        f"vocabulário de {number(summary.vocab_size)}",
     ]
-    lines += left_out(summary["dropped"], summary["repaired"], examples)
-    wanted, share = summary["valid_fraction"], summary["valid_share"]
-    if not summary["splits"]["valid"]["documents"]:
+    lines += left_out(summary.dropped, summary.repaired, examples)
+    wanted, share = summary.valid_fraction, summary.valid_share
+    if not valid.documents:
         reason = (
             "um documento só, curto, não se divide (veja --paragraph-documents)" if wanted else "como pedido"
         )
@@ -152,8 +158,8 @@ def _describe(summary: Mapping[str, Any], examples: Mapping[str, Sequence[str]])
 def left_out(
     dropped: Mapping[str, int], repaired: Mapping[str, int], examples: Mapping[str, Sequence[str]]
 ) -> list[str]:
-    """Lines that tell what was dropped and what was repaired, with one place of each; none for nothing."""
-    from ptbr_slm.data.drops import REASONS, REPAIRS
+    """Lines that say what was dropped and what was repaired, with one example of each; none for nothing."""
+    from ptbr_slm.data.document import REASONS, REPAIRS
 
     lines: list[str] = []
     for title, counts, names in (
@@ -163,6 +169,6 @@ def left_out(
         if counts:
             lines += ["", f"{title}:"]
         for key, count in sorted(counts.items(), key=lambda item: -item[1]):
-            places = f"  (por exemplo {examples[key][0]})" if examples.get(key) else ""
-            lines.append(f"  {number(count)} × {names.get(key, key)}{places}")
+            example = f"  (por exemplo {examples[key][0]})" if examples.get(key) else ""
+            lines.append(f"  {number(count)} × {names.get(key, key)}{example}")
     return lines

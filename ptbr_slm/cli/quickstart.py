@@ -82,7 +82,7 @@ def quickstart(
 
 
 def _texts(out: Output, output: Path, texts: Path | None) -> Path:
-    from ptbr_slm.data.fetch import fetch
+    from ptbr_slm.data.sources.fetch import fetch
 
     if texts is not None:
         return texts
@@ -92,9 +92,8 @@ def _texts(out: Output, output: Path, texts: Path | None) -> Path:
 
 
 def _prepare(out: Output, output: Path, source: Path) -> PreparedData:
-    from ptbr_slm.data.prepare import prepare
+    from ptbr_slm.data.pipeline import prepare, read_documents
     from ptbr_slm.data.prepared import PreparedData
-    from ptbr_slm.data.read import read_documents
     from ptbr_slm.storage.atomic import write_text
     from ptbr_slm.tokenizer import Tokenizer
 

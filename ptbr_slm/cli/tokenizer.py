@@ -42,28 +42,28 @@ def train(
 ) -> Report:
     """Treina um tokenizador BPE de bytes a partir dos seus textos."""
     from ptbr_slm.cli.data import left_out
-    from ptbr_slm.data.drops import DropCounts
-    from ptbr_slm.data.read import read_documents
+    from ptbr_slm.data.document import DocumentCounts
+    from ptbr_slm.data.pipeline import read_documents
     from ptbr_slm.storage.atomic import write_text
     from ptbr_slm.tokenizer import Tokenizer
 
     file = output / "tokenizer.json" if output.is_dir() else output
     check_output(file)
-    words, drops = 0, DropCounts()
+    words, counts = 0, DocumentCounts()
 
     def texts() -> Iterator[str]:
         nonlocal words
-        for document in read_documents(inputs, drops=drops):
+        for document in read_documents(inputs, counts=counts):
             words += len(document.text.split())
             yield document.text
 
     with out.progress("lendo textos e treinando o tokenizador"):
         tokenizer = Tokenizer.train(texts(), vocab_size)
     write_text(file, tokenizer.to_json())
-    counts = {"dropped": dict(drops.dropped), "repaired": dict(drops.repaired), "examples": drops.examples}
     data = {"file": str(file), "vocab_size": tokenizer.vocab_size, "sha256": tokenizer.sha256, "words": words,
-            **counts}  # fmt: skip
-    told = "".join(f"\n{line}" for line in left_out(drops.dropped, drops.repaired, drops.examples))
+            "dropped": dict(counts.dropped), "repaired": dict(counts.repaired),
+            "examples": counts.examples}  # fmt: skip
+    told = "".join(f"\n{line}" for line in left_out(counts.dropped, counts.repaired, counts.examples))
     text = (
         f"Tokenizador gravado em {file}\n"
         f"  {number(tokenizer.vocab_size)} tokens, aprendidos de {number(words)} palavras{told}\n\n"

@@ -1,1 +1,8 @@
-"""Portuguese text in, token shards out: fetch, read, clean, prepare, open. Nothing here imports torch."""
+"""Portuguese text in, token shards out. Nothing here imports torch.
+
+sources/    corpora that `data fetch` brings
+read/       documents out of files of each format
+stages/     what cleaning does to one document
+duplicates, hold_out, encode, shards, index, prepared: copies, the validation split, tokens, the folder
+pipeline    all of it, in order: `read_documents`, `prepare`, `open_or_prepare`
+"""

@@ -7,6 +7,7 @@ A document is stored as `<|bos|> text <|eos|>`, ids in little-endian uint16 (uin
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ptbr_slm.data import index as index_file
-from ptbr_slm.data.index import corrupt
+from ptbr_slm.data.index import (
+    NAME,
+    PREPARE_AGAIN,
+    SPLITS,
+    FileEntry,
+    Index,
+    SplitEntry,
+    SplitName,
+    corrupt,
+    read_index,
+)
 from ptbr_slm.errors import SlmError, os_errors
 from ptbr_slm.storage.manifest import sha256_file
 from ptbr_slm.text import quoted
@@ -25,25 +35,25 @@ _CHECK_TOKENS = 1 << 20
 
 
 class Split:
-    """One part of the data, `train` or `valid`: documents end to end as one long row of token ids."""
+    """One part of the data, `train` or `valid`: documents end to end as one long sequence of token ids."""
 
-    def __init__(self, folder: Path, body: dict[str, Any], dtype: np.dtype[Any], vocab_size: int) -> None:
-        self.tokens: int = body["tokens"]
+    def __init__(self, folder: Path, entry: SplitEntry, dtype: np.dtype[Any], vocab_size: int) -> None:
+        self.tokens = entry.tokens
         """Token ids in all, bos and eos of every document included."""
-        self.documents: int = body["documents"]
-        self.bytes: int = body["bytes"]
+        self.documents = entry.documents
+        self.bytes = entry.bytes
         """UTF-8 bytes of the texts: the divisor of bits per byte."""
-        self.words: int = body["words"]
+        self.words = entry.words
         """Pieces between white space."""
-        self._folder, self._body, self._dtype, self._vocab_size = folder, body, dtype, vocab_size
-        self._starts = np.cumsum([0] + [shard["tokens"] for shard in body["shards"]])
+        self._folder, self._entry, self._dtype, self._vocab_size = folder, entry, dtype, vocab_size
+        self._starts = np.cumsum([0] + [shard.tokens for shard in entry.shards])
 
     @cached_property
     def _maps(self) -> list[npt.NDArray[Any]]:
-        return [self._map(shard, self._dtype) for shard in self._body["shards"]]
+        return [self._map(shard, self._dtype) for shard in self._entry.shards]
 
     def read(self, start: int, stop: int) -> npt.NDArray[np.int64]:
-        """(stop - start,) ids at positions start..stop of the row. Raises E_DATA_CORRUPT for a foreign id."""
+        """(stop - start,) ids at positions start..stop. Raises E_DATA_CORRUPT for an id that is too large."""
         if not 0 <= start <= stop <= self.tokens:
             raise IndexError(f"tokens {start}..{stop} of {self.tokens}")
         out = np.empty(stop - start, dtype=np.int64)
@@ -59,7 +69,7 @@ class Split:
         return out
 
     def document_offsets(self) -> npt.NDArray[np.int64]:
-        """(documents + 1,) where each document begins in the row, then where the last one ends."""
+        """(documents + 1,) where each document begins in the split, then where the last one ends."""
         return self._offsets
 
     def document_ids(self, starts: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int32]:
@@ -87,34 +97,34 @@ class Split:
 
     @cached_property
     def _offsets(self) -> npt.NDArray[np.int64]:
-        described = self._body["offsets"]
-        offsets = self._map(described, np.dtype("<i8"))
+        entry = self._entry.offsets
+        offsets = self._map(entry, np.dtype("<i8"))
         if offsets[0] != 0 or offsets[-1] != self.tokens:
-            raise corrupt("as posições dos documentos diferem dos tokens.", self._folder / described["file"])
+            raise corrupt("as posições dos documentos diferem dos tokens.", self._folder / entry.file)
         return offsets
 
     def check(self, *, hashes: bool) -> None:
         """Refuse missing, truncated or altered files and foreign ids. Raises E_DATA_CORRUPT."""
-        if sum(shard["tokens"] for shard in self._body["shards"]) != self.tokens:
+        if sum(shard.tokens for shard in self._entry.shards) != self.tokens:
             raise corrupt("a soma dos tokens dos arquivos difere da do índice.", self._folder)
-        if self._body["offsets"]["size"] != 8 * (self.documents + 1):
+        if self._entry.offsets.size != 8 * (self.documents + 1):
             raise corrupt("o número de documentos difere do índice.", self._folder)
-        for shard in [*self._body["shards"], self._body["offsets"]]:
-            self._check_file(shard, hashes)
-        for number, shard in enumerate(self._body["shards"]):
-            if shard["size"] != shard["tokens"] * self._dtype.itemsize:
-                raise corrupt(f"{shard['file']} não tem os {shard['tokens']} tokens do índice.", self._folder)
-            for low in range(0, shard["tokens"] if hashes else 0, _CHECK_TOKENS):
+        for file in (*self._entry.shards, self._entry.offsets):
+            self._check_file(file, hashes)
+        for number, shard in enumerate(self._entry.shards):
+            if shard.size != shard.tokens * self._dtype.itemsize:
+                raise corrupt(f"{shard.file} não tem os {shard.tokens} tokens do índice.", self._folder)
+            for low in range(0, shard.tokens if hashes else 0, _CHECK_TOKENS):
                 self._check_ids(self._maps[number][low : low + _CHECK_TOKENS], number, low)
 
-    def _check_file(self, described: dict[str, Any], hashes: bool) -> None:
-        path = self._folder / described["file"]
+    def _check_file(self, entry: FileEntry, hashes: bool) -> None:
+        path = self._folder / entry.file
         if path.parent != self._folder or not path.is_file():
-            raise corrupt(f"falta o arquivo {described['file']}.", path)
+            raise corrupt(f"falta o arquivo {entry.file}.", path)
         size = path.stat().st_size
-        if size != described["size"]:
-            raise corrupt(f"{path.name} tem {size} bytes; o índice diz {described['size']}.", path)
-        if hashes and sha256_file(path) != described["sha256"]:
+        if size != entry.size:
+            raise corrupt(f"{path.name} tem {size} bytes; o índice diz {entry.size}.", path)
+        if hashes and sha256_file(path) != entry.sha256:
             raise corrupt(f"{path.name} está corrompido (o sha256 não confere).", path)
 
     def _check_ids(self, ids: npt.NDArray[Any], shard: int, low: int) -> None:
@@ -122,29 +132,65 @@ class Split:
             at = int(np.argmax(ids >= self._vocab_size))
             raise corrupt(
                 f"token {int(ids[at])} fora do vocabulário de {self._vocab_size}, na posição {low + at}.",
-                self._folder / self._body["shards"][shard]["file"],
+                self._folder / self._entry.shards[shard].file,
             )
 
-    def _map(self, described: dict[str, Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-        path = self._folder / described["file"]
+    def _map(self, entry: FileEntry, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        path = self._folder / entry.file
         with os_errors(path):
             return np.memmap(path, dtype=dtype, mode="r")
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSummary:
+    """Counts of one split."""
+
+    documents: int
+    bytes: int
+    """UTF-8 bytes of the texts."""
+    words: int
+    tokens: int
+    """bos and eos of every document included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What `data stats` and `data prepare` report, under the keys of their `--json`."""
+
+    folder: str
+    documents: int
+    bytes: int
+    words: int
+    tokens: int
+    """bos and eos of every document included; not so in the two ratios."""
+    tokens_per_word: float
+    bytes_per_token: float
+    splits: dict[SplitName, SplitSummary]
+    valid_fraction: float
+    """The share of the text that was asked for validation."""
+    valid_share: float
+    """The share that it has."""
+    vocab_size: int
+    tokenizer_sha256: str
+    sha256: str
+    dropped: dict[str, int]
+    """Reason -> documents; a key of `document.REASONS`."""
+    repaired: dict[str, int]
+    """Kind -> documents; a key of `document.REPAIRS`."""
 
 
 class PreparedData:
     """A prepared folder that agreed with its index."""
 
-    def __init__(self, folder: Path, index: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, index: Index) -> None:
         self.folder = folder
         self.index = index
-        self.tokenizer_sha256: str = index["tokenizer_sha256"]
-        self.vocab_size: int = index["vocab_size"]
-        self.sha256: str = index["sha256"]
+        self.tokenizer_sha256 = index.tokenizer_sha256
+        self.vocab_size = index.vocab_size
+        self.sha256 = index.sha256
         """Identity of the data: same tokens, same order, same tokenizer."""
-        dtype = np.dtype(index["dtype"]).newbyteorder("<")
-        self._splits = {
-            name: Split(folder, index["splits"][name], dtype, self.vocab_size) for name in index_file.SPLITS
-        }
+        dtype = np.dtype(index.dtype).newbyteorder("<")
+        self._splits = {name: Split(folder, index.splits[name], dtype, self.vocab_size) for name in SPLITS}
 
     @classmethod
     def open(cls, path: Path, *, verify: bool = True) -> PreparedData:
@@ -154,30 +200,58 @@ class PreparedData:
         Raises E_NOT_FOUND, E_DATA_CORRUPT, E_SCHEMA, E_TOKENIZER_MISSING or E_TOKENIZER_MISMATCH.
         """
         folder = path if path.is_dir() else path.parent
-        if not path.exists() or not (folder / index_file.NAME).is_file():
+        if not path.exists() or not (folder / NAME).is_file():
             what = (
                 "não há dados preparados aqui (falta index.json)."
                 if path.exists()
                 else "os dados não existem."
             )
-            raise SlmError("E_NOT_FOUND", what, where=path, hint=index_file.REDO)
-        body = index_file.read_index(folder / index_file.NAME)
-        try:
-            data = cls(folder, body)
-            for name in index_file.SPLITS:
-                data.split(name).check(hashes=verify)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise corrupt("o índice dos dados está incompleto.", folder / index_file.NAME) from error
+            raise SlmError("E_NOT_FOUND", what, where=path, hint=PREPARE_AGAIN)
+        data = cls(folder, read_index(folder / NAME))
+        for name in SPLITS:
+            data.split(name).check(hashes=verify)
         data.load_tokenizer()
         return data
 
-    def split(self, name: str) -> Split:
+    def split(self, name: SplitName) -> Split:
         """`train` or `valid`; valid is empty where there was only one document."""
         return self._splits[name]
 
-    def document_ids(self, split: str, starts: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int32]:
+    def document_ids(
+        self, split: SplitName, starts: npt.NDArray[np.int64], length: int
+    ) -> npt.NDArray[np.int32]:
         """(B, length) document numbers of the windows at `starts` (B,): see `Split.document_ids`."""
         return self.split(split).document_ids(starts, length)
+
+    def summary(self) -> Summary:
+        """Documents, bytes, words, tokens and drops, in all and for each split."""
+        splits = {
+            name: SplitSummary(split.documents, split.bytes, split.words, split.tokens)
+            for name, split in self._splits.items()
+        }
+        documents = sum(split.documents for split in splits.values())
+        size = sum(split.bytes for split in splits.values())
+        words = sum(split.words for split in splits.values())
+        tokens = sum(split.tokens for split in splits.values())
+        added = 1 if self.index.bos_id is None else 2
+        text_tokens = tokens - added * documents
+        return Summary(
+            folder=str(self.folder),
+            documents=documents,
+            bytes=size,
+            words=words,
+            tokens=tokens,
+            tokens_per_word=round(text_tokens / max(words, 1), 4),
+            bytes_per_token=round(size / max(text_tokens, 1), 4),
+            splits=splits,
+            valid_fraction=self.index.valid_fraction,
+            valid_share=round(splits["valid"].bytes / max(size, 1), 6),
+            vocab_size=self.vocab_size,
+            tokenizer_sha256=self.tokenizer_sha256,
+            sha256=self.sha256,
+            dropped=dict(self.index.dropped),
+            repaired=dict(self.index.repaired),
+        )
 
     def load_tokenizer(self) -> Tokenizer:
         """The folder's copy of the tokenizer. Raises E_TOKENIZER_MISMATCH if it was swapped."""

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from ptbr_slm.data.index import FileEntry, ShardEntry, SplitEntry, SplitName
 from ptbr_slm.errors import SlmError
 
 SHARD_TOKENS = 50_000_000
@@ -38,20 +39,20 @@ class HashedFile:
         self._digest.update(data)
         self._size += len(data)
 
-    def close(self) -> dict[str, Any]:
+    def close(self) -> FileEntry:
         """Close, and describe the file for the index."""
         self._file.close()
-        return {"file": self.path.name, "size": self._size, "sha256": self._digest.hexdigest()}
+        return FileEntry(self.path.name, self._size, self._digest.hexdigest())
 
 
 class SplitWriter:
     """`NAME-00000.bin`, `NAME-00001.bin`, ...; `NAME.offsets` (int64: document starts, then the end)."""
 
-    def __init__(self, folder: Path, name: str, vocab_size: int, shard_tokens: int) -> None:
+    def __init__(self, folder: Path, name: SplitName, vocab_size: int, shard_tokens: int) -> None:
         self.folder, self.name, self.vocab_size, self.shard_tokens = folder, name, vocab_size, shard_tokens
         self.dtype = token_dtype(vocab_size)
         self.tokens = self.documents = self.bytes = self.words = 0
-        self._shards: list[dict[str, Any]] = []
+        self._shards: list[ShardEntry] = []
         self._shard: HashedFile | None = None
         self._shard_start = 0
         self._offsets = HashedFile(folder / f"{name}.offsets")
@@ -76,22 +77,25 @@ class SplitWriter:
         if self.tokens - self._shard_start >= self.shard_tokens:
             self._close_shard()
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self) -> SplitEntry:
         """Close the files and describe the split for the index."""
         self._close_shard()
         self._offsets.write(np.array([self.tokens], dtype="<i8"))
-        return {
-            "tokens": self.tokens,
-            "documents": self.documents,
-            "bytes": self.bytes,
-            "words": self.words,
-            "offsets": self._offsets.close(),
-            "shards": self._shards,
-        }
+        return SplitEntry(
+            tokens=self.tokens,
+            documents=self.documents,
+            bytes=self.bytes,
+            words=self.words,
+            offsets=self._offsets.close(),
+            shards=tuple(self._shards),
+        )
 
     def _close_shard(self) -> None:
         if self._shard is not None:
-            self._shards.append({**self._shard.close(), "tokens": self.tokens - self._shard_start})
+            file = self._shard.close()
+            self._shards.append(
+                ShardEntry(file.file, file.size, file.sha256, tokens=self.tokens - self._shard_start)
+            )
             self._shard = None
 
     def __enter__(self) -> SplitWriter:
@@ -100,7 +104,7 @@ class SplitWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close what an error left open; after `finish` nothing is. What caused it is already on its way."""
+        """Close what an error left open; after `finish` nothing is. An error in closing is not raised."""
         for file in (self._shard, self._offsets):
             if file is not None:
                 with suppress(OSError):

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ptbr_slm.data.pipeline import open_or_prepare
 from ptbr_slm.data.prepared import PreparedData
-from ptbr_slm.data.resolve import resolve
 from ptbr_slm.errors import SlmError, named_instead
 from ptbr_slm.model import Llama
 from ptbr_slm.privacy import keep_matplotlib_out_of_home
@@ -91,11 +91,11 @@ def find_lr(
         tempfile.TemporaryDirectory(prefix="ptbr-slm-find-lr-") as cache,
         named_instead(Path(cache), config.data),
     ):
-        data = resolve(
+        data = open_or_prepare(
             config.data,
             config.tokenizer,
             Path(cache),
-            progress=lambda _, status: progress(0.0, f"preparando os dados: {status}"),
+            progress=lambda now: progress(0.0, f"preparando os dados: {now.tokens} tokens"),
         )
         plan = make_plan(config, data.load_tokenizer())
         check_enough_text(plan.config, data)

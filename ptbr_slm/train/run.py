@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from ptbr_slm.data.drops import describe_dropped
+from ptbr_slm.data.document import describe_dropped
+from ptbr_slm.data.pipeline import open_or_prepare
 from ptbr_slm.data.prepared import PreparedData
-from ptbr_slm.data.resolve import resolve
 from ptbr_slm.errors import Exit, SlmError
 from ptbr_slm.model import Llama
 from ptbr_slm.storage.atomic import atomic_folder, remove_leftovers, write_text
@@ -124,14 +124,14 @@ def _leave_nothing(lock: Path, folders: list[Path]) -> Callable[..., None]:
 
 def _open_data(config: TrainConfig, listener: Listener) -> PreparedData:
     cache = config.output / "data"
-    data = resolve(
+    data = open_or_prepare(
         config.data,
         config.tokenizer,
         cache,
-        progress=lambda _, status: listener.progress(0.0, f"preparando os dados: {status}"),
+        progress=lambda now: listener.progress(0.0, f"preparando os dados: {now.tokens} tokens"),
     )
-    if data.folder.parent == cache and data.index["dropped"]:  # prepared here: nobody was told yet
-        message = f"ficou de fora dos dados: {describe_dropped(data.index['dropped'])}."
+    if data.folder.parent == cache and data.index.dropped:  # prepared here: nobody was told yet
+        message = f"ficou de fora dos dados: {describe_dropped(data.index.dropped)}."
         listener.event({"event": "warning", "code": "left_out", "message": message})
     return data
 

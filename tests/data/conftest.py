@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ptbr_slm.data.pipeline import prepare
+from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.tokenizer import Tokenizer
 
 _SUBJECTS = ["A professora", "O pescador", "Minha avó", "O vizinho da esquina", "A menina", "O padeiro"]
@@ -52,6 +54,12 @@ def corpus(tmp_path: Path) -> Path:
     for number in range(40):
         (folder / f"{number:02d}.txt").write_text(_prose(number), encoding="utf-8")
     return folder
+
+
+@pytest.fixture
+def data(corpus: Path, tmp_path: Path, tokenizer: Tokenizer) -> PreparedData:
+    """The corpus, prepared, in several shards."""
+    return prepare([corpus], tmp_path / "dados", tokenizer, valid_fraction=0.1, shard_tokens=800)
 
 
 @pytest.fixture

@@ -5,32 +5,24 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prepared_texts import texts_of
 
-from ptbr_slm.data.drops import DropCounts
-from ptbr_slm.data.hold_out import MIN_CUT_BYTES, Survey, better_choice, cut_point
-from ptbr_slm.data.prepare import prepare
+from ptbr_slm.data.document import Document, DocumentCounts
+from ptbr_slm.data.duplicates import fingerprint
+from ptbr_slm.data.hold_out import MIN_CUT_BYTES, DocumentSizes, HashSplitter, better_hold_out, cut_point
+from ptbr_slm.data.pipeline import prepare
 from ptbr_slm.data.prepared import PreparedData
-from ptbr_slm.data.read import Document
 from ptbr_slm.tokenizer import Tokenizer
 
 
 def share(data: PreparedData) -> float:
     train, valid = data.split("train").bytes, data.split("valid").bytes
     return valid / (train + valid)
-
-
-def texts_of(data: PreparedData, part: str, tokenizer: Tokenizer) -> list[str]:
-    split = data.split(part)
-    return [
-        tokenizer.decode(split.read(start, stop).tolist())
-        for start, stop in pairwise(split.document_offsets().tolist())
-    ]
 
 
 def book(prose: Callable[..., str], seed: int, size: int) -> str:
@@ -50,10 +42,10 @@ def test_a_book_beside_a_note_never_becomes_the_validation(
     folder.mkdir()
     (folder / "livro.txt").write_text(book(prose, 1, 130_000))
     (folder / "nota.txt").write_text(book(prose, 2, 3_000))
-    drops = DropCounts()
-    data = prepare([folder], tmp_path / "dados", tokenizer, seed=seed, drops=drops)
+    counts = DocumentCounts()
+    data = prepare([folder], tmp_path / "dados", tokenizer, seed=seed, counts=counts)
     assert 0.005 <= share(data) <= 0.02
-    assert drops.repaired["end_held_out"] == data.index["repaired"]["end_held_out"] == 1
+    assert counts.repaired["end_held_out"] == data.index.repaired["end_held_out"] == 1
 
 
 def test_a_single_text_below_8_mib_has_its_end_as_validation(
@@ -85,7 +77,7 @@ def test_ten_works_hold_out_one_percent_not_a_whole_work(
 def test_where_whole_documents_give_the_fraction_none_is_cut_and_the_text_is_read_once(
     tmp_path: Path, tokenizer: Tokenizer, prose: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ):
-    from ptbr_slm.data import prepare as module
+    from ptbr_slm.data import pipeline as module
 
     readings = []
     read = module.read_documents
@@ -95,7 +87,7 @@ def test_where_whole_documents_give_the_fraction_none_is_cut_and_the_text_is_rea
     data = prepare([tmp_path / "a.jsonl"], tmp_path / "dados", tokenizer, valid_fraction=0.05)
     assert 0.025 <= share(data) <= 0.1 and len(readings) == 1
     assert data.split("train").documents + data.split("valid").documents == 600
-    assert not data.index["repaired"]
+    assert not data.index.repaired
 
 
 @pytest.mark.parametrize(("sizes", "told"), [([300], "Não há validação: um documento só"), ([300] * 9, "%")])
@@ -131,21 +123,21 @@ def test_a_book_of_one_word_is_not_cut_and_the_note_beside_it_is_held_out_or_not
     st.sampled_from([0.001, 0.01, 0.1, 0.3, 0.5]),
     st.integers(0, 99),
 )
-def test_a_better_choice_is_never_everything_and_is_near_where_a_document_can_be_cut(
+def test_a_better_hold_out_is_never_everything_and_is_near_where_a_document_can_be_cut(
     sizes: list[int], fraction: float, seed: int
 ):
-    places = random.Random(seed)
-    survey = Survey()
+    pick = random.Random(seed)
+    documents = DocumentSizes()
     for size in sizes:
-        survey.places.append(places.random())
-        survey.sizes.append(size)
-    choice = better_choice(survey, fraction, 0)
+        documents.keys.append(pick.random())
+        documents.sizes.append(size)
+    choice = better_hold_out(documents, fraction, 0)
     assert choice is not None
     held = 0
-    for place, size in zip(survey.places, survey.sizes, strict=True):
-        parts = list(choice.assign(Document("", ""), place, DropCounts()))
-        cut = choice.cut_bytes if place == choice.cut else 0
-        assert cut < size and len(parts) == 1  # an empty text has no border: nothing is cut
+    for key, size in zip(documents.keys, documents.sizes, strict=True):
+        parts = choice.assign(Document("", ""), key)
+        cut = choice.cut_bytes if key == choice.cut else 0
+        assert cut < size and len(parts) == 1  # an empty text has no boundary: nothing is cut
         held += cut or size * (parts[0][0] == "valid")
     assert 0 < held < sum(sizes)
     if all(size >= MIN_CUT_BYTES for size in sizes):
@@ -161,10 +153,36 @@ def test_a_better_choice_is_never_everything_and_is_near_where_a_document_can_be
         ("sem nenhum ponto nem linha até o fim", "linha até o fim"),
     ],
 )
-def test_a_document_is_cut_at_the_best_border_near_the_place(text: str, end: str):
+def test_a_document_is_cut_at_the_best_boundary_near_the_place(text: str, end: str):
     at = cut_point(text, 12)
     assert at is not None and text[at:] == end
 
 
-def test_without_a_border_nothing_is_cut():
+def test_without_a_boundary_nothing_is_cut():
     assert cut_point("a" * 1_000, 10) is None and cut_point("", 10) is None
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.sets(st.text("abcdef", min_size=1), min_size=2, max_size=12),
+    st.sampled_from([0.001, 0.3, 0.5]),
+    st.randoms(),
+)
+def test_two_documents_or_more_leave_no_part_empty_in_any_order(
+    texts: set[str], fraction: float, shuffler: random.Random
+):
+    def part(ordered: list[str]) -> dict[str, set[str]]:
+        splitter = HashSplitter(fraction)
+        parts: dict[str, set[str]] = {"train": set(), "valid": set()}
+        for text in ordered:
+            for name, document in splitter.assign(Document(text, ""), fingerprint(text, 0)[1]):
+                parts[name].add(document.text)
+        for name, document in splitter.finish():
+            parts[name].add(document.text)
+        return parts
+
+    first = part(sorted(texts))
+    shuffled = sorted(texts)
+    shuffler.shuffle(shuffled)
+    assert part(shuffled) == first
+    assert first["train"] and first["valid"] and first["train"] | first["valid"] == texts

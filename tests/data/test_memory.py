@@ -17,17 +17,17 @@ pytestmark = pytest.mark.skipif(
 PEAK = """
 import re, sys
 from pathlib import Path
-from ptbr_slm.data.drops import DropCounts
-from ptbr_slm.data.prepare import prepare
-from ptbr_slm.data.read import read_documents
+from ptbr_slm.data.document import DocumentCounts
+from ptbr_slm.data.pipeline import prepare
+from ptbr_slm.data.pipeline import read_documents
 from ptbr_slm.tokenizer import Tokenizer
 
-source, drops = Path(sys.argv[1]), DropCounts()
+source, counts = Path(sys.argv[1]), DocumentCounts()
 if len(sys.argv) > 2:
-    prepare([source], Path(sys.argv[2]), Tokenizer.load(Path(sys.argv[3])), drops=drops)
+    prepare([source], Path(sys.argv[2]), Tokenizer.load(Path(sys.argv[3])), counts=counts)
 else:
-    print(sum(len(document.text) for document in read_documents([source], drops=drops)))
-print(dict(drops.dropped), dict(drops.repaired))
+    print(sum(len(document.text) for document in read_documents([source], counts=counts)))
+print(dict(counts.dropped), dict(counts.repaired))
 print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 """
 

@@ -11,17 +11,10 @@ import numpy as np
 import pytest
 
 from ptbr_slm.data import index
-from ptbr_slm.data.prepare import prepare
 from ptbr_slm.data.prepared import PreparedData
-from ptbr_slm.data.resolve import resolve
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.manifest import sha256_file
 from ptbr_slm.tokenizer import Tokenizer
-
-
-@pytest.fixture
-def data(corpus: Path, tmp_path: Path, tokenizer: Tokenizer) -> PreparedData:
-    return prepare([corpus], tmp_path / "dados", tokenizer, valid_fraction=0.1, shard_tokens=800)
 
 
 def refused(path: Path, *, verify: bool = True) -> SlmError:
@@ -34,10 +27,9 @@ def rewrite_index(data: PreparedData, change) -> None:
     """Change the index as a foreign tool would: with correct sums."""
     body = json.loads((data.folder / index.NAME).read_text())
     change(body)
-    kept = {
-        key: value for key, value in body.items() if key not in ("schema", "kind", "sha256", "index_sha256")
-    }
-    index.write_index(data.folder, kept)
+    written = ("schema", "kind", "sha256", "index_sha256")
+    changed = {key: value for key, value in body.items() if key not in written}
+    (data.folder / index.NAME).write_text(json.dumps(index.with_sums(changed)))
 
 
 def test_a_folder_its_index_and_any_of_its_shards_open_the_same_data(data: PreparedData):
@@ -231,52 +223,3 @@ def test_offsets_that_end_elsewhere_are_refused_when_read(data: PreparedData):
     with pytest.raises(SlmError) as error:
         train.document_ids(np.array([0]), 8)
     assert error.value.code == "E_DATA_CORRUPT" and "train.offsets" in str(error.value)
-
-
-# resolve: what --data may name
-
-
-def test_prepared_data_resolve_to_themselves_with_or_without_their_tokenizer(
-    data: PreparedData, tokenizer_file: Path, tmp_path: Path
-):
-    for path in (data.folder, data.folder / "train-00000.bin", data.folder / "index.json"):
-        for tokenizer in (None, tokenizer_file, data.folder):
-            assert resolve(path, tokenizer, tmp_path / "cache").sha256 == data.sha256
-    assert not (tmp_path / "cache").exists()
-
-
-def test_a_foreign_tokenizer_is_refused_with_the_right_one_in_the_hint(
-    data: PreparedData, texts: list[str], tmp_path: Path
-):
-    (tmp_path / "outro.json").write_text(Tokenizer.train(texts, 300).to_json(), encoding="utf-8")
-    with pytest.raises(SlmError) as error:
-        resolve(data.folder, tmp_path / "outro.json", tmp_path / "cache")
-    assert error.value.code == "E_TOKENIZER_MISMATCH"
-    assert str(data.folder / "tokenizer.json") in error.value.hint
-
-
-def test_texts_are_prepared_once_and_again_when_they_change(
-    corpus: Path, tokenizer_file: Path, tmp_path: Path
-):
-    cache = tmp_path / "cache"
-    first = resolve(corpus, tokenizer_file, cache)
-    stamp = (first.folder / "index.json").stat().st_mtime_ns
-    again = resolve(corpus, tokenizer_file, cache)
-    assert again.folder == first.folder and (again.folder / "index.json").stat().st_mtime_ns == stamp
-    (corpus / "novo.txt").write_text("Um documento novo chegou hoje.")
-    changed = resolve(corpus, tokenizer_file, cache)
-    assert changed.folder != first.folder and changed.sha256 != first.sha256
-
-
-def test_a_damaged_cache_is_made_again(corpus: Path, tokenizer_file: Path, tmp_path: Path):
-    first = resolve(corpus, tokenizer_file, tmp_path / "cache")
-    (first.folder / "train-00000.bin").write_bytes(b"\0")
-    assert resolve(corpus, tokenizer_file, tmp_path / "cache").sha256 == first.sha256
-    (first.folder / "index.json").unlink()
-    assert resolve(corpus, tokenizer_file, tmp_path / "cache").sha256 == first.sha256
-
-
-def test_texts_without_a_tokenizer_say_what_to_type(corpus: Path, tmp_path: Path):
-    with pytest.raises(SlmError) as error:
-        resolve(corpus, None, tmp_path / "cache")
-    assert error.value.code == "E_TOKENIZER_MISSING" and f"tokenizer train {corpus}" in error.value.hint

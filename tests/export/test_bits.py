@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ptbr_slm.data.prepare import prepare
+from ptbr_slm.data.pipeline import prepare
 from ptbr_slm.errors import SlmError
 from ptbr_slm.eval.bits import bits_per_byte
 from ptbr_slm.eval.held_out import BUILT_IN, built_in_text, held_out_text, run_data

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from ptbr_slm.data.prepare import prepare
+from ptbr_slm.data.pipeline import prepare
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.config_file import from_values
 from ptbr_slm.train.run import train

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from ptbr_slm.data.prepare import prepare
+from ptbr_slm.data.pipeline import prepare
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.storage.manifest import sha256_file
 from ptbr_slm.tokenizer import Tokenizer

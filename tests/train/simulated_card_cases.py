@@ -25,7 +25,7 @@ from simulated_cuda.device import CONTEXT_BYTES
 from ptbr_slm import faults
 from ptbr_slm.bench.train import Case
 from ptbr_slm.bench.train_measure import measure
-from ptbr_slm.data.prepare import prepare
+from ptbr_slm.data.pipeline import prepare
 from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.compile import compile_layers

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ptbr_slm.data.prepare import prepare
+from ptbr_slm.data.pipeline import prepare
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.manifest import write_manifest
 from ptbr_slm.tokenizer import Tokenizer

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ptbr_slm.data.prepare import prepare
+from ptbr_slm.data.pipeline import prepare
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.lock import run_lock
 from ptbr_slm.tokenizer import Tokenizer

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import gzip
 import json
-import unicodedata
 from pathlib import Path
 
 import pytest
 import zstandard
 
-from ptbr_slm.data import sources
-from ptbr_slm.data.drops import REASONS, REPAIRS, DropCounts
-from ptbr_slm.data.read import read_documents
-from ptbr_slm.errors import SlmError
+from ptbr_slm import data
+from ptbr_slm.data.document import REASONS, REPAIRS, DocumentCounts
+from ptbr_slm.data.pipeline import read_documents
+from ptbr_slm.data.read import formats
 
 FRASE = "A chuva caiu sobre a praça e ninguém correu."
 
 
-def read(*inputs: Path, paragraph_documents: bool = False) -> tuple[list[str], DropCounts]:
-    drops = DropCounts()
-    found = [d.text for d in read_documents(inputs, paragraph_documents=paragraph_documents, drops=drops)]
-    return found, drops
+def read(*inputs: Path, paragraph_documents: bool = False) -> tuple[list[str], DocumentCounts]:
+    counts = DocumentCounts()
+    found = [d.text for d in read_documents(inputs, paragraph_documents=paragraph_documents, counts=counts)]
+    return found, counts
 
 
 @pytest.mark.parametrize(
@@ -44,38 +43,23 @@ def test_a_text_file_that_is_no_text_is_counted_with_its_place(tmp_path: Path, c
     bad = tmp_path / "ruim.txt"
     bad.write_bytes(content)
     (tmp_path / "bom.txt").write_text(FRASE)
-    found, drops = read(tmp_path)
+    found, counts = read(tmp_path)
     assert found == [FRASE]
-    assert dict(drops.dropped) == {reason: 1}
-    assert drops.examples[reason] == [str(bad)]
+    assert dict(counts.dropped) == {reason: 1}
+    assert counts.examples[reason] == [str(bad)]
 
 
 def test_every_counted_reason_has_a_portuguese_name():
-    source = "".join(p.read_text() for p in Path(sources.__file__).parent.glob("*.py"))
+    source = "".join(path.read_text() for path in Path(data.__file__).parent.rglob("*.py"))
     for key in (*REASONS, *REPAIRS):
         assert source.count(f'"{key}"') >= 2, f"{key} is never counted"
 
 
-@pytest.mark.parametrize("ends", ["\r\n", "\r", "\n"])
-def test_bom_line_ends_and_unicode_form_do_not_matter(tmp_path: Path, ends: str):
-    text = "Primeira linha com ação.\nSegunda linha é outra."
-    written = unicodedata.normalize("NFD", text).replace("\n", ends)
-    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + written.encode())
-    assert read(tmp_path)[0] == [text]
-
-
-def test_control_characters_go_and_nbsp_becomes_a_space(tmp_path: Path):
-    (tmp_path / "a.txt").write_text(
-        "Preço:\xa0R$\xa010 hoje\x07, no\x0bcapítulo\x0cdois da feira da praça.   \n"
-    )
-    assert read(tmp_path)[0] == ["Preço: R$ 10 hoje, no\ncapítulo\n\ndois da feira da praça."]
-
-
 def test_paragraph_documents_splits_at_blank_lines_only_in_text_files(tmp_path: Path):
     (tmp_path / "a.txt").write_text("Um bloco aqui.\n\n\n\nOutro bloco ali.\n \nSim\n")
-    found, drops = read(tmp_path, paragraph_documents=True)
+    found, counts = read(tmp_path, paragraph_documents=True)
     assert found == ["Um bloco aqui.", "Outro bloco ali."]
-    assert dict(drops.dropped) == {"too_short": 1}
+    assert dict(counts.dropped) == {"too_short": 1}
     (tmp_path / "a.txt").unlink()
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": "Um bloco aqui.\n\nOutro bloco ali."}))
     assert len(read(tmp_path, paragraph_documents=True)[0]) == 1
@@ -103,11 +87,11 @@ def test_json_lines_give_their_texts_and_count_the_rest(tmp_path: Path, ending: 
     )
     pack = {".jsonl": bytes, ".jsonl.gz": gzip.compress, ".jsonl.zst": zstandard.compress}[ending]
     (tmp_path / f"a{ending}").write_bytes(pack(content))
-    found, drops = read(tmp_path)
+    found, counts = read(tmp_path)
     assert found == [FRASE, "Coração de mãe não se engana."]
-    assert dict(drops.dropped) == {"bad_json": 2, "no_text": 3, "not_utf8": 2, "binary": 1, "empty": 1}
-    assert drops.examples["bad_json"] == [f"{tmp_path}/a{ending}:3", f"{tmp_path}/a{ending}:4"]
-    assert drops.input_bytes == (tmp_path / f"a{ending}").stat().st_size
+    assert dict(counts.dropped) == {"bad_json": 2, "no_text": 3, "not_utf8": 2, "binary": 1, "empty": 1}
+    assert counts.examples["bad_json"] == [f"{tmp_path}/a{ending}:3", f"{tmp_path}/a{ending}:4"]
+    assert counts.input_bytes == (tmp_path / f"a{ending}").stat().st_size
 
 
 @pytest.mark.parametrize("ending", [".jsonl.gz", ".jsonl.zst"])
@@ -123,9 +107,9 @@ def test_a_broken_archive_keeps_what_came_before_and_is_counted(tmp_path: Path, 
     else:
         packed = bytearray(b"isto nao e um arquivo compactado\n")
     (tmp_path / f"a{ending}").write_bytes(packed)
-    found, drops = read(tmp_path)
-    assert drops.dropped, "damage went unseen"
-    assert set(drops.dropped) <= {"corrupt_file", "bad_json", "not_utf8", "binary", "no_text"}
+    found, counts = read(tmp_path)
+    assert counts.dropped, "damage went unseen"
+    assert set(counts.dropped) <= {"corrupt_file", "bad_json", "not_utf8", "binary", "no_text"}
     assert len(found) < 20_000
 
 
@@ -135,86 +119,41 @@ def test_parquet_gives_its_text_column_and_counts_the_rest(tmp_path: Path):
     parquet.write_table(pa.table({"text": [FRASE, None, "", "Outra frase boa."], "id": [1, 2, 3, 4]}), good)
     parquet.write_table(pa.table({"corpo": ["x y", "z w"]}), tmp_path / "b.parquet")
     (tmp_path / "c.parquet").write_bytes(good.read_bytes()[:-200])
-    found, drops = read(tmp_path)
+    found, counts = read(tmp_path)
     assert found == [FRASE, "Outra frase boa."]
-    assert dict(drops.dropped) == {"no_text": 3, "empty": 1, "corrupt_file": 1}
-
-
-def test_other_files_in_a_folder_are_counted_and_hidden_ones_left_alone(tmp_path: Path):
-    (tmp_path / ".git").mkdir()
-    (tmp_path / ".git" / "a.txt").write_text(FRASE)
-    (tmp_path / "foto.jpg").write_bytes(b"\xff\xd8")
-    (tmp_path / "Área de Trabalho").mkdir()
-    (tmp_path / "Área de Trabalho" / "meu texto.TXT").write_text(FRASE)
-    found, drops = read(tmp_path)
-    assert (found, dict(drops.dropped)) == ([FRASE], {"unknown_format": 1})
-
-
-def test_a_named_file_of_another_type_or_none_at_all_is_an_error(tmp_path: Path):
-    (tmp_path / "a.pdf").write_bytes(b"%PDF")
-    with pytest.raises(SlmError) as error:
-        read(tmp_path / "a.pdf")
-    assert error.value.code == "E_DATA_FORMAT"
-    with pytest.raises(SlmError) as error:
-        read(tmp_path / "nada.txt")
-    assert error.value.code == "E_NOT_FOUND"
+    assert dict(counts.dropped) == {"no_text": 3, "empty": 1, "corrupt_file": 1}
 
 
 def test_a_file_above_the_limit_is_cut_between_paragraphs_and_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prose
 ):
-    monkeypatch.setattr(sources, "MAX_DOCUMENT_BYTES", 2_000)
+    monkeypatch.setattr(formats, "MAX_DOCUMENT_BYTES", 2_000)
     paragraphs = [prose(i) for i in range(40)]
     (tmp_path / "a.txt").write_text("\n\n".join(paragraphs))
-    found, drops = read(tmp_path)
+    found, counts = read(tmp_path)
     assert len(found) > 5
     assert "\n\n".join(found).split("\n\n") == paragraphs
-    assert dict(drops.repaired) == {"split": 1} and not drops.dropped
+    assert dict(counts.repaired) == {"split": 1} and not counts.dropped
 
 
 @pytest.mark.parametrize("text", ["coração" * 2_000, "mão " * 4_000, "a" * 2_001, "é" * 2_001])
 def test_a_long_line_is_cut_by_word_or_character_never_inside_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ):
-    monkeypatch.setattr(sources, "MAX_DOCUMENT_BYTES", 2_000)
+    monkeypatch.setattr(formats, "MAX_DOCUMENT_BYTES", 2_000)
     path = tmp_path / "a.txt"
     path.write_text(text)
-    drops = DropCounts()
-    pieces = [piece for piece, _ in sources.raw_texts(path, "text", drops)]
-    assert "".join(pieces) == text and not drops.dropped
+    counts = DocumentCounts()
+    pieces = [document.text for document in formats.raw_documents(path, "text", counts)]
+    assert "".join(pieces) == text and not counts.dropped
     assert max(len(piece.encode()) for piece in pieces) <= 2_000
 
 
 def test_a_json_line_above_the_limit_is_skipped_and_the_next_one_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(sources, "MAX_DOCUMENT_BYTES", 2_000)
+    monkeypatch.setattr(formats, "MAX_DOCUMENT_BYTES", 2_000)
     lines = [json.dumps({"text": text}) for text in ("x" * 5_000_000, FRASE)]
     (tmp_path / "a.jsonl").write_text("\n".join(lines) + "\n")
-    found, drops = read(tmp_path)
-    assert (found, dict(drops.dropped)) == ([FRASE], {"too_long": 1})
-
-
-@pytest.mark.parametrize(
-    ("broken", "whole"),
-    [
-        ("NÃ£o hÃ¡ razÃ£o para isso.", "Não há razão para isso."),
-        ("Ele disse â€œsimâ€\x9d e saiu.", "Ele disse “sim” e saiu."),
-        ("A PREFEITURA DE SÃ£o Paulo abriu.", "A PREFEITURA DE São Paulo abriu."),
-        ("Uma linha boa: ação.\nOutra linha: aÃ§Ã£o.", "Uma linha boa: ação.\nOutra linha: ação."),
-    ],
-)
-def test_mojibake_is_repaired_and_counted(tmp_path: Path, broken: str, whole: str):
-    (tmp_path / "a.txt").write_text(broken)
-    found, drops = read(tmp_path)
-    assert (found, dict(drops.repaired)) == ([whole], {"mojibake": 1})
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["Gritou: “MINHA IRMÔ, e saiu.", "AMANHÃ, ÀS 15h, EM SÃO JOSÉ.", "O Â é uma letra. Ô de casa!"],
-)
-def test_good_portuguese_is_never_taken_for_mojibake(tmp_path: Path, text: str):
-    (tmp_path / "a.txt").write_text(text)
-    found, drops = read(tmp_path)
-    assert found == [text] and not drops.repaired
+    found, counts = read(tmp_path)
+    assert (found, dict(counts.dropped)) == ([FRASE], {"too_long": 1})

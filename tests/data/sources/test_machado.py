@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ptbr_slm.data.fetch import fetch
+from ptbr_slm.data.sources.fetch import fetch
 from ptbr_slm.errors import SlmError
 
 WORKS = {

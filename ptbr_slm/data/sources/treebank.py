@@ -39,10 +39,10 @@ _ACCENTED = {"a": "á", "e": "ê", "o": "ô", "ô": "ô"}
 
 _NO_SPACE_BEFORE = frozenset(",.;:?!)]}%”’»…") | {"..."}
 _NO_SPACE_AFTER = frozenset("([{“‘«#€")
-_TIGHT = frozenset("/&|")
+_NO_SPACE_AROUND = frozenset("/&|")
 
 
-def restore(words: Sequence[Word], *, contracted: bool = False) -> list[str]:
+def surface_forms(words: Sequence[Word], *, contracted: bool = False) -> list[str]:
     """Forms with enclitic pronouns hyphenated and, unless `contracted` already, prepositions contracted.
 
     Left alone: a preposition before a pronoun that is the subject of an infinitive (`antes de ele sair`),
@@ -60,21 +60,21 @@ def restore(words: Sequence[Word], *, contracted: bool = False) -> list[str]:
     return forms
 
 
-def join(forms: Sequence[str]) -> str:
+def detokenize(forms: Sequence[str]) -> str:
     """One sentence from its tokens, with the spaces of Portuguese print; quotes open and close in turn."""
-    text, glue = "", True
+    text, tight = "", True
     open_quotes: set[str] = set()
     for form in forms:
         if form in ('"', "'"):
             closing = form in open_quotes
             open_quotes ^= {form}
-            text += form if closing or glue else " " + form
-            glue = not closing
-        elif form in _TIGHT:
-            text, glue = text + form, True
+            text += form if closing or tight else " " + form
+            tight = not closing
+        elif form in _NO_SPACE_AROUND:
+            text, tight = text + form, True
         else:
-            text += form if glue or form in _NO_SPACE_BEFORE else " " + form
-            glue = form in _NO_SPACE_AFTER or form.endswith("/")
+            text += form if tight or form in _NO_SPACE_BEFORE else " " + form
+            tight = form in _NO_SPACE_AFTER or form.endswith("/")
     return text
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptbr_slm.data.unwrap import unwrap
+from ptbr_slm.data.stages.unwrap import unwrap
 
 VERSE = """\
 Na beira da lagoa a lua nova

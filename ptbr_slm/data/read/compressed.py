@@ -18,12 +18,12 @@ from typing import Any
 from ptbr_slm.errors import missing_extra, os_errors
 
 
-class Broken(Exception):
+class CorruptStream(Exception):
     """A zstandard stream that does not decompress."""
 
 
-BROKEN = (Broken, zlib.error, gzip.BadGzipFile, EOFError)
-"""What reading a broken archive raises."""
+CORRUPT = (CorruptStream, zlib.error, gzip.BadGzipFile, EOFError)
+"""What reading a corrupt archive raises."""
 
 _CHUNK = 512
 """Compressed bytes decompressed at once. A block of 128 KiB may take 4 bytes: at most 16 MiB come out."""
@@ -72,7 +72,7 @@ class _Stream(io.RawIOBase):
             raise self._error
         try:
             data = self._read(len(buffer))
-        except BROKEN as error:
+        except CORRUPT as error:
             self._error = error
             return 0
         buffer[: len(data)] = data
@@ -80,7 +80,7 @@ class _Stream(io.RawIOBase):
 
 
 class _Zstd:
-    """A .zst file, all its frames; its library's error becomes `Broken`, a cut file too."""
+    """A .zst file, all its frames; its library's error becomes `CorruptStream`, a cut file too."""
 
     def __init__(self, raw: io.BufferedReader) -> None:
         try:
@@ -95,13 +95,13 @@ class _Zstd:
         self._out = memoryview(b"")
 
     def read(self, size: int) -> bytes:
-        """Up to `size` bytes; none at the end. Raises Broken once all that came before is delivered."""
+        """Up to `size` bytes; none at the end. Raises CorruptStream once all before it is delivered."""
         while not self._out:
             if not self._compressed:
                 self._compressed = self._raw.read(_CHUNK)
             if not self._compressed:
                 if self._frame is not None:
-                    raise Broken("the last frame is cut")
+                    raise CorruptStream("the last frame is cut")
                 return b""
             self._decompress()
         part, self._out = self._out[:size], self._out[size:]
@@ -113,7 +113,7 @@ class _Zstd:
         try:
             self._out = memoryview(self._frame.decompress(self._compressed))
         except self._error as error:
-            raise Broken(str(error)) from error
+            raise CorruptStream(str(error)) from error
         self._compressed = b""
         if self._frame.eof:
             self._compressed, self._frame = self._frame.unused_data, None

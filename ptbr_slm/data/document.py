@@ -1,4 +1,4 @@
-"""What was left out of the data or repaired on the way, counted by reason, with a few places to look at."""
+"""A document, and the counts of documents that were dropped or repaired on the way into the data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REASONS: dict[str, str] = {
     "unreadable": "não pôde ser aberto (sem permissão, ou link para nada)",
     "unknown_format": "arquivo de outro tipo",
 }
-"""Why a document was dropped -> how a report says it."""
+"""Why a document is dropped -> the words of a report."""
 
 REPAIRS: dict[str, str] = {
     "unwrapped": "linhas quebradas à mão foram emendadas",
@@ -31,46 +31,55 @@ REPAIRS: dict[str, str] = {
     "end_held_out": "documento dividido: o fim dele ficou para a validação",
     "split": "arquivo acima de 8 MiB, dividido entre parágrafos",
 }
-"""What was changed in a document that was kept (for `split`: extra pieces) -> how a report says it."""
+"""What is changed in a document that is kept (for `split`: extra pieces) -> the words of a report."""
 
-EXAMPLES = 3
-"""Places remembered for each reason."""
+MAX_EXAMPLES = 3
+"""Locations remembered for each reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text and where it comes from."""
+
+    text: str
+    source: str
+    """The file, with the line or row after a colon where it holds many documents: `textos/a.jsonl:17`."""
+
+
+@dataclass(slots=True)
+class DocumentCounts:
+    """Documents dropped by reason, documents repaired, and how much of the input has been read."""
+
+    dropped: Counter[str] = field(default_factory=Counter)
+    repaired: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    """Reason or repair -> the first `MAX_EXAMPLES` sources."""
+    input_bytes: int = 0
+    """Bytes of the input files read so far, compressed ones as they are on disk."""
+
+    def drop(self, reason: str, source: str, count: int = 1) -> None:
+        """Count `count` documents from `source` as dropped; `reason` is a key of `REASONS`."""
+        self._count(self.dropped, reason, source, count)
+
+    def repair(self, kind: str, source: str) -> None:
+        """Count a document from `source` as repaired; `kind` is a key of `REPAIRS`."""
+        self._count(self.repaired, kind, source, 1)
+
+    def reset(self) -> None:
+        """Forget everything, before the input is read a second time."""
+        self.dropped.clear()
+        self.repaired.clear()
+        self.examples.clear()
+        self.input_bytes = 0
+
+    def _count(self, counter: Counter[str], key: str, source: str, count: int) -> None:
+        counter[key] += count
+        sources = self.examples.setdefault(key, [])
+        if len(sources) < MAX_EXAMPLES:
+            sources.append(source)
 
 
 def describe_dropped(dropped: Mapping[str, int]) -> str:
     """Counts by reason as a part of a sentence, the most frequent first."""
     by_count = sorted(dropped.items(), key=lambda item: -item[1])
     return "; ".join(f"{count} × {REASONS.get(reason, reason)}" for reason, count in by_count)
-
-
-@dataclass(slots=True)
-class DropCounts:
-    """Documents dropped by reason, documents repaired, and how much of the input has been read."""
-
-    dropped: Counter[str] = field(default_factory=Counter)
-    repaired: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, list[str]] = field(default_factory=dict)
-    """Reason -> up to `EXAMPLES` places, such as `textos/a.jsonl:17`."""
-    input_bytes: int = 0
-    """Bytes of the input files read so far, compressed ones as they lie on disk."""
-
-    def drop(self, reason: str, source: str, count: int = 1) -> None:
-        """Count `count` documents from `source` as dropped; `reason` is a key of `REASONS`."""
-        self._remember(self.dropped, reason, source, count)
-
-    def repair(self, kind: str, source: str) -> None:
-        """Count a document from `source` as repaired; `kind` is a key of `REPAIRS`."""
-        self._remember(self.repaired, kind, source, 1)
-
-    def start_again(self) -> None:
-        """Forget everything: the input is read once more."""
-        self.dropped.clear()
-        self.repaired.clear()
-        self.examples.clear()
-        self.input_bytes = 0
-
-    def _remember(self, counter: Counter[str], key: str, source: str, count: int) -> None:
-        counter[key] += count
-        places = self.examples.setdefault(key, [])
-        if len(places) < EXAMPLES:
-            places.append(source)

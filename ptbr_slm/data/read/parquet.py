@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ptbr_slm.data.drops import DropCounts
+from ptbr_slm.data.document import DocumentCounts
 from ptbr_slm.errors import missing_extra, os_errors
 
-_ROWS = 256
+_BATCH_ROWS = 256
 
 
-def cells(path: Path, drops: DropCounts) -> Iterator[tuple[bytes | None, str]]:
-    """(bytes of the text, place) of every row; None where the row holds no text.
+def text_cells(path: Path, counts: DocumentCounts) -> Iterator[tuple[bytes | None, str]]:
+    """(bytes of the text, source) of every row; None where the row holds no text.
 
     Strings are taken as bytes, as pyarrow does not check that they are UTF-8 before it makes a `str` of
     them; columns without a string annotation (BINARY) hold the same bytes. A row group that cannot be read
-    is counted in `drops` with its rows, and the next one is read.
+    is counted in `counts` with its rows, and the next one is read.
     Raises E_NOT_FOUND, E_PERMISSION, or E_DEPENDENCY without pyarrow.
     """
     try:
@@ -25,7 +25,7 @@ def cells(path: Path, drops: DropCounts) -> Iterator[tuple[bytes | None, str]]:
         from pyarrow import parquet
     except ImportError as error:
         raise missing_extra("pyarrow") from error
-    broken = (pa.ArrowException, UnicodeDecodeError, OSError)
+    corrupt = (pa.ArrowException, UnicodeDecodeError, OSError)
     with os_errors(path):
         raw = path.open("rb")
     size = path.stat().st_size
@@ -33,27 +33,27 @@ def cells(path: Path, drops: DropCounts) -> Iterator[tuple[bytes | None, str]]:
         try:
             file = parquet.ParquetFile(raw, pre_buffer=False)
             rows, groups = file.metadata.num_rows, file.num_row_groups
-            known = "text" in file.schema_arrow.names
-        except broken:
-            drops.drop("corrupt_file", f"{path}:1")
+            has_text = "text" in file.schema_arrow.names
+        except corrupt:
+            counts.drop("corrupt_file", f"{path}:1")
             return
-        if not known:
-            drops.drop("no_text", str(path), rows)
-            drops.input_bytes += size
+        if not has_text:
+            counts.drop("no_text", str(path), rows)
+            counts.input_bytes += size
             return
         if not rows:
-            drops.drop("empty", str(path))
+            counts.drop("empty", str(path))
         first = 0
         for group in range(groups):
             row, stop = first, first + file.metadata.row_group(group).num_rows
             try:
-                for batch in file.iter_batches(batch_size=_ROWS, row_groups=[group], columns=["text"]):
+                for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group], columns=["text"]):
                     for value in _as_bytes(batch.column(0)):
                         row += 1
                         yield value, f"{path}:{row}"
-                    drops.input_bytes += size * batch.num_rows // rows
-            except broken:
-                drops.drop("corrupt_rows", f"{path}:{row + 1}", stop - row)
+                    counts.input_bytes += size * batch.num_rows // rows
+            except corrupt:
+                counts.drop("corrupt_rows", f"{path}:{row + 1}", stop - row)
             first = stop
 
 

@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from ptbr_slm.data.drops import DropCounts
-from ptbr_slm.data.files import list_files
-from ptbr_slm.data.read import read_documents
+from ptbr_slm.data.document import DocumentCounts
+from ptbr_slm.data.pipeline import read_documents
+from ptbr_slm.data.read.files import list_files
 from ptbr_slm.errors import SlmError
 
 PACK = {".jsonl.gz": gzip.compress, ".jsonl.zst": zstandard.compress}
 
 
-def read(*inputs: Path) -> tuple[list[str], DropCounts]:
-    drops = DropCounts()
-    return [document.text for document in read_documents(inputs, drops=drops)], drops
+def read(*inputs: Path) -> tuple[list[str], DocumentCounts]:
+    counts = DocumentCounts()
+    return [document.text for document in read_documents(inputs, counts=counts)], counts
 
 
 def lines_of(count: int) -> tuple[list[str], bytes]:
@@ -34,10 +34,10 @@ def test_an_archive_cut_at_90_percent_is_counted_and_what_came_before_is_read(tm
     texts, content = lines_of(20_000)
     packed = PACK[ending](content)
     (tmp_path / f"a{ending}").write_bytes(packed[: len(packed) * 9 // 10])
-    found, drops = read(tmp_path)
-    assert drops.dropped["corrupt_file"] == 1 and set(drops.dropped) <= {"corrupt_file", "bad_json"}
+    found, counts = read(tmp_path)
+    assert counts.dropped["corrupt_file"] == 1 and set(counts.dropped) <= {"corrupt_file", "bad_json"}
     assert found == texts[: len(found)] and len(found) > 10_000
-    assert f"a{ending}:" in drops.examples["corrupt_file"][0]
+    assert f"a{ending}:" in counts.examples["corrupt_file"][0]
 
 
 @pytest.mark.parametrize("ending", PACK)
@@ -46,8 +46,8 @@ def test_bytes_after_a_frame_lose_no_document_before_them(tmp_path: Path, ending
     texts, content = lines_of(300)
     packed = PACK[ending](content.rstrip() + last_line_end.encode())
     (tmp_path / f"a{ending}").write_bytes(packed + b"lixo depois do fim")
-    found, drops = read(tmp_path)
-    assert (found, dict(drops.dropped)) == (texts, {"corrupt_file": 1})
+    found, counts = read(tmp_path)
+    assert (found, dict(counts.dropped)) == (texts, {"corrupt_file": 1})
 
 
 def test_zstandard_frames_end_to_end_and_skippable_ones_are_one_file(tmp_path: Path):
@@ -56,8 +56,8 @@ def test_zstandard_frames_end_to_end_and_skippable_ones_are_one_file(tmp_path: P
     skippable = (0x184D2A50).to_bytes(4, "little") + (5).to_bytes(4, "little") + b"abcde"
     packed = zstandard.compress(content[:half]) + skippable + zstandard.compress(content[half:])
     (tmp_path / "a.jsonl.zst").write_bytes(packed)
-    found, drops = read(tmp_path)
-    assert found == texts and not drops.dropped and drops.input_bytes == len(packed)
+    found, counts = read(tmp_path)
+    assert found == texts and not counts.dropped and counts.input_bytes == len(packed)
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst"])
@@ -70,15 +70,15 @@ def test_a_file_of_lines_without_any_is_counted(tmp_path: Path, name: str, conte
 def test_joined_files_that_each_begin_with_a_bom_keep_every_document(tmp_path: Path):
     texts, content = lines_of(30)
     (tmp_path / "a.jsonl").write_bytes(b"".join(b"\xef\xbb\xbf" + line for line in content.splitlines(True)))
-    found, drops = read(tmp_path)
-    assert found == texts and not drops.dropped
+    found, counts = read(tmp_path)
+    assert found == texts and not counts.dropped
 
 
 def test_lines_in_utf16_are_told_as_such_once(tmp_path: Path):
     (tmp_path / "a.jsonl").write_bytes(lines_of(30)[1].decode().encode("utf-16"))
-    found, drops = read(tmp_path)
-    assert not found and dict(drops.dropped) == {"utf16": 1}
-    assert drops.input_bytes == (tmp_path / "a.jsonl").stat().st_size
+    found, counts = read(tmp_path)
+    assert not found and dict(counts.dropped) == {"utf16": 1}
+    assert counts.input_bytes == (tmp_path / "a.jsonl").stat().st_size
 
 
 def test_a_folder_reached_by_a_link_is_read_once_and_links_in_a_circle_end(tmp_path: Path):
@@ -90,8 +90,8 @@ def test_a_folder_reached_by_a_link_is_read_once_and_links_in_a_circle_end(tmp_p
     (textos / "atalho").symlink_to(tmp_path / "longe")
     (textos / "outro").symlink_to(tmp_path / "longe")
     (textos / "sub" / "acima").symlink_to(textos)
-    found, drops = read(textos)
-    assert found == ["Um texto que mora perto.", "Um texto que mora longe."] and not drops.dropped
+    found, counts = read(textos)
+    assert found == ["Um texto que mora perto.", "Um texto que mora longe."] and not counts.dropped
 
 
 def test_links_to_nothing_and_pipes_are_counted_by_name(tmp_path: Path):
@@ -99,9 +99,9 @@ def test_links_to_nothing_and_pipes_are_counted_by_name(tmp_path: Path):
     (tmp_path / "nada.txt").symlink_to(tmp_path / "sumiu.txt")
     (tmp_path / "volta.txt").symlink_to(tmp_path / "volta.txt")
     os.mkfifo(tmp_path / "cano.txt")
-    found, drops = read(tmp_path)
-    assert found == ["Um texto que se lê."] and dict(drops.dropped) == {"unreadable": 3}
-    assert sorted(drops.examples["unreadable"]) == [
+    found, counts = read(tmp_path)
+    assert found == ["Um texto que se lê."] and dict(counts.dropped) == {"unreadable": 3}
+    assert sorted(counts.examples["unreadable"]) == [
         str(tmp_path / name) for name in ("cano.txt", "nada.txt", "volta.txt")
     ]
 
@@ -131,8 +131,8 @@ def test_a_folder_or_file_that_may_not_be_read_is_counted_and_a_named_one_refuse
     (tmp_path / "c.txt").write_text("Um texto trancado.")
     no_permission(tmp_path / "fechada")
     no_permission(tmp_path / "c.txt")
-    found, drops = read(tmp_path)
-    assert found == ["Um texto que se lê."] and dict(drops.dropped) == {"unreadable": 2}
+    found, counts = read(tmp_path)
+    assert found == ["Um texto que se lê."] and dict(counts.dropped) == {"unreadable": 2}
     with pytest.raises(SlmError) as error:
         list(list_files([tmp_path / "fechada"]))
     assert error.value.code == "E_PERMISSION"
@@ -155,9 +155,9 @@ def test_one_invalid_cell_of_a_parquet_column_loses_itself_alone(tmp_path: Path,
     if kind == "dictionary":
         column = pa.DictionaryArray.from_arrays(pa.array(range(600), pa.int32()), column)
     parquet.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
-    found, drops = read(tmp_path)
-    assert found == texts[:5] + texts[6:] and dict(drops.dropped) == {"not_utf8": 1}
-    assert drops.examples["not_utf8"] == [f"{tmp_path}/a.parquet:6"]
+    found, counts = read(tmp_path)
+    assert found == texts[:5] + texts[6:] and dict(counts.dropped) == {"not_utf8": 1}
+    assert counts.examples["not_utf8"] == [f"{tmp_path}/a.parquet:6"]
 
 
 def test_a_broken_row_group_loses_its_rows_which_are_counted(tmp_path: Path):
@@ -169,8 +169,8 @@ def test_a_broken_row_group_loses_its_rows_which_are_counted(tmp_path: Path):
     content = bytearray(path.read_bytes())
     content[column.data_page_offset : column.data_page_offset + 200] = bytes(200)
     path.write_bytes(content)
-    found, drops = read(tmp_path)
-    assert found == texts[:1_000] + texts[2_000:] and dict(drops.dropped) == {"corrupt_rows": 1_000}
+    found, counts = read(tmp_path)
+    assert found == texts[:1_000] + texts[2_000:] and dict(counts.dropped) == {"corrupt_rows": 1_000}
 
 
 def test_a_parquet_file_without_rows_is_counted(tmp_path: Path):

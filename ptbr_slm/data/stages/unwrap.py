@@ -11,8 +11,7 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-from ptbr_slm.data.invisible import SOFT_HYPHEN
-
+SOFT_HYPHEN = "\xad"
 MIN_CONTINUED = 4
 """Lines continued in lower case that it takes to judge a text at all."""
 MIN_SHARE = 0.25

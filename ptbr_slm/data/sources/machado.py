@@ -18,10 +18,10 @@ from ptbr_slm.errors import SlmError, os_errors
 ENCODING = "latin-1"
 """Of the corpus, as `nltk.corpus.machado` declares it."""
 
-LICENSE = "domínio público"
+TEXT_LICENCE = "domínio público"
 
 
-def find_machado(environment: Mapping[str, str] | None = None) -> Path:
+def find(environment: Mapping[str, str] | None = None) -> Path:
     """The folder or the zip of the corpus, where NLTK would look. Raises E_FETCH where there is none."""
     for root in _roots(os.environ if environment is None else environment):
         for name in ("machado", "machado.zip"):
@@ -37,12 +37,12 @@ def find_machado(environment: Mapping[str, str] | None = None) -> Path:
     )
 
 
-def write_machado(found: Path, path: Path) -> None:
+def write_texts(found: Path, path: Path) -> None:
     """Write each work as a JSON line with `text`, `source` and `license`. Raises E_FETCH if empty."""
     count = 0
     with os_errors(path), path.open("w", encoding="utf-8", newline="\n") as file:
         for name, raw in _works(found):
-            line = {"text": raw.decode(ENCODING), "source": f"machado:{name}", "license": LICENSE}
+            line = {"text": raw.decode(ENCODING), "source": f"machado:{name}", "license": TEXT_LICENCE}
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
             count += 1
     if not count:
@@ -89,7 +89,7 @@ def _roots(environment: Mapping[str, str]) -> list[Path]:
     ]
 
 
-LICENCA = """\
+LICENCE = """\
 # De onde vêm estes textos
 
 `machado.jsonl` foi feito por `ptbr-slm data fetch machado` a partir do corpus `machado` dos dados do

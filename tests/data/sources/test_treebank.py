@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptbr_slm.data.dante import flow, parse, repaired, surface
-from ptbr_slm.data.repair import CONTRACTIONS, Word, join, restore
+from ptbr_slm.data.sources.treebank import CONTRACTIONS, Word, detokenize, surface_forms
 
 TAGS = {
     "em": "ADP", "de": "ADP", "por": "ADP", "a": "DET", "o": "DET", "os": "DET", "as": "DET", "esta": "DET",
@@ -56,12 +55,12 @@ def words(sentence: str) -> list[Word]:
     ],
 )
 def test_contractions_and_hyphens_come_back(stored: str, printed: str):
-    assert " ".join(restore(words(stored))) == printed
+    assert " ".join(surface_forms(words(stored))) == printed
 
 
 def test_a_sentence_with_its_contractions_marked_keeps_a_genuine_de_o():
     sentence = words("apesar de o time ter/VERB perdido, recrutar/VERB los")
-    assert " ".join(restore(sentence, contracted=True)) == "apesar de o time ter perdido, recrutá-los"
+    assert " ".join(surface_forms(sentence, contracted=True)) == "apesar de o time ter perdido, recrutá-los"
 
 
 def test_every_contraction_is_one_word_that_ends_as_the_second():
@@ -83,15 +82,15 @@ def test_every_contraction_is_one_word_that_ends_as_the_second():
     ],
 )
 def test_spaces_around_punctuation_come_back(stored: str, printed: str):
-    assert join(stored.split()) == printed
+    assert detokenize(stored.split()) == printed
 
 
 @given(
     st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["Z", "C"]), min_size=1), max_size=20)
 )
 def test_joining_changes_nothing_but_spaces(forms: list[str]):
-    assert join(forms).replace(" ", "") == "".join(forms).replace(" ", "")
-    assert join(forms) == join(forms).strip()
+    assert detokenize(forms).replace(" ", "") == "".join(forms).replace(" ", "")
+    assert detokenize(forms) == detokenize(forms).strip()
 
 
 @given(
@@ -101,39 +100,6 @@ def test_joining_changes_nothing_but_spaces(forms: list[str]):
     )
 )
 def test_restoring_twice_changes_nothing(forms: list[str]):
-    once = restore(words(" ".join(forms)))
-    assert restore([Word(form) for form in once]) == once
+    once = surface_forms(words(" ".join(forms)))
+    assert surface_forms([Word(form) for form in once]) == once
     assert not any(re.search(r"\s", form) for form in once)
-
-
-CONLLU = """\
-# sent_id = FOLHA_DOC000007_SENT012
-# text = Choveu em a praia .
-1\tChoveu\tchover\tVERB\t_\t_\t_\t_\t_\t_
-2\tem\tem\tADP\t_\t_\t_\t_\t_\t_
-3\ta\to\tDET\t_\t_\t_\t_\t_\t_
-4\tpraia\tpraia\tNOUN\t_\t_\t_\t_\t_\t_
-5\t.\t.\tPUNCT\t_\t_\t_\t_\t_\t_
-
-# text = Fui ao mar .
-# sent_id = 20-2014-TESE_0-3
-1\tFui\tir\tVERB\t_\t_\t_\t_\t_\t_
-2-3\tao\t_\t_\t_\t_\t_\t_\t_\t_
-2\ta\ta\tADP\t_\t_\t_\t_\t_\t_
-3\to\to\tDET\t_\t_\t_\t_\t_\t_
-4\tmar\tmar\tNOUN\t_\t_\t_\t_\t_\t_
-5\t.\t.\tPUNCT\t_\t_\t_\t_\t_\t_
-"""
-
-
-def test_conllu_sentences_know_their_document_and_surface_words():
-    first, second = parse(CONLLU)
-    assert (first.document, first.number, repaired(first)) == ("FOLHA_DOC000007", 12, "Choveu na praia.")
-    assert (second.document, second.number, repaired(second)) == ("20-2014-TESE_0", 3, "Fui ao mar.")
-    assert [surface(sentence.rows)[1] for sentence in (first, second)] == [False, True]
-
-
-def test_headings_get_a_line_of_their_own():
-    assert flow(["1. - INTRODUÇÃO", "O poço é fundo.", "Tem óleo.", "Conclusão"]) == (
-        "1. - INTRODUÇÃO\nO poço é fundo. Tem óleo.\nConclusão"
-    )

@@ -1,14 +1,18 @@
-"""Soft hyphens, zero-width characters and ligatures of PDFs go, are counted, and take nothing with them."""
+"""Line ends, encodings, ligatures, invisible characters: repaired, counted, and nothing else is lost."""
 
 from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptbr_slm.data.clean import normalize
-from ptbr_slm.data.drops import DropCounts
-from ptbr_slm.data.invisible import INVISIBLE
+from ptbr_slm.data.document import DocumentCounts
+from ptbr_slm.data.pipeline import read_documents
+from ptbr_slm.data.stages.clean import INVISIBLE, clean
 
 PROSE = (
     "O homem que caminhava pela estrada de terra batida não sabia se a tra\xad\n"
@@ -20,9 +24,14 @@ PROSE = (
 )
 
 
+def read(*inputs: Path) -> tuple[list[str], DocumentCounts]:
+    counts = DocumentCounts()
+    return [document.text for document in read_documents(inputs, counts=counts)], counts
+
+
 def cleaned(text: str) -> tuple[str | None, dict[str, int]]:
-    drops = DropCounts()
-    return normalize(text, drops, "a.txt"), dict(drops.repaired)
+    result = clean(text)
+    return None if result.dropped else result.text, dict(Counter(result.repairs))
 
 
 @pytest.mark.parametrize(
@@ -73,3 +82,43 @@ def test_cleaned_text_stays_as_it_is_when_cleaned_again(pieces: list[str]):
     if once is not None:
         assert cleaned(once)[0] == once
         assert set(INVISIBLE.findall(once)) <= {"\u200d"}
+
+
+@pytest.mark.parametrize("ends", ["\r\n", "\r", "\n"])
+def test_bom_line_ends_and_unicode_form_do_not_matter(tmp_path: Path, ends: str):
+    text = "Primeira linha com ação.\nSegunda linha é outra."
+    written = unicodedata.normalize("NFD", text).replace("\n", ends)
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + written.encode())
+    assert read(tmp_path)[0] == [text]
+
+
+def test_control_characters_go_and_nbsp_becomes_a_space(tmp_path: Path):
+    (tmp_path / "a.txt").write_text(
+        "Preço:\xa0R$\xa010 hoje\x07, no\x0bcapítulo\x0cdois da feira da praça.   \n"
+    )
+    assert read(tmp_path)[0] == ["Preço: R$ 10 hoje, no\ncapítulo\n\ndois da feira da praça."]
+
+
+@pytest.mark.parametrize(
+    ("broken", "whole"),
+    [
+        ("NÃ£o hÃ¡ razÃ£o para isso.", "Não há razão para isso."),
+        ("Ele disse â€œsimâ€\x9d e saiu.", "Ele disse “sim” e saiu."),
+        ("A PREFEITURA DE SÃ£o Paulo abriu.", "A PREFEITURA DE São Paulo abriu."),
+        ("Uma linha boa: ação.\nOutra linha: aÃ§Ã£o.", "Uma linha boa: ação.\nOutra linha: ação."),
+    ],
+)
+def test_mojibake_is_repaired_and_counted(tmp_path: Path, broken: str, whole: str):
+    (tmp_path / "a.txt").write_text(broken)
+    found, counts = read(tmp_path)
+    assert (found, dict(counts.repaired)) == ([whole], {"mojibake": 1})
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Gritou: “MINHA IRMÔ, e saiu.", "AMANHÃ, ÀS 15h, EM SÃO JOSÉ.", "O Â é uma letra. Ô de casa!"],
+)
+def test_good_portuguese_is_never_taken_for_mojibake(tmp_path: Path, text: str):
+    (tmp_path / "a.txt").write_text(text)
+    found, counts = read(tmp_path)
+    assert found == [text] and not counts.repaired

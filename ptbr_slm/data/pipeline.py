@@ -1,0 +1,254 @@
+"""Texts in, prepared data out: read, clean, drop copies, split, tokenize in batches, write shards.
+
+`read_documents` is the part that looks at one document at a time; `prepare` is all of it; `open_or_prepare`
+is what a command does with its `--data`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from ptbr_slm.data import index
+from ptbr_slm.data.document import Document, DocumentCounts, describe_dropped
+from ptbr_slm.data.duplicates import SeenTexts, fingerprint
+from ptbr_slm.data.encode import Encoder, boundary_ids
+from ptbr_slm.data.hold_out import Assigned, DocumentSizes, HashSplitter, HoldOut, better_hold_out
+from ptbr_slm.data.index import Index, SplitEntry, SplitName
+from ptbr_slm.data.prepared import PreparedData
+from ptbr_slm.data.read.files import list_files
+from ptbr_slm.data.read.formats import raw_documents
+from ptbr_slm.data.shards import SHARD_TOKENS, SplitWriter, token_dtype
+from ptbr_slm.data.stages.clean import NORMALIZATION, clean
+from ptbr_slm.errors import Exit, SlmError
+from ptbr_slm.storage.atomic import atomic_folder, may_replace, write_text
+from ptbr_slm.text import UTF16_HINT, quoted
+from ptbr_slm.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareProgress:
+    """How far `prepare` is; told after every document."""
+
+    input_bytes: int
+    """Bytes of the input files read so far, compressed ones as they are on disk."""
+    tokens: int
+    """Written so far."""
+
+
+ProgressCallback = Callable[[PrepareProgress], None]
+
+
+def read_documents(
+    inputs: Sequence[Path], *, paragraph_documents: bool = False, counts: DocumentCounts | None = None
+) -> Iterator[Document]:
+    """Every usable document of `inputs`, cleaned, one at a time; what is left out is counted in `counts`.
+
+    A .txt file is a document, or with `paragraph_documents` each of its blank-line blocks; a JSONL line or a
+    Parquet row with a `text` is one. Memory holds a document, never a file. Copies are not looked for here.
+    Raises E_NOT_FOUND, E_PERMISSION or E_DATA_FORMAT.
+    """
+    counts = counts if counts is not None else DocumentCounts()
+    for path, format in list_files(inputs, counts):
+        for raw in raw_documents(path, format, counts):
+            cleaned = clean(raw.text)
+            for kind in cleaned.repairs:
+                counts.repair(kind, raw.source)
+            if cleaned.dropped is not None:
+                counts.drop(cleaned.dropped, raw.source)
+                continue
+            by_paragraph = paragraph_documents and format == "text"
+            for text in cleaned.text.split("\n\n") if by_paragraph else [cleaned.text]:
+                if len(text.split(maxsplit=2)) < 2:
+                    counts.drop("too_short", raw.source)
+                else:
+                    yield Document(text, raw.source)
+
+
+def prepare(
+    inputs: Sequence[Path],
+    out: Path,
+    tokenizer: Tokenizer,
+    *,
+    valid_fraction: float = 0.01,
+    paragraph_documents: bool = False,
+    seed: int = 0,
+    shard_tokens: int = SHARD_TOKENS,
+    counts: DocumentCounts | None = None,
+    progress: ProgressCallback | None = None,
+) -> PreparedData:
+    """Turn `inputs` (files or folders, see `read_documents`) into the prepared folder `out`, atomically.
+
+    valid_fraction: share of the text held out, 0 to 0.5: whole documents, and where these would be more than
+    twice or less than half of it, the end of a long one (`hold_out`). The texts are read twice then.
+    shard_tokens: tokens in a shard, at least one document. counts: filled with what was left out and why.
+    Memory does not grow with the input, but for 20 to 28 bytes a document (copies, sizes) and the open batch.
+    Raises E_CONFIG, E_NOT_FOUND, E_EXISTS, E_DATA_FORMAT, E_DATA_EMPTY, E_DISK_FULL, E_PERMISSION.
+    """
+    _check_arguments(out, valid_fraction, shard_tokens)
+    counts = counts if counts is not None else DocumentCounts()
+    bos, eos = boundary_ids(tokenizer)
+    sizes = DocumentSizes()
+
+    def assigned(choice: HoldOut | None) -> Iterator[Assigned]:
+        documents = read_documents(inputs, paragraph_documents=paragraph_documents, counts=counts)
+        unique = _without_copies(documents, seed, counts)
+        if choice is None:
+            return _split_by_hash(unique, valid_fraction, sizes)
+        return _split_by_size(unique, choice, counts)
+
+    def write(folder: Path, documents: Iterable[Assigned]) -> dict[SplitName, SplitEntry]:
+        with ExitStack() as stack:
+            writers = {
+                name: stack.enter_context(SplitWriter(folder, name, tokenizer.vocab_size, shard_tokens))
+                for name in index.SPLITS
+            }
+            encoder = Encoder(tokenizer, bos, eos, writers)
+            for split, document in documents:
+                encoder.add(split, document)
+                if progress is not None:
+                    progress(PrepareProgress(counts.input_bytes, encoder.tokens))
+            encoder.flush()
+            if not encoder.tokens:
+                raise _nothing_left(inputs, counts)
+            return {name: writer.finish() for name, writer in writers.items()}
+
+    with atomic_folder(out) as folder:
+        splits = write(folder, assigned(None))
+        choice = better_hold_out(sizes, valid_fraction, splits["valid"].bytes)
+        if choice is not None and all(path.is_dir() or path.is_file() for path in inputs):  # not from a pipe
+            for written in (*folder.glob("*.bin"), *folder.glob("*.offsets")):
+                written.unlink()
+            counts.reset()
+            splits = write(folder, assigned(choice))
+        write_text(folder / "tokenizer.json", tokenizer.to_json())
+        described = Index(
+            dtype=token_dtype(tokenizer.vocab_size).name,
+            vocab_size=tokenizer.vocab_size,
+            tokenizer_sha256=tokenizer.sha256,
+            bos_id=bos,
+            eos_id=eos,
+            normalization=NORMALIZATION,
+            valid_fraction=valid_fraction,
+            paragraph_documents=paragraph_documents,
+            seed=seed,
+            splits=splits,
+            dropped=dict(counts.dropped),
+            repaired=dict(counts.repaired),
+        )
+        index.write_index(folder, described)
+    return PreparedData.open(out, verify=False)
+
+
+def open_or_prepare(
+    path: Path, tokenizer: Path | None, cache: Path, *, progress: ProgressCallback | None = None
+) -> PreparedData:
+    """The prepared data that `--data` names, checked: a prepared folder, one of its files, or texts.
+
+    Texts are prepared into a folder of `cache`, once, and again when a file's size or time, the tokenizer, or
+    the way of cleaning has changed.
+    tokenizer: a tokenizer.json or its folder; needed for texts, compared where the data have their own.
+    Raises what `PreparedData.open` and `prepare` raise, E_TOKENIZER_MISSING, or E_TOKENIZER_MISMATCH.
+    """
+    if path.suffix == ".bin" or path.name == index.NAME or (path / index.NAME).is_file():
+        data = PreparedData.open(path)
+        if tokenizer is not None:
+            data.check_tokenizer(Tokenizer.load(tokenizer), tokenizer)
+        return data
+    files = [(str(file.resolve()), file.stat()) for file, _ in list_files([path])]
+    if tokenizer is None:
+        raise SlmError(
+            "E_TOKENIZER_MISSING",
+            "os dados são texto: falta dizer com que tokenizador prepará-los.",
+            where=path,
+            hint="Acrescente --tokenizer tokenizer.json (para treinar um: "
+            f"ptbr-slm tokenizer train {quoted(path)} -o tokenizer.json).",
+        )
+    opened = Tokenizer.load(tokenizer)
+    stamps = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]
+    identity = json.dumps([index.SCHEMA, NORMALIZATION, opened.sha256, stamps])
+    digest = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()
+    folder = cache / f"prepared-{digest[:16]}"
+    if folder.exists():
+        try:
+            return PreparedData.open(folder)
+        except SlmError as error:
+            if error.exit_code is not Exit.CORRUPT and error.code != "E_NOT_FOUND":
+                raise
+            shutil.rmtree(folder, ignore_errors=True)  # a damaged copy of what is about to be made again
+    return prepare([path], folder, opened, progress=progress)
+
+
+def _without_copies(
+    documents: Iterable[Document], seed: int, counts: DocumentCounts
+) -> Iterator[tuple[Document, float]]:
+    """(document, split key) of the first of each text."""
+    seen = SeenTexts()
+    for document in documents:
+        identity, key = fingerprint(document.text, seed)
+        if seen.add(identity):
+            yield document, key
+        else:
+            counts.drop("duplicate", document.source)
+
+
+def _split_by_hash(
+    documents: Iterable[tuple[Document, float]], valid_fraction: float, sizes: DocumentSizes
+) -> Iterator[Assigned]:
+    """(split, document) by hash alone; `sizes` is filled."""
+    splitter = HashSplitter(valid_fraction)
+    for document, key in documents:
+        sizes.add(document, key)
+        yield from splitter.assign(document, key)
+    yield from splitter.finish()
+
+
+def _split_by_size(
+    documents: Iterable[tuple[Document, float]], choice: HoldOut, counts: DocumentCounts
+) -> Iterator[Assigned]:
+    """(split, document) by a choice that knows the sizes; the document that is cut is counted."""
+    for document, key in documents:
+        assigned = choice.assign(document, key)
+        if len(assigned) > 1:
+            counts.repair("end_held_out", document.source)
+        yield from assigned
+
+
+def _check_arguments(out: Path, valid_fraction: float, shard_tokens: int) -> None:
+    if not 0 <= valid_fraction <= 0.5:
+        raise SlmError(
+            "E_CONFIG",
+            f"a fração de validação deve estar entre 0 e 0,5, e não {valid_fraction}.",
+            where="--valid-fraction",
+            hint="Use --valid-fraction 0.01.",
+        )
+    if shard_tokens < 1:
+        raise SlmError(
+            "E_CONFIG",
+            "um arquivo precisa de ao menos um token.",
+            where="--shard-tokens",
+            hint="Use 50000000.",
+        )
+    if not may_replace(out, index.KIND):
+        raise SlmError(
+            "E_EXISTS",
+            "o destino já existe e não é uma pasta de dados preparados: não vou substituí-lo.",
+            where=out,
+            hint="Escolha outra pasta em --output.",
+        )
+
+
+def _nothing_left(inputs: Sequence[Path], counts: DocumentCounts) -> SlmError:
+    reasons = describe_dropped(counts.dropped)
+    convert = UTF16_HINT if counts.dropped["utf16"] else "iconv -f latin1 -t utf-8 ANTIGO > NOVO"
+    return SlmError(
+        "E_DATA_EMPTY",
+        f"nenhum texto aproveitável ({reasons or 'nenhum arquivo de texto'}).",
+        where=", ".join(map(str, inputs)),
+        hint=f"Aponte para arquivos .txt, .jsonl ou .parquet em UTF-8 (para converter:  {convert}).",
+    )
