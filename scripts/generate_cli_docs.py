@@ -22,7 +22,8 @@ COMMON = """# A linha de comando
 Gerado por `python scripts/generate_cli_docs.py` a partir do `--help` de cada comando; um teste compara.
 
 Todo comando aceita `--json` (o resultado em JSON na saída padrão; o resto vai para a saída de erros),
-`--quiet` e `--debug`. Os códigos de saída e de erro estão em [erros.md](erros.md).
+`--quiet` e `--debug`. Os códigos de saída e de erro estão em [erros.md](erros.md); as chaves de `--config` e
+`--set`, em [configuracao.md](configuracao.md).
 """
 
 

@@ -172,30 +172,44 @@ def _is_section(kind: Any) -> bool:
 
 
 _NAMES = {int: "um inteiro", float: "um número", bool: "true ou false", str: "um texto", Path: "um caminho"}
+_TEXTS = 'uma lista de textos, como ["O Brasil é"]'
+
+
+def wanted(entry: Entry) -> str:
+    """What a value must be, in Portuguese: what the setting says, or else its type."""
+    return entry.setting.wanted or _type_name(_plain_type(entry.kind))
+
+
+def _plain_type(kind: Any) -> Any:
+    """`int` of `int | None`."""
+    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    return next(option for option in options if option is not type(None))
+
+
+def _type_name(kind: Any) -> str:
+    return _NAMES.get(kind, _TEXTS)
 
 
 def _convert(key: str, value: Any, entry: Entry) -> Any:
-    kind, setting = entry.kind, entry.setting
-    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    wanted = next(option for option in options if option is not type(None))
+    """A plain value as its setting's type. Raises E_CONFIG for another type."""
+    kind, setting = _plain_type(entry.kind), entry.setting
     if setting.auto and value == "auto":
         return AUTO
     if setting.auto and value == AUTO:
         raise _wrong_type(key, value, setting.wanted)
-    if value is None and type(None) in options:
+    if value is None and kind is not entry.kind:
         return None
-    if typing.get_origin(wanted) is tuple:
+    if typing.get_origin(kind) is tuple:
         if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
             return tuple(value)
-        raise _wrong_type(key, value, 'uma lista de textos, como ["O Brasil é"]')
-    if wanted is Path and isinstance(value, str | Path) and str(value):
+    elif kind is Path and isinstance(value, str | Path) and str(value):
         return text_to_path(str(value))
-    if wanted is float and isinstance(value, int | float) and not isinstance(value, bool):
+    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         if math.isfinite(value):
             return float(value)
-    elif type(value) is wanted:
+    elif type(value) is kind:
         return value
-    raise _wrong_type(key, value, _NAMES[wanted])
+    raise _wrong_type(key, value, _type_name(kind))
 
 
 def _wrong_type(key: str, value: Any, wanted: str) -> SlmError:

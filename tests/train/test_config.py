@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import runpy
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -173,6 +174,11 @@ def test_a_setting_beside_the_data_is_a_quoted_key_and_reads_back(tmp_path):
     file.write_text(to_toml(config), encoding="utf-8")
     assert tomllib.loads(to_toml(config))["data"] == "d"  # `export` looks for the held-out text there
     assert load_config(file) == config
+
+
+def test_the_page_of_all_settings_is_up_to_date():
+    page = runpy.run_path(str(Path(__file__).resolve().parents[2] / "scripts" / "generate_settings_docs.py"))
+    assert page["PAGE"].read_text(encoding="utf-8") == page["render"]()
 
 
 @pytest.mark.parametrize("name", ["muon", "adamw8bit"])
