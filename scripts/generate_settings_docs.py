@@ -14,8 +14,8 @@ HEAD = """# As opções de um treino
 Gerado por `python scripts/generate_settings_docs.py` a partir das próprias opções; um teste compara.
 
 Cada chave vale no arquivo de `--config` (TOML) e em `--set CHAVE=VALOR`, que vence o arquivo e as demais
-opções da linha de comando ([cli.md](cli.md)). Sem valor padrão na tabela, a opção fica de fora ou é calculada;
-o treino grava em `RUN/config.resolved.toml` o que valeu. Em TOML, `optimizer.name` é `name` na seção
+opções da linha de comando ([cli.md](cli.md)). Uma opção sem valor padrão fica de fora ou é calculada; o
+treino grava em `RUN/config.resolved.toml` o que valeu. Em TOML, `optimizer.name` é `name` na seção
 `[optimizer]`."""
 
 
