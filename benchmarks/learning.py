@@ -145,12 +145,13 @@ class _Baseline:
 def measure(model: Any, folder: Path, context: int) -> float:
     """Bits per byte on the whole of the held-out works."""
     from ptbr_slm.data.prepared import PreparedData
-    from ptbr_slm.train.evaluate import bits_per_byte, held_out
+    from ptbr_slm.eval.bits import held_out_windows
+    from ptbr_slm.train.evaluate import bits_per_byte
     from ptbr_slm.train.planning.precision import Precision
 
     data = PreparedData.open(folder / "held-out")
     split = data.split("train")
-    text = held_out(split, data.load_tokenizer(), context, split.tokens + context)
+    text = held_out_windows(split, data.load_tokenizer(), context, split.tokens + context)
     assert text is not None
     return bits_per_byte(model, text, 8192 // context, Precision("fp32", ""))
 

@@ -29,12 +29,11 @@ from ptbr_slm_export.quantization.recipe import Precision, Recipe, recipe_for
 from ptbr_slm_export.verification.stored import StoredWeights
 from results import command, progress, table, write_section
 
-from ptbr_slm.eval.bits import surprises
-from ptbr_slm.eval.held_out import HeldOutText, held_out_text
+from ptbr_slm.eval.bits import UNCOUNTED, HeldOut, surprises
+from ptbr_slm.eval.held_out import held_out_text
 from ptbr_slm.runtime.load import open_engine
 from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.storage.weights import WeightReader
-from ptbr_slm.tokenizer import Tokenizer
 
 Floats = npt.NDArray[np.float32]
 Nats = npt.NDArray[np.float64]
@@ -70,10 +69,9 @@ class Row:
 
 def main() -> None:
     arguments = _arguments()
-    config = ModelFolder(arguments.model).config
-    tokenizer = Tokenizer.load(arguments.model)
-    seq_len = min(512, config.max_seq_len)
-    text = held_out_text(arguments.model, tokenizer, seq_len, data=arguments.data, tokens=arguments.tokens)
+    model = ModelFolder(arguments.model)
+    config = model.config
+    text = held_out_text(model, data=arguments.data, tokens=arguments.tokens)
     about = facts(("onnxruntime", "numpy"), 1)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as scratch:
         peers = _llama_cpp(arguments.model, Path(scratch), text)
@@ -82,8 +80,7 @@ def main() -> None:
             out = Path(scratch) / str(number)
             rows.append(_ours(arguments.model, out, precision, changes, arguments.calibration, text))
         rows += peers
-    size = int(sum(tokenizer.byte_lengths[window[1:]].sum() for window in text.windows))
-    targets = sum(len(window) - 1 for window in text.windows)
+    size, targets = text.bytes, text.counted
     said = (
         f"`{command()}`\n\n{about}\n\nA model of {config.num_parameters / 1e6:.1f}M parameters "
         f"({config.num_layers} layers of {config.hidden_size}, vocabulary {config.vocab_size:,}), judged on "
@@ -101,7 +98,7 @@ def _ours(
     precision: Precision,
     changes: dict[str, object],
     calibration: Path | None,
-    text: HeldOutText,
+    text: HeldOut,
 ) -> Row:
     recipe = recipe_for(precision, **changes)  # type: ignore[arg-type]
     needs = recipe is not None and (recipe.mixed_extra > 0 or recipe.method in ("kquant", "gptq"))
@@ -114,8 +111,8 @@ def _ours(
         verify=False,
     )
     engine = open_engine(out, "cpu")
-    nats = _nats(lambda window: engine.logits(window[:-1].tolist()), text, engine.tokenizer.byte_lengths)
-    speed = decode_speed(engine, text.windows[0].tolist())
+    nats = _nats(engine.logits, text)
+    speed = decode_speed(engine, text.inputs[0].tolist())
     engine.close()
     error = _weight_error(out, model) if precision != "fp32" else None
     name = _name(precision, report.recipe)
@@ -131,7 +128,7 @@ def _name(precision: str, recipe: Recipe | None) -> str:
     return f"{precision} {recipe.method} b{recipe.block}{mixed}{head}"
 
 
-def _llama_cpp(model: Path, folder: Path, text: HeldOutText) -> list[Row]:
+def _llama_cpp(model: Path, folder: Path, text: HeldOut) -> list[Row]:
     """llama.cpp's own quantisations of our f16 GGUF; logits of all positions through its Python package."""
     if importlib.util.find_spec("llama_cpp") is None:
         progress("llama_cpp is not installed: its rows are left out")
@@ -144,7 +141,6 @@ def _llama_cpp(model: Path, folder: Path, text: HeldOutText) -> list[Row]:
     gguf_llama.silence()
     full = folder / "F16.gguf"
     export_gguf(model, full, "fp16")
-    lengths = Tokenizer.load(model).byte_lengths
     rows = []
     for kind in ("F16", *gguf_llama.QUANTISATIONS):
         path = folder / f"{kind}.gguf"
@@ -154,15 +150,15 @@ def _llama_cpp(model: Path, folder: Path, text: HeldOutText) -> list[Row]:
             str(path), n_ctx=512, n_batch=512, n_threads=1, n_threads_batch=1, logits_all=True, verbose=False
         )
 
-        def logits(window: npt.NDArray[np.int64], llama: llama_cpp.Llama = llama) -> Floats:
+        def logits(tokens: Sequence[int], llama: llama_cpp.Llama = llama) -> Floats:
             llama.reset()
-            llama.eval(window[:-1].tolist())
-            return np.array(llama.scores[: len(window) - 1], dtype=np.float32)
+            llama.eval(list(tokens))
+            return np.array(llama.scores[: len(tokens)], dtype=np.float32)
 
-        nats = _nats(logits, text, lengths)
+        nats = _nats(logits, text)
         llama.close()
         player = LlamaCpp(path, capacity=512, threads=1)
-        turns = [player.turn(text.windows[0][:32].tolist(), 64) for _ in range(3)]
+        turns = [player.turn(text.inputs[0, :32].tolist(), 64) for _ in range(3)]
         speed = 64 / statistics.median(turn.decode_s for turn in turns)
         size = path.stat().st_size
         progress(f"llama.cpp {kind}: {nats.mean():.4f} nats a window")
@@ -170,12 +166,13 @@ def _llama_cpp(model: Path, folder: Path, text: HeldOutText) -> list[Row]:
     return rows
 
 
-def _nats(
-    logits: Callable[[npt.NDArray[np.int64]], Floats], text: HeldOutText, lengths: npt.NDArray[np.int32]
-) -> Nats:
-    """Summed over the targets of each window that are not special tokens."""
+def _nats(logits: Callable[[Sequence[int]], Floats], text: HeldOut) -> Nats:
+    """Summed over the targets of each window that count."""
     return np.array(
-        [surprises(logits(window), window[1:])[lengths[window[1:]] > 0].sum() for window in text.windows]
+        [
+            surprises(logits(inputs.tolist()), np.maximum(targets, 0))[targets != UNCOUNTED].sum()
+            for inputs, targets in text.windows()
+        ]
     )
 
 

@@ -1,7 +1,8 @@
 """`export_model`: a Llama folder in, an export folder out, whole and verified or not at all.
 
 model.onnx  model.onnx.data  config.json  tokenizer.json  tokenizer_config.json  generation_config.json
-manifest.json   kind "export": target, flavour, precision, kv_dtype, source_sha256, bits_per_byte, parity;
+manifest.json   kind "export": target, flavour, precision, kv_dtype, source_sha256, bits_per_byte and the
+                held_out text that they were measured on, parity;
                 of int8 and int4 also method and recipe
 """
 
@@ -108,7 +109,7 @@ def export_model(
         if verify:
             report = compare(folder, model, chosen, held_out, on_step)
             report.require(model.path)  # `out` will not be there
-            amend_manifest(folder, bits_per_byte=report.bits_per_byte, parity=report.as_dict())
+            amend_manifest(folder, **report.measured(model), parity=report.as_dict())
     return ExportReport(
         folder=out,
         target=target,

@@ -11,18 +11,16 @@ from typing import Any
 import numpy as np
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.eval.bits import bits_per_byte
-from ptbr_slm.eval.held_out import HeldOutText, held_out_text
+from ptbr_slm.eval.bits import HeldOut, bits_per_byte
+from ptbr_slm.eval.held_out import held_out_text
 from ptbr_slm.runtime.load import open_engine
 from ptbr_slm.runtime.types import Engine
 from ptbr_slm.storage.atomic import scratch_folder
 from ptbr_slm.storage.model_folder import ModelFolder
-from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm_export.folder import export_model
 from ptbr_slm_export.targets import target_of
+from ptbr_slm_export.verification.probe import window_logits
 
-WINDOW = 512
-"""Tokens of a window of the held-out text, as in `verification/probe.py`."""
 SECONDS = 1.0
 """Spent on decoding, after a step or two that are not counted."""
 _WARM_UP = 3
@@ -81,7 +79,7 @@ def measure_precisions(
     A precision that the model's shape does not allow is left out and told to `on_step`.
     """
     place = target_of(target)
-    text = _held_out(source, held_out)
+    text = held_out_text(source, data=held_out)
     for precision in place.precisions:
         if precision == skip:
             continue
@@ -115,20 +113,23 @@ def speed_of(export: Path, source: ModelFolder, held_out: Path | None) -> float:
     """Tokens per second of one export, see `decode_speed`."""
     engine = open_engine(export, "cpu")
     try:
-        return decode_speed(engine, _held_out(source, held_out).windows[0].tolist())
+        return decode_speed(engine, _beginning(held_out_text(source, data=held_out)))
     finally:
         engine.close()
 
 
-def _held_out(source: ModelFolder, data: Path | None) -> HeldOutText:
-    return held_out_text(source.path, source.tokenizer, min(WINDOW, source.config.max_seq_len), data=data)
+def _beginning(text: HeldOut) -> list[int]:
+    """The first window's token ids."""
+    inputs, _ = next(text.windows())
+    ids: list[int] = inputs.tolist()
+    return ids
 
 
-def _ask(export: Path, text: HeldOutText) -> tuple[float, float]:
+def _ask(export: Path, text: HeldOut) -> tuple[float, float]:
     """Bits per byte and tokens per second."""
     engine = open_engine(export, "cpu")
     try:
-        bits = bits_per_byte(engine.logits, text.windows, Tokenizer.load(export).byte_lengths)
-        return bits.value, decode_speed(engine, text.windows[0].tolist())
+        bits = bits_per_byte(lambda tokens: window_logits(engine, tokens), text)
+        return bits.value, decode_speed(engine, _beginning(text))
     finally:
         engine.close()

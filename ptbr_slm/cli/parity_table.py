@@ -28,7 +28,7 @@ def parity_table(report: VerifyReport) -> str:
     bits = (
         f"bits por byte: {number(report.bits_per_byte, 4)} no ONNX {report.precision}, "
         f"{number(report.reference_bits_per_byte, 4)} no PyTorch\n"
-        f"  medidos em {number(report.targets)} tokens de: {report.held_out}"
+        f"  medidos em {number(report.text.counted)} tokens de: {report.text.name}"
     )
     if report.stand_in:
         bits += (

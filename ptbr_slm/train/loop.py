@@ -14,10 +14,10 @@ import numpy.typing as npt
 import torch
 
 from ptbr_slm.data.prepared import PreparedData
+from ptbr_slm.eval.bits import held_out_windows
 from ptbr_slm.model import Llama
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.config_file import to_values
-from ptbr_slm.train.evaluate import held_out
 from ptbr_slm.train.events import Listener
 from ptbr_slm.train.optim import build_optimizer, set_learning_rate
 from ptbr_slm.train.order import WindowOrder
@@ -66,8 +66,12 @@ class Trainer:
         """Files of the model that the run began from, for every model folder it writes."""
         self.train_split = data.split("train")
         self.order = WindowOrder(self.train_split.tokens, self.config.seq_len, self.config.seed)
-        self.held_out = held_out(
-            data.split("valid"), tokenizer, self.config.seq_len, self.config.evaluation.tokens
+        self.held_out = held_out_windows(
+            data.split("valid"),
+            tokenizer,
+            self.config.seq_len,
+            self.config.evaluation.tokens,
+            data_sha256=data.sha256,
         )
         # Before the model takes its memory; the other ranks' cards are taken to be like the main one's.
         self.throughput = throughput(

@@ -296,6 +296,7 @@ def _write_final(trainer: Trainer, model: Llama, bits: float | None, **origin: o
             steps=trainer.state.step,
             tokens=trainer.state.tokens,
             bits_per_byte=bits,
+            held_out=trainer.held_out and trainer.held_out.facts(),
             source_run=str(trainer.config.output.resolve()),
             **origin,
         )

@@ -10,6 +10,7 @@ from ptbr_slm_export import export_model
 
 import ptbr_slm
 from ptbr_slm.errors import SlmError
+from ptbr_slm.eval.bits import EncodedText, held_out_windows
 from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.storage.weights import WeightReader
 from ptbr_slm.tokenizer import Tokenizer
@@ -178,12 +179,9 @@ def test_byte_lengths_add_up_to_the_size_of_the_text(tokenizer):
 
 
 def test_bits_per_byte_does_not_count_the_space_that_marks_a_start(tokenizer):
-    from ptbr_slm.eval.bits import bits_per_byte
-
     texts = ["ação", "O rio"]
     ids = np.array([i for text in texts for i in [*tokenizer.encode(text), 2]])
-    flat = lambda tokens: np.zeros((len(tokens), tokenizer.vocab_size), dtype=np.float32)  # noqa: E731
-    measured = bits_per_byte(flat, [ids], tokenizer.byte_lengths, tokenizer.start_marks)
+    measured = held_out_windows(EncodedText(ids), tokenizer, 64, 64)
     assert measured.bytes == sum(len(text.encode()) for text in texts)
 
 

@@ -108,7 +108,7 @@ def test_the_calibration_text_is_named_and_is_never_the_held_out_one(tied, tmp_p
     from ptbr_slm.eval.held_out import built_in_text
 
     own = calibration_text(tied, tokenizer, 64)
-    judged = {tuple(window.tolist()) for window in built_in_text(tokenizer, 64).windows}
+    judged = {tuple(inputs.tolist()) for inputs, _ in built_in_text(tokenizer, 64).windows()}
     assert own.name == BUILT_IN and sum(map(len, own.windows)) > 1000
     assert not judged & {tuple(window.tolist()) for window in own.windows}
     (tmp_path / "texto.txt").write_text(TEXT)

@@ -8,8 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ptbr_slm.eval.bits import held_out_windows
 from ptbr_slm.model import Llama
-from ptbr_slm.train.evaluate import bits_per_byte, held_out
+from ptbr_slm.train.evaluate import bits_per_byte
 from ptbr_slm.train.planning.plan import make_plan
 from ptbr_slm.train.planning.precision import Precision
 from ptbr_slm.train.reporting.samples import write_sample
@@ -33,7 +34,7 @@ def test_bits_per_byte_is_nats_over_ln_2_over_the_bytes_of_the_text(model, prepa
             if target not in tokenizer.special_ids:
                 nats -= float(scores[position, target])
                 size += int(tokenizer.byte_lengths[target])
-    text = held_out(split, tokenizer, 16, 10**9)
+    text = held_out_windows(split, tokenizer, 16, 10**9)
     assert size == text.bytes
     assert size == split.bytes, "every byte of the held-out texts is predicted once"
     assert bits_per_byte(model, text, 7, FP32) == pytest.approx(nats / math.log(2) / size, rel=1e-6)
@@ -41,16 +42,16 @@ def test_bits_per_byte_is_nats_over_ln_2_over_the_bytes_of_the_text(model, prepa
 
 def test_a_limit_in_tokens_spreads_over_the_whole_part(prepared):
     split, tokenizer = prepared.split("valid"), prepared.load_tokenizer()
-    text = held_out(split, tokenizer, 16, 160)
+    text = held_out_windows(split, tokenizer, 16, 160)
     assert text.inputs.shape == (10, 16)
-    assert text.inputs[-1][0] != held_out(split, tokenizer, 16, 10**9).inputs[9][0]
+    assert text.inputs[-1][0] != held_out_windows(split, tokenizer, 16, 10**9).inputs[9][0]
 
 
 def test_nothing_held_out_is_no_evaluation(prepared):
     class Empty:
         tokens = 1
 
-    assert held_out(Empty(), prepared.load_tokenizer(), 16, 100) is None
+    assert held_out_windows(Empty(), prepared.load_tokenizer(), 16, 100) is None
 
 
 def test_a_sample_is_repeatable_and_leaves_the_random_state(model, prepared):

@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ptbr_slm.config import ModelConfig
+from ptbr_slm.eval.bits import HeldOut
 from ptbr_slm.loss import IGNORE, SharedGradient, linear_cross_entropy, plain_cross_entropy, tied_embedding
 from ptbr_slm.loss_chunks import CHUNK_BYTES, chunk_rows
 from ptbr_slm.model import Llama
-from ptbr_slm.train.evaluate import HeldOut, bits_per_byte
+from ptbr_slm.train.evaluate import bits_per_byte
 from ptbr_slm.train.planning.precision import Precision, PrecisionName
 from ptbr_slm.train.step import optimizer_step
 

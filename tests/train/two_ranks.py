@@ -12,10 +12,11 @@ import torch
 from ptbr_slm import faults
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
+from ptbr_slm.eval.bits import HeldOut
 from ptbr_slm.model import Llama
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.config import OptimizerConfig
-from ptbr_slm.train.evaluate import HeldOut, bits_per_byte
+from ptbr_slm.train.evaluate import bits_per_byte
 from ptbr_slm.train.optim import build_optimizer
 from ptbr_slm.train.parallel.parallelize import parallelize
 from ptbr_slm.train.parallel.shards import fill, gather, is_sharded

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.errors import SlmError, os_errors
-from ptbr_slm.eval.held_out import run_data
+from ptbr_slm.eval.held_out import run_settings
 from ptbr_slm.tokenizer import Tokenizer
 
 Ids = npt.NDArray[np.int64]
@@ -57,7 +57,7 @@ def calibration_text(
                 hint="Aponte --calibration para um arquivo de texto ou para dados preparados.",
             )
         return CalibrationText(str(text), windows)
-    of_the_run = run_data(source)
+    of_the_run = run_settings(source).data
     if of_the_run is not None and of_the_run.exists():
         try:
             return CalibrationText(str(of_the_run), _prepared(of_the_run, tokenizer, window))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from ptbr_slm.eval.bits import BitsPerByte, bits_per_byte
-from ptbr_slm.eval.held_out import HeldOutText, built_in_text, held_out_text
+from ptbr_slm.eval.bits import BitsPerByte, HeldOut, bits_per_byte
+from ptbr_slm.eval.held_out import built_in_text, held_out_text
 from ptbr_slm.runtime.types import Engine, Floats
 from ptbr_slm.storage.model_folder import ModelFolder
 
@@ -39,9 +39,7 @@ class Probe:
     prompts: tuple[tuple[int, ...], ...]
     window: tuple[int, ...]
     """A longer text, for every position's logits."""
-    held_out: HeldOutText
-    byte_lengths: npt.NDArray[np.int32]
-    start_marks: npt.NDArray[np.int32]
+    held_out: HeldOut
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +77,10 @@ def make_probe(model: ModelFolder, data: Path | None) -> Probe:
     """The questions for one model. Raises what `held_out_text` raises."""
     config, tokenizer = model.config, model.tokenizer
     seq_len = min(WINDOW, config.max_seq_len)
-    held_out = held_out_text(model.path, tokenizer, seq_len, data=data)
-    prose = built_in_text(tokenizer, seq_len)
+    prose, _ = next(built_in_text(tokenizer, seq_len).windows())
     longest = max(1, config.max_seq_len // 2)
     prompts = tuple(tuple(tokenizer.encode(text)[:longest]) for text in PROMPTS)
-    window = tuple(prose.windows[0][:seq_len].tolist())
-    return Probe(prompts, window, held_out, tokenizer.byte_lengths, tokenizer.start_marks)
+    return Probe(prompts, tuple(prose.tolist()), held_out_text(model, data=data))
 
 
 def ask(engine: Engine, probe: Probe, *, greedy: bool, bits: BitsPerByte | None = None) -> Answers:
@@ -103,11 +99,21 @@ def held_out_bits(engine: Engine, probe: Probe, window: Floats | None = None) ->
     window: logits of the probe's window, if they are known: the built-in text begins with it.
     """
 
-    def logits(tokens: Sequence[int]) -> Floats:
+    def logits(tokens: Sequence[int]) -> Iterator[Floats]:
         known = window is not None and tuple(tokens) == probe.window
-        return window if known and window is not None else engine.logits(tokens)
+        return iter([window]) if known and window is not None else window_logits(engine, tokens)
 
-    return bits_per_byte(logits, probe.held_out.windows, probe.byte_lengths, probe.start_marks)
+    return bits_per_byte(logits, probe.held_out)
+
+
+def window_logits(engine: Engine, tokens: Sequence[int]) -> Iterator[Floats]:
+    """Logits of all positions, in parts of at most `WINDOW`, so that a long window's never are in memory."""
+    if len(tokens) <= WINDOW:
+        yield engine.logits(tokens)
+        return
+    engine.reset(1, len(tokens))
+    for start in range(0, len(tokens), WINDOW):
+        yield engine.extend(0, tokens[start : start + WINDOW])
 
 
 def continue_greedily(engine: Engine, prompt: Sequence[int]) -> Greedy:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ptbr_slm.errors import SlmError, missing_extra
+from ptbr_slm.eval.bits import HeldOut
 from ptbr_slm.runtime.load import open_engine, open_oracle
 from ptbr_slm.runtime.types import Engine
 from ptbr_slm.storage.manifest import read_manifest
@@ -47,10 +48,8 @@ class VerifyReport:
     """Of the export, on the held-out text."""
     reference_bits_per_byte: float
     """Of the model in PyTorch, on the same text."""
-    held_out: str
-    """Which text that was."""
-    targets: int
-    """Tokens of it that were predicted."""
+    text: HeldOut
+    """The windows of it that were read."""
     weight: WrongWeight
     """The stored weight that errs most."""
     place: Place | None
@@ -73,6 +72,29 @@ class VerifyReport:
             return str(self.weight)
         return str(self.place) if self.place is not None and not self.place.passed else ""
 
+    def measured(self, model: ModelFolder) -> dict[str, Any]:
+        """`bits_per_byte` and `held_out` of the export's manifest: the value, and what it was measured on.
+
+        Where the model's manifest records what its training's evaluation found on the same windows, of which
+        fewer were read here, the value is that one times the change that was measured: the text's own
+        variation cancels in the change, and the model and its exports can be compared. `sampled` says on how
+        many targets. Otherwise it is what was measured here.
+        """
+        text, manifest = self.text.facts(), model.manifest
+        trained = {} if manifest is None else manifest.extra
+        known, value = trained.get("held_out"), trained.get("bits_per_byte")
+        same = ("data_sha256", "seq_len")
+        if (
+            isinstance(known, dict)
+            and isinstance(value, float)
+            and text["data_sha256"] is not None
+            and all(known.get(key) == text[key] for key in same)
+            and known.get("targets") != text["targets"]
+        ):
+            change = self.bits_per_byte / self.reference_bits_per_byte
+            return {"bits_per_byte": value * change, "held_out": {**known, "sampled": text["targets"]}}
+        return {"bits_per_byte": self.bits_per_byte, "held_out": text}
+
     def as_dict(self) -> dict[str, Any]:
         """For the manifest and `--json`."""
         body = {
@@ -80,8 +102,9 @@ class VerifyReport:
             "checks": [check.as_dict() for check in self.checks],
             "bits_per_byte": self.bits_per_byte if math.isfinite(self.bits_per_byte) else None,
             "reference_bits_per_byte": self.reference_bits_per_byte,
-            "held_out": self.held_out,
-            "targets": self.targets,
+            "held_out": self.text.name,
+            "seq_len": self.text.inputs.shape[1],
+            "targets": self.text.counted,
             "provider": self.provider,
             "stand_in": self.stand_in,
         }
@@ -209,8 +232,7 @@ def _compare(
         checks=judge(precision, reference, exported, own, weight, place, own_head=stored.has_own_head),
         bits_per_byte=exported.bits.value,
         reference_bits_per_byte=reference.bits.value,
-        held_out=probe.held_out.name,
-        targets=reference.bits.targets,
+        text=probe.held_out,
         weight=weight,
         place=place,
         provider=provider,

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ptbr_slm.train.evaluate import HeldOut, bits_per_byte
+from ptbr_slm.eval.bits import HeldOut
+from ptbr_slm.train.evaluate import bits_per_byte
 from ptbr_slm.train.step import (
     OutOfMemory,
     OutOfMemoryAmongOthers,
