@@ -18,13 +18,13 @@ import torch
 from machine import facts
 from results import table, write_section
 
-from ptbr_slm.cli.info_choice import recommend
 from ptbr_slm.config import SIZES, model_config
 from ptbr_slm.model import Llama
 from ptbr_slm.train.planning.activations import measured_peak_bytes, measured_saved_bytes
 from ptbr_slm.train.planning.choice import LOSSES, policy_name
 from ptbr_slm.train.planning.memory import GIB, T4_BYTES, estimate, saved_tensors
 from ptbr_slm.train.planning.precision import Precision, PrecisionName
+from ptbr_slm.train.planning.recommend import recommend
 from ptbr_slm.train.step import autocast
 
 CPU = torch.device("cpu")
@@ -138,14 +138,16 @@ def plan_table() -> str:
     """What `--batch-size auto` takes on one and two T4s."""
     rows = []
     for size in ("85m", "400m", "800m"):
-        for (cards, optimizer, parallel), sequences, best in recommend(SIZES[size], 1024, "fp16", T4_BYTES):
-            name = f"{size}, {cards} x T4, {optimizer}{', fsdp' if parallel == 'fsdp' else ''}"
+        for found in recommend(SIZES[size], 1024, "fp16", T4_BYTES):
+            sharded = ", fsdp" if found.parallel == "fsdp" else ""
+            name = f"{size}, {found.cards} x T4, {found.optimizer}{sharded}"
+            best = found.setting
             if best is None:
                 rows.append([name, "does not fit", *["-"] * 5])
                 continue
             setting = [
                 str(best.batch_size),
-                str(sequences // best.batch_size),
+                str(found.sequences // best.batch_size),
                 policy_name(best.checkpoint_every),
             ]
             figures = [f"{best.memory.total / GIB:.2f}", f"{best.tokens_per_second:,.0f}"]

@@ -10,7 +10,6 @@ from typing import Any
 import typer
 from typer.testing import CliRunner
 
-from ptbr_slm.cli import verbs
 from ptbr_slm.cli.main import app
 from ptbr_slm.storage.atomic import write_text
 
@@ -38,8 +37,6 @@ def render() -> str:
 
 def commands() -> Iterator[tuple[str, ...]]:
     """The words of every command, groups before their members, in the order of `ptbr-slm --help`."""
-    if not app.registered_commands:
-        verbs.register(app)
 
     def walk(node: Any, words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         yield words

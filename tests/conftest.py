@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 import ptbr_slm  # noqa: F401  (switches telemetry off before a test imports onnxruntime)
@@ -100,11 +99,9 @@ class Done:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Done]:
     """Run `ptbr-slm ARGS` inside this process: as `cli`, without paying for a new Python each time."""
-    from ptbr_slm.cli.verbs import register
+    from ptbr_slm.cli.main import app
 
     monkeypatch.chdir(tmp_path)
-    app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
-    register(app)
 
     def invoke(*arguments: str | Path, check: bool = False) -> Done:
         result = CliRunner().invoke(app, [str(argument) for argument in arguments])

@@ -73,7 +73,7 @@ def loaded_after(code: str) -> set[str]:
     "code",
     [
         "import ptbr_slm",
-        "import ptbr_slm.cli.main; from ptbr_slm.cli import verbs; verbs.register(ptbr_slm.cli.main.app)",
+        "import ptbr_slm.cli.main",
         "import ptbr_slm_export",
     ],
 )

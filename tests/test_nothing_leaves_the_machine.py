@@ -165,11 +165,7 @@ def watch(tmp_path_factory, texts) -> Callable[..., Watched]:
 def test_there_is_a_case_for_every_verb():
     import typer
 
-    from ptbr_slm.cli import verbs
     from ptbr_slm.cli.main import app
-
-    if not app.registered_commands:
-        verbs.register(app)
 
     def leaves(node, words=()):
         children = getattr(node, "commands", {})

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptbr_slm.cli.generate_input import read_prompt, read_schema
+from ptbr_slm.cli.generate import read_prompt, read_schema
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.text import BOM, decode, is_utf16

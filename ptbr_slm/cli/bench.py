@@ -15,7 +15,6 @@ import typer
 from ptbr_slm.cli.command import command
 from ptbr_slm.cli.output import Output, Report, table
 from ptbr_slm.errors import Exit, SlmError
-from ptbr_slm.storage.atomic import write_json
 
 if TYPE_CHECKING:
     from ptbr_slm.bench.generate import GenerateBench, GenerateOptions
@@ -308,6 +307,8 @@ def export_once(request: Mapping[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """`python -m ptbr_slm.cli.bench REQUEST.json ANSWER.json`."""
+    from ptbr_slm.storage.atomic import write_json
+
     request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     write_json(Path(sys.argv[2]), export_once(request))
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from ptbr_slm.cli.output import Mode, Output, Report
-from ptbr_slm.cli.panels import PanelCommand
 from ptbr_slm.cli.streams import OutputLost
 from ptbr_slm.errors import EXTRA_OF, Exit, SlmError, from_os_error, missing_extra, says_out_of_memory
 
@@ -97,3 +97,38 @@ def as_slm_error(error: Exception) -> SlmError:
         f"{type(error).__name__}: {text.splitlines()[0][:200] if text else 'sem detalhes'}",
         hint="É um defeito nosso: repita com --debug e abra uma issue com o que aparecer.",
     )
+
+
+ARGUMENTS, OPTIONS, LAST = "Argumentos", "Opções", "Geral"
+
+
+class PanelCommand(TyperCommand):
+    """A verb whose help is laid out by heading: arguments, plain options, panels as they come, `Geral`."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """`--help` in Portuguese, among the options that every verb has."""
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.help = "Mostra esta ajuda."
+        return option
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the sections to `formatter`."""
+        sections: dict[str, list[tuple[str, str]]] = {ARGUMENTS: [], OPTIONS: []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                sections.setdefault(_heading(parameter), []).append(record)
+        last = sections.pop(LAST, [])
+        for heading, records in [*sections.items(), (LAST, last)]:
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
+
+
+def _heading(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        return ARGUMENTS
+    if parameter.name == "help":
+        return LAST
+    return getattr(parameter, "rich_help_panel", None) or OPTIONS

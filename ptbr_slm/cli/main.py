@@ -1,15 +1,32 @@
-"""Entry point of `ptbr-slm`. Verbs are imported here, what they need inside them: --help answers at once."""
+"""Entry point of `ptbr-slm`: the application with all its verbs.
+
+Verbs import what they need inside their functions: `--help` answers at once.
+"""
 
 from __future__ import annotations
 
-import codecs
 import os
 import sys
 from typing import Annotated
 
 import typer
 
-from ptbr_slm.cli.streams import make_streams_safe, undelivered
+from ptbr_slm.cli import app as app_verb
+from ptbr_slm.cli import (
+    bench,
+    data,
+    doctor,
+    export,
+    find_lr,
+    generate,
+    info,
+    kaggle,
+    quickstart,
+    tokenizer,
+    train,
+    verify,
+)
+from ptbr_slm.cli.streams import make_streams_safe, undelivered, write_any_name
 from ptbr_slm.cli.usage import USAGE_ERROR, usage_error
 from ptbr_slm.errors import Exit, SlmError
 from ptbr_slm.version import __version__
@@ -38,35 +55,35 @@ def root(
     """Treina um pequeno modelo de português, exporta para ONNX e gera texto."""
 
 
+for _verb in (  # in the order in which `ptbr-slm --help` lists them
+    quickstart,
+    data,
+    tokenizer,
+    info,
+    doctor,
+    find_lr,
+    train,
+    export,
+    verify,
+    generate,
+    bench,
+    app_verb,
+    kaggle,
+):
+    _verb.register(app)
+
+
 SPIN_COUNT = "1000"
 """How long PyTorch's OpenMP threads spin before they sleep, unless GOMP_SPINCOUNT says otherwise. With
 libgomp's default (300,000) one busy neighbour on two cores cut a small training from 6,900 tokens/s to 191;
 with this, to 3,650, at the price of 18 % on an idle machine (docs/decisions/0007-openmp-spin.md)."""
 
 
-NAMES = "ptbr_slm.names"
-"""The error handler of stdout and stderr."""
-
-
-def _name_or_mark(error: UnicodeError) -> tuple[str | bytes, int]:
-    """The bytes of a file's name that is not UTF-8, as `ls` prints them; "?" for all else."""
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    first = error.object[error.start]
-    return os.fsencode(first) if "\udc80" <= first <= "\udcff" else "?", error.start + 1
-
-
 def main() -> None:
     """Run the command line."""
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # read when torch loads libgomp
     make_streams_safe()
-    codecs.register_error(NAMES, _name_or_mark)
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors=NAMES)  # LANG=C and cp1252 consoles: never die on an accent
-    from ptbr_slm.cli import verbs
-
-    verbs.register(app)
+    write_any_name()
     raise SystemExit(_with_undelivered(_run()))
 
 

@@ -9,6 +9,7 @@ process opens takes its number, and whatever a C library writes to standard erro
 
 from __future__ import annotations
 
+import codecs
 import errno
 import io
 import os
@@ -100,6 +101,29 @@ def undelivered() -> SlmError | Exit | None:
         where="saída padrão",
         hint="Repita com a saída num disco com espaço, ou com  > /dev/null  se ela não interessa.",
     )
+
+
+NAMES = "ptbr_slm.names"
+"""The error handler of stdout and stderr."""
+
+
+def _name_or_mark(error: UnicodeError) -> tuple[str | bytes, int]:
+    """The bytes of a file's name that is not UTF-8, as `ls` prints them; "?" for all else."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    first = error.object[error.start]
+    return os.fsencode(first) if "\udc80" <= first <= "\udcff" else "?", error.start + 1
+
+
+def write_any_name() -> None:
+    """Print names of files as their bytes and what the encoding lacks as "?".
+
+    A console of LANG=C or cp1252 does not end a command at an accent.
+    """
+    codecs.register_error(NAMES, _name_or_mark)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=NAMES)
 
 
 def _is_open(number: int) -> bool:

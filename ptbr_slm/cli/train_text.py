@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ptbr_slm.cli.options_table import options_data, options_text
 from ptbr_slm.cli.output import Mode, Output, Progress, Report, table
 from ptbr_slm.text import human_bytes, number, quoted
 
@@ -108,6 +107,8 @@ def train_report(result: TrainResult) -> Report:
 
 def dry_run_report(found: DryRun) -> Report:
     """What `--dry-run` says."""
+    from ptbr_slm.cli.plan_tables import options_data, options_text
+
     plan, memory = found.plan, found.plan.memory
     config = plan.config
     epochs = "só depois de preparar os dados" if found.epochs is None else number(found.epochs, 2)

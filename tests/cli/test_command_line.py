@@ -9,8 +9,8 @@ import time
 import pytest
 import typer
 
-from ptbr_slm.cli import verbs
 from ptbr_slm.cli.command import as_slm_error, execute
+from ptbr_slm.cli.main import app
 from ptbr_slm.cli.output import Mode, Output, Report, table
 from ptbr_slm.cli.usage import USAGE_ERROR, usage_error
 from ptbr_slm.errors import Exit, SlmError
@@ -72,7 +72,6 @@ def test_what_was_typed_wrong_is_said_in_our_three_lines_and_in_portuguese(
 ):
     monkeypatch.setattr(sys, "argv", ["ptbr-slm", *typed.split()])
     monkeypatch.delenv("KAGGLE_USERNAME", raising=False)
-    verbs.register(app := typer.Typer(rich_markup_mode=None))
     root = typer.main.get_command(app)
     with pytest.raises(USAGE_ERROR) as caught:
         root.main(prog_name="ptbr-slm", standalone_mode=False)

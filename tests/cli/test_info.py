@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ptbr_slm.cli.info_plan import Plan, fit
+from ptbr_slm.cli.plan_tables import Plan
 from ptbr_slm.config import SIZES, model_config
 from ptbr_slm.errors import Exit
 from ptbr_slm.storage.atomic import atomic_folder
@@ -17,6 +17,7 @@ from ptbr_slm.storage.manifest import write_manifest
 from ptbr_slm.storage.model_folder import seal_model_folder, write_model_files
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.planning.memory import GIB, T4_BYTES, estimate
+from ptbr_slm.train.planning.recommend import fit
 from ptbr_slm.train.planning.speed import flops_per_token
 
 

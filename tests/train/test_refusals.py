@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 from ptbr_slm.bench.train import Case
 from ptbr_slm.bench.train_measure import measure
 from ptbr_slm.cli.main import app
-from ptbr_slm.cli.verbs import register
 from ptbr_slm.errors import SlmError
 from ptbr_slm.model import Llama
 from ptbr_slm.train.planning import devices
@@ -35,8 +34,6 @@ Shown = Callable[..., str]
 @pytest.fixture
 def shown(monkeypatch, tmp_path, prepared) -> Shown:
     """Run a verb on the tiny data in this process, and give back its error: three lines, nothing written."""
-    if not app.registered_commands:
-        register(app)
 
     def run(verb: str, *arguments: str, code: int = 1) -> str:
         output = tmp_path / "run"

@@ -1,28 +1,40 @@
-"""The part of `info` that calculates: shape, parameters, memory by batch and length, FLOPs."""
+"""How the planner's figures are shown, as text and as JSON: by `info`, and by `train --dry-run`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from ptbr_slm.cli.info_choice import recommended_data, recommended_text
-from ptbr_slm.cli.info_decode import decode_data, decode_text
-from ptbr_slm.cli.output import Report, table
+from ptbr_slm.cli.output import table
 from ptbr_slm.config import ModelConfig
-from ptbr_slm.errors import SlmError
 from ptbr_slm.text import number
 from ptbr_slm.train.planning.activations import FP32
-from ptbr_slm.train.planning.choice import LOSSES
+from ptbr_slm.train.planning.choice import LOSSES, Machine, Setting, policy_name
 from ptbr_slm.train.planning.memory import CUDA_CONTEXT_BYTES, GIB, T4_BYTES, MemoryEstimate, estimate
-from ptbr_slm.train.planning.speed import flops_per_token
+from ptbr_slm.train.planning.recommend import (
+    DECODE_BITS,
+    DECODE_SHARE,
+    TIGHT,
+    Recommendation,
+    decode_bytes,
+    decode_speed,
+    fit,
+    recommend,
+)
+from ptbr_slm.train.planning.speed import T4, flops_per_token
 from ptbr_slm.train.saving.retention import BYTES_PER_PARAMETER
 
 POLICIES = {"none": 0, "full": 1}
 """`--checkpointing` -> `checkpoint_every`: the two ends of what the table shows."""
 
 FITS: dict[str, str] = {"yes": "cabe", "tight": "no limite", "no": "não cabe"}
-TIGHT = 0.05
-"""Share of the card below which free memory is called tight: the allocator's fragmentation is not counted."""
+
+
+OPTIONS_HEADER = (
+    "checkpointing", "perda", "lote", "pesos", "cópias", "grad.", "otim.", "ativ.", "logits", "outros",
+    "total", "tokens/s", "",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,34 +56,6 @@ class Plan:
         return sorted(found, key=lambda pair: (pair[0] * pair[1], pair[1]))
 
 
-def card(gpu_memory: float | None) -> int:
-    """`--gpu-memory` in bytes, a T4's where it is not given. Raises E_CONFIG for what is no amount."""
-    if gpu_memory is None:
-        return T4_BYTES
-    if not 0 < gpu_memory < 10_000:
-        raise SlmError(
-            "E_CONFIG",
-            f"a memória da placa deve ser um número de GiB, e não {gpu_memory}.",
-            where="--gpu-memory",
-            hint="Exemplo: --gpu-memory 14.56, o que o PyTorch enxerga de uma T4.",
-        )
-    return int(gpu_memory * GIB)
-
-
-def fit(e: MemoryEstimate, card_bytes: int = T4_BYTES) -> Literal["yes", "tight", "no"]:
-    """Whether the card holds it: yes, tight (less than 5 % of it left), or no."""
-    if e.total > card_bytes:
-        return "no"
-    return "tight" if e.total > (1 - TIGHT) * card_bytes else "yes"
-
-
-def size_report(name: str, config: ModelConfig, plan: Plan) -> Report:
-    """The report on a named size."""
-    data = {"model_size": name, **plan_data(config, plan)}
-    text = f"Modelo {name}\n{shape_text(config)}\n\n{plan_text(config, plan)}"
-    return Report(data, text, brief=str(config.num_parameters))
-
-
 def plan_data(config: ModelConfig, plan: Plan) -> dict[str, Any]:
     """Shape, parameters, FLOPs and memory as JSON; bytes throughout, all of it computed."""
     return {
@@ -91,7 +75,7 @@ def plan_data(config: ModelConfig, plan: Plan) -> dict[str, Any]:
         "card_bytes": plan.card_bytes,
         "precision": plan.precision,
         "memory": [_row_data(row, plan) for row in _rows(config, plan)],
-        "recommended": recommended_data(config, plan.seq_len, plan.precision, plan.card_bytes),
+        "recommended": [_recommended_data(found) for found in _recommended(config, plan)],
         "cpu_fp32_bytes": _on_cpu(config, plan).total,
         "decode_t4": decode_data(config),
     }
@@ -146,7 +130,7 @@ def plan_text(config: ModelConfig, plan: Plan) -> str:
             f"{_gib(_on_cpu(config, plan).total)} GiB, e mais {_gib(FP32 * config.num_parameters)} "
             "ao gravar um checkpoint.",
             "",
-            recommended_text(config, plan.seq_len, plan.precision, plan.card_bytes),
+            _recommended_text(config, plan),
             "",
             decode_text(config),
         ]
@@ -193,48 +177,110 @@ def _on_cpu(config: ModelConfig, plan: Plan) -> MemoryEstimate:
 
 def _row_data(row: _Row, plan: Plan) -> dict[str, Any]:
     batch, length, policy, loss, e = row
-    parts = (
-        "weights",
-        "autocast_cache",
-        "gradients",
-        "optimizer",
-        "activations",
-        "logits",
-        "workspace",
-        "communication",
-        "context",
-    )
     return {
         "batch_size": batch,
         "seq_len": length,
         "checkpointing": policy,
         "loss": loss,
-        **{part: getattr(e, part) for part in parts},
+        **{part: size for part, size in asdict(e).items() if part in _PARTS},
         "total": e.total,
         "fits": fit(e, plan.card_bytes),
     }
 
 
+_PARTS = (
+    "weights", "autocast_cache", "gradients", "optimizer", "activations", "logits", "workspace",
+    "communication", "context",
+)  # fmt: skip
+"""Fields of a `MemoryEstimate` in bytes."""
+
+
 def _row_text(row: _Row, plan: Plan) -> list[str]:
     batch, length, policy, loss, e = row
-    parts = (
-        e.weights,
-        e.autocast_cache,
-        e.gradients,
-        e.optimizer,
-        e.activations,
-        e.logits,
-        e.workspace + e.communication + e.context,
+    others = e.workspace + e.communication + e.context
+    parts = (e.weights, e.autocast_cache, e.gradients, e.optimizer, e.activations, e.logits, others, e.total)
+    return [str(batch), str(length), policy, loss, *map(_gib, parts), FITS[fit(e, plan.card_bytes)]]
+
+
+def _recommended(config: ModelConfig, plan: Plan) -> list[Recommendation]:
+    return recommend(config, plan.seq_len, plan.precision, plan.card_bytes)
+
+
+def _recommended_data(found: Recommendation) -> dict[str, Any]:
+    best = found.setting
+    body: dict[str, Any] = {
+        "cards": found.cards,
+        "optimizer": found.optimizer,
+        "parallel": found.parallel,
+        "fits": best is not None,
+    }
+    if best is not None:
+        body |= {
+            "batch_size": best.batch_size,
+            "grad_accum": found.sequences // best.batch_size,
+            "checkpointing": policy_name(best.checkpoint_every),
+            "loss": best.loss,
+            "total": best.memory.total,
+            "tokens_per_second": round(best.tokens_per_second, 1),
+            "basis": "computed",
+        }
+    return body
+
+
+def _recommended_text(config: ModelConfig, plan: Plan) -> str:
+    """What `--batch-size auto` would choose on one T4 and on two, as a table."""
+    found = _recommended(config, plan)
+    tokens = found[0].sequences * plan.seq_len
+    header = ("placas", "otimizador", "dividir", "lote", "acum.", "checkpointing", "perda", "GiB", "tokens/s")
+    return "\n".join(
+        [
+            f"O que o treino escolheria com --batch-size auto, seq {plan.seq_len}, "
+            f"{number(tokens)} tokens/passo",
+            "(GiB por placa, tokens/s de todas as placas: calculados, com a velocidade de T4s do Kaggle):",
+            "",
+            table([_recommended_row(one) for one in found], header=header),
+        ]
     )
+
+
+def _recommended_row(found: Recommendation) -> list[str]:
+    best = found.setting
+    head = [str(found.cards), found.optimizer, "–" if found.cards == 1 else found.parallel]
+    if best is None:
+        return [*head, "não cabe", "–", "–", "–", "–", "–"]
     return [
-        str(batch),
-        str(length),
-        policy,
-        loss,
-        *map(_gib, parts),
-        _gib(e.total),
-        FITS[fit(e, plan.card_bytes)],
+        *head,
+        str(best.batch_size),
+        str(found.sequences // best.batch_size),
+        policy_name(best.checkpoint_every),
+        best.loss,
+        _gib(best.memory.total),
+        number(best.tokens_per_second),
     ]
+
+
+def decode_data(config: ModelConfig) -> list[dict[str, Any]]:
+    """For each precision, what a T4 would generate, as JSON."""
+    return [
+        {
+            "precision": precision,
+            "weight_bytes": decode_bytes(config, precision),
+            "tokens_per_second": round(decode_speed(config, precision), 1),
+            "basis": "computed",
+        }
+        for precision in DECODE_BITS
+    ]
+
+
+def decode_text(config: ModelConfig) -> str:
+    """The same as a sentence."""
+    rows = decode_data(config)
+    speeds = ", ".join(f"{row['precision']} {number(row['tokens_per_second'])}" for row in rows)
+    share, bandwidth = number(100 * DECODE_SHARE), number(T4.bandwidth / 1e9)
+    return (
+        f"Escrever numa T4 com o export para CUDA, um texto por vez, em tokens/s: {speeds}\n"
+        f"(calculado: só a leitura dos pesos, a {share} % dos {bandwidth} GB/s)."
+    )
 
 
 def _gib(count: int) -> str:
@@ -243,3 +289,40 @@ def _gib(count: int) -> str:
 
 def _millions(count: int) -> str:
     return f"{number(count / 1e6, 1)} milhões"
+
+
+def options_text(options: Sequence[Setting], machine: Machine) -> str:
+    """A line a setting: GiB of each part at the peak, tokens/s of all devices, and whether it fits."""
+    where = "por GPU" if machine.kind == "cuda" else "neste computador"
+    title = f"Opções, em GiB {where} (tudo calculado, nada medido):"
+    return f"{title}\n\n{table([_option_row(option, machine) for option in options], header=OPTIONS_HEADER)}"
+
+
+def options_data(options: Sequence[Setting], machine: Machine) -> list[dict[str, Any]]:
+    """The same as JSON; bytes."""
+    return [
+        {
+            "checkpointing": policy_name(option.checkpoint_every),
+            "loss": option.loss,
+            "batch_size": option.batch_size,
+            "memory_bytes": {**asdict(option.memory), "total": option.memory.total},
+            "tokens_per_second": round(option.tokens_per_second, 1),
+            "fits": option.memory.total <= machine.budget,
+            "basis": "computed",
+        }
+        for option in options
+    ]
+
+
+def _option_row(option: Setting, machine: Machine) -> list[str]:
+    m = option.memory
+    others = m.workspace + m.communication + m.context
+    parts = (m.weights, m.autocast_cache, m.gradients, m.optimizer, m.activations, m.logits, others, m.total)
+    return [
+        policy_name(option.checkpoint_every),
+        option.loss,
+        str(option.batch_size),
+        *(number(part / GIB, 2) for part in parts),
+        number(option.tokens_per_second),
+        "cabe" if m.total <= machine.budget else "não cabe",
+    ]
