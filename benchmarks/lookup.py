@@ -18,9 +18,9 @@ from pathlib import Path
 from machine import facts
 from results import command, spread, table, write_section
 
+from ptbr_slm.runtime.engines.onnx.providers.cpu import thread_count
 from ptbr_slm.runtime.model import Model
-from ptbr_slm.runtime.onnx.session import thread_count
-from ptbr_slm.runtime.types import GenerationResult
+from ptbr_slm.runtime.results import GenerationResult
 
 PACKAGES = ("onnxruntime", "llguidance", "numpy")
 

@@ -24,8 +24,8 @@ import torch
 from results import table
 from transformers.generation import logits_process as peer
 
+from ptbr_slm.runtime.sampling.params import SamplingParams
 from ptbr_slm.runtime.sampling.sampler import Sampler
-from ptbr_slm.runtime.types import SamplingParams
 
 STEP_MS = 3.5
 CASES: dict[str, dict[str, Any]] = {

@@ -16,10 +16,10 @@ from ptbr_slm.version import __version__
 
 if TYPE_CHECKING:
     from ptbr_slm.errors import SlmError
-    from ptbr_slm.runtime.api import generate, load, stream
-    from ptbr_slm.runtime.generation.cancel import Cancel
-    from ptbr_slm.runtime.model import Model
-    from ptbr_slm.runtime.types import GenerationChunk, GenerationResult, SamplingParams, TokenLogprob
+    from ptbr_slm.runtime.model import Model, generate, load, stream
+    from ptbr_slm.runtime.results import GenerationChunk, GenerationResult, TokenLogprob
+    from ptbr_slm.runtime.sampling.params import SamplingParams
+    from ptbr_slm.runtime.sequence import Cancel
 
 __all__ = [
     "Cancel",
@@ -35,28 +35,28 @@ __all__ = [
     "stream",
 ]
 
-_HOMES = {
+_MODULES = {
     "SlmError": "ptbr_slm.errors",
-    "generate": "ptbr_slm.runtime.api",
-    "load": "ptbr_slm.runtime.api",
-    "stream": "ptbr_slm.runtime.api",
+    "generate": "ptbr_slm.runtime.model",
+    "load": "ptbr_slm.runtime.model",
+    "stream": "ptbr_slm.runtime.model",
     "Model": "ptbr_slm.runtime.model",
-    "Cancel": "ptbr_slm.runtime.generation.cancel",
-    "GenerationChunk": "ptbr_slm.runtime.types",
-    "GenerationResult": "ptbr_slm.runtime.types",
-    "SamplingParams": "ptbr_slm.runtime.types",
-    "TokenLogprob": "ptbr_slm.runtime.types",
+    "Cancel": "ptbr_slm.runtime.sequence",
+    "GenerationChunk": "ptbr_slm.runtime.results",
+    "GenerationResult": "ptbr_slm.runtime.results",
+    "SamplingParams": "ptbr_slm.runtime.sampling.params",
+    "TokenLogprob": "ptbr_slm.runtime.results",
 }
 
 switch_off_telemetry()
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'ptbr_slm' has no attribute {name!r}")
     import importlib
 
-    value = getattr(importlib.import_module(_HOMES[name]), name)
+    value = getattr(importlib.import_module(_MODULES[name]), name)
     globals()[name] = value
     return value
 

@@ -8,6 +8,8 @@ import importlib.util
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,9 @@ from typing import Any
 
 KAGGLE_ROOT_VARIABLE = "PTBR_SLM_KAGGLE_ROOT"
 """Environment variable that puts another folder in the place of /kaggle, for tests and rehearsals."""
+
+_CPUS = Path("/sys/devices/system/cpu")
+_CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +51,39 @@ def cpu_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def physical_cores(cpus: Path = _CPUS, quota: Path = _CGROUP_QUOTA) -> int:
+    """Cores, not hyper-threads (two threads of a core share the unit that multiplies), within affinity and
+    container quota. Where the system does not tell: its logical processors.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        allowed = os.sched_getaffinity(0)
+        cores = {_siblings(cpus, cpu) for cpu in allowed}
+        return max(1, min(len(cores), _quota_cores(quota)))
+    if sys.platform == "darwin":
+        for name in ("hw.perflevel0.physicalcpu", "hw.physicalcpu"):  # the fast cores of Apple silicon
+            done = subprocess.run(["sysctl", "-n", name], capture_output=True, text=True, check=False)
+            if done.stdout.strip().isdecimal():
+                return max(1, int(done.stdout))
+    return os.cpu_count() or 1
+
+
+def _siblings(cpus: Path, cpu: int) -> str:
+    """The logical processors that share this one's core, as the kernel writes them: `0,8`."""
+    try:
+        return (cpus / f"cpu{cpu}/topology/thread_siblings_list").read_text().strip()
+    except OSError:
+        return str(cpu)
+
+
+def _quota_cores(path: Path) -> int:
+    """Whole processors of a cgroup v2 quota (`200000 100000` is 2); no limit is very many."""
+    try:
+        limit, period = path.read_text().split()
+        return max(1, round(int(limit) / int(period)))
+    except (OSError, ValueError):
+        return 1 << 20
 
 
 def memory_bytes() -> int | None:

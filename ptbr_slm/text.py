@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -93,3 +96,18 @@ def text_to_path(text: str) -> Path:
     if text.startswith(_SCHEME + "/"):
         return Path(os.fsdecode(unquote_to_bytes(text.removeprefix(_SCHEME))))
     return Path(text)
+
+
+@contextmanager
+def utf8_folder(folder: Path) -> Iterator[Path]:
+    """`folder`, or, where its name is not UTF-8, a link to it until the block ends.
+
+    On Linux a name is any bytes; ONNX Runtime's Python binding (pybind11's `std::string`) takes UTF-8 only.
+    """
+    if is_utf8(folder):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="ptbr-slm-") as parent:
+        link = Path(parent) / "export"
+        link.symlink_to(folder.resolve(), target_is_directory=True)
+        yield link

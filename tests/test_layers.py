@@ -35,7 +35,7 @@ FORBIDDEN = {
     "export/ptbr_slm_export": ["ptbr_slm.train", "ptbr_slm.model", "ptbr_slm.cli", "ptbr_slm.app", "torch"],
 }
 ALLOWED_FILES = {
-    "ptbr_slm/runtime/torch_engine.py": ["torch"],
+    "ptbr_slm/runtime/engines/torch.py": ["torch"],
 }
 
 

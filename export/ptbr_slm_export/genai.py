@@ -205,7 +205,7 @@ def check_mask(folder: Path, twin: Path) -> float:
     import onnxruntime as ort
 
     from ptbr_slm.runtime.load import open_engine
-    from ptbr_slm.runtime.onnx.utf8_path import utf8_folder
+    from ptbr_slm.text import utf8_folder
 
     config = ModelFolder(folder).config
     length = min(7, config.max_seq_len - 2)

@@ -14,7 +14,7 @@ from ptbr_slm.errors import SlmError
 from ptbr_slm.eval.bits import HeldOut, bits_per_byte
 from ptbr_slm.eval.held_out import held_out_text
 from ptbr_slm.runtime.load import open_engine
-from ptbr_slm.runtime.types import Engine
+from ptbr_slm.runtime.protocol import Engine
 from ptbr_slm.storage.atomic import scratch_folder
 from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm_export.folder import export_model

@@ -11,7 +11,7 @@ from ptbr_slm.app.errors import LABELS, shown_on_the_page
 from ptbr_slm.app.past import Past
 from ptbr_slm.app.status import READING, READY, stopped
 from ptbr_slm.app.writer import Writer
-from ptbr_slm.runtime.types import SamplingParams
+from ptbr_slm.runtime.sampling.params import SamplingParams
 
 TITLE = "ptbr-slm"
 WARNING = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ptbr_slm.runtime.types import FinishReason
+from ptbr_slm.runtime.results import FinishReason
 
 ENDINGS: dict[FinishReason, str] = {
     "eos": "fim do texto",

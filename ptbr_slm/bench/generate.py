@@ -15,7 +15,7 @@ from typing import Any
 from ptbr_slm.bench.machine import machine
 from ptbr_slm.bench.process import ask, last_line
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime.onnx.cores import physical_cores
+from ptbr_slm.system import physical_cores
 
 _MODULE = "ptbr_slm.bench.generate_measure"
 LIMIT_S = 1800.0

@@ -20,7 +20,7 @@ from ptbr_slm.bench.generate import CaseResult, Figures, GenerateCase, Spread
 from ptbr_slm.bench.machine import read_bandwidth
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import Exit, SlmError
-from ptbr_slm.runtime.sampling.draws import GREEDY
+from ptbr_slm.runtime.sampling.params import GREEDY
 from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.system import peak_rss
 
@@ -79,16 +79,15 @@ class EngineRunner:
 
     def choose(self, tokens: Sequence[int]) -> list[int]:
         """See `Runner.choose`: on the card where the engine draws there, as `generate` does."""
-        engine: Any = self._engine
-        if not getattr(engine, "draws_tokens", False):
+        if not self._engine.draws_tokens:
             return chosen(self.decode(tokens))
-        drawn = engine.decode_drawn(self._rows, tokens, [GREEDY] * len(tokens))
+        drawn = self._engine.decode_drawn(self._rows, tokens, [GREEDY] * len(tokens))
         return [int(np.argmax(token)) if np.ndim(token) else int(token) for token in drawn]
 
     @property
     def kv_bytes(self) -> int | None:
         """See `Runner.kv_bytes`."""
-        return getattr(self._engine, "kv_bytes", None)
+        return self._engine.kv_bytes
 
     @property
     def device_bytes(self) -> int | None:
@@ -208,7 +207,7 @@ def weight_bytes(folder: Path, config: ModelConfig) -> int | None:
     if not graph.exists():
         lookups = 0 if config.tie_embeddings else config.vocab_size * config.hidden_size
         return 4 * (config.num_parameters - lookups)
-    from ptbr_slm.runtime.onnx.graph_file import external_tensors
+    from ptbr_slm.runtime.engines.onnx.export_folder import external_tensors
 
     sizes = {tensor.name: tensor.length for tensor in external_tensors(graph)}
     own_head = any(name.startswith("head.") and name.split(".")[1] in ("weight", "codes") for name in sizes)

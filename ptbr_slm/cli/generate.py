@@ -20,7 +20,7 @@ from ptbr_slm.text import decode, is_utf16, number
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ptbr_slm.runtime.types import GenerationChunk, GenerationResult, TokenLogprob
+    from ptbr_slm.runtime.results import GenerationChunk, GenerationResult, TokenLogprob
     from ptbr_slm.tokenizer import Tokenizer
 
 
@@ -136,7 +136,8 @@ def generate(
     ] = "auto",
 ) -> Report:
     """Continua um texto em português, mostrando-o enquanto é gerado (com --quiet, só a continuação)."""
-    from ptbr_slm.runtime.model import Model, check_prompt, sampling_params
+    from ptbr_slm.runtime.model import Model, check_prompt
+    from ptbr_slm.runtime.sampling.params import sampling_params
 
     options: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ptbr_slm_export.folder import ExportReport
 
     from ptbr_slm.data.prepared import PreparedData
-    from ptbr_slm.runtime.types import GenerationResult
+    from ptbr_slm.runtime.results import GenerationResult
     from ptbr_slm.train.events import TrainResult
 
 PROMPTS = ("O Brasil", "A cidade de São Paulo", "Neste trabalho,")

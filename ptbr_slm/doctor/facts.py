@@ -94,7 +94,7 @@ def onnx_provider_faults(failures: dict[str, str]) -> dict[str, str]:
     """GPU providers that do not run a graph of one node, and why; {} where ONNX Runtime has none."""
     if not any(name.startswith(("CUDA", "Tensorrt")) for name in onnx_providers(failures)):
         return {}
-    from ptbr_slm.runtime.onnx.gpu.trial import provider_faults
+    from ptbr_slm.runtime.engines.onnx.providers.gpu_libraries import provider_faults
 
     return provider_faults()
 

@@ -258,7 +258,7 @@ def _onnxruntime(facts: SystemFacts) -> Iterator[Finding]:
 
 
 def _both_onnxruntimes(facts: SystemFacts) -> Finding:
-    from ptbr_slm.runtime.onnx.gpu.cuda_libraries import BOTH
+    from ptbr_slm.runtime.engines.onnx.providers.gpu_libraries import BOTH
 
     overwritten = not any(name.startswith("CUDA") for name in facts.providers)
     which = (
@@ -276,7 +276,7 @@ def _both_onnxruntimes(facts: SystemFacts) -> Finding:
 
 def _providers(facts: SystemFacts) -> Iterator[Finding]:
     """GPU providers that are installed and do not run: exports for them would be refused."""
-    from ptbr_slm.runtime.onnx.gpu.cuda_libraries import DRIVER, OLD_DRIVER, install_line
+    from ptbr_slm.runtime.engines.onnx.providers.gpu_libraries import DRIVER, OLD_DRIVER, install_line
 
     cuda, tensorrt = (
         facts.provider_faults.get(f"{name}ExecutionProvider", "") for name in ("CUDA", "Tensorrt")

@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from ptbr_slm.errors import SlmError, missing_extra
-from ptbr_slm.runtime.types import Engine
+from ptbr_slm.runtime.protocol import Engine
 from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.text import quoted
 
@@ -32,12 +32,12 @@ def open_engine(path: Path | str | ModelFolder, device: str = "auto") -> Engine:
     folder = opened.path
     if (folder / GRAPH).exists():
         _require("onnxruntime")
-        from ptbr_slm.runtime.onnx.engine import OnnxEngine
+        from ptbr_slm.runtime.engines.onnx.engine import OnnxEngine
 
         return OnnxEngine(folder, device)
     _refuse_non_model(opened)
     _require("torch")
-    from ptbr_slm.runtime.torch_engine import TorchEngine
+    from ptbr_slm.runtime.engines.torch import TorchEngine
 
     return TorchEngine(opened, device)
 
@@ -45,7 +45,7 @@ def open_engine(path: Path | str | ModelFolder, device: str = "auto") -> Engine:
 def open_oracle(export: Path) -> Engine:
     """Open an export for any target on the CPU, however slowly, to check its answers; never to serve it."""
     _require("onnxruntime")
-    from ptbr_slm.runtime.onnx.engine import OnnxEngine
+    from ptbr_slm.runtime.engines.onnx.engine import OnnxEngine
 
     return OnnxEngine(export, "cpu", oracle=True)
 

@@ -1,24 +1,30 @@
-"""`Model`: an opened model to generate with. `ptbr_slm.load` returns it."""
+"""`Model`: an opened model to generate with; `load`, `generate` and `stream` of the package itself."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import Any, overload
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime.generation.cancel import Cancel
-from ptbr_slm.runtime.generation.request import make_rows
-from ptbr_slm.runtime.generation.row import Row
-from ptbr_slm.runtime.generation.scheduler import Call, Scheduler
+from ptbr_slm.runtime.engine_loop import Call, EngineLoop
 from ptbr_slm.runtime.load import open_engine
-from ptbr_slm.runtime.slots import closed_error
-from ptbr_slm.runtime.types import Engine, Floats, GenerationChunk, GenerationResult, SamplingParams
+from ptbr_slm.runtime.protocol import Engine, Floats, closed_error
+from ptbr_slm.runtime.results import GenerationChunk, GenerationResult
+from ptbr_slm.runtime.sampling.params import sampling_params
+from ptbr_slm.runtime.sequence import Cancel, SequenceState, make_sequences
 from ptbr_slm.storage.model_folder import check_vocabulary
 
 _CHARACTERS_A_TOKEN = 32
 """Far more than any text has (Portuguese: 4 to 5); what is longer is not encoded whole to be refused."""
+
+
+_Key = tuple[Path, str, int]
+
+_last: tuple[_Key, Model] | None = None
+_last_lock = Lock()
 
 
 class Model:
@@ -34,13 +40,13 @@ class Model:
         self.path = Path(path)
         self._engine: Engine | None = open_engine(self.path, device)
         check_vocabulary(self._engine.config, self._engine.tokenizer, self.path)
-        self._scheduler = Scheduler(self._engine)
+        self._loop = EngineLoop(self._engine)
 
     @property
     def engine(self) -> Engine:
         """The engine below. Raises E_CLOSED after `close`.
 
-        Its slots belong to the texts that run: who steps it himself does so while none does.
+        Its slots belong to the texts that run: step it directly only while none does.
         """
         if self._engine is None:
             raise closed_error()
@@ -78,35 +84,34 @@ class Model:
         for chunk in self.stream(prompt, cancel=cancel, **sampling):
             if chunk.result is not None:
                 found[chunk.row, chunk.completion] = chunk.result
-        results = [found[place] for place in sorted(found)]
+        results = [found[key] for key in sorted(found)]
         return results[0] if isinstance(prompt, str) and sampling.get("n", 1) == 1 else results
 
     def stream(
         self, prompt: str | Sequence[str], *, cancel: Cancel | None = None, **sampling: Any
-    ) -> Iterator[GenerationChunk]:
+    ) -> Generator[GenerationChunk]:
         """Chunks as they are generated, of all prompts (`chunk.row`) and completions (`chunk.completion`).
 
         What is wrong with the arguments is raised here, before the first chunk is asked for; nothing runs
         until then. Closing the iterator ends the texts.
         """
-        return self._read(self._rows(prompt, cancel, sampling))
+        return self._read(self._sequences(prompt, cancel, sampling))
 
     def submit(self, prompt: str | Sequence[str], *, cancel: Cancel | None = None, **sampling: Any) -> Call:
         """As `stream`, for callers with threads of their own: queued at once, read with `next_chunk`.
 
         Whoever submits must `close` the call, or read it to its end.
         """
-        rows = self._rows(prompt, cancel, sampling)
-        return self._scheduler.submit(rows)
+        return self._loop.submit(self._sequences(prompt, cancel, sampling))
 
     def logits(self, tokens: Sequence[int]) -> Floats:
         """float32 (T, V) logits at every position of token ids."""
-        with self._scheduler.paused():
+        with self._loop.paused():
             return self.engine.logits(tokens)
 
     def forget(self) -> None:
-        """Give up what is kept of past texts for others that begin alike (`reused_tokens`)."""
-        self._scheduler.forget()
+        """Drop the cached prefixes of past texts (`reused_tokens`)."""
+        self._loop.forget()
 
     def describe(self) -> dict[str, Any]:
         """Facts of the opened model: sizes in bytes, context in tokens."""
@@ -126,7 +131,7 @@ class Model:
         """Free the memory. Streams still open end with E_CLOSED; calling it twice is fine."""
         if self._engine is not None:
             self._engine = None
-            self._scheduler.close()
+            self._loop.close()
 
     def __enter__(self) -> Model:
         return self
@@ -136,36 +141,20 @@ class Model:
     ) -> None:
         self.close()
 
-    def _rows(self, prompt: Any, cancel: Cancel | None, sampling: dict[str, Any]) -> list[Row]:
+    def _sequences(self, prompt: Any, cancel: Cancel | None, sampling: dict[str, Any]) -> list[SequenceState]:
         engine = self.engine
         params = sampling_params(sampling)
         many = isinstance(prompt, Sequence) and not isinstance(prompt, str | bytes | bytearray)
         ids = [_encode(engine, text) for text in (prompt if many else [prompt])]
-        return make_rows(engine, ids, params, cancel)
+        return make_sequences(engine, ids, params, cancel)
 
-    def _read(self, rows: Sequence[Row]) -> Iterator[GenerationChunk]:
-        call = self._scheduler.submit(rows)
+    def _read(self, sequences: Sequence[SequenceState]) -> Generator[GenerationChunk]:
+        call = self._loop.submit(sequences)
         try:
             while (chunk := call.next_chunk()) is not None:
                 yield chunk
         finally:
             call.close()
-
-
-def sampling_params(options: dict[str, Any]) -> SamplingParams:
-    """`SamplingParams` from keyword options; `stop` may be one text. Raises E_SAMPLING."""
-    options = dict(options)
-    stop = options.get("stop") or ()
-    options["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
-    unknown = sorted(set(options) - set(SamplingParams.__dataclass_fields__))
-    if unknown:
-        raise SlmError(
-            "E_SAMPLING",
-            f"opção de geração desconhecida: {', '.join(unknown)}.",
-            where=unknown[0],
-            hint=f"As opções são: {', '.join(SamplingParams.__dataclass_fields__)}.",
-        )
-    return SamplingParams(**options)
 
 
 def check_prompt(text: Any) -> str:
@@ -210,3 +199,54 @@ def _too_long(count: str, context: int) -> SlmError:
         where="prompt",
         hint=f"Use no máximo {context - 1} tokens, por volta de {int((context - 1) / 1.5)} palavras.",
     )
+
+
+def load(path: Path | str, device: str = "auto") -> Model:
+    """Open an export or a model folder. device: `auto`, `cpu` or `cuda`."""
+    return Model(path, device)
+
+
+@overload
+def generate(prompt: str, *, model: Path | str, device: str = ..., **sampling: Any) -> str: ...
+@overload
+def generate(
+    prompt: Sequence[str], *, model: Path | str, device: str = ..., **sampling: Any
+) -> list[str]: ...
+def generate(
+    prompt: str | Sequence[str], *, model: Path | str, device: str = "auto", **sampling: Any
+) -> str | list[str]:
+    """Continue a prompt, or a list of them in one batch, with the model in the folder `model`.
+
+    Sampling options are the fields of `SamplingParams`. The last model used stays open, so repeated calls
+    do not load it again; it is opened anew when its files change.
+    """
+    return _cached(model, device).generate(prompt, **sampling)
+
+
+def stream(
+    prompt: str | Sequence[str], *, model: Path | str, device: str = "auto", **sampling: Any
+) -> Generator[GenerationChunk]:
+    """As `generate`, chunk by chunk as the tokens come."""
+    return _cached(model, device).stream(prompt, **sampling)
+
+
+def _cached(path: Path | str, device: str) -> Model:
+    """The last model, while path, device and files are the same. Streams of the model before go on."""
+    global _last
+    folder = Path(path).resolve()
+    key = (folder, device, _stamp(folder))
+    with _last_lock:
+        if _last is None or _last[0] != key:
+            _last = None  # free the old one before the new one is loaded
+            _last = (key, Model(folder, device))
+        return _last[1]
+
+
+def _stamp(folder: Path) -> int:
+    """Newest change of the files that name the folder's content, in ns."""
+    times = [
+        (folder / name).stat().st_mtime_ns
+        for name in ("manifest.json", "config.json")
+        if (folder / name).exists()
+    ]
+    return max(times, default=0)

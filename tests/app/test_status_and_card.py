@@ -6,7 +6,7 @@ from ptbr_slm.app import card
 from ptbr_slm.app.errors import sentence
 from ptbr_slm.app.status import ENDINGS, READING, Progress, stopped
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime.types import SamplingParams
+from ptbr_slm.runtime.sampling.params import SamplingParams
 
 
 def progress(*times: float) -> Progress:

@@ -168,9 +168,9 @@ def test_both_onnxruntimes_at_once_are_a_problem_with_its_cure(machine):
 
 
 def test_a_driver_too_old_for_onnxruntime_gets_the_one_that_it_runs(machine):
-    from ptbr_slm.runtime.onnx.gpu.cuda_libraries import in_our_words
+    from ptbr_slm.runtime.engines.onnx.providers.gpu_libraries import explain_cuda_error
 
-    fault = in_our_words(
+    fault = explain_cuda_error(
         "CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version", "13.0"
     )
     facts = machine(

@@ -16,7 +16,7 @@ from ptbr_slm_export.verification.locate import locate
 from ptbr_slm_export.verification.reference import parts
 from ptbr_slm_export.verification.stored import StoredWeights, worst_weight
 
-from ptbr_slm.runtime.torch_engine import TorchEngine
+from ptbr_slm.runtime.engines.torch import TorchEngine
 from ptbr_slm.storage.manifest import write_manifest
 from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.storage.weights import WeightReader

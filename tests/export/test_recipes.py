@@ -17,7 +17,7 @@ from ptbr_slm_export.quantization.sensitivity import sensitivities
 from ptbr_slm_export.verification.stored import StoredWeights
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime.torch_engine import TorchEngine
+from ptbr_slm.runtime.engines.torch import TorchEngine
 from ptbr_slm.storage.manifest import read_manifest
 from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.storage.weights import WeightReader

@@ -25,7 +25,7 @@ from ptbr_slm_export.verification.reference import Part
 from ptbr_slm_export.verification.stored import WrongWeight
 
 from ptbr_slm.eval.bits import BitsPerByte
-from ptbr_slm.runtime.torch_engine import TorchEngine
+from ptbr_slm.runtime.engines.torch import TorchEngine
 from ptbr_slm.storage.manifest import read_manifest, write_manifest
 from ptbr_slm.storage.model_folder import ModelFolder
 

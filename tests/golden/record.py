@@ -40,7 +40,7 @@ from safetensors.numpy import load_file
 
 import ptbr_slm
 from ptbr_slm.runtime.model import Model
-from ptbr_slm.runtime.types import GenerationResult
+from ptbr_slm.runtime.results import GenerationResult
 from ptbr_slm.train.config import TrainConfig
 from ptbr_slm.train.config_file import from_values
 from ptbr_slm.train.find_lr import find_lr

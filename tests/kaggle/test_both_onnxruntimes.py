@@ -12,9 +12,9 @@ import pytest
 from fake_cards import Card, nvidia_smi
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime.onnx.devices import choose_place
-from ptbr_slm.runtime.onnx.gpu import cuda_libraries
-from ptbr_slm.runtime.onnx.gpu.cuda_libraries import in_our_words, install_line
+from ptbr_slm.runtime.engines.onnx.providers import gpu_libraries
+from ptbr_slm.runtime.engines.onnx.providers.gpu_libraries import explain_cuda_error, install_line
+from ptbr_slm.runtime.engines.onnx.providers.registry import choose_provider
 
 SETUP = Path(__file__).resolve().parents[2] / "scripts" / "kaggle_setup.sh"
 
@@ -22,20 +22,20 @@ SETUP = Path(__file__).resolve().parents[2] / "scripts" / "kaggle_setup.sh"
 @pytest.fixture
 def both(monkeypatch):
     """pip's records name both; the processor's has overwritten the other's files."""
-    monkeypatch.setattr(cuda_libraries, "installed_version", lambda name: "1.31.1")
+    monkeypatch.setattr(gpu_libraries, "installed_version", lambda name: "1.31.1")
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
 
 
 @pytest.mark.parametrize("target", ["cuda", "tensorrt"])
 def test_opening_an_export_for_the_card_says_why_there_is_no_provider(both, target):
     with pytest.raises(SlmError) as caught:
-        choose_place("cuda", target)
+        choose_provider("cuda", target)
     assert caught.value.code == "E_PROVIDER" and "instalados juntos" in caught.value.hint
     assert "pip uninstall -y onnxruntime onnxruntime-gpu && pip install" in caught.value.hint
 
 
 def test_with_one_of_them_nobody_speaks_of_both(monkeypatch):
-    monkeypatch.setattr(cuda_libraries, "installed_version", lambda name: "1" if "gpu" in name else None)
+    monkeypatch.setattr(gpu_libraries, "installed_version", lambda name: "1" if "gpu" in name else None)
     assert install_line().startswith("Instale:")
 
 
@@ -50,7 +50,7 @@ def test_with_one_of_them_nobody_speaks_of_both(monkeypatch):
     ],
 )
 def test_a_cuda_failure_is_told_in_portuguese(words, meaning):
-    told = in_our_words(words, "13.0")
+    told = explain_cuda_error(words, "13.0")
     assert meaning in told and bool(told) == bool(meaning)
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from ptbr_slm.config import ModelConfig
-from ptbr_slm.runtime.onnx.engine import OnnxEngine
-from ptbr_slm.runtime.slots import closed_error
-from ptbr_slm.runtime.torch_engine import TorchEngine
+from ptbr_slm.runtime.engines.onnx.engine import OnnxEngine
+from ptbr_slm.runtime.engines.torch import TorchEngine
+from ptbr_slm.runtime.protocol import closed_error
 from ptbr_slm.storage.atomic import atomic_folder
 from ptbr_slm.storage.model_folder import ModelFolder, seal_model_folder, write_model_files
 from ptbr_slm.tokenizer import Tokenizer
@@ -96,6 +96,8 @@ class ToyEngine:
 
     name = "toy"
     device = "cpu"
+    draws_tokens = False
+    kv_bytes = 0
 
     def __init__(self, tokenizer, precision="fp32", memory=None, context=512):
         self.tokenizer = tokenizer
@@ -125,42 +127,42 @@ class ToyEngine:
         self.most_slots = max(self.most_slots, len(self.slots))
         return slot
 
-    def close_slot(self, row):
-        del self.slots[row]  # twice is an error here
+    def close_slot(self, slot):
+        del self.slots[slot]  # twice is an error here
 
-    def length(self, row):
-        return len(self.slots[row])
+    def length(self, slot):
+        return len(self.slots[slot])
 
-    def truncate(self, row, length):
-        del self.slots[row][length:]
+    def truncate(self, slot, length):
+        del self.slots[slot][length:]
 
     def copy_prefix(self, source, target, length):
         assert length <= len(self.slots[source])
         self.slots[target] = self.slots[source][:length]
 
-    def prefill(self, row, tokens):
-        return self._run("prefill", [row], [tokens])[0]
+    def prefill(self, slot, tokens):
+        return self._run("prefill", [slot], [tokens])[0]
 
-    def extend(self, row, tokens):
-        return self._run("extend", [row] * len(tokens), [[token] for token in tokens])
+    def extend(self, slot, tokens):
+        return self._run("extend", [slot] * len(tokens), [[token] for token in tokens])
 
-    def decode(self, rows, tokens):
-        assert len(set(rows)) == len(rows) == len(tokens)
-        return self._run("decode", rows, [[token] for token in tokens])
+    def decode(self, slots, tokens):
+        assert len(set(slots)) == len(slots) == len(tokens)
+        return self._run("decode", slots, [[token] for token in tokens])
 
     def close(self):
         self.closed = True
 
-    def _run(self, what, rows, pieces):
-        """(len(rows), V) logits after each piece."""
+    def _run(self, what, slots, pieces):
+        """(len(slots), V) logits after each piece."""
         if self.closed:
             raise closed_error()
         assert all(pieces)
         self.runs.append((what, sum(map(len, pieces))))
-        self.fail(what, list(dict.fromkeys(rows)))
+        self.fail(what, list(dict.fromkeys(slots)))
         logits = []
-        for row, piece in zip(rows, pieces, strict=True):
-            ids = self.slots[row]
+        for slot, piece in zip(slots, pieces, strict=True):
+            ids = self.slots[slot]
             ids += piece
             assert len(ids) <= self.config.max_seq_len
             mixed = hash(tuple(ids[-(self.memory or 0) :]))

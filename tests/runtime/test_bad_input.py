@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ptbr_slm.errors import Exit, SlmError
+from ptbr_slm.runtime.engines.onnx.export_folder import check_graph_file
 from ptbr_slm.runtime.load import open_engine
 from ptbr_slm.runtime.model import Model
-from ptbr_slm.runtime.onnx.graph_file import check_graph_file
 from ptbr_slm.storage.manifest import write_manifest
 from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.storage.weights import WeightReader

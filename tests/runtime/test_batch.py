@@ -9,22 +9,27 @@ import numpy as np
 import pytest
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime.generation.batch import Batch
-from ptbr_slm.runtime.generation.cancel import Cancel
-from ptbr_slm.runtime.generation.request import make_rows
-from ptbr_slm.runtime.generation.row import AHEAD
-from ptbr_slm.runtime.types import GenerationChunk, SamplingParams
+from ptbr_slm.runtime import batch as batch_module
+from ptbr_slm.runtime import cache, sequence
+from ptbr_slm.runtime.batch import Batch
+from ptbr_slm.runtime.drafting import lookup
+from ptbr_slm.runtime.results import GenerationChunk
+from ptbr_slm.runtime.sampling.params import SamplingParams
+from ptbr_slm.runtime.sequence import MAX_UNREAD, Cancel, make_sequences
+
+TRACED = {module.__file__ for module in (batch_module, cache, sequence, lookup)}
+"""Files in which a Ctrl-C is raised at any line."""
 
 
 class Reader:
-    """Collects what comes of one row, and counts as having read it unless told not to."""
+    """Collects what comes of one sequence, and counts as having read it unless told not to."""
 
-    def __init__(self, row, *, reads=True):
-        self.row = row
+    def __init__(self, sequence, *, reads=True):
+        self.sequence = sequence
         self.reads = reads
         self.chunks: list[GenerationChunk] = []
         self.error: Exception | None = None
-        row.deliver = self.take
+        sequence.deliver = self.take
 
     def take(self, what):
         assert self.error is None
@@ -33,7 +38,7 @@ class Reader:
             self.error = what
             return
         self.chunks.append(what)
-        self.row.read += self.reads
+        self.sequence.consumed += self.reads
 
     @property
     def over(self):
@@ -49,16 +54,16 @@ class Reader:
 
 
 def ask(engine, *prompts, cancel=None, reads=True, **options):
-    rows = make_rows(engine, prompts, SamplingParams(**options), cancel)
-    return [Reader(row, reads=reads) for row in rows]
+    sequences = make_sequences(engine, prompts, SamplingParams(**options), cancel)
+    return [Reader(sequence, reads=reads) for sequence in sequences]
 
 
 def run(batch, readers, steps=5000):
     """Hand in and step until all are over."""
     for reader in readers:
-        batch.submit(reader.row)
+        batch.submit(reader.sequence)
     for _ in range(steps):
-        if not batch.rows:
+        if not batch.sequences:
             return readers
         batch.step()
     raise AssertionError("still not over")
@@ -100,7 +105,7 @@ def test_any_course_of_requests_gives_each_the_text_it_has_alone(toy, seed):
     precision = chance.choice(["fp32", "int8"])
     memory = chance.choice([None, 1])
     engine = toy(precision, memory)
-    batch = Batch(engine, limit=chance.randint(1, 4), keep_bytes=chance.choice([0, 10**6, 10**9]))
+    batch = Batch(engine, limit=chance.randint(1, 4), cache_bytes=chance.choice([0, 10**6, 10**9]))
     beginnings = [some_ids(10 + i, chance.randint(1, 300)) for i in range(3)]
     asked, pending = [], []
     for number in range(14):
@@ -117,7 +122,7 @@ def test_any_course_of_requests_gives_each_the_text_it_has_alone(toy, seed):
         cancel = Cancel() if chance.random() < 0.2 else None
         readers = ask(engine, prompt, cancel=cancel, reads=chance.random() < 0.7, **options)
         asked.append((prompt, options, cancel, readers))
-        pending += [reader.row for reader in readers]
+        pending += [reader.sequence for reader in readers]
     for _ in range(6000):
         if pending and chance.random() < 0.3:
             batch.submit(pending.pop(0))
@@ -128,11 +133,11 @@ def test_any_course_of_requests_gives_each_the_text_it_has_alone(toy, seed):
         for _, _, _, readers in asked:
             for reader in readers:
                 if not reader.reads and chance.random() < 0.02:
-                    reader.row.read = len(reader.chunks)
+                    reader.sequence.consumed = len(reader.chunks)
         batch.step()
-        if not pending and not batch.rows:
+        if not pending and not batch.sequences:
             break
-    assert not batch.rows
+    assert not batch.sequences
     for prompt, options, cancel, readers in asked:
         for index, reader in enumerate(readers):
             wanted = alone(
@@ -158,10 +163,10 @@ def test_a_long_prompt_delays_a_running_text_by_one_chunk_a_token(toy):
     engine = toy(context=4096)
     batch = Batch(engine)
     [first] = ask(engine, some_ids(1, 20), temperature=0.0, max_new_tokens=60)
-    batch.submit(first.row)
+    batch.submit(first.sequence)
     batch.step()
     [long] = ask(engine, some_ids(2, 2000), temperature=0.0, max_new_tokens=4)
-    batch.submit(long.row)
+    batch.submit(long.sequence)
     before = len(first.chunks)
     for steps in range(1, 17):  # 8 chunks of the prompt, a token of the other text after each
         batch.step()
@@ -175,7 +180,7 @@ def test_short_prompts_are_prefilled_together_before_the_next_token(toy):
     batch = Batch(engine)
     readers = ask(engine, *(some_ids(i, 30) for i in range(8)), temperature=0.0, max_new_tokens=3)
     for reader in readers:
-        batch.submit(reader.row)
+        batch.submit(reader.sequence)
     batch.step()
     assert [len(reader.chunks) for reader in readers] == [1] * 8
 
@@ -186,27 +191,30 @@ def test_requests_beyond_the_limit_begin_in_order(toy):
     begun = []
     readers = ask(engine, *(some_ids(i, 9) for i in range(10)), temperature=0.0, max_new_tokens=6)
     for index, reader in enumerate(readers):
-        reader.row.deliver = lambda what, index=index, take=reader.take: (begun.append(index), take(what))
+        reader.sequence.deliver = lambda what, index=index, take=reader.take: (
+            begun.append(index),
+            take(what),
+        )
     run(batch, readers)
     assert list(dict.fromkeys(begun)) == list(range(10))
     assert engine.most_slots <= 6  # three in use, three kept
 
 
-def test_a_row_whose_reader_sleeps_pauses_and_goes_on_where_it_was(toy):
+def test_a_sequence_whose_reader_sleeps_pauses_and_goes_on_where_it_was(toy):
     engine = toy()
     batch = Batch(engine)
     [sleeper] = ask(engine, some_ids(1, 10), temperature=0.9, seed=3, max_new_tokens=200, reads=False)
-    batch.submit(sleeper.row)
+    batch.submit(sleeper.sequence)
     for _ in range(150):
         batch.step()
-    assert len(sleeper.chunks) == AHEAD
+    assert len(sleeper.chunks) == MAX_UNREAD
     runs = len(engine.runs)
-    sleeper.row.read = AHEAD // 2
+    sleeper.sequence.consumed = MAX_UNREAD // 2
     batch.step()
-    assert len(sleeper.chunks) == AHEAD + 1
+    assert len(sleeper.chunks) == MAX_UNREAD + 1
     assert len(engine.runs) == runs + 1
     sleeper.reads = True
-    sleeper.row.read = len(sleeper.chunks)
+    sleeper.sequence.consumed = len(sleeper.chunks)
     run(batch, [])
     assert sleeper.result == pytest.approx(sleeper.result)
     assert sleeper.tokens == list(
@@ -214,33 +222,33 @@ def test_a_row_whose_reader_sleeps_pauses_and_goes_on_where_it_was(toy):
     )
 
 
-@pytest.mark.parametrize("keep_bytes", [0, 10**9])
-def test_sleeping_readers_give_their_slots_to_those_who_wait(toy, keep_bytes):
+@pytest.mark.parametrize("cache_bytes", [0, 10**9])
+def test_sleeping_readers_give_their_slots_to_those_who_wait(toy, cache_bytes):
     engine = toy()
-    batch = Batch(engine, limit=2, keep_bytes=keep_bytes)
+    batch = Batch(engine, limit=2, cache_bytes=cache_bytes)
     options = {"temperature": 0.9, "seed": 3, "max_new_tokens": 150}
     sleepers = ask(engine, some_ids(1, 10), some_ids(2, 300), reads=False, **options)
     for reader in sleepers:
-        batch.submit(reader.row)
-    for _ in range(AHEAD + 10):
+        batch.submit(reader.sequence)
+    for _ in range(MAX_UNREAD + 10):
         batch.step()
     others = ask(engine, some_ids(3, 10), some_ids(4, 10), some_ids(5, 10), max_new_tokens=70, seed=1)
     for reader in others:
-        batch.submit(reader.row)
+        batch.submit(reader.sequence)
     for _ in range(300):
         batch.step()
     assert all(reader.over for reader in others)
     assert not any(reader.over for reader in sleepers)
     for reader in sleepers:
         reader.reads = True
-        reader.row.read = len(reader.chunks)
+        reader.sequence.consumed = len(reader.chunks)
     run(batch, [])
     for reader, prompt in zip(sleepers, (some_ids(1, 10), some_ids(2, 300)), strict=True):
         assert reader.tokens == list(alone(toy(), prompt, **options).tokens)
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_an_error_of_the_engine_ends_the_rows_it_concerns_and_no_other(toy, seed):
+def test_an_error_of_the_engine_ends_the_sequences_it_concerns_and_no_other(toy, seed):
     """A run that fails for one slot, at a random moment, while others share the batch."""
     chance = random.Random(seed)
     engine = toy()
@@ -252,9 +260,10 @@ def test_an_error_of_the_engine_ends_the_rows_it_concerns_and_no_other(toy, seed
 
     def fail(what, slots):
         for reader in poisoned:
-            row = reader.row
-            if row.slot in slots and row.fed >= min(moments[id(reader)], len(row.prompt.ids)):
-                for slot in slots[: chance.randint(0, len(slots))]:  # some rows were already written
+            sequence = reader.sequence
+            moment = min(moments[id(reader)], len(sequence.prompt.ids))
+            if sequence.slot in slots and sequence.computed >= moment:
+                for slot in slots[: chance.randint(0, len(slots))]:  # some sequences were already written
                     engine.slots[slot].append(7)
                 raise RuntimeError("fora do lugar")
 
@@ -269,12 +278,12 @@ def test_an_error_of_the_engine_ends_the_rows_it_concerns_and_no_other(toy, seed
     assert engine.slots == {}
 
 
-def test_a_closed_engine_ends_every_row_with_its_error(toy):
+def test_a_closed_engine_ends_every_sequence_with_its_error(toy):
     engine = toy()
     batch = Batch(engine, limit=2)
     readers = ask(engine, *(some_ids(i, 9) for i in range(5)), temperature=0.0, max_new_tokens=40)
     for reader in readers:
-        batch.submit(reader.row)
+        batch.submit(reader.sequence)
     for _ in range(4):
         batch.step()
     engine.close()
@@ -290,7 +299,7 @@ def test_ctrl_c_in_the_middle_of_a_step_spoils_no_other_text(toy, moment):
     prompts = [some_ids(i, 50 + i) for i in range(3)]
     readers = ask(engine, *prompts, temperature=0.9, seed=2, max_new_tokens=20)
     for reader in readers:
-        batch.submit(reader.row)
+        batch.submit(reader.sequence)
     left = [moment]
 
     def fail(what, slots):
@@ -312,17 +321,17 @@ def test_ctrl_c_in_the_middle_of_a_step_spoils_no_other_text(toy, moment):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_ctrl_c_at_any_line_leaves_each_text_whole_or_ended_by_an_error(toy, seed):
-    """Raised where the interpreter happens to be: between two lines of the batch, the row or the sampler."""
+    """Raised where the interpreter happens to be: between two lines of the batch or a sequence."""
     engine = toy()
     batch = Batch(engine, limit=2)
     prompts = [some_ids(i, 40) for i in range(4)]
     readers = ask(engine, *prompts, temperature=0.9, seed=2, max_new_tokens=15)
     for reader in readers:
-        batch.submit(reader.row)
+        batch.submit(reader.sequence)
     chance = random.Random(seed)
 
     def interrupt(frame, event, arg):
-        if "generation" not in frame.f_code.co_filename:
+        if frame.f_code.co_filename not in TRACED:
             return None
         if event == "line" and chance.random() < 0.004:
             raise KeyboardInterrupt
@@ -340,7 +349,7 @@ def test_ctrl_c_at_any_line_leaves_each_text_whole_or_ended_by_an_error(toy, see
         finally:
             sys.settrace(None)
     assert interrupted
-    assert not batch.rows
+    assert not batch.sequences
     for reader, prompt in zip(readers, prompts, strict=True):
         if reader.error is None:
             wanted = alone(toy(), prompt, temperature=0.9, seed=2, max_new_tokens=15)
@@ -362,7 +371,7 @@ def test_a_text_ends_within_one_token_of_its_cancellation(toy):
     engine = toy()
     batch, cancel = Batch(engine), Cancel()
     [reader] = ask(engine, some_ids(1, 9), temperature=0.0, cancel=cancel)
-    batch.submit(reader.row)
+    batch.submit(reader.sequence)
     for _ in range(12):
         batch.step()
     assert len(reader.chunks) == 12
@@ -374,14 +383,12 @@ def test_a_text_ends_within_one_token_of_its_cancellation(toy):
 
 
 def test_out_of_time_a_text_ends_where_it_is(toy, monkeypatch):
-    from ptbr_slm.runtime.generation import row
-
     now = [100.0]
-    monkeypatch.setattr(row.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(sequence.time, "perf_counter", lambda: now[0])
     engine = toy()
     batch = Batch(engine)
     [reader] = ask(engine, some_ids(1, 9), temperature=0.0, timeout_s=2.0)
-    batch.submit(reader.row)
+    batch.submit(reader.sequence)
     for _ in range(5):
         now[0] += 0.3
         batch.step()
@@ -391,13 +398,13 @@ def test_out_of_time_a_text_ends_where_it_is(toy, monkeypatch):
     assert len(reader.result.tokens) == 5
 
 
-def test_the_row_of_an_abandoned_call_frees_its_slot_at_the_next_step(toy):
+def test_the_sequence_of_an_abandoned_call_frees_its_slot_at_the_next_step(toy):
     engine = toy()
-    batch = Batch(engine, keep_bytes=0)
+    batch = Batch(engine, cache_bytes=0)
     [reader] = ask(engine, some_ids(1, 9), temperature=0.0)
-    batch.submit(reader.row)
+    batch.submit(reader.sequence)
     batch.step()
-    reader.row.abandoned = True
+    reader.sequence.abandoned = True
     batch.step()
     assert engine.slots == {}
-    assert not batch.rows
+    assert not batch.sequences

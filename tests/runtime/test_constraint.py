@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime.generation.text import TextStream
 from ptbr_slm.runtime.model import Model
-from ptbr_slm.runtime.sampling.sampler import Recipe
-from ptbr_slm.runtime.types import SamplingParams
+from ptbr_slm.runtime.sampling.params import SamplingParams
+from ptbr_slm.runtime.sampling.sampler import SamplerFactory
+from ptbr_slm.runtime.sequence import TextStream
 from ptbr_slm.tokenizer import Tokenizer
 
 pytest.importorskip("llguidance", reason="constrained output: pip install 'ptbr-slm[constrain]'")
@@ -35,7 +35,7 @@ def written(tokenizer, seed, *, tokens=400, streamed=False, **asked) -> tuple[st
 
     streamed: decoded as a continuation, whose first space is its own.
     """
-    sampler = Recipe(SamplingParams(**asked), tokenizer, [EOS]).sampler(seed, [0])
+    sampler = SamplerFactory(SamplingParams(**asked), tokenizer, [EOS]).sampler(seed, [0])
     random = np.random.default_rng(seed)
     ids: list[int] = []
     done = False
@@ -156,7 +156,7 @@ def test_the_example_of_the_guide_is_a_form_that_ends(tokenizer):
 
 def test_the_end_of_text_may_come_only_where_the_form_is_complete(tokenizer):
     """EOS is the largest logit throughout."""
-    sampler = Recipe(SamplingParams(temperature=0, regex="a{3,9}"), tokenizer, [EOS]).sampler(0, [])
+    sampler = SamplerFactory(SamplingParams(temperature=0, regex="a{3,9}"), tokenizer, [EOS]).sampler(0, [])
     logits = np.full(tokenizer.vocab_size, -5.0, dtype=np.float32)
     logits[EOS] = 9.0
     ids = [sampler.choose(logits.copy()) for _ in range(4)]
@@ -165,7 +165,7 @@ def test_the_end_of_text_may_come_only_where_the_form_is_complete(tokenizer):
 
 
 def test_the_copies_of_a_form_do_not_see_each_other(tokenizer):
-    recipe = Recipe(SamplingParams(temperature=0, regex="ab|ba"), tokenizer, [EOS])
+    recipe = SamplerFactory(SamplingParams(temperature=0, regex="ab|ba"), tokenizer, [EOS])
     a, b = (tokenizer.encode(letter, special=False)[0] for letter in "ab")
     one, other = recipe.sampler(0, []), recipe.sampler(0, [])
 
@@ -181,7 +181,7 @@ def test_the_copies_of_a_form_do_not_see_each_other(tokenizer):
 
 
 def test_log_probabilities_of_a_forced_token_are_the_models_own(tokenizer):
-    sampler = Recipe(SamplingParams(regex="a", logprobs=1), tokenizer, [EOS]).sampler(0, [])
+    sampler = SamplerFactory(SamplingParams(regex="a", logprobs=1), tokenizer, [EOS]).sampler(0, [])
     logits = np.zeros(tokenizer.vocab_size, dtype=np.float32)
     logits[7] = 30.0
     sampler.choose(logits)
@@ -217,7 +217,7 @@ def test_log_probabilities_of_a_forced_token_are_the_models_own(tokenizer):
 )
 def test_a_form_that_cannot_be_followed_is_refused_in_one_calm_line(tokenizer, asked, words):
     with pytest.raises(SlmError, match="não dá para seguir") as error:
-        Recipe(SamplingParams(**asked), tokenizer, [EOS])
+        SamplerFactory(SamplingParams(**asked), tokenizer, [EOS])
     assert (error.value.code, error.value.where) == ("E_SAMPLING", next(iter(asked)))
     assert words in error.value.message
     assert "\n" not in error.value.message
@@ -247,7 +247,7 @@ def test_a_form_without_end_outgrows_its_limits_with_a_clear_error(tokenizer):
 
 
 def test_a_model_without_an_end_token_still_finishes_a_form_that_ends(tokenizer):
-    sampler = Recipe(SamplingParams(regex="[ab]{3}"), tokenizer, []).sampler(0, [])
+    sampler = SamplerFactory(SamplingParams(regex="[ab]{3}"), tokenizer, []).sampler(0, [])
     logits = np.zeros(tokenizer.vocab_size, dtype=np.float32)
     text = ""
     while not sampler.finished:
@@ -297,7 +297,7 @@ def test_a_form_that_outgrows_its_limits_ends_only_its_own_text(export_folder):
 
 def test_a_closed_model_s_vocabulary_is_not_kept(texts):
     tokenizer = Tokenizer.train(texts, 300)
-    view, alive = Recipe(SamplingParams(regex="ação"), tokenizer, [EOS]), weakref.ref(tokenizer)
+    view, alive = SamplerFactory(SamplingParams(regex="ação"), tokenizer, [EOS]), weakref.ref(tokenizer)
     del tokenizer, view
     gc.collect()
     assert alive() is None
@@ -306,7 +306,7 @@ def test_a_closed_model_s_vocabulary_is_not_kept(texts):
 def test_without_llguidance_the_error_says_what_to_install(tokenizer, monkeypatch):
     monkeypatch.setitem(sys.modules, "llguidance", None)
     with pytest.raises(SlmError, match="llguidance") as error:
-        Recipe(SamplingParams(regex="a"), tokenizer, [EOS])
+        SamplerFactory(SamplingParams(regex="a"), tokenizer, [EOS])
     assert error.value.code == "E_DEPENDENCY"
     assert "ptbr-slm[constrain]" in error.value.hint
 

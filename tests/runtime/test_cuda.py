@@ -16,15 +16,19 @@ import pytest
 from near_ties import FP16, assert_same_but_for_near_ties
 
 from ptbr_slm.errors import SlmError
+from ptbr_slm.runtime.engines.onnx import kv_cache
+from ptbr_slm.runtime.engines.onnx.engine import OnnxEngine
+from ptbr_slm.runtime.engines.onnx.providers import cuda, gpu_libraries, registry
+from ptbr_slm.runtime.engines.onnx.providers.cuda import profiled_nodes, require_whole
+from ptbr_slm.runtime.engines.onnx.providers.device_memory import DeviceMemory
+from ptbr_slm.runtime.engines.onnx.providers.gpu_libraries import (
+    DRIVER,
+    install_line,
+    missing_libraries,
+    provider_faults,
+)
+from ptbr_slm.runtime.engines.onnx.providers.registry import Provider, choose_provider
 from ptbr_slm.runtime.model import Model
-from ptbr_slm.runtime.onnx import devices, kv_cache
-from ptbr_slm.runtime.onnx.devices import Place, choose_place
-from ptbr_slm.runtime.onnx.engine import OnnxEngine
-from ptbr_slm.runtime.onnx.gpu import cuda, cuda_libraries, trial
-from ptbr_slm.runtime.onnx.gpu.cuda_libraries import DRIVER, install_line, missing_libraries
-from ptbr_slm.runtime.onnx.gpu.device_memory import DeviceMemory
-from ptbr_slm.runtime.onnx.gpu.placement import profiled_nodes, require_whole
-from ptbr_slm.runtime.onnx.gpu.trial import provider_faults
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -52,7 +56,7 @@ def pretended(monkeypatch):
     monkeypatch.setattr(ort, "InferenceSession", note)
     monkeypatch.setattr(cuda, "PROVIDER", CPU)
     monkeypatch.setattr(cuda, "DeviceMemory", lambda _, *rest: DeviceMemory("cpu", *rest))
-    monkeypatch.setitem(devices._PLACES, "cuda", Place("cuda", CPU, devices._PLACES["cuda"].open))
+    monkeypatch.setitem(registry._PROVIDERS, "cuda", Provider("cuda", CPU, registry._PROVIDERS["cuda"].open))
     return asked
 
 
@@ -157,7 +161,7 @@ def test_a_card_without_kernels_is_named(half_folder, pretended, monkeypatch):
     def fail(*_):
         raise RuntimeError("CUDA error cudaErrorNoKernelImageForDevice: no kernel image is available")
 
-    monkeypatch.setattr("ptbr_slm.runtime.onnx.binding.PrefillBinding.run", fail)
+    monkeypatch.setattr("ptbr_slm.runtime.engines.onnx.bindings.GqaPrefillBinding.run", fail)
     error = refused(OnnxEngine, half_folder)
     assert error.code == "E_PROVIDER" and "sm_75" in error.message and "T4" in error.hint
 
@@ -168,7 +172,7 @@ def test_the_cards_memory_running_out_is_an_error_about_memory(half_folder, pret
     def fail(*_):
         raise RuntimeError("CUDA failure 2: out of memory ; GPU=0")
 
-    monkeypatch.setattr("ptbr_slm.runtime.onnx.binding.PrefillBinding.run", fail)
+    monkeypatch.setattr("ptbr_slm.runtime.engines.onnx.bindings.GqaPrefillBinding.run", fail)
     assert refused(engine.logits, ids[:5]).code == "E_MEMORY"
     engine.close()
 
@@ -276,16 +280,16 @@ def test_a_provider_is_tried_with_a_graph_of_one_node(monkeypatch):
     assert provider_faults() == {} or CUDA in ort.get_available_providers()
     monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, CPU])
     monkeypatch.setattr(ort, "cuda_version", "13.0")
-    monkeypatch.setattr(trial, "missing_libraries", lambda _: ("libcublas.so.13",))
+    monkeypatch.setattr(gpu_libraries, "missing_libraries", lambda _: ("libcublas.so.13",))
     assert provider_faults() == {CUDA: "faltam libcublas.so.13"}
-    monkeypatch.setattr(trial, "missing_libraries", lambda _: ())
+    monkeypatch.setattr(gpu_libraries, "missing_libraries", lambda _: ())
     session = ort.InferenceSession
 
     class Broken(session):
         def run(self, *_):
             raise RuntimeError("no kernel image is available for execution on the device")
 
-    monkeypatch.setattr(trial, "CUDA", CPU)
+    monkeypatch.setattr(gpu_libraries, "CUDA", CPU)
     monkeypatch.setattr(ort, "InferenceSession", Broken)
     assert "no kernel image" in provider_faults()[CPU]
     monkeypatch.setattr(ort, "InferenceSession", session)
@@ -298,8 +302,8 @@ def test_preloading_prints_nothing(capsys):
         def preload_dlls():
             print("Failed to load libcublas.so.13")
 
-    cuda_libraries.preload(Runtime)
-    cuda_libraries.preload(object())
+    gpu_libraries.preload(Runtime)
+    gpu_libraries.preload(object())
     assert capsys.readouterr().out == ""
 
 
@@ -317,16 +321,16 @@ def test_preloading_prints_nothing(capsys):
 )
 def test_no_export_runs_where_it_was_not_made_for(monkeypatch, asked, target, has_cuda, word):
     monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, CPU] if has_cuda else [CPU])
-    error = refused(choose_place, asked, target)
+    error = refused(choose_provider, asked, target)
     assert error.code == "E_PROVIDER" and word in error.message
 
 
 def test_an_export_runs_where_it_was_made_for(monkeypatch):
     monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, CPU])
-    assert choose_place("auto", "cuda").provider == CUDA
-    assert choose_place("cuda", "cuda").device == "cuda"
-    assert choose_place("auto", "cpu").provider == CPU  # also where there is a card
-    assert choose_place("cpu", "cuda", oracle=True).provider == CPU
+    assert choose_provider("auto", "cuda").name == CUDA
+    assert choose_provider("cuda", "cuda").device == "cuda"
+    assert choose_provider("auto", "cpu").name == CPU  # also where there is a card
+    assert choose_provider("cpu", "cuda", oracle=True).name == CPU
 
 
 def test_all_runs_happen_on_one_thread_whoever_asks(half_folder, pretended, monkeypatch, ids):
@@ -360,7 +364,7 @@ def test_all_runs_happen_on_one_thread_whoever_asks(half_folder, pretended, monk
 
 def test_captured_steps_keep_their_buffers_between_texts(half_folder, pretended, monkeypatch, ids):
     """New buffers would need new captures, again and again in a server that is idle now and then."""
-    monkeypatch.setattr(kv_cache, "KEEP_BYTES", 0)
+    monkeypatch.setattr(kv_cache, "IDLE_BYTES", 0)
     bytes_after = {}
     for graphs in (True, False):
         engine = OnnxEngine(half_folder, cuda_graph=graphs)

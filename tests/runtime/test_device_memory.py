@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
 from near_ties import assert_same_but_for_near_ties, possible_choices
 
+from ptbr_slm.runtime.engines.onnx.engine import OnnxEngine
+from ptbr_slm.runtime.engines.onnx.providers import registry
+from ptbr_slm.runtime.engines.onnx.providers.cpu import open_cpu
+from ptbr_slm.runtime.engines.onnx.providers.device_memory import DeviceMemory
+from ptbr_slm.runtime.engines.onnx.providers.memory import HostMemory
+from ptbr_slm.runtime.engines.onnx.providers.onnx_writer import Node, Tensor, model_bytes
+from ptbr_slm.runtime.engines.onnx.providers.registry import Provider
+from ptbr_slm.runtime.engines.onnx.providers.session import ProviderSession
 from ptbr_slm.runtime.model import Model
-from ptbr_slm.runtime.onnx import devices
-from ptbr_slm.runtime.onnx.devices import Place
-from ptbr_slm.runtime.onnx.engine import OnnxEngine
-from ptbr_slm.runtime.onnx.gpu.device_memory import DeviceMemory
-from ptbr_slm.runtime.onnx.memory import HostMemory
-from ptbr_slm.runtime.onnx.opened import Opened
-from ptbr_slm.runtime.onnx.session import open_cpu
-from ptbr_slm.runtime.onnx.tiny_graph import Node, Tensor, model_bytes
 from ptbr_slm.runtime.sampling.distribution import distribution
-from ptbr_slm.runtime.sampling.draws import GREEDY, Draw
+from ptbr_slm.runtime.sampling.distribution import draw as numpy_draw
+from ptbr_slm.runtime.sampling.params import GREEDY, Draw, SamplingParams
 from ptbr_slm.runtime.sampling.sampler import Sampler
-from ptbr_slm.runtime.sampling.selection import draw as numpy_draw
-from ptbr_slm.runtime.types import SamplingParams
 
 CPU = ["CPUExecutionProvider"]
 SHAPE = (3, 2, 4, 16)
@@ -33,11 +34,11 @@ def device_model(export_folder):
     """The fp32 export, its tensors in memory that only ONNX Runtime sees."""
 
     def open_here(request):
-        opened = open_cpu(request.graph, threads=1, spinning=False)
-        return Opened(opened.session, DeviceMemory("cpu", CPU))
+        opened = open_cpu(replace(request, threads=1, spinning=False))
+        return ProviderSession(opened.session, DeviceMemory("cpu", CPU))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(devices._PLACES, "cpu", Place("cpu", CPU[0], open_here))
+        patch.setitem(registry._PROVIDERS, "cpu", Provider("cpu", CPU[0], open_here))
         model = Model(export_folder)
     yield model
     model.close()
@@ -49,15 +50,15 @@ def device_engine(device_model) -> OnnxEngine:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_both_memories_move_and_grow_rows_alike(dtype):
+def test_both_memories_move_and_grow_slots_alike(dtype):
     content = np.random.default_rng(1).normal(size=SHAPE).astype(dtype)
     host, device = HostMemory(), DeviceMemory("cpu", CPU)
     ours, theirs = content.copy(), device.zeros(SHAPE, dtype)
     assert not theirs.read().any() and theirs.nbytes == content.nbytes
     theirs.upload(content)
     for memory, buffer in ((host, ours), (device, theirs)):
-        memory.copy_row(buffer, 0, 2, SHAPE[2])
-        memory.swap_rows(buffer, 0, 1, SHAPE[2])
+        memory.copy_slot(buffer, 0, 2, SHAPE[2])
+        memory.swap_slots(buffer, 0, 1, SHAPE[2])
     np.testing.assert_array_equal(theirs.read(), ours)
     np.testing.assert_array_equal(
         device.grown(theirs, 5, 8, SHAPE[2]).read(), host.grown(ours, 5, 8, SHAPE[2])
@@ -130,7 +131,7 @@ def test_texts_are_the_same_wherever_their_tokens_are_chosen(device_model, expor
 
 def test_the_logits_of_a_text_are_the_same_bits_in_both_memories(device_model, export_folder, monkeypatch):
     """A ragged batch, step by step; each token is one that its logits allow, to a rounding of exp."""
-    from ptbr_slm.runtime.onnx.gpu.device_sampling import DeviceSampler
+    from ptbr_slm.runtime.engines.onnx.device_sampling import DeviceSampler
 
     options = {"temperature": 0.9, "top_p": 0.9, "seed": 7}
     seen: dict[str, list] = {"host": [], "device": []}
@@ -211,11 +212,11 @@ def test_a_captured_step_may_never_be_told_another_length(export_folder, ids, on
     sessions = []
 
     def open_here(request):
-        sessions.append(Watched(open_cpu(request.graph, threads=1, spinning=False).session))
-        return Opened(sessions[0], DeviceMemory("cpu", CPU), captures=True)
+        sessions.append(Watched(open_cpu(replace(request, threads=1, spinning=False)).session))
+        return ProviderSession(sessions[0], DeviceMemory("cpu", CPU), captures=True)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(devices._PLACES, "cpu", Place("cpu", CPU[0], open_here))
+        patch.setitem(registry._PROVIDERS, "cpu", Provider("cpu", CPU[0], open_here))
         engine = OnnxEngine(export_folder)
     for either in (engine, onnx_engine):
         either.reset(2, 640)

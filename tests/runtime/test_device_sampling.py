@@ -10,14 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from near_ties import EXP, possible_choices
 
-from ptbr_slm.runtime.onnx.gpu.device_memory import DeviceArray, DeviceMemory
-from ptbr_slm.runtime.onnx.gpu.device_sampling import DeviceSampler
-from ptbr_slm.runtime.onnx.gpu.sampling_graph import NEAREST, drawing_graph, greedy_graph
-from ptbr_slm.runtime.onnx.tiny_graph import Node, Tensor, model_bytes
+from ptbr_slm.runtime.engines.onnx.device_sampling import NEAREST, DeviceSampler, drawing_graph, greedy_graph
+from ptbr_slm.runtime.engines.onnx.providers.device_memory import DeviceArray, DeviceMemory
+from ptbr_slm.runtime.engines.onnx.providers.onnx_writer import Node, Tensor, model_bytes
 from ptbr_slm.runtime.sampling.distribution import distribution
-from ptbr_slm.runtime.sampling.draws import Draw
-from ptbr_slm.runtime.sampling.selection import draw as numpy_draw
-from ptbr_slm.runtime.types import SamplingParams
+from ptbr_slm.runtime.sampling.distribution import draw as numpy_draw
+from ptbr_slm.runtime.sampling.params import Draw, SamplingParams
 
 ROWS, WIDTH, VOCAB = 3, 2080, 2048
 """Three rows; 32 columns more than the tokenizer has tokens."""

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime.onnx import kv_cache
-from ptbr_slm.runtime.onnx.engine import OnnxEngine
+from ptbr_slm.runtime.engines.onnx import kv_cache
+from ptbr_slm.runtime.engines.onnx.engine import OnnxEngine
 
 CLOSE = {"rtol": 0, "atol": 1e-4}
 
@@ -178,7 +178,7 @@ def test_any_course_of_slots_gives_the_reference_logits(onnx_engine, torch_engin
 def test_memory_follows_the_tokens_in_use_and_not_the_context(onnx_engine, ids, monkeypatch):
     config = onnx_engine.config
     token_bytes = 2 * config.num_layers * config.kv_size * 4
-    monkeypatch.setattr(kv_cache, "KEEP_BYTES", 0)
+    monkeypatch.setattr(kv_cache, "IDLE_BYTES", 0)
     onnx_engine.reset(1, config.max_seq_len)
     onnx_engine.prefill(0, ids[:200])
     assert onnx_engine.kv_bytes == 256 * token_bytes

@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ptbr_slm.errors import SlmError
+from ptbr_slm.runtime.engines.onnx.engine import OnnxEngine
+from ptbr_slm.runtime.engines.onnx.export_folder import check_graph_file
 from ptbr_slm.runtime.load import open_engine
 from ptbr_slm.runtime.model import Model
-from ptbr_slm.runtime.onnx import engine as onnx_engine
-from ptbr_slm.runtime.onnx.graph_file import check_graph_file
 from ptbr_slm.storage.manifest import write_manifest
 
 DATA = "model.onnx.data"
@@ -33,7 +33,7 @@ def no_session(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("ONNX Runtime saw the file")
 
-    monkeypatch.setattr(onnx_engine, "open_session", refuse)
+    monkeypatch.setattr(OnnxEngine, "_open", refuse)
 
 
 def seal(folder):

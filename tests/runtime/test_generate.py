@@ -12,8 +12,8 @@ from near_ties import assert_same_but_for_near_ties
 
 import ptbr_slm
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime import api
-from ptbr_slm.runtime.generation import batch
+from ptbr_slm.runtime import batch
+from ptbr_slm.runtime import model as model_module
 from ptbr_slm.runtime.model import Model
 
 PROMPTS = ["O rio corre devagar", "Maria", "As crianças brincavam no quintal enquanto o avô", "Ninguém sabia"]
@@ -296,7 +296,7 @@ def test_a_closed_model_says_so(export_folder):
 
 def test_repeated_calls_open_a_model_once(export_folder, monkeypatch):
     opened = []
-    monkeypatch.setattr(api, "Model", lambda *args: opened.append(args) or Model(*args))
+    monkeypatch.setattr(model_module, "Model", lambda *args: opened.append(args) or Model(*args))
     options = {"model": export_folder, "max_new_tokens": 4, "seed": 1}
     text = ptbr_slm.generate("Era", **options)
     assert ptbr_slm.generate(["Era"], **options) == [text]

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from ptbr_slm.cli.generate import generate
-from ptbr_slm.runtime.types import SamplingParams
+from ptbr_slm.runtime.sampling.params import SamplingParams
 
 FIXED = ["--seed", "4", "-n", "12"]
 

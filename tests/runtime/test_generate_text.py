@@ -7,7 +7,7 @@ import math
 import pytest
 
 from ptbr_slm.cli.generate import document, logprob_table, status, status_of_all
-from ptbr_slm.runtime.types import GenerationResult, TokenLogprob
+from ptbr_slm.runtime.results import GenerationResult, TokenLogprob
 
 FIGURES = {"greedy": False, "context": 1024, "formed": False}
 

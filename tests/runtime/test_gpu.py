@@ -15,7 +15,7 @@ import pytest
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.gpus import find_gpus
-from ptbr_slm.runtime.onnx.engine import OnnxEngine
+from ptbr_slm.runtime.engines.onnx.engine import OnnxEngine
 
 pytestmark = [
     pytest.mark.gpu,

@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptbr_slm.runtime.sampling.logprobs import prompt_logprobs, token_logprob
-from ptbr_slm.runtime.sampling.sampler import Sampler
-from ptbr_slm.runtime.sampling.selection import draw, top_ids
-from ptbr_slm.runtime.types import SamplingParams
+from ptbr_slm.runtime.sampling.distribution import draw, top_ids
+from ptbr_slm.runtime.sampling.params import SamplingParams
+from ptbr_slm.runtime.sampling.sampler import Sampler, prompt_logprobs, token_logprob
 
 
 def exact(logits):

@@ -7,23 +7,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from near_ties import assert_same_but_for_near_ties
 
-from ptbr_slm.runtime.generation.batch import Batch
-from ptbr_slm.runtime.generation.lookup import Drafter
-from ptbr_slm.runtime.generation.request import make_rows
+from ptbr_slm.runtime.batch import Batch
+from ptbr_slm.runtime.drafting.lookup import LookupDrafter
 from ptbr_slm.runtime.model import Model
-from ptbr_slm.runtime.types import SamplingParams
+from ptbr_slm.runtime.sampling.params import SamplingParams
+from ptbr_slm.runtime.sequence import make_sequences
 
 
 def finish(engine, prompt, **options):
     """The result of one text, and how often the engine ran."""
-    [row] = make_rows(engine, [prompt], SamplingParams(**options))
+    [sequence] = make_sequences(engine, [prompt], SamplingParams(**options))
     chunks = []
-    row.deliver = chunks.append
+    sequence.deliver = chunks.append
     batch = Batch(engine)
-    batch.submit(row)
+    batch.submit(sequence)
     before = len(engine.runs)
-    while batch.rows:
-        row.read = row.made
+    while batch.sequences:
+        sequence.consumed = sequence.emitted
         batch.step()
     return chunks[-1].result, len(engine.runs) - before
 
@@ -60,7 +60,7 @@ def test_a_draft_never_runs_past_the_context(toy):
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.integers(1, 4), st.integers(0, 9))
 def test_a_draft_is_what_followed_the_latest_match(ids, limit, room):
-    drafter = Drafter(ids, limit)
+    drafter = LookupDrafter(ids, limit)
     draft = drafter.draft(room)
     assert len(draft) <= min(limit, room)
     for size in (3, 2):
@@ -74,11 +74,11 @@ def test_a_draft_is_what_followed_the_latest_match(ids, limit, room):
 def test_a_growing_text_is_known_as_a_whole_one_is():
     ids = [1, 2, 3, 1, 2, 4, 1, 2]
     grown = list(ids[:3])
-    drafter = Drafter(grown, 4)
+    drafter = LookupDrafter(grown, 4)
     for token in ids[3:]:
         grown.append(token)
         drafter.push()
-    assert drafter.draft(9) == Drafter(ids, 4).draft(9) == [4, 1, 2]
+    assert drafter.draft(9) == LookupDrafter(ids, 4).draft(9) == [4, 1, 2]
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0.0}, {"seed": 3}, {"temperature": 0.0, "stop": ["a"]}])
@@ -91,14 +91,14 @@ def test_on_a_real_export_drafts_change_nothing(export_folder, options):
     assert found.drafted > 0 or "seed" in options
 
 
-def test_rows_that_share_a_batch_do_not_draft(toy):
+def test_sequences_that_share_a_batch_do_not_draft(toy):
     engine = toy(memory=1)
-    rows = make_rows(engine, [[7, 8, 9], [9, 8, 7]], SamplingParams(temperature=0.0, lookahead=8))
+    sequences = make_sequences(engine, [[7, 8, 9], [9, 8, 7]], SamplingParams(temperature=0.0, lookahead=8))
     batch = Batch(engine)
-    for row in rows:
-        batch.submit(row)
+    for sequence in sequences:
+        batch.submit(sequence)
     for _ in range(30):
-        for row in rows:
-            row.read = row.made
+        for sequence in sequences:
+            sequence.consumed = sequence.emitted
         batch.step()
     assert not [what for what, _ in engine.runs if what == "extend"]

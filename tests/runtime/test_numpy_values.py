@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime.types import SamplingParams
+from ptbr_slm.runtime.sampling.params import SamplingParams
 
 VALUES = {
     "max_new_tokens": np.int64(5),
@@ -59,7 +59,7 @@ def test_a_numpy_value_out_of_range_or_of_another_kind_is_refused(options):
 
 
 def test_options_of_numpy_are_the_options_of_python():
-    from ptbr_slm.runtime.model import sampling_params
+    from ptbr_slm.runtime.sampling.params import sampling_params
 
     options = {"seed": np.int64(5), "temperature": np.float64(0.7), "max_new_tokens": np.int32(3)}
     assert sampling_params(options) == sampling_params({"seed": 5, "temperature": 0.7, "max_new_tokens": 3})

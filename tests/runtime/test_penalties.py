@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptbr_slm.errors import SlmError
+from ptbr_slm.runtime.sampling.params import SamplingParams
 from ptbr_slm.runtime.sampling.penalties import Penalties
-from ptbr_slm.runtime.sampling.sampler import Recipe, Sampler
-from ptbr_slm.runtime.types import SamplingParams
+from ptbr_slm.runtime.sampling.sampler import Sampler, SamplerFactory
 
 VOCAB = 40
 IDS = st.integers(0, VOCAB - 1)
@@ -92,7 +92,7 @@ def test_a_bias_of_minus_100_forbids_and_of_100_forces():
 def test_a_bias_beyond_the_vocabulary_is_refused_before_a_text_begins(tokenizer):
     params = SamplingParams(logit_bias={tokenizer.vocab_size: 1.0})
     with pytest.raises(SlmError, match=f"vai de 0 a {tokenizer.vocab_size - 1}") as error:
-        Recipe(params, tokenizer, [1])
+        SamplerFactory(params, tokenizer, [1])
     assert error.value.code == "E_SAMPLING"
 
 

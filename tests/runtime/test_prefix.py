@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from near_ties import assert_same_tokens
 
-from ptbr_slm.runtime.generation.batch import Batch
-from ptbr_slm.runtime.generation.request import make_rows
+from ptbr_slm.runtime.batch import Batch
 from ptbr_slm.runtime.model import Model
-from ptbr_slm.runtime.types import SamplingParams
+from ptbr_slm.runtime.sampling.params import SamplingParams
+from ptbr_slm.runtime.sequence import make_sequences
 
 
 def some_ids(seed, size):
@@ -17,21 +17,26 @@ def some_ids(seed, size):
 
 
 def start(batch, engine, *prompts, **options):
-    rows = make_rows(engine, prompts, SamplingParams(**{"temperature": 0.0, "max_new_tokens": 5, **options}))
+    sequences = make_sequences(
+        engine, prompts, SamplingParams(**{"temperature": 0.0, "max_new_tokens": 5, **options})
+    )
     found = []
-    for row in rows:
-        row.deliver = lambda what, row=row: (found.append(what), setattr(row, "read", row.made))
-        batch.submit(row)
+    for sequence in sequences:
+        sequence.deliver = lambda what, sequence=sequence: (
+            found.append(what),
+            setattr(sequence, "consumed", sequence.emitted),
+        )
+        batch.submit(sequence)
     return found
 
 
 def run(batch, engine, *prompts, **options):
     """Results in the order of the prompts and completions."""
     found = start(batch, engine, *prompts, **options)
-    while batch.rows:
+    while batch.sequences:
         batch.step()
     results = {(chunk.row, chunk.completion): chunk.result for chunk in found if chunk.result}
-    return [results[place] for place in sorted(results)]
+    return [results[key] for key in sorted(results)]
 
 
 def prefilled(engine):
@@ -126,7 +131,7 @@ def test_prompt_logprobs_run_the_whole_prompt_and_change_no_text(toy):
 def test_kept_texts_stay_within_their_bytes_and_go_the_oldest_first(toy):
     engine = toy()
     token_bytes = 2 * 64 * 4
-    batch = Batch(engine, keep_bytes=3 * 256 * token_bytes)
+    batch = Batch(engine, cache_bytes=3 * 256 * token_bytes)
     for seed in range(6):
         run(batch, engine, some_ids(seed, 50))
         assert len(engine.slots) <= 3
@@ -137,7 +142,7 @@ def test_kept_texts_stay_within_their_bytes_and_go_the_oldest_first(toy):
 def test_after_a_burst_of_long_texts_nothing_is_kept(toy):
     """The engine's buffers are as wide as their longest text and shrink when no slot is open."""
     engine = toy()
-    batch = Batch(engine, keep_bytes=4 * 512 * 2 * 64 * 4)
+    batch = Batch(engine, cache_bytes=4 * 512 * 2 * 64 * 4)
     run(batch, engine, *(some_ids(seed, 300) for seed in range(10)))
     assert engine.slots == {}
     run(batch, engine, some_ids(1, 300))
@@ -185,7 +190,7 @@ def test_stopping_early_and_going_on_equals_a_fresh_run(models, precision, optio
 
     Each turn goes on from the text so far and more; a model that has forgotten everything must say the same.
     """
-    from ptbr_slm.runtime.generation.cancel import Cancel
+    from ptbr_slm.runtime.sequence import Cancel
 
     model = models[precision]
     encode = model.engine.tokenizer.encode
@@ -203,7 +208,7 @@ def test_stopping_early_and_going_on_equals_a_fresh_run(models, precision, optio
         result = chunks[-1].result
         assert result.finish_reason in (reason, "eos", "length")
         reused.append(result.reused_tokens)
-        fresh = run(Batch(model.engine, keep_bytes=0), model.engine, encode(text), **options)[0]
+        fresh = run(Batch(model.engine, cache_bytes=0), model.engine, encode(text), **options)[0]
         wanted = fresh.tokens[: len(result.tokens)] if reason == "cancelled" else fresh.tokens
         if precision == "fp32":  # its last bits depend on how many tokens run at once
             assert_same_tokens(model, encode(text), result.tokens, wanted, options.get("seed", 0), **sampling)
@@ -239,7 +244,7 @@ def test_a_reused_beginning_changes_no_log_probability_of_a_quantised_model(mode
     engine = models[precision].engine
     ids = some_ids(4, 401)
     options = {"max_new_tokens": 12, "temperature": 0.8, "seed": 1, "logprobs": 0}
-    [fresh] = run(Batch(engine, keep_bytes=0), engine, ids, **options)
+    [fresh] = run(Batch(engine, cache_bytes=0), engine, ids, **options)
     batch = Batch(engine)
     run(batch, engine, ids[:150], n=2, seed=3)
     [found] = run(batch, engine, ids, **options)

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.sampling.distribution import distribution
+from ptbr_slm.runtime.sampling.params import SamplingParams
 from ptbr_slm.runtime.sampling.penalties import penalise
 from ptbr_slm.runtime.sampling.sampler import Sampler
-from ptbr_slm.runtime.types import SamplingParams
 
 torch = pytest.importorskip("torch", reason="compares with transformers: pip install 'ptbr-slm[train,dev]'")
 processors = pytest.importorskip(

@@ -14,12 +14,10 @@ import pytest
 from near_ties import assert_same_but_for_near_ties
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime.generation.cancel import Cancel
-from ptbr_slm.runtime.generation.request import make_rows
-from ptbr_slm.runtime.generation.row import AHEAD
-from ptbr_slm.runtime.generation.scheduler import Scheduler
+from ptbr_slm.runtime.engine_loop import EngineLoop
 from ptbr_slm.runtime.model import Model
-from ptbr_slm.runtime.types import SamplingParams
+from ptbr_slm.runtime.sampling.params import SamplingParams
+from ptbr_slm.runtime.sequence import MAX_UNREAD, Cancel, make_sequences
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +30,7 @@ def quick_switches():
 
 
 def ask(scheduler, engine, *prompts, cancel=None, **options):
-    return scheduler.submit(make_rows(engine, prompts, SamplingParams(**options), cancel))
+    return scheduler.submit(make_sequences(engine, prompts, SamplingParams(**options), cancel))
 
 
 def read(call):
@@ -43,7 +41,7 @@ def read(call):
 
 
 def alone(engine, prompt, **options):
-    return read(ask(Scheduler(engine), engine, prompt, **options))[-1].result
+    return read(ask(EngineLoop(engine), engine, prompt, **options))[-1].result
 
 
 def some_ids(seed, size):
@@ -75,7 +73,7 @@ def at_once(*works, seconds=60):
 def test_eight_threads_get_the_texts_they_get_alone(toy):
     """Random lengths, greedy and drawn, some cancelled from a ninth thread, some left in the middle."""
     engine = toy()
-    scheduler = Scheduler(engine)
+    scheduler = EngineLoop(engine)
     cancels: list[Cancel] = []
 
     def client(number):
@@ -143,7 +141,7 @@ def test_threads_on_a_real_export_get_the_texts_they_get_alone(export_folder):
 
 def test_two_hundred_clients_share_a_batch_of_sixteen(toy):
     engine = toy()
-    scheduler = Scheduler(engine)
+    scheduler = EngineLoop(engine)
     found = {}
 
     def client(number):
@@ -161,13 +159,13 @@ def test_two_hundred_clients_share_a_batch_of_sixteen(toy):
 
 def test_a_call_that_nobody_reads_blocks_nobody_and_stays_bounded(toy):
     engine = toy()
-    scheduler = Scheduler(engine)
+    scheduler = EngineLoop(engine)
     unread = [ask(scheduler, engine, some_ids(n, 9), temperature=0.0, max_new_tokens=400) for n in range(20)]
     for n in range(6):
         result = read(ask(scheduler, engine, some_ids(50 + n, 9), max_new_tokens=100, seed=n))[-1].result
         assert len(result.tokens) == 100 or result.finish_reason == "eos"
-    assert all(len(call.ready) <= AHEAD for call in unread)
-    assert any(len(call.ready) == AHEAD for call in unread)
+    assert all(len(call.ready) <= MAX_UNREAD for call in unread)
+    assert any(len(call.ready) == MAX_UNREAD for call in unread)
     texts = [read(call)[-1].result.tokens for call in unread]
     assert texts == [
         alone(toy(), some_ids(n, 9), temperature=0.0, max_new_tokens=400).tokens for n in range(20)
@@ -176,7 +174,7 @@ def test_a_call_that_nobody_reads_blocks_nobody_and_stays_bounded(toy):
 
 def test_one_reader_is_enough_for_everybody_to_advance(toy):
     engine = toy()
-    scheduler = Scheduler(engine)
+    scheduler = EngineLoop(engine)
     mine = ask(scheduler, engine, some_ids(1, 9), temperature=0.0, max_new_tokens=20)
     other = ask(scheduler, engine, some_ids(2, 9), temperature=0.0, max_new_tokens=20)
     read(mine)
@@ -188,7 +186,7 @@ def test_one_reader_is_enough_for_everybody_to_advance(toy):
 def test_a_failing_engine_leaves_no_thread_waiting(toy):
     """One run in ten fails; each caller gets his error or his whole text."""
     engine = toy()
-    scheduler = Scheduler(engine)
+    scheduler = EngineLoop(engine)
     chance = random.Random(5)
     failed, finished = [], []
 
@@ -217,9 +215,9 @@ def test_a_failing_engine_leaves_no_thread_waiting(toy):
     assert engine.slots == {}
 
 
-def test_a_fault_of_the_scheduler_itself_reaches_all_and_hangs_none(toy, monkeypatch):
+def test_a_fault_of_the_loop_itself_reaches_all_and_hangs_none(toy, monkeypatch):
     engine = toy()
-    scheduler = Scheduler(engine)
+    scheduler = EngineLoop(engine)
     calls = [ask(scheduler, engine, some_ids(n, 9), max_new_tokens=9) for n in range(3)]
     monkeypatch.setattr(scheduler._batch, "_admit", lambda: 1 / 0)
     for call in calls:
@@ -230,7 +228,7 @@ def test_a_fault_of_the_scheduler_itself_reaches_all_and_hangs_none(toy, monkeyp
 
 def test_closing_the_model_ends_waiting_calls_with_its_error(toy):
     engine = toy()
-    scheduler = Scheduler(engine)
+    scheduler = EngineLoop(engine)
     started = threading.Event()
 
     def slow(what, slots):
@@ -256,7 +254,7 @@ def test_closing_the_model_ends_waiting_calls_with_its_error(toy):
 
 def test_cancel_from_another_thread_ends_a_reader_that_waits(toy):
     engine = toy()
-    scheduler = Scheduler(engine)
+    scheduler = EngineLoop(engine)
     cancel, running, cancelled = Cancel(), threading.Event(), threading.Event()
     results = []
 
@@ -281,7 +279,7 @@ def test_cancel_from_another_thread_ends_a_reader_that_waits(toy):
 
 def test_a_call_closed_by_another_thread_lets_its_reader_go(toy):
     engine = toy()
-    scheduler = Scheduler(engine)
+    scheduler = EngineLoop(engine)
     engine.fail = lambda what, slots: time.sleep(0.001)
     call = ask(scheduler, engine, some_ids(1, 9), temperature=0.0, max_new_tokens=490)
     chunks = []
@@ -292,7 +290,7 @@ def test_a_call_closed_by_another_thread_lets_its_reader_go(toy):
         call.close()
     assert len(chunks) < 490
     assert chunks[-1].finish_reason is None
-    assert scheduler._batch.rows == []
+    assert scheduler._batch.sequences == []
 
 
 def test_a_stream_forgotten_in_mid_text_is_closed_by_the_garbage_collector(export_folder):
@@ -301,7 +299,7 @@ def test_a_stream_forgotten_in_mid_text_is_closed_by_the_garbage_collector(expor
         next(stream)
         del stream
         gc.collect()
-        assert model._scheduler._batch.rows == []
+        assert model._loop._batch.sequences == []
 
 
 def test_logits_take_their_turn_between_the_steps_of_others(export_folder):
@@ -322,7 +320,7 @@ def test_a_slow_step_is_run_by_one_and_awaited_by_the_others(toy):
     """Nobody starves: with one slow engine, all calls advance at the same pace."""
     engine = toy()
     engine.fail = lambda what, slots: time.sleep(0.001)
-    scheduler = Scheduler(engine)
+    scheduler = EngineLoop(engine)
     progress = [0] * 6
     spread = []
 

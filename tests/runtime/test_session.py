@@ -7,8 +7,8 @@ import os
 import pytest
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime.onnx.cores import physical_cores
-from ptbr_slm.runtime.onnx.session import thread_count
+from ptbr_slm.runtime.engines.onnx.providers.cpu import thread_count
+from ptbr_slm.system import physical_cores
 
 
 def test_hyper_threads_count_once_and_a_container_quota_counts(tmp_path, monkeypatch):

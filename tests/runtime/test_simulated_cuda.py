@@ -21,12 +21,12 @@ from simulated_ort import Card, installed
 from simulated_ort.process import environment
 
 from ptbr_slm.errors import SlmError
+from ptbr_slm.runtime.engines.onnx import kv_cache
+from ptbr_slm.runtime.engines.onnx.device_sampling import DeviceSampler
+from ptbr_slm.runtime.engines.onnx.engine import OnnxEngine
+from ptbr_slm.runtime.engines.onnx.providers import session
 from ptbr_slm.runtime.model import Model
-from ptbr_slm.runtime.onnx import kv_cache
-from ptbr_slm.runtime.onnx.engine import OnnxEngine
-from ptbr_slm.runtime.onnx.gpu import captures
-from ptbr_slm.runtime.onnx.gpu.device_sampling import DeviceSampler
-from ptbr_slm.runtime.sampling.draws import GREEDY, Draw
+from ptbr_slm.runtime.sampling.params import GREEDY, Draw
 
 DRAW = Draw(temperature=0.8, top_k=20, top_p=0.9, min_p=0.0, uniform=0.25)
 
@@ -161,7 +161,7 @@ def test_one_change_of_threads_a_token(card, half, ids, monkeypatch):
     engine = OnnxEngine(half)
     engine.reset(1, 640)
     engine.prefill(0, ids[:10])
-    pool = engine._opened.memory._home._pool
+    pool = engine._provider.memory._worker._pool
     submitted, submit = [], pool.submit
     monkeypatch.setattr(pool, "submit", lambda *work: (submitted.append(work), submit(*work))[1])
     for _ in range(3):
@@ -194,9 +194,9 @@ def test_the_caches_take_what_they_need_of_the_card(card, half, ids, monkeypatch
         engine.prefill(0, ids[:120])
     buffers = engine.kv_bytes
     gc.collect()
-    moves = engine._opened.memory._identity._sess.arena
+    copies = engine._provider.memory._identity._session._sess.arena
     assert arena == 0 == card.python_arena.reserved
-    assert buffers <= moves.reserved < buffers + 64 * 1024
+    assert buffers <= copies.reserved < buffers + 64 * 1024
     engine.close()
 
 
@@ -316,7 +316,7 @@ def test_a_provider_that_gives_way_to_the_cpu_is_refused(card, half):
 
 def test_captured_graphs_do_not_grow_without_end(card, half, ids, monkeypatch, caplog):
     """ONNX Runtime keeps them: a server's buffers come and go for weeks."""
-    monkeypatch.setattr(captures, "LIMIT", 3)
+    monkeypatch.setattr(session, "MAX_CUDA_GRAPHS", 3)
     engine = OnnxEngine(half)  # captures a step, a greedy choice and a drawn one
     found = set()
     for _ in range(4):
@@ -352,7 +352,7 @@ def test_a_step_that_was_left_by_ctrl_c_does_not_disturb_the_next(card, half, id
     engine.prefill(0, ids[:10])
     expected = engine.decode([0], [7])[0]
     engine.truncate(0, 10)
-    home = engine._opened.memory._home
+    worker = engine._provider.memory._worker
     choose = DeviceSampler.choose
 
     def slowly(*arguments):
@@ -360,15 +360,15 @@ def test_a_step_that_was_left_by_ctrl_c_does_not_disturb_the_next(card, half, id
         return choose(*arguments)
 
     def left(work):
-        home._pool.submit(home._work, work)
+        worker._pool.submit(worker._work, work)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(home, "run", left)
+        patch.setattr(worker, "run", left)
         patch.setattr(DeviceSampler, "choose", slowly)
         with pytest.raises(KeyboardInterrupt):
             engine.decode_drawn([0], [5], [GREEDY])
-        patch.delattr(home, "run")
+        patch.delattr(worker, "run")
         assert engine.length(0) == 10
         np.testing.assert_array_equal(engine.decode([0], [7])[0], expected)
     engine.close()

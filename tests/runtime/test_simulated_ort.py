@@ -10,12 +10,12 @@ import onnxruntime as ort
 import pytest
 from simulated_ort import Card, CardError, installed
 
-from ptbr_slm.runtime.onnx.binding import DecodeBinding
-from ptbr_slm.runtime.onnx.engine import OnnxEngine
-from ptbr_slm.runtime.onnx.gpu import home_thread
-from ptbr_slm.runtime.onnx.gpu.device_memory import DeviceArray
-from ptbr_slm.runtime.onnx.kv_cache import KVCaches
-from ptbr_slm.runtime.onnx.tiny_graph import Node, Tensor, model_bytes
+from ptbr_slm.runtime.engines.onnx.bindings import GqaDecodeBinding
+from ptbr_slm.runtime.engines.onnx.engine import OnnxEngine
+from ptbr_slm.runtime.engines.onnx.kv_cache import KVCaches
+from ptbr_slm.runtime.engines.onnx.providers import worker_thread
+from ptbr_slm.runtime.engines.onnx.providers.device_memory import DeviceArray
+from ptbr_slm.runtime.engines.onnx.providers.onnx_writer import Node, Tensor, model_bytes
 
 CUDA = "CUDAExecutionProvider"
 
@@ -191,28 +191,28 @@ def mutated(cuda_exports, ids, monkeypatch):
 
 def _total_of_the_moment(patch):
     """total_sequence_length as in a plain run: a captured one keeps the first."""
-    step = DecodeBinding.step
+    step = GqaDecodeBinding.step
 
     def changed(self):
-        self._fixed = False
+        self._captured = False
         step(self)
 
-    patch.setattr(DecodeBinding, "step", changed)
+    patch.setattr(GqaDecodeBinding, "step", changed)
 
 
 def _total_too_short(patch):
-    patch.setattr("ptbr_slm.runtime.onnx.engine.warm_up", lambda engine, check: None)
-    init = DecodeBinding.__init__
+    patch.setattr(OnnxEngine, "_warm_up", lambda self, check: None)
+    init = GqaDecodeBinding.__init__
 
     def changed(self, *args):
         init(self, *args)
         self._total[...] = 100
 
-    patch.setattr(DecodeBinding, "__init__", changed)
+    patch.setattr(GqaDecodeBinding, "__init__", changed)
 
 
 def _runs_where_it_is_asked(patch):
-    patch.setattr(home_thread.HomeThread, "run", lambda self, work: work())
+    patch.setattr(worker_thread.WorkerThread, "run", lambda self, work: work())
     run = OnnxEngine.decode
 
     def elsewhere(self, rows, tokens):

@@ -12,10 +12,10 @@ from ptbr_slm_export import export_model
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime import model
-from ptbr_slm.runtime.onnx.engine import OnnxEngine
-from ptbr_slm.runtime.onnx.opened import Opened
-from ptbr_slm.runtime.onnx.std_binding import StdDecodeBinding
-from ptbr_slm.runtime.onnx.tensorrt.profiles import DECODE
+from ptbr_slm.runtime.engines.onnx.bindings import StdDecodeBinding
+from ptbr_slm.runtime.engines.onnx.engine import OnnxEngine
+from ptbr_slm.runtime.engines.onnx.providers.session import ProviderSession
+from ptbr_slm.runtime.engines.onnx.providers.tensorrt import DECODE
 
 CLOSE = {"rtol": 0, "atol": 1e-4}
 
@@ -76,16 +76,18 @@ def test_its_buffers_hold_the_whole_context_from_the_start_and_may_be_filled(std
 
 
 def test_a_batch_larger_than_a_call_may_be_is_run_in_parts_with_the_same_answers(std_engine, ids):
-    """A provider with shape profiles takes a few rows a call; leaving the profile would cost minutes."""
+    """A provider with shape profiles takes a few slots a call; leaving the profile would cost minutes."""
     lengths = (9, 1, 30, 4, 12)
 
-    def decoded(max_rows: int) -> np.ndarray:
+    def decoded(max_slots: int) -> np.ndarray:
         std_engine.reset(len(lengths), std_engine.config.max_seq_len)
         for row, length in enumerate(lengths):
             std_engine.prefill(row, ids[row : row + length])
-        opened = Opened(std_engine._session.session, profile=replace(DECODE, rows=(1, 1, max_rows)))
+        provider = ProviderSession(
+            std_engine._session.session, profile=replace(DECODE, slots=(1, 1, max_slots))
+        )
         caches, vocab = std_engine._caches, std_engine.config.vocab_size
-        binding = StdDecodeBinding(opened, caches, 0, len(lengths), vocab)
+        binding = StdDecodeBinding(provider, caches, 0, len(lengths), vocab)
         steps = []
         for step in range(3):
             binding.ids[:, 0] = ids[100 + step : 100 + step + len(lengths)]

@@ -16,17 +16,24 @@ from ptbr_slm_export import export_model
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.gpus import Gpu
+from ptbr_slm.runtime.engines.onnx.engine import OnnxEngine
+from ptbr_slm.runtime.engines.onnx.providers import registry, tensorrt
+from ptbr_slm.runtime.engines.onnx.providers.device_memory import DeviceMemory
+from ptbr_slm.runtime.engines.onnx.providers.gpu_libraries import (
+    open_tensorrt_libraries,
+    tensorrt_install_line,
+)
+from ptbr_slm.runtime.engines.onnx.providers.session import new_session
+from ptbr_slm.runtime.engines.onnx.providers.tensorrt import DECODE, PREFILL, digest
+from ptbr_slm.runtime.engines.onnx.providers.tensorrt_engines import (
+    EngineKey,
+    cache_root,
+    model_sha256,
+    reuse_or_build,
+)
 from ptbr_slm.runtime.load import open_oracle
-from ptbr_slm.runtime.onnx import devices
-from ptbr_slm.runtime.onnx.engine import OnnxEngine
-from ptbr_slm.runtime.onnx.gpu.device_memory import DeviceMemory
-from ptbr_slm.runtime.onnx.session import new_session
-from ptbr_slm.runtime.onnx.tensorrt import session as tensorrt
-from ptbr_slm.runtime.onnx.tensorrt.engine_cache import EngineKey, cache_root, model_sha256, reuse_or_build
-from ptbr_slm.runtime.onnx.tensorrt.libraries import install_hint, open_libraries
-from ptbr_slm.runtime.onnx.tensorrt.profiles import DECODE, PREFILL, digest
-from ptbr_slm.runtime.sampling.draws import GREEDY
-from ptbr_slm.runtime.slots import PREFILL_CHUNK
+from ptbr_slm.runtime.protocol import PREFILL_CHUNK
+from ptbr_slm.runtime.sampling.params import GREEDY
 from ptbr_slm.storage.model_folder import ModelFolder
 
 CLOSE = {"rtol": 0, "atol": 1e-4}
@@ -77,10 +84,10 @@ def test_a_profile_names_every_input_that_has_a_free_dimension(folder, profile):
 
 
 def test_the_profiles_take_what_the_engine_calls_and_refuse_the_rest():
-    DECODE.require(rows=1, new=1, wanted=1)
-    DECODE.require(rows=16, new=1, wanted=1)
-    PREFILL.require(rows=1, new=1, wanted=1)
-    PREFILL.require(rows=1, new=PREFILL_CHUNK, wanted=PREFILL_CHUNK)
+    DECODE.require(slots=1, new=1, wanted=1)
+    DECODE.require(slots=16, new=1, wanted=1)
+    PREFILL.require(slots=1, new=1, wanted=1)
+    PREFILL.require(slots=1, new=PREFILL_CHUNK, wanted=PREFILL_CHUNK)
     for profile, call in ((DECODE, (17, 1, 1)), (DECODE, (1, 2, 1)), (PREFILL, (2, 1, 1)),
                           (PREFILL, (1, PREFILL_CHUNK + 1, 1)), (PREFILL, (1, 0, 1))):  # fmt: skip
         with pytest.raises(SlmError) as error:
@@ -111,7 +118,7 @@ KEY = EngineKey(model_sha256="ab" * 32, onnxruntime="1.31.1", tensorrt=(10, 16),
         {"tensorrt": (10, 15)},
         {"capability": (8, 9)},
         {"precision": "fp32"},
-        {"profiles": digest(replace(DECODE, rows=(1, 1, 8)), PREFILL)},
+        {"profiles": digest(replace(DECODE, slots=(1, 1, 8)), PREFILL)},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -198,10 +205,10 @@ class Libraries:
 def test_libraries_are_taken_from_the_pip_package_or_else_from_the_system(tmp_path):
     packaged = Libraries(f"{tmp_path}/libnvinfer.so.10", f"{tmp_path}/libnvonnxparser.so.10", "libcudnn.so.9",
                          "libnvinfer.so.10")  # fmt: skip
-    assert open_libraries("13.0", packaged, tmp_path) == (10, 16)
+    assert open_tensorrt_libraries("13.0", packaged, tmp_path) == (10, 16)
     assert packaged.opened[0] == f"{tmp_path}/libnvinfer.so.10"
     system = Libraries("libnvinfer.so.10", "libnvonnxparser.so.10", "libcudnn.so.9", version=101501)
-    assert open_libraries("12.8", system, None) == (10, 15)
+    assert open_tensorrt_libraries("12.8", system, None) == (10, 15)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +222,7 @@ def test_libraries_are_taken_from_the_pip_package_or_else_from_the_system(tmp_pa
 )
 def test_a_missing_library_is_named_with_what_to_install(cuda, present, named, typed):
     with pytest.raises(SlmError) as error:
-        open_libraries(cuda, Libraries(*present), None)
+        open_tensorrt_libraries(cuda, Libraries(*present), None)
     assert error.value.code == "E_PROVIDER"
     assert named in str(error.value) and typed in (error.value.hint or "")
 
@@ -223,15 +230,15 @@ def test_a_missing_library_is_named_with_what_to_install(cuda, present, named, t
 def test_other_systems_are_told_what_they_can_use(monkeypatch):
     monkeypatch.setattr(sys, "platform", "win32")
     with pytest.raises(SlmError, match="Linux") as error:
-        open_libraries("13.0")
+        open_tensorrt_libraries("13.0")
     assert "--target cuda" in (error.value.hint or "")
 
 
 def test_a_tensorrt_whose_parser_lacks_our_operators_is_refused():
     old = Libraries("libnvinfer.so.10", "libnvonnxparser.so.10", "libcudnn.so.9", version=100900)
     with pytest.raises(SlmError, match=r"10\.9 .* 10\.15"):
-        open_libraries("13.0", old, None)
-    assert "tensorrt-cu13==10.16" in install_hint("13.0")
+        open_tensorrt_libraries("13.0", old, None)
+    assert "tensorrt-cu13==10.16" in tensorrt_install_line("13.0")
 
 
 WHOLE = [(tensorrt.PROVIDER, ("Gather", "MatMul", "Attention"))]
@@ -316,10 +323,10 @@ def pretended(monkeypatch, tmp_path):
         return PretendedTensorrt(new_session(graph, options, ["CPUExecutionProvider"]))
 
     available = [tensorrt.PROVIDER, *ort.get_available_providers()]
-    monkeypatch.setattr(devices.ort, "get_available_providers", lambda: available)
+    monkeypatch.setattr(registry.ort, "get_available_providers", lambda: available)
     monkeypatch.setattr(tensorrt, "new_session", open_pretended)
     monkeypatch.setattr(tensorrt, "find_gpus", lambda: (T4,))
-    monkeypatch.setattr(tensorrt.libraries, "open_libraries", lambda cuda: (10, 16))
+    monkeypatch.setattr(tensorrt, "open_tensorrt_libraries", lambda cuda: (10, 16))
     monkeypatch.setattr(tensorrt, "DeviceMemory", lambda *_: DeviceMemory("cpu", ["CPUExecutionProvider"]))
     monkeypatch.setenv("PTBR_SLM_CACHE", str(tmp_path))
     return opened
@@ -381,7 +388,7 @@ def test_on_a_card_the_export_is_one_engine_that_answers_as_the_graph_on_the_cpu
     model_folder, tmp_path, ids, precision
 ):
     if tensorrt.PROVIDER not in ort.get_available_providers():
-        pytest.skip(f"sem TensorRT. {install_hint(getattr(ort, 'cuda_version', '') or '')}")
+        pytest.skip(f"sem TensorRT. {tensorrt_install_line(getattr(ort, 'cuda_version', '') or '')}")
     path = tmp_path / "e"
     export_model(model_folder, path, target="tensorrt", precision=precision, verify=False)
     answers = []

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptbr_slm.runtime.generation.text import StopFilter, TextStream
+from ptbr_slm.runtime.sequence import StopFilter, TextStream
 
 ALPHABET = "abç"
 

@@ -6,7 +6,7 @@ import pytest
 from fake_cards import FUTURE, P100, Card, nvidia_smi, torch_sees
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime.torch_engine import _choose_device
+from ptbr_slm.runtime.engines.torch import _choose_device
 
 TOO_OLD = "The NVIDIA driver on your system is too old (found version 11040). Please update."
 

@@ -4,7 +4,7 @@
 
 What is added depends on how many tokens and rows a run takes and on LAST_BITS (any number), not on what was
 run before: two runs of one shape stay equal to the bit, as they are on every CPU, and two of other shapes do
-not. A prefill of a quantised model is left alone, since its equality is promised (`slot_pool.GRAIN`). Tests
+not. A prefill of a quantised model is left alone, since its equality is promised (`cache.ALIGNMENT`). Tests
 that fail under some number hold only on the CPU where they were written.
 """
 
@@ -23,13 +23,12 @@ MOVED = float(os.environ.get("LAST_BITS_BY", "2e-6"))
 @pytest.fixture(scope="session", autouse=True)
 def moved_last_bits() -> Any:
     """Logits of every engine, from its first run on."""
-    from ptbr_slm.runtime.onnx.binding import DecodeBinding
-    from ptbr_slm.runtime.onnx.engine import OnnxEngine
-    from ptbr_slm.runtime.onnx.std_binding import StdDecodeBinding
-    from ptbr_slm.runtime.torch_engine import TorchEngine
+    from ptbr_slm.runtime.engines.onnx.bindings import GqaDecodeBinding, StdDecodeBinding
+    from ptbr_slm.runtime.engines.onnx.engine import OnnxEngine
+    from ptbr_slm.runtime.engines.torch import TorchEngine
 
     with pytest.MonkeyPatch.context() as patch:
-        for binding in (DecodeBinding, StdDecodeBinding):
+        for binding in (GqaDecodeBinding, StdDecodeBinding):
             patch.setattr(binding, "_launch", _moved_step(binding._launch))
         patch.setattr(OnnxEngine, "_append", _moved_prefill(OnnxEngine._append))
         for name in ("prefill", "extend", "decode", "logits"):
@@ -57,8 +56,8 @@ def _moved_step(launch: Any) -> Any:
 
 
 def _moved_prefill(append: Any) -> Any:
-    def moved(self: Any, row: int, tokens: Any, wanted: Any, logits: Any) -> None:
-        append(self, row, tokens, wanted, logits)
+    def moved(self: Any, slot: int, tokens: Any, wanted: Any, logits: Any) -> None:
+        append(self, slot, tokens, wanted, logits)
         if self.precision == "fp32":
             _move(logits, 2, len(tokens))
 

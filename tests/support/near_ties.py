@@ -18,7 +18,7 @@ from ptbr_slm.runtime.sampling.params import SamplingParams
 from ptbr_slm.runtime.sampling.penalties import Penalties
 
 FP32 = 2e-5
-"""What fp32 logits of one model may differ by, however its tokens are grouped (`slot_pool` names it too)."""
+"""What fp32 logits of one model may differ by, however its tokens are grouped (as in `runtime/cache.py`)."""
 
 FP16 = 2e-2
 """As `FP32`, of an fp16 graph: where the last bits of fp32 decide how an fp16 is rounded, a logit of 10 moves

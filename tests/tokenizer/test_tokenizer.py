@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime.generation.text import TextStream
+from ptbr_slm.runtime.sequence import TextStream
 from ptbr_slm.tokenizer import MIN_VOCAB_SIZE, SPECIAL_TOKENS, Tokenizer
 
 

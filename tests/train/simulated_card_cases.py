@@ -286,7 +286,7 @@ def compiled(folder: Path, cards: list[Card]) -> Any:
 
 def torch_engine(folder: Path, cards: list[Card]) -> Any:
     """The PyTorch engine generates on the card what it generates on the CPU."""
-    from ptbr_slm.runtime.torch_engine import TorchEngine
+    from ptbr_slm.runtime.engines.torch import TorchEngine
 
     output, _ = run(folder, "run", device="cpu", seq_len=64)
     found = []

@@ -14,7 +14,7 @@ Rows are padded on the right. GroupQueryAttention takes S > 1 with a past only w
 
 The float type is float32 for the CPU provider, whose fp16 products are slow, and float16 for CUDA, which has
 no fp32 GroupQueryAttention. In float16 the norms still sum their squares in float32: stash_type 1, and for
-SkipSimplifiedLayerNormalization the provider's strict mode (see `ptbr_slm.runtime.onnx.gpu.cuda`).
+SkipSimplifiedLayerNormalization the provider's strict mode (see `runtime.engines.onnx.providers.cuda`).
 """
 
 from __future__ import annotations

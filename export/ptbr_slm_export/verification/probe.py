@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ptbr_slm.eval.bits import BitsPerByte, HeldOut, bits_per_byte
 from ptbr_slm.eval.held_out import built_in_text, held_out_text
-from ptbr_slm.runtime.types import Engine, Floats
+from ptbr_slm.runtime.protocol import Engine, Floats
 from ptbr_slm.storage.model_folder import ModelFolder
 
 Ids = npt.NDArray[np.int64]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from ptbr_slm.config import ModelConfig
-from ptbr_slm.runtime.onnx.utf8_path import utf8_folder
+from ptbr_slm.text import utf8_folder
 from ptbr_slm_export.graphs.weights import Floats
 
 Array = npt.NDArray[Any]

@@ -19,7 +19,7 @@ import numpy as np
 from ptbr_slm.errors import SlmError, missing_extra
 from ptbr_slm.eval.bits import HeldOut
 from ptbr_slm.runtime.load import open_engine, open_oracle
-from ptbr_slm.runtime.types import Engine
+from ptbr_slm.runtime.protocol import Engine
 from ptbr_slm.storage.manifest import read_manifest
 from ptbr_slm.storage.model_folder import ModelFolder, check_vocabulary
 from ptbr_slm.text import quoted
@@ -251,7 +251,7 @@ def _ask_pytorch(model: ModelFolder, stored: StoredWeights, probe: Probe, precis
         bits = held_out_bits(engine, probe)
     finally:
         engine.close()
-    from ptbr_slm.runtime.torch_engine import TorchEngine
+    from ptbr_slm.runtime.engines.torch import TorchEngine
 
     rounded = TorchEngine(model, "cpu", read=stored.read)
     try:

@@ -1,4 +1,4 @@
-"""What a caller may ask of a generation, field by field, and what is wrong with it before anything runs."""
+"""What a caller may ask of a generation, checked field by field, and what one choice of a token takes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class SamplingParams:
 
     Numbers of NumPy are taken as the Python numbers that they hold (numbers.Integral, numbers.Real).
 
-    The order in which they act on the logits is written down in `ptbr_slm/runtime/sampling/sampler.py`.
+    `ptbr_slm/runtime/sampling/sampler.py` gives the order in which they act on the logits.
     """
 
     max_new_tokens: int = 128
@@ -79,12 +79,11 @@ class SamplingParams:
         _check_range("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
         _check_range("n", self.n, 1, 64, integer=True)
         _check_range("lookahead", self.lookahead, 0, 32, integer=True)
-        for name, low, high, integer in (
-            ("seed", 0, 2**63 - 1, True),
-            ("logprobs", 0, 20, True),
-            ("timeout_s", 0.001, 1e6, False),
+        for name, value, low, high, integer in (
+            ("seed", self.seed, 0, 2**63 - 1, True),
+            ("logprobs", self.logprobs, 0, 20, True),
+            ("timeout_s", self.timeout_s, 0.001, 1e6, False),
         ):
-            value = getattr(self, name)
             if value is not None:
                 _check_range(name, value, low, high, integer=integer)
         if not isinstance(self.prompt_logprobs, bool):
@@ -92,6 +91,25 @@ class SamplingParams:
         _check_stop(self.stop)
         _check_bias(self.logit_bias)
         _check_constraint(self.json_schema, self.regex)
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One choice of a text without penalties, bias, constraint or log probabilities."""
+
+    temperature: float
+    """0 is greedy."""
+    top_k: int
+    """0 keeps all."""
+    top_p: float
+    """1 keeps all."""
+    min_p: float
+    """0 keeps all."""
+    uniform: float
+    """In [0, 1): where in the running sum of the weights, by id, the token lies."""
+
+
+GREEDY = Draw(temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, uniform=0.0)
 
 
 def _plain(value: Any) -> Any:
@@ -162,3 +180,19 @@ def _wrong(name: str, message: str, hint: str = "") -> SlmError:
     return SlmError(
         "E_SAMPLING", message, where=name, hint=hint or f"Corrija com --{flag} (ou {name}= no Python)."
     )
+
+
+def sampling_params(options: dict[str, Any]) -> SamplingParams:
+    """`SamplingParams` from keyword options; `stop` may be one text. Raises E_SAMPLING."""
+    options = dict(options)
+    stop = options.get("stop") or ()
+    options["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
+    unknown = sorted(set(options) - set(SamplingParams.__dataclass_fields__))
+    if unknown:
+        raise SlmError(
+            "E_SAMPLING",
+            f"opção de geração desconhecida: {', '.join(unknown)}.",
+            where=unknown[0],
+            hint=f"As opções são: {', '.join(SamplingParams.__dataclass_fields__)}.",
+        )
+    return SamplingParams(**options)

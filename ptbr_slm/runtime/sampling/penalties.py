@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ptbr_slm.errors import SlmError
+from ptbr_slm.runtime.sampling.distribution import Floats, Ids
 from ptbr_slm.runtime.sampling.params import SamplingParams
-from ptbr_slm.runtime.sampling.selection import Floats, Ids
 
 
 class Counts:

@@ -1,9 +1,9 @@
-"""From logits to a token, in NumPy.
+"""From logits to a token, and log probabilities, in NumPy.
 
 The order is vLLM's (vllm/v1/sample/sampler.py): log probabilities are taken of the model's own logits; then
 constraint, logit bias, repetition, frequency and presence penalties; then greedy choice, or transformers'
 chain of temperature, top-k, top-p, min-p, and a draw. Tokens are drawn in the order of their ids, so that a
-rounding error that swaps two neighbours in probability (a row in a batch against the row alone) does not
+rounding error that swaps two neighbours in probability (in a batch against alone) does not
 change the draw.
 """
 
@@ -13,18 +13,18 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from ptbr_slm.runtime.results import TokenLogprob
 from ptbr_slm.runtime.sampling.constraint import Constraint, build_constraint
-from ptbr_slm.runtime.sampling.distribution import check_finite, distribution
-from ptbr_slm.runtime.sampling.draws import GREEDY, Draw
-from ptbr_slm.runtime.sampling.logprobs import token_logprob
-from ptbr_slm.runtime.sampling.params import SamplingParams
+from ptbr_slm.runtime.sampling.distribution import Floats, check_finite, distribution, draw, top_ids
+from ptbr_slm.runtime.sampling.params import GREEDY, Draw, SamplingParams
 from ptbr_slm.runtime.sampling.penalties import Penalties, bias_arrays
-from ptbr_slm.runtime.sampling.selection import Floats, draw
-from ptbr_slm.runtime.types import TokenLogprob
 from ptbr_slm.tokenizer import Tokenizer
 
+_LEAST = -9999.0
+"""What stands for a probability of zero, as at OpenAI: JSON has no minus infinity."""
 
-class Recipe:
+
+class SamplerFactory:
     """A request's sampling, checked against one model; makes the samplers of its texts."""
 
     def __init__(self, params: SamplingParams, tokenizer: Tokenizer, end_ids: Iterable[int]) -> None:
@@ -122,3 +122,32 @@ class Sampler:
         if self._uniform is None:
             self._uniform = float(self._random.random())
         return self._uniform
+
+
+def token_logprob(logits: Floats, token: int, top: int) -> TokenLogprob:
+    """Of `token` and of the `top` most probable tokens, from logits (V,), which stay as they are.
+
+    Before bias, penalties, temperature and constraints, as in vLLM (`raw_logprobs`, its default), so that
+    they stay comparable between requests that sample differently.
+
+    exp in float32 of numbers at most 0, summed in float64: within 1e-6 of a float64 log-softmax.
+    """
+    peak = logits.max()
+    total = float(peak) + float(np.log(np.exp(logits - peak).sum(dtype=np.float64)))
+
+    def of(index: int) -> float:
+        return min(0.0, max(_LEAST, float(logits[index]) - total))
+
+    if not top:
+        return TokenLogprob(token, of(token))
+    ids = top_ids(logits, top) if top < len(logits) else np.arange(len(logits))
+    ids = ids[np.argsort(-logits[ids], kind="stable")][:top]
+    return TokenLogprob(token, of(token), tuple((index, of(index)) for index in ids.tolist()))
+
+
+def prompt_logprobs(logits: Floats, following: Sequence[int], top: int) -> list[TokenLogprob]:
+    """Of the tokens that follow each position, from logits (T, V): call it chunk by chunk.
+
+    following: (T,) for each row the token that comes next. Works row by row: no second (T, V) array.
+    """
+    return [token_logprob(scores, token, top) for scores, token in zip(logits, following, strict=True)]

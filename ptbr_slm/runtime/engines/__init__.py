@@ -1,0 +1,1 @@
+"""The engines: exports on ONNX Runtime, model folders on PyTorch."""

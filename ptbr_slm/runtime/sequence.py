@@ -1,0 +1,333 @@
+"""One sequence: a prompt and its continuation, how much of it a slot holds, and its chunks of text."""
+
+from __future__ import annotations
+
+import secrets
+import time
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from threading import Event
+
+from ptbr_slm.runtime.drafting.lookup import LookupDrafter
+from ptbr_slm.runtime.protocol import PREFILL_CHUNK, Engine, Floats
+from ptbr_slm.runtime.results import FinishReason, GenerationChunk, GenerationResult, TokenLogprob
+from ptbr_slm.runtime.sampling.params import Draw, SamplingParams
+from ptbr_slm.runtime.sampling.sampler import SamplerFactory, prompt_logprobs
+from ptbr_slm.tokenizer import Tokenizer
+
+MAX_UNREAD = 64
+"""Chunks of a sequence that its reader has not taken: then it pauses, until half of them are read."""
+
+NO_TOKEN = -1
+
+_SEEDS = 2**63
+
+
+class Cancel:
+    """Ends generations from another thread. Passed to `Model.stream(..., cancel=...)`; one may serve many.
+
+    After `cancel()` the texts end within one token, with finish_reason `cancelled` and what was generated.
+    """
+
+    def __init__(self) -> None:
+        self._event = Event()
+
+    def cancel(self) -> None:
+        """End the texts. From any thread, any number of times."""
+        self._event.set()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether `cancel` was called."""
+        return self._event.is_set()
+
+
+@dataclass(eq=False, slots=True)
+class Prompt:
+    """What the `n` completions of one prompt share: it is run once."""
+
+    ids: Sequence[int]
+    index: int = 0
+    """Index of the prompt in its call, `GenerationChunk.row`."""
+    pending: int = 1
+    """Completions that have had no slot yet."""
+    leader: SequenceState | None = None
+    """The completion that runs the prompt; the others wait for it."""
+    logits: Floats | None = None
+    """(V,) after the last token, stored while completions wait."""
+    logprobs: list[TokenLogprob | None] = field(default_factory=lambda: [None])
+
+
+class SequenceState:
+    """One completion of one prompt.
+
+    `ids` is the prompt and what was generated; a slot holds the keys and values of its first `computed` ids.
+    The engine has to run the others before the next token can be chosen.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        prompt: Prompt,
+        samplers: SamplerFactory,
+        seed: int,
+        completion: int = 0,
+        cancel: Cancel | None = None,
+    ) -> None:
+        self.prompt = prompt
+        self.params = params = samplers.params
+        self.ids = list(prompt.ids)
+        self.slot = -1
+        self.computed = 0
+        self.exact = 0
+        """Leading tokens whose keys and values a fresh prefill would give to the last bit."""
+        self.reused = self.drafted = self.accepted = 0
+        self.reason: FinishReason | None = None
+        self.emitted = self.consumed = 0
+        """Chunks given out, and taken by the reader: each has one writer, so neither needs a lock."""
+        self.started = False
+        """Whether it has had a slot."""
+        self.paused = False
+        self.abandoned = False
+        """Nobody reads on: any thread may set it, and the batch drops the sequence at its next step."""
+        self.first_logits: Floats | None = None
+        """(V,) to choose the first token from, where another completion ran the prompt."""
+        self.deliver: Callable[[GenerationChunk | Exception], None] = lambda _: None
+        """Receives the chunks; an exception is the last that comes."""
+        self._completion = completion
+        self._seed = seed
+        self._cancel = cancel
+        self._vocab_size = engine.tokenizer.vocab_size
+        self._sampler = samplers.sampler(seed, prompt.ids)
+        self._drafter = LookupDrafter(self.ids, params.lookahead) if params.lookahead else None
+        self._draft_is_lookup = False
+        """Whether the last draft was the drafter's, not what a constraint forces."""
+        self._stream = TextStream(engine.tokenizer, params.stop)
+        self._end_ids = frozenset(engine.config.eos_token_ids)
+        self._context = engine.config.max_seq_len
+        self._text: list[str] = []
+        self._logprobs: list[TokenLogprob] = []
+        self._first_token_at = 0.0
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        """Measure times and the time limit from now."""
+        self._start = time.perf_counter()
+        limit = self.params.timeout_s
+        self._deadline = None if limit is None else self._start + limit
+
+    @property
+    def generated(self) -> int:
+        """Tokens generated so far."""
+        return len(self.ids) - len(self.prompt.ids)
+
+    @property
+    def decoding(self) -> bool:
+        """Whether one decode step gives the next token; otherwise a prefill must come first."""
+        return bool(self._first_token_at) and len(self.ids) - self.computed == 1
+
+    @property
+    def last_token(self) -> int:
+        """What a decode step feeds."""
+        return self.ids[-1]
+
+    def interruption(self) -> FinishReason | None:
+        """Why the text must end now: cancelled, or out of time. None while it may go on."""
+        if self._cancel is not None and self._cancel.cancelled:
+            return "cancelled"
+        if self._deadline is not None and time.perf_counter() >= self._deadline:
+            return "timeout"
+        return None
+
+    def should_pause(self) -> bool:
+        """Whether the reader is so far behind that the sequence waits for it."""
+        unread = self.emitted - self.consumed
+        self.paused = unread > (MAX_UNREAD // 2 if self.paused else MAX_UNREAD - 1)
+        return self.paused
+
+    def prefill_chunk(self) -> list[int]:
+        """The next tokens to prefill: up to a multiple of `PREFILL_CHUNK`, wherever the text began.
+
+        A sequence whose prefix was in the cache is thus cut at the same positions as one without.
+        """
+        return self.ids[self.computed : self.computed + PREFILL_CHUNK - self.computed % PREFILL_CHUNK]
+
+    def draft(self) -> list[int]:
+        """A guess at the tokens after the next one; empty where there is none, or it does not pay."""
+        if self._drafter is None:
+            return []
+        limit = min(self.params.max_new_tokens - self.generated - 1, self._context - len(self.ids) - 1)
+        forced = self._sampler.forced()[: max(0, min(limit, self.params.lookahead))]
+        self._draft_is_lookup = not forced
+        return forced or self._drafter.draft(limit)
+
+    def learn(self, drafted: int, accepted: int) -> None:
+        """Tell the drafter how many of its tokens were right: it adapts the length of the next draft."""
+        if self._drafter is not None and self._draft_is_lookup:
+            self._drafter.learn(drafted, accepted)
+
+    @property
+    def needs_prompt_logprobs(self) -> bool:
+        """Whether log probabilities of the prompt are still to come: it runs from its first token then."""
+        return self.params.prompt_logprobs and len(self.prompt.logprobs) < len(self.prompt.ids)
+
+    def add_prompt_logprobs(self, start: int, logits: Floats) -> None:
+        """Take the prompt's log probabilities from logits (T, V) after the tokens from `start` on."""
+        following = self.prompt.ids[start + 1 : start + 1 + len(logits)]
+        scores = logits[: len(following), : self._vocab_size]
+        self.prompt.logprobs += prompt_logprobs(scores, following, self.params.logprobs or 0)
+
+    def draw(self) -> Draw | None:
+        """See `Sampler.draw`."""
+        return self._sampler.draw()
+
+    def advance(self, scores: Floats | int) -> GenerationChunk:
+        """Choose a token from logits (V,), which are overwritten, or take the one that an engine chose.
+
+        The last chunk carries the result.
+        """
+        if isinstance(scores, int):
+            token = scores
+            self._sampler.accept(token)
+        else:
+            token = self._sampler.choose(scores[: self._vocab_size])
+        self.ids.append(token)
+        if self._drafter is not None:
+            self._drafter.push()
+        logprob = self._sampler.logprob
+        if logprob is not None:
+            self._logprobs.append(logprob)
+        if not self._first_token_at:
+            self._first_token_at = time.perf_counter()
+        if token in self._end_ids:
+            return self._final_chunk("", "eos", logprob)
+        text = self._stream.push(token)
+        if self._stream.stopped:
+            return self._final_chunk(text, "stop", logprob)
+        if self._sampler.finished:
+            return self._final_chunk(text, "eos", logprob)
+        if self.generated >= self.params.max_new_tokens:
+            return self._final_chunk(text, "length", logprob)
+        if len(self.ids) >= self._context:
+            return self._final_chunk(text, "context", logprob)
+        self._text.append(text)
+        return self._chunk(text, token, logprob)
+
+    def end(self, reason: FinishReason) -> GenerationChunk:
+        """The last chunk of a text that is interrupted; it brings no token."""
+        return self._final_chunk("", reason, None, token=NO_TOKEN)
+
+    def _final_chunk(
+        self, text: str, reason: FinishReason, logprob: TokenLogprob | None, token: int | None = None
+    ) -> GenerationChunk:
+        if reason != "stop":
+            text += self._stream.finish()
+            if self._stream.stopped:  # a character completed by the end completed a stop string
+                reason = "stop"
+        self.reason = reason
+        now = time.perf_counter()
+        first = self._first_token_at
+        tokens = tuple(self.ids[len(self.prompt.ids) :])
+        result = GenerationResult(
+            text="".join(self._text) + text,
+            tokens=tokens,
+            prompt_tokens=len(self.prompt.ids),
+            finish_reason=reason,
+            seed=self._seed,
+            time_to_first_token_s=(first or now) - self._start,
+            tokens_per_second=(len(tokens) - 1) / (now - first) if len(tokens) > 1 else 0.0,
+            logprobs=None if self.params.logprobs is None else tuple(self._logprobs),
+            prompt_logprobs=tuple(self.prompt.logprobs) if self.params.prompt_logprobs else None,
+            reused_tokens=self.reused,
+            drafted=self.drafted,
+            accepted=self.accepted,
+        )
+        return self._chunk(text, self.last_token if token is None else token, logprob, result)
+
+    def _chunk(
+        self, text: str, token: int, logprob: TokenLogprob | None, result: GenerationResult | None = None
+    ) -> GenerationChunk:
+        return GenerationChunk(text, token, self.prompt.index, self.reason, result, logprob, self._completion)
+
+
+def make_sequences(
+    engine: Engine, prompts: Sequence[Sequence[int]], params: SamplingParams, cancel: Cancel | None = None
+) -> list[SequenceState]:
+    """One sequence for each completion of each prompt of token ids, which is shorter than the context.
+
+    Completion i of every prompt draws with the seed `params.seed` + i; without one, each prompt gets a fresh
+    seed. Raises E_SAMPLING or E_DEPENDENCY for what cannot be had from this model.
+    """
+    samplers = SamplerFactory(params, engine.tokenizer, engine.config.eos_token_ids)
+    sequences = []
+    for index, ids in enumerate(prompts):
+        prompt = Prompt(ids, index, pending=params.n)
+        seed = secrets.randbits(32) if params.seed is None else params.seed
+        sequences += [
+            SequenceState(engine, prompt, samplers, (seed + completion) % _SEEDS, completion, cancel)
+            for completion in range(params.n)
+        ]
+    return sequences
+
+
+class TextStream:
+    """Tokens in, text out: UTF-8 decoding, then the stop strings."""
+
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str]) -> None:
+        self._decoder = tokenizer.stream_decoder(continuation=True)
+        self._filter = StopFilter(stops)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string is complete."""
+        return self._filter.stopped
+
+    def push(self, token: int) -> str:
+        """The text that `token` completes."""
+        return self._filter.push(self._decoder.push(token))
+
+    def finish(self) -> str:
+        """The rest, when no more tokens come."""
+        return self._filter.push(self._decoder.finish()) + self._filter.finish()
+
+
+class StopFilter:
+    """Lets text through until a stop string is complete; holds back only what could still begin one.
+
+    The stop string that is complete first wins, whatever the pieces in which the text arrives. A stop string
+    in another normal form (NFD, as in the file names of macOS) is looked for as it is and in NFC, which
+    tokenizers produce.
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(dict.fromkeys((*stops, *(unicodedata.normalize("NFC", stop) for stop in stops))))
+        self._held = ""
+        self.stopped = False
+
+    def push(self, text: str) -> str:
+        """The part of the text so far that is safe to show."""
+        if not self._stops or self.stopped:
+            return "" if self.stopped else text
+        pending = self._held + text
+        found = [(at + len(stop), at) for stop in self._stops if (at := pending.find(stop)) >= 0]
+        if found:
+            self.stopped, self._held = True, ""
+            return pending[: min(found)[1]]
+        safe = len(pending) - self._overlap(pending)
+        self._held = pending[safe:]
+        return pending[:safe]
+
+    def finish(self) -> str:
+        """What was held back, when the text ends without a stop string."""
+        held, self._held = self._held, ""
+        return held
+
+    def _overlap(self, pending: str) -> int:
+        """Length of the longest end of `pending` that begins a stop string."""
+        longest = max(map(len, self._stops)) - 1
+        for length in range(min(longest, len(pending)), 0, -1):
+            end = pending[-length:]
+            if any(stop.startswith(end) for stop in self._stops):
+                return length
+        return 0
