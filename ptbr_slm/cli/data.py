@@ -81,13 +81,12 @@ def prepare(
     """Limpa, tira cópias, separa treino e validação e grava tokens prontos para treinar."""
     from ptbr_slm.data.document import DocumentCounts
     from ptbr_slm.data.pipeline import prepare
-    from ptbr_slm.data.read.files import list_files
+    from ptbr_slm.data.read.files import total_bytes
     from ptbr_slm.tokenizer import Tokenizer
 
     opened = Tokenizer.load(tokenizer)
     counts = DocumentCounts()
-    total = sum(path.stat().st_size for path, _ in list_files(inputs))
-    with out.progress("preparando", total) as progress:
+    with out.progress("preparando", total_bytes(inputs)) as progress:
         data = prepare(
             inputs,
             output,

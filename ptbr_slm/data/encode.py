@@ -34,7 +34,7 @@ _EOS_NAMES = ("<|eos|>", "</s>", "<|end_of_text|>", "<|endoftext|>")
 
 
 def boundary_ids(tokenizer: Tokenizer) -> tuple[int | None, int]:
-    """(bos or None, eos) that surround a document; a foreign tokenizer's own where it has them.
+    """(bos or None, eos) that surround a document; of a tokenizer that is not ours, its own.
 
     Raises E_TOKENIZER_INVALID where no token ends a text.
     """

@@ -20,7 +20,7 @@ from ptbr_slm.data.duplicates import SeenTexts, fingerprint
 from ptbr_slm.data.encode import Encoder, boundary_ids
 from ptbr_slm.data.hold_out import Assigned, DocumentSizes, HashSplitter, HoldOut, better_hold_out
 from ptbr_slm.data.index import Index, SplitEntry, SplitName
-from ptbr_slm.data.prepared import PreparedData
+from ptbr_slm.data.prepared import PreparedData, is_prepared
 from ptbr_slm.data.read.files import list_files
 from ptbr_slm.data.read.formats import raw_documents
 from ptbr_slm.data.shards import SHARD_TOKENS, SplitWriter, token_dtype
@@ -33,7 +33,7 @@ from ptbr_slm.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class PrepareProgress:
-    """How far `prepare` is; told after every document."""
+    """How far `prepare` is: an event after every document."""
 
     input_bytes: int
     """Bytes of the input files read so far, compressed ones as they are on disk."""
@@ -95,21 +95,20 @@ def prepare(
     bos, eos = boundary_ids(tokenizer)
     sizes = DocumentSizes()
 
-    def assigned(choice: HoldOut | None) -> Iterator[Assigned]:
+    def write(folder: Path, choice: HoldOut | None) -> dict[SplitName, SplitEntry]:
         documents = read_documents(inputs, paragraph_documents=paragraph_documents, counts=counts)
         unique = _without_copies(documents, seed, counts)
         if choice is None:
-            return _split_by_hash(unique, valid_fraction, sizes)
-        return _split_by_size(unique, choice, counts)
-
-    def write(folder: Path, documents: Iterable[Assigned]) -> dict[SplitName, SplitEntry]:
+            assigned = _split_by_hash(unique, valid_fraction, sizes)
+        else:
+            assigned = _split_by_size(unique, choice, counts)
         with ExitStack() as stack:
             writers = {
                 name: stack.enter_context(SplitWriter(folder, name, tokenizer.vocab_size, shard_tokens))
                 for name in index.SPLITS
             }
             encoder = Encoder(tokenizer, bos, eos, writers)
-            for split, document in documents:
+            for split, document in assigned:
                 encoder.add(split, document)
                 if progress is not None:
                     progress(PrepareProgress(counts.input_bytes, encoder.tokens))
@@ -119,13 +118,13 @@ def prepare(
             return {name: writer.finish() for name, writer in writers.items()}
 
     with atomic_folder(out) as folder:
-        splits = write(folder, assigned(None))
+        splits = write(folder, None)
         choice = better_hold_out(sizes, valid_fraction, splits["valid"].bytes)
         if choice is not None and all(path.is_dir() or path.is_file() for path in inputs):  # not from a pipe
             for written in (*folder.glob("*.bin"), *folder.glob("*.offsets")):
                 written.unlink()
             counts.reset()
-            splits = write(folder, assigned(choice))
+            splits = write(folder, choice)
         write_text(folder / "tokenizer.json", tokenizer.to_json())
         described = Index(
             dtype=token_dtype(tokenizer.vocab_size).name,
@@ -155,7 +154,7 @@ def open_or_prepare(
     tokenizer: a tokenizer.json or its folder; needed for texts, compared where the data have their own.
     Raises what `PreparedData.open` and `prepare` raise, E_TOKENIZER_MISSING, or E_TOKENIZER_MISMATCH.
     """
-    if path.suffix == ".bin" or path.name == index.NAME or (path / index.NAME).is_file():
+    if is_prepared(path):
         data = PreparedData.open(path)
         if tokenizer is not None:
             data.check_tokenizer(Tokenizer.load(tokenizer), tokenizer)

@@ -104,7 +104,7 @@ class Split:
         return offsets
 
     def check(self, *, hashes: bool) -> None:
-        """Refuse missing, truncated or altered files and foreign ids. Raises E_DATA_CORRUPT."""
+        """Refuse missing, truncated or altered files and ids out of the vocabulary. Raises E_DATA_CORRUPT."""
         if sum(shard.tokens for shard in self._entry.shards) != self.tokens:
             raise corrupt("a soma dos tokens dos arquivos difere da do índice.", self._folder)
         if self._entry.offsets.size != 8 * (self.documents + 1):
@@ -177,6 +177,11 @@ class Summary:
     """Reason -> documents; a key of `document.REASONS`."""
     repaired: dict[str, int]
     """Kind -> documents; a key of `document.REPAIRS`."""
+
+
+def is_prepared(path: Path) -> bool:
+    """Whether `path` names prepared data, intact or not: the folder, its index.json or a .bin file."""
+    return path.suffix == ".bin" or path.name == NAME or (path / NAME).is_file()
 
 
 class PreparedData:

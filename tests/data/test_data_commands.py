@@ -8,6 +8,11 @@ from pathlib import Path
 
 import pytest
 
+SUMMARY_KEYS = [
+    "folder", "documents", "bytes", "words", "tokens", "tokens_per_word", "bytes_per_token", "splits",
+    "valid_fraction", "valid_share", "vocab_size", "tokenizer_sha256", "sha256", "dropped", "repaired",
+]  # fmt: skip
+
 
 def test_prepare_then_stats_tell_what_there_is_and_what_was_left_out(
     corpus: Path, tokenizer_file: Path, tmp_path: Path, cli: Callable
@@ -22,10 +27,15 @@ def test_prepare_then_stats_tell_what_there_is_and_what_was_left_out(
     assert f"ptbr-slm train --data '{out}'" in done.stdout
 
     body = json.loads(cli("data", "stats", out, "--json", check=True).stdout)
+    assert list(body) == SUMMARY_KEYS
+    assert {tuple(part) for part in body["splits"].values()} == {("documents", "bytes", "words", "tokens")}
     assert body["documents"] == 40 and body["dropped"] == {"not_utf8": 1, "unknown_format": 1}
     assert body["documents"] == sum(part["documents"] for part in body["splits"].values())
     assert body["tokens_per_word"] == round((body["tokens"] - 80) / body["words"], 4)
     assert "Dados íntegros" in cli("data", "stats", out, check=True).stdout
+    again = cli("data", "prepare", corpus, "-o", out, "--tokenizer", tokenizer_file, "--json", check=True)
+    prepared = json.loads(again.stdout)
+    assert prepared.pop("examples").keys() == {"not_utf8", "unknown_format"} and prepared == body
 
 
 def test_a_corrupt_shard_ends_stats_with_exit_3_and_no_traceback(

@@ -1,6 +1,6 @@
 """A .jsonl, .jsonl.gz or .jsonl.zst as a stream of bytes; what cannot be decompressed raises after the rest.
 
-Python's gzip tells a file that was cut; python-zstandard's `stream_reader` takes it for a whole one (its
+Python's gzip reports a truncated file; python-zstandard's `stream_reader` takes it for a whole one (its
 documentation: end of input is end of stream). Here frames are decompressed one by one, so that a cut frame
 and bytes that belong to no frame are seen, and everything before them is still delivered.
 """
@@ -28,7 +28,7 @@ CORRUPT = (CorruptStream, zlib.error, gzip.BadGzipFile, EOFError)
 _CHUNK = 512
 """Compressed bytes decompressed at once. A block of 128 KiB may take 4 bytes: at most 16 MiB come out."""
 _MAX_WINDOW = 1 << 27
-"""The largest window that `zstd --long=27` makes: a hostile header cannot ask for more memory."""
+"""The largest window that `zstd --long=27` makes: a malicious header cannot ask for more memory."""
 
 
 @contextmanager

@@ -66,6 +66,11 @@ def list_files(inputs: Sequence[Path], counts: DocumentCounts | None = None) -> 
         yield given, format
 
 
+def total_bytes(inputs: Sequence[Path]) -> int:
+    """Bytes of all files that `inputs` names, on disk. Raises what `list_files` raises."""
+    return sum(path.stat().st_size for path, _ in list_files(inputs))
+
+
 def walk(folder: Path, counts: DocumentCounts) -> Iterator[Path]:
     """Files below `folder`, sorted, hidden files and folders left out; links to folders come last."""
     queue, visited = [folder], set[tuple[int, int]]()

@@ -1,7 +1,7 @@
 """The text of a document as it enters the data: NFC, `\\n` line ends, nothing invisible, prose unwrapped.
 
-PDFs and web pages leave soft hyphens, zero-width characters and ligatures that nobody sees; a word with one
-of them inside has other tokens than the word. UTF-8 that was once read as Latin-1 or Windows-1252 (`nÃ£o`) is
+PDFs and web pages leave soft hyphens, zero-width characters and ligatures in a text; a word with one of them
+inside has other tokens than the word. UTF-8 that was once read as Latin-1 or Windows-1252 (`nÃ£o`) is
 undone where it can be nothing else.
 """
 
@@ -82,7 +82,7 @@ _MOJIBAKE_LOWER = re.compile("[a-zç][ÃÂ]|[ÃÂ][£©¡³ºª§µ¢´­\xad°�
 
 
 def repair_encoding(text: str) -> str:
-    """`text` with its broken lines repaired; the same text where nothing is surely broken.
+    """`text` with its broken lines repaired; the same text where nothing is certainly broken.
 
     Works line by line with ftfy, and keeps a line's repair only if no broken pair is left in it.
     Raises E_DEPENDENCY where a text needs it and ftfy is not installed.

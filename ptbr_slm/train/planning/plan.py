@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from ptbr_slm.config import ModelConfig
-from ptbr_slm.data import index
-from ptbr_slm.data.prepared import PreparedData
+from ptbr_slm.data.prepared import PreparedData, is_prepared
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.model_folder import ModelFolder, check_vocabulary
 from ptbr_slm.system import cpu_cores, memory_bytes
@@ -280,8 +279,7 @@ class DryRun:
 
 def dry_run(config: TrainConfig) -> DryRun:
     """Decide all that `train` would decide. Raises what it would raise before its first step."""
-    path = config.data
-    if not (path.suffix == ".bin" or path.name == index.NAME or (path / index.NAME).is_file()):
+    if not is_prepared(config.data):
         return _not_prepared(config)
     data = PreparedData.open(config.data, verify=False)
     tokenizer = data.load_tokenizer()
