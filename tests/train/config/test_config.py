@@ -177,7 +177,7 @@ def test_a_setting_beside_the_data_is_a_quoted_key_and_reads_back(tmp_path):
 
 
 def test_the_page_of_all_settings_is_up_to_date():
-    page = runpy.run_path(str(Path(__file__).resolve().parents[2] / "scripts" / "generate_settings_docs.py"))
+    page = runpy.run_path(str(Path(__file__).resolve().parents[3] / "scripts" / "generate_settings_docs.py"))
     assert page["PAGE"].read_text(encoding="utf-8") == page["render"]()
 
 
