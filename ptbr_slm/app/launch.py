@@ -6,23 +6,22 @@ import io
 import logging
 import os
 import secrets
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import Any
 
-from ptbr_slm.app.ports import choose_port, port_error
-from ptbr_slm.app.proxies import LOOPBACK, own_address_without_proxy
-from ptbr_slm.app.signals import Signals, in_notebook
+from ptbr_slm.app.network import LOOPBACK, choose_port, own_address_without_proxy, port_error
 from ptbr_slm.app.writer import Writer
 from ptbr_slm.errors import missing_extra
 from ptbr_slm.privacy import keep_matplotlib_out_of_home
-
-if TYPE_CHECKING:
-    from ptbr_slm.runtime.model import Model
+from ptbr_slm.runtime.model import Model
 
 SMOKE_PROMPT = "O Brasil é"
 
@@ -47,7 +46,7 @@ class Page:
     def close(self) -> None:
         """End the running text, stop the server and free the model."""
         self.writer.close()
-        if "demo" in self.__dict__:
+        if "demo" in self.__dict__:  # built
             _close_server(self.demo)
         self.model.close()
 
@@ -75,8 +74,6 @@ class Served:
 
 def open_page(path: Path | str) -> Page:
     """Open a model for the page. Raises as `Model`."""
-    from ptbr_slm.runtime.model import Model
-
     return Page(Model(path))
 
 
@@ -211,3 +208,34 @@ def _require_gradio() -> None:
 
     if importlib.util.find_spec("gradio") is None:
         raise missing_extra("gradio")
+
+
+def in_notebook() -> bool:
+    """Whether a person can still type after a call returns: a notebook or an interactive shell."""
+    return hasattr(sys, "ps1")
+
+
+class Signals:
+    """SIGTERM and Ctrl-C end `wait` instead of the process; the former handlers return at the end.
+
+    Outside the main thread Python allows no handlers: then only `wait`'s caller can end it.
+    """
+
+    def __init__(self) -> None:
+        self._ended = threading.Event()
+        self._former: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
+
+    def __enter__(self) -> Signals:
+        if threading.current_thread() is threading.main_thread() and not in_notebook():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._former[number] = signal.signal(number, lambda *_: self._ended.set())
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
+    def wait(self) -> None:
+        """Return once a signal came."""
+        while not self._ended.wait(0.5):  # on Windows an endless wait would not see Ctrl-C
+            pass

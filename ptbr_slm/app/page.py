@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ptbr_slm.app.card import card
 from ptbr_slm.app.errors import LABELS, shown_on_the_page
-from ptbr_slm.app.past import Past
-from ptbr_slm.app.status import READING, READY, stopped
+from ptbr_slm.app.figures import READING, READY, model_card, stopped
 from ptbr_slm.app.writer import Writer
 from ptbr_slm.runtime.sampling.params import SamplingParams
 
@@ -32,6 +30,10 @@ API_DESCRIPTION = (
 MAX_WAITING = 16
 """Visitors in the queue; the next one is told to come back."""
 
+MAX_SNAPSHOTS = 20
+MAX_CHARACTERS = 200_000
+"""Of one snapshot: a pasted megabyte that the model refuses anyway is not kept in the server's memory."""
+
 
 def build_demo(writer: Writer) -> Any:
     """The page as a `gradio.Blocks`; launch it with `launch_options`, which carry its looks."""
@@ -40,7 +42,7 @@ def build_demo(writer: Writer) -> Any:
     facts = writer.model.describe()
     with gr.Blocks(title=f"{TITLE}: continua textos em português", analytics_enabled=False) as demo:
         gr.Markdown(f"# {TITLE}\n\n{WARNING}", elem_id="topo")
-        past = gr.State(Past())
+        history = gr.State(UndoHistory())
         with gr.Row(equal_height=False):
             with gr.Column(scale=7, min_width=320):
                 text = gr.Textbox(
@@ -67,9 +69,9 @@ def build_demo(writer: Writer) -> Any:
                     type="values",
                 )
             with gr.Column(scale=3, min_width=280):
-                gr.HTML(card(facts), elem_id="ficha", container=True, padding=True)
+                gr.HTML(model_card(facts), elem_id="ficha", container=True, padding=True)
                 sampling = _sampling_controls(int(facts["context"]))
-        _connect(writer, _Controls(text, status, past, go, stop, again, undo, examples, sampling))
+        _connect(writer, _Controls(text, status, history, go, stop, again, undo, examples, sampling))
     demo.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
     return demo
 
@@ -80,7 +82,7 @@ class _Controls:
 
     text: Any
     status: Any
-    past: Any
+    history: Any
     go: Any
     stop: Any
     again: Any
@@ -152,8 +154,8 @@ def _connect(writer: Writer, page: _Controls) -> None:
             yield from writer.write(prompt, *values)
 
     quick: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
-    box, state = [page.text, page.past], [page.text, page.status, page.past]
-    settled = [page.past, page.status, *page.buttons]
+    box, state = [page.text, page.history], [page.text, page.status, page.history]
+    settled = [page.history, page.status, *page.buttons]
 
     def write_after(start: Any, function: Any, **api: str) -> Any:
         event = start.success(
@@ -183,50 +185,83 @@ def _connect(writer: Writer, page: _Controls) -> None:
     page.examples.click(choose_example, [page.examples, *box], [page.text, *settled], **quick)
 
 
-def begin(text: Any, past: Past) -> tuple[Any, ...]:
+def begin(text: Any, history: UndoHistory) -> tuple[Any, ...]:
     """Continuar was pressed."""
-    past = past.before_continuing(text) if isinstance(text, str) else past
-    return past, READING, *_busy()
+    history = history.before_continuing(text) if isinstance(text, str) else history
+    return history, READING, *_busy()
 
 
-def begin_again(text: Any, past: Past) -> tuple[Any, ...]:
+def begin_again(text: Any, history: UndoHistory) -> tuple[Any, ...]:
     """Tentar de novo was pressed: the box returns to what was last continued; Desfazer brings `text` back."""
-    return past.base, past.remember(str(text)), READING, *_busy()
+    return history.base, history.remember(str(text)), READING, *_busy()
 
 
-def settle(text: Any, status: str, past: Past) -> tuple[Any, ...]:
+def settle(text: Any, status: str, history: UndoHistory) -> tuple[Any, ...]:
     """The writing ended, well or not."""
-    past = past.settled(str(text))
-    return past, READY if status == READING else status, *_idle(past)
+    history = history.settled(str(text))
+    return history, READY if status == READING else status, *_idle(history)
 
 
-def stop_writing(text: Any, status: str, past: Past) -> tuple[Any, ...]:
+def stop_writing(text: Any, status: str, history: UndoHistory) -> tuple[Any, ...]:
     """Parar was pressed: what is written stays."""
-    past = past.settled(str(text))
-    return past, stopped(status), *_idle(past)
+    history = history.settled(str(text))
+    return history, stopped(status), *_idle(history)
 
 
-def undo_last(text: Any, past: Past) -> tuple[Any, ...]:
+def undo_last(text: Any, history: UndoHistory) -> tuple[Any, ...]:
     """Desfazer was pressed."""
-    before, past = past.undone()
-    return text if before is None else before, past, READY, *_idle(past)
+    before, history = history.undone()
+    return text if before is None else before, history, READY, *_idle(history)
 
 
-def choose_example(sample: list[str], text: Any, past: Past) -> tuple[Any, ...]:
+def choose_example(sample: list[str], text: Any, history: UndoHistory) -> tuple[Any, ...]:
     """An example was chosen; Desfazer brings the text back."""
-    past = past.remember(str(text)) if text else past
-    return sample[0], past, READY, *_idle(past)
+    history = history.remember(str(text)) if text else history
+    return sample[0], history, READY, *_idle(history)
 
 
 def _busy() -> list[Any]:
     return _buttons(go=False, stop=True, again=False, undo=False)
 
 
-def _idle(past: Past) -> list[Any]:
-    return _buttons(go=True, stop=False, again=past.base is not None, undo=bool(past.snapshots))
+def _idle(history: UndoHistory) -> list[Any]:
+    return _buttons(go=True, stop=False, again=history.base is not None, undo=bool(history.snapshots))
 
 
 def _buttons(*, go: bool, stop: bool, again: bool, undo: bool) -> list[Any]:
     import gradio as gr
 
     return [gr.Button(interactive=state) for state in (go, stop, again, undo)]
+
+
+@dataclass(frozen=True, slots=True)
+class UndoHistory:
+    """What Desfazer and Tentar de novo remember of one text box. Immutable: an action gives a new one."""
+
+    base: str | None = None
+    """The text that was last continued: what Tentar de novo starts from. None before the first time."""
+    snapshots: tuple[tuple[str, str | None], ...] = ()
+    """(text, base) before each action, newest last."""
+
+    def before_continuing(self, text: str) -> UndoHistory:
+        """`text` is about to be continued."""
+        return replace(self.remember(text), base=text if len(text) <= MAX_CHARACTERS else None)
+
+    def remember(self, text: str) -> UndoHistory:
+        """The box is about to change and holds `text`."""
+        if len(text) > MAX_CHARACTERS or (self.snapshots and self.snapshots[-1][0] == text):
+            return self
+        return replace(self, snapshots=(*self.snapshots, (text, self.base))[-MAX_SNAPSHOTS:])
+
+    def undone(self) -> tuple[str | None, UndoHistory]:
+        """The text before the last action (None where there is none), and the history before it."""
+        if not self.snapshots:
+            return None, self
+        text, base = self.snapshots[-1]
+        return text, UndoHistory(base, self.snapshots[:-1])
+
+    def settled(self, text: str) -> UndoHistory:
+        """The action is over and left `text`: one that changed nothing (an error) is forgotten."""
+        if self.snapshots and self.snapshots[-1][0] == text:
+            return self.undone()[1]
+        return self

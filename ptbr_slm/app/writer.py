@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
-from ptbr_slm.app.status import Progress
+from ptbr_slm.app.figures import Progress
 from ptbr_slm.errors import SlmError
-
-if TYPE_CHECKING:
-    from ptbr_slm.runtime.model import Model
+from ptbr_slm.runtime.model import Model
 
 SHOW_EVERY_S = 0.05
 """Each update carries the whole text: beyond twenty a second only the wire notices."""
@@ -46,7 +44,7 @@ class Writer:
         The values are as they came over the wire: what is not a text or not in range raises the SlmError of
         `Model.stream` (E_PROMPT, E_PROMPT_TOO_LONG, E_SAMPLING). No seed (None, "") draws one.
         """
-        self._refuse_hopeless(prompt)
+        self._refuse_too_long(prompt)
         seed = secrets.randbelow(MAX_SEED) if seed in (None, "") else whole(seed)
         started = time.monotonic()
         chunks = self.model.stream(
@@ -60,7 +58,7 @@ class Writer:
         )
         progress = Progress(started, len(self._tokenizer.encode(prompt)), self._context, seed)
         text, shown = prompt, 0.0
-        with closing(cast("Generator[Any]", chunks)):
+        with closing(chunks):
             for chunk in chunks:
                 now = time.monotonic()
                 progress.token(now, chunk.finish_reason)
@@ -75,7 +73,7 @@ class Writer:
         """End the running continuation at its next token: the server is going down."""
         self._closing = True
 
-    def _refuse_hopeless(self, prompt: Any) -> None:
+    def _refuse_too_long(self, prompt: Any) -> None:
         """Refuse, before 2 MB of it are tokenized, what cannot fit.
 
         No token stands for more than `longest` bytes; NFC shortens a text to a third at most (Hangul jamo).

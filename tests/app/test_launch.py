@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from ptbr_slm.app import launch_options, open_page, ports, serve
+from ptbr_slm.app import launch_options, network, open_page, serve
 from ptbr_slm.errors import SlmError
 
 httpx = pytest.importorskip("httpx", reason='instale com: pip install "ptbr-slm[app]"')
@@ -78,10 +78,10 @@ def test_the_page_fonts_have_the_letters_of_portuguese(gradio):
 def test_a_given_port_that_is_taken_is_an_error_and_a_free_choice_moves_on(monkeypatch):
     with taken_port() as port:
         with pytest.raises(SlmError) as caught:
-            ports.choose_port(None, port)
+            network.choose_port(None, port)
         assert caught.value.code == "E_PORT"
         monkeypatch.setenv("GRADIO_SERVER_PORT", str(port))
-        chosen, notes = ports.choose_port(None, None)
+        chosen, notes = network.choose_port(None, None)
         assert chosen > port
         assert notes == [f"A porta {port} está ocupada; usei a {chosen}."]
 
@@ -89,12 +89,12 @@ def test_a_given_port_that_is_taken_is_an_error_and_a_free_choice_moves_on(monke
 @pytest.mark.parametrize("port", [0, -1, 65_536])
 def test_a_port_that_does_not_exist_is_an_error(port):
     with pytest.raises(SlmError, match="porta"):
-        ports.choose_port(None, port)
+        network.choose_port(None, port)
 
 
 def test_a_host_that_is_not_this_machine_is_an_error():
     with pytest.raises(SlmError) as caught:
-        ports.choose_port("203.0.113.1", 7860)
+        network.choose_port("203.0.113.1", 7860)
     assert caught.value.code == "E_PORT"
 
 
@@ -196,7 +196,7 @@ def test_the_page_opens_and_writes_where_a_proxy_is_set_that_leads_nowhere(gradi
 
 
 def test_a_proxy_is_as_the_user_set_it_once_the_page_is_open(monkeypatch):
-    from ptbr_slm.app.proxies import own_address_without_proxy
+    from ptbr_slm.app.network import own_address_without_proxy
 
     monkeypatch.setenv("ALL_PROXY", "socks://127.0.0.1:9")
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.exemplo:3128")

@@ -2,9 +2,8 @@
 
 import pytest
 
-from ptbr_slm.app import card
 from ptbr_slm.app.errors import sentence
-from ptbr_slm.app.status import ENDINGS, READING, Progress, stopped
+from ptbr_slm.app.figures import ENDINGS, READING, Progress, card_lines, model_card, short_count, stopped
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.sampling.params import SamplingParams
 
@@ -44,7 +43,7 @@ def test_stopping_keeps_the_figures():
 def test_the_card_shows_what_is_known_in_portuguese_and_leaves_out_the_rest():
     facts = {"parameters": 87_500_000, "engine": "onnx", "precision": "int4", "file_bytes": 61_240_000,
              "device": "cpu", "context": 1024, "vocab_size": 32_000, "bits_per_byte": 1.234}  # fmt: skip
-    assert card.rows(facts) == [
+    assert card_lines(facts) == [
         ("Parâmetros", "87,5 milhões"),
         ("Formato", "ONNX int4"),
         ("Tamanho", "61,2 MB"),
@@ -53,16 +52,16 @@ def test_the_card_shows_what_is_known_in_portuguese_and_leaves_out_the_rest():
         ("Vocabulário", "32.000 tokens"),
         ("Bits por byte", "1,23"),
     ]
-    assert "Bits por byte" not in card.card({**facts, "bits_per_byte": None})
+    assert "Bits por byte" not in model_card({**facts, "bits_per_byte": None})
 
 
 def test_counts_use_the_singular_below_two():
-    assert [card.short_count(n) for n in (999, 185_800, 1_000_000, 1_900_000, 1_980_000, 1_300_000_000)] == [
+    assert [short_count(n) for n in (999, 185_800, 1_000_000, 1_900_000, 1_980_000, 1_300_000_000)] == [
         "999", "185,8 mil", "1 milhão", "1,9 milhão", "2 milhões", "1,3 bilhão"]  # fmt: skip
 
 
 def test_nothing_in_the_card_becomes_markup():
-    assert "<b>" not in card.card({"engine": "<b>", "precision": "<b>", "device": "<b>"})
+    assert "<b>" not in model_card({"engine": "<b>", "precision": "<b>", "device": "<b>"})
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,90 @@
+"""The page's address: the port it takes, and how this machine reaches itself past a proxy."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ptbr_slm.errors import SlmError
+
+FIRST_PORT = 7860
+PORTS_TRIED = 100
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+_EXCEPTIONS = "no_proxy"
+
+
+def choose_port(host: str | None, port: int | None) -> tuple[int, list[str]]:
+    """(port to use, notes): a given port must be free, else the first free one from 7860."""
+    host = host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
+    if port is not None:
+        if not 1 <= port <= 65_535 or not _is_free(host, port):
+            raise port_error(host, port)
+        return port, []
+    first = int(os.environ.get("GRADIO_SERVER_PORT") or FIRST_PORT)
+    for candidate in range(first, first + PORTS_TRIED):
+        if _is_free(host, candidate):
+            notes = [] if candidate == first else [f"A porta {first} está ocupada; usei a {candidate}."]
+            return candidate, notes
+    raise port_error(host, first)
+
+
+def _is_free(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def port_error(host: str | None, port: int) -> SlmError:
+    """The answer where a port cannot be opened."""
+    return SlmError(
+        "E_PORT",
+        f"não consegui abrir a porta {port}: está ocupada, não é permitida, ou o endereço não é daqui.",
+        where=f"{host or '127.0.0.1'}:{port}",
+        hint="Deixe --port de fora para usar a primeira porta livre, ou escolha outra.",
+    )
+
+
+@contextmanager
+def own_address_without_proxy(host: str | None = None) -> Iterator[None]:
+    """Inside, HTTP requests to this machine (and `host`) go to it directly, others still through the proxy.
+
+    Gradio asks the address that it opened whether it answers, with httpx, which sends even that through
+    HTTP_PROXY or ALL_PROXY. httpx also refuses to import or start with a proxy that it cannot use (SOCKS
+    without its extra, `socks://`): such a variable is set aside meanwhile. Changes the environment of the
+    whole process until the block ends.
+    """
+    names = [spelled for name in (*_PROXIES, _EXCEPTIONS) for spelled in (name, name.upper())]
+    former = {name: os.environ.get(name) for name in names}
+    try:
+        for name in names[:-2]:
+            value = former[name]
+            if value is not None and not _usable(value):
+                os.environ.pop(name, None)
+        exceptions = former[_EXCEPTIONS] or former[_EXCEPTIONS.upper()]
+        direct = ",".join(filter(None, [exceptions, *LOOPBACK, host]))
+        os.environ[_EXCEPTIONS] = os.environ[_EXCEPTIONS.upper()] = direct
+        yield
+    finally:
+        for name, value in former.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _usable(proxy: str) -> bool:
+    """Whether httpx can use it; one without a scheme counts as HTTP there."""
+    scheme = proxy.partition("://")[0].lower() if "://" in proxy else "http"
+    if scheme in ("socks5", "socks5h"):
+        return importlib.util.find_spec("socksio") is not None
+    return scheme in ("http", "https")
