@@ -57,7 +57,7 @@ def measure(case: Case, folder: Path) -> Result:
     random_data(folder / "data", DEFAULT_VOCAB_SIZE)
     try:
         if case.ranks > 1:
-            return launch(on_rank, (case, folder), case.ranks)  # type: ignore[no-any-return]
+            return launch(on_rank, (case, folder), case.ranks)
         return on_rank(case, folder)
     except SlmError as error:
         oom = error.exit_code == Exit.RESOURCE

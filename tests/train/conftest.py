@@ -124,6 +124,17 @@ def start_two() -> Callable[..., str]:
     return start
 
 
+@pytest.fixture(scope="session")
+def no_pickle() -> Callable[[Path], dict[str, str]]:
+    """Variables for processes that cannot pickle; an attempt stands in the log (tests/support/no_pickle)."""
+    site = Path(__file__).parents[1] / "support" / "no_pickle"
+    paths = [str(site), os.environ.get("PYTHONPATH", "")]
+    return lambda log: {
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "PTBR_SLM_PICKLE_LOG": str(log),
+    }
+
+
 @pytest.fixture
 def weights() -> Callable[[Path], str]:
     """sha256 of a model folder's weights."""

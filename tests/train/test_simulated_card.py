@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 CASES = Path(__file__).with_name("simulated_card_cases.py")
-RANKS = Path(__file__).with_name("simulated_ranks.py")
+RANKS = Path(__file__).with_name("parallel") / "simulated_ranks.py"
 SITE = Path(__file__).parents[1] / "support" / "simulated_cuda" / "site"
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("simulated_card")]
 

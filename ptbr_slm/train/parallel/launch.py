@@ -10,7 +10,7 @@ passes each signal on to each rank exactly once, and a rank that is still starti
 agent's own handling, which gives the ranks 30 seconds to save, is switched off.
 
 Arguments and answers of the ranks are pickled by Python's multiprocessing, in pipes between this process and
-the ones it has started; nothing else that the ranks exchange is (`rendezvous`, `messages`).
+the ones it has started. Nothing else is pickled (`rendezvous`, `messages`).
 """
 
 from __future__ import annotations
@@ -19,16 +19,19 @@ import dataclasses
 import logging
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import active_children, resource_tracker
-from typing import Any
+from typing import Any, TypeVar
 
 from ptbr_slm.errors import Exit, SlmError
 from ptbr_slm.train.parallel.messages import StopBeforeTraining
 from ptbr_slm.train.process import mark_birth, stop_signals
+
+T = TypeVar("T")
 
 MAX_RESTARTS = 3
 """Times that all ranks are started again, from the last checkpoint, before giving up."""
@@ -36,7 +39,7 @@ KILL_AFTER = 3
 """Ctrl-C so many times: the ranks are killed. The first asks them to save, the second to leave at once."""
 
 
-def launch(work: Callable[..., Any], arguments: tuple[Any, ...], count: int) -> Any:
+def launch(work: Callable[..., T], arguments: tuple[Any, ...], count: int) -> T:
     """What `work(*arguments)` returns on the main one of `count` ranks.
 
     Arguments and answer go through multiprocessing's pipes, so they are picklable.
@@ -68,22 +71,46 @@ def launch(work: Callable[..., Any], arguments: tuple[Any, ...], count: int) -> 
     }
     known = {field.name for field in dataclasses.fields(LaunchConfig)}
     config = LaunchConfig(**{key: value for key, value in wanted.items() if key in known})
-    with _passing_signals_on() as asked:
+    with _private_temporary_folder(), _passing_signals_on() as asked:
         try:
-            return elastic_launch(config, _rank)(work, arguments)[0]
+            answer: T = elastic_launch(config, _rank)(work, arguments)[0]
+            return answer
         except ChildFailedError as error:
-            if _kills(asked):
+            if _asks_to_kill(asked):
                 raise KeyboardInterrupt from None
             raise _lost(error) from error
 
 
+@contextmanager
+def _private_temporary_folder() -> Iterator[None]:
+    """Temporary files of this process lie where no other user can write.
+
+    torch.multiprocessing gives each process the name of a file in the temporary folder, and opens what lies
+    there as a pickle once that process has died (torch/multiprocessing/spawn.py, `error_file`).
+    """
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory(prefix="ptbr-slm-") as tempfile.tempdir:
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
+
+
 def _rank(work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """In a new process: leave the parent's group, work, answer. `work` calls `hear_signals` first."""
+    """In a new process: leave the parent's group, work, answer. `work` calls `hear_signals` first.
+
+    An exception ends the process with code 1 and reaches the agent as JSON, in the agent's own error file.
+    """
+    from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
     parent = os.getppid()
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
     try:
         return work(*arguments)
+    except Exception as error:
+        get_error_handler().record_exception(error)
+        raise SystemExit(1) from None  # any other exception would be pickled into `error_file`
     finally:
         for number in stop_signals():  # the answer is on its way to the parent, which lets this process go
             signal.signal(number, signal.SIG_IGN)
@@ -153,12 +180,12 @@ def _pass_on(asked: list[int], done: threading.Event, signals: tuple[signal.Sign
             pid = child.pid or 0
             for number in asked[sent.get(pid, 0) :]:
                 with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL if _kills(asked) else number)
+                    os.kill(pid, signal.SIGKILL if _asks_to_kill(asked) else number)
                 time.sleep(0.01)  # signals of one kind do not queue
             sent[pid] = len(asked)
 
 
-def _kills(asked: list[int]) -> bool:
+def _asks_to_kill(asked: list[int]) -> bool:
     """Whether Ctrl-C came so often that the ranks are not waited for. A closing terminal repeats SIGHUP."""
     return asked.count(signal.SIGINT) >= KILL_AFTER
 

@@ -154,6 +154,35 @@ def test_ctrl_c_to_the_group_saves_shards_once_and_one_process_goes_on_from_them
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("parallel", "fault"), [("ddp", "kill@step.optimizer:6:1"), ("fsdp", "")])
+def test_neither_the_launcher_nor_its_ranks_pickle(start, tmp_path, monkeypatch, no_pickle, parallel, fault):
+    """Meeting, deciding, a restart, checkpoints, evaluation and the answer to the parent's pipe included."""
+    for name, value in no_pickle(tmp_path / "pickles").items():
+        monkeypatch.setenv(name, value)
+    with start(tmp_path / "run", fault=fault, **TWO, parallel=parallel) as process:
+        lines = until(process, "done")
+        assert process.wait(60) == 0
+    assert lines[-1]["step"] == 8 and [line["event"] for line in lines].count("resume") == bool(fault)
+    assert not (tmp_path / "pickles").exists(), (tmp_path / "pickles").read_text()
+
+
+def test_ranks_of_one_machine_meet_where_only_that_machine_reaches_them():
+    from torch.distributed.elastic.rendezvous import RendezvousParameters
+
+    from ptbr_slm.train.parallel.rendezvous import BACKEND, LoopbackRendezvous
+
+    meeting = LoopbackRendezvous(RendezvousParameters(BACKEND, "", "teste", 1, 1))
+    first, second = meeting.next_rendezvous(), meeting.next_rendezvous()
+    address = first.bootstrap_store_info
+    assert address is not None and address.master_addr == "127.0.0.1"
+    first.store.set("key", "of the first start")
+    assert not second.store.check(["key"]), "a restart finds nothing of the start before"
+    socket.create_connection(("127.0.0.1", address.master_port), timeout=5).close()
+    with pytest.raises(OSError):  # a store that listens on every interface answers here, too
+        socket.create_connection(("127.0.0.2", address.master_port), timeout=5).close()
+
+
+@pytest.mark.slow
 def test_an_error_of_the_users_is_told_once_and_not_tried_again(start, tmp_path):
     with start(tmp_path / "run", ranks=2, batch_size=1, grad_accum=1) as process:
         out, errors = process.communicate(timeout=60)
@@ -162,25 +191,34 @@ def test_an_error_of_the_users_is_told_once_and_not_tried_again(start, tmp_path)
 
 
 @pytest.mark.slow
-def test_two_nodes_under_torchrun_do_the_run_of_one_process(train_arguments, settings, tmp_path):
-    """Two agents that meet over TCP, as on two machines; one rank each."""
+@pytest.mark.parametrize("rendezvous", ["static", "c10d"])
+def test_two_nodes_under_torchrun_do_the_run_of_one_process(
+    train_arguments, settings, tmp_path, monkeypatch, no_pickle, rendezvous
+):
+    """Two agents that meet over TCP, as on two machines; one rank each. As documented, they do not pickle."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
+    meet = ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=teste"]
+    if rendezvous == "static":
+        meet = ["--master-addr=127.0.0.1", f"--master-port={port}"]
+        for name, value in no_pickle(tmp_path / "pickles").items():
+            monkeypatch.setenv(name, value)
     nodes = [
         subprocess.Popen(
             [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1",
-             "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=teste",
-             "--local-addr=127.0.0.1", "-m", "ptbr_slm", *train_arguments(tmp_path / "nodes"), "--json"],
+             *meet, f"--node-rank={number}", "--local-addr=127.0.0.1",
+             "-m", "ptbr_slm", *train_arguments(tmp_path / "nodes"), "--json"],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
-        for _ in range(2)
+        for number in range(2)
     ]  # fmt: skip
     said = [node.communicate(timeout=120) for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], said
     speaker, silent = sorted((out for out, _ in said), key=len, reverse=True)
     assert silent == "" and json.loads(speaker.splitlines()[-1])["step"] == 8
+    assert not (tmp_path / "pickles").exists(), (tmp_path / "pickles").read_text()
     alone = train(settings())
     assert losses(tmp_path / "nodes") == pytest.approx(losses(alone.run), abs=1e-4)
     same_weights(tmp_path / "nodes" / "final", alone.model, atol=1e-4)

@@ -21,10 +21,14 @@ import two_ranks
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory, tokenizer_file: Path, start_two) -> Path:
-    """The folder in which two real gloo ranks left the outcome of all cases; one launch for all tests."""
+def played(tmp_path_factory: pytest.TempPathFactory, tokenizer_file: Path, start_two, no_pickle) -> Path:
+    """The folder in which two real gloo ranks left the outcome of all cases; one launch for all tests.
+
+    The ranks cannot pickle.
+    """
     folder = tmp_path_factory.mktemp("ranks")
-    errors = start_two(two_ranks.__file__, folder, tokenizer_file)
+    errors = start_two(two_ranks.__file__, folder, tokenizer_file, env=no_pickle(folder / "pickles"))
+    assert not (folder / "pickles").exists(), (folder / "pickles").read_text()
     assert all((folder / f"done.{rank}").exists() for rank in (0, 1)), errors
     return folder
 

@@ -128,7 +128,7 @@ def out_of_memory(ranks: Ranks) -> None:
             assert torch.allclose(ours, theirs, atol=2e-4)
 
 
-def words(ranks: Ranks) -> None:
+def messages(ranks: Ranks) -> None:
     assert ranks.from_main(lambda: {"said": ranks.rank}) == {"said": 0}
     assert ranks.any(ranks.rank == 1) and not ranks.any(False)
     assert ranks.total(ranks.rank + 1) == 3 and ranks.exchange([ranks.rank]) == [[0.0], [1.0]]
@@ -142,6 +142,18 @@ def words(ranks: Ranks) -> None:
         assert (error.code, error.where, error.hint) == ("E_DISK_FULL", "aqui", "apague")
     else:
         raise AssertionError("only the main rank heard of it")
+
+    def fail_on_the_other() -> None:
+        if not ranks.main:
+            fail()
+
+    ranks.all_or_none(lambda: None)
+    try:
+        ranks.all_or_none(fail_on_the_other)
+    except SlmError as error:
+        assert (error.code, error.where, error.hint) == ("E_DISK_FULL", "aqui", "apague")
+    else:
+        raise AssertionError("only the other rank heard of it")
 
 
 def checkpoints(ranks: Ranks, folder: Path) -> None:
@@ -170,7 +182,7 @@ def main() -> None:
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])
     with join_ranks("cpu") as ranks:
-        words(ranks)
+        messages(ranks)
         for name in CASES:
             np.savez(folder / f"{name}.{ranks.rank}.npz", **play(name, ranks))
         out_of_memory(ranks)
