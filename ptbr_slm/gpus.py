@@ -13,7 +13,6 @@ import subprocess
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ptbr_slm.system import import_or_note
 
@@ -115,15 +114,17 @@ def torch_build(failures: dict[str, str]) -> TorchBuild | None:
         cuda=torch.version.cuda,
         sees_gpu=sees,
         archs=tuple(torch.cuda.get_arch_list()) if sees else (),
-        reason="" if sees or torch.version.cuda is None else _why_no_card(torch),
+        reason="" if sees or torch.version.cuda is None else _why_no_card(),
         version=str(torch.__version__),
     )
 
 
-def _why_no_card(torch: Any) -> str:
+def _why_no_card() -> str:
     """The first sentence with which PyTorch's CUDA refuses to start (c10/cuda/CUDAFunctions.cpp)."""
+    import torch
+
     try:
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
     except (RuntimeError, AssertionError) as error:
         return str(error).strip().split(". ")[0].splitlines()[0][:200] if str(error).strip() else ""
     return ""

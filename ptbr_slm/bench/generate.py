@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ptbr_slm.bench.machine import machine
+from ptbr_slm.bench.machine import MachineFacts, machine
 from ptbr_slm.bench.process import ask, last_line
 from ptbr_slm.errors import SlmError
 from ptbr_slm.system import physical_cores
@@ -126,7 +126,7 @@ class Candidate:
 class GenerateBench:
     """All of it."""
 
-    machine: dict[str, Any]
+    machine: MachineFacts
     threads: int
     bandwidth: float
     """Bytes/s that the memory was read with."""
@@ -148,7 +148,7 @@ class GenerateBench:
                     row["bandwidth_share"] = self.share(figures) if result.device == "cpu" else None
             candidates.append(body)
         return {
-            "machine": self.machine,
+            "machine": asdict(self.machine),
             "threads": self.threads,
             "bandwidth_bytes_per_second": self.bandwidth,
             "entrants": candidates,

@@ -151,8 +151,13 @@ COLORS = ("#1f4e8c", "#b3402a", "#2c7a51", "#7a5c1f")
 def picture(bench: GenerateBench) -> str:
     """Writing and reading speed by batch, a bar a model with its lowest and highest, as one SVG file."""
     panels = [
-        _panel(bench, "escrita, tokens/s por tamanho do lote", "decode", 0),
-        _panel(bench, "leitura do texto inicial, tokens/s por tamanho do lote", "prefill", WIDTH + 20),
+        _panel(bench, "escrita, tokens/s por tamanho do lote", lambda of: of.decode, 0),
+        _panel(
+            bench,
+            "leitura do texto inicial, tokens/s por tamanho do lote",
+            lambda of: of.prefill,
+            WIDTH + 20,
+        ),
     ]
     width = 2 * WIDTH + 20
     return (
@@ -162,11 +167,11 @@ def picture(bench: GenerateBench) -> str:
     )
 
 
-def _panel(bench: GenerateBench, title: str, field: str, x: int) -> str:
+def _panel(bench: GenerateBench, title: str, speed: Callable[[Figures], Spread], x: int) -> str:
     """One panel of the longest prompt's figures."""
     named = [(candidate.name, _longest(figures_of(bench, candidate.name))) for candidate in bench.candidates]
     batches = sorted({batch for _, figures in named for batch in figures})
-    values = [getattr(figure, field).high for _, figures in named for figure in figures.values()]
+    values = [speed(figure).high for _, figures in named for figure in figures.values()]
     if not values:
         return ""
     _, top, ticks = axis([0.0, *values])
@@ -190,7 +195,7 @@ def _panel(bench: GenerateBench, title: str, field: str, x: int) -> str:
         for index, (_, figures) in enumerate(named):
             if batch in figures:
                 at = left + 0.15 * group + index * bar
-                parts.append(_bar(getattr(figures[batch], field), at, bar, height, bottom, COLORS[index % 4]))
+                parts.append(_bar(speed(figures[batch]), at, bar, height, bottom, COLORS[index % 4]))
     parts += [_legend(index, name) for index, (name, _) in enumerate(named)]
     return f'<g transform="translate({x},0)">{"".join(parts)}</g>'
 

@@ -7,14 +7,13 @@ import platform
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ptbr_slm.gpus import find_gpus
+from ptbr_slm.gpus import Gpu, find_gpus
 from ptbr_slm.system import cpu_cores, installed_version, memory_bytes
 from ptbr_slm.text import number
 from ptbr_slm.version import __version__
@@ -48,21 +47,40 @@ def _read(part: np.ndarray[tuple[int], np.dtype[np.float32]]) -> None:
     np.dot(part, part)
 
 
-def machine(kind: str) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MachineFacts:
     """Cards, driver and versions: what a figure is worth nothing without."""
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": kind,
-        "gpus": [asdict(gpu) for gpu in find_gpus()],
-        "cpu": _processor(),
-        "cpu_cores": cpu_cores(),
-        "memory_bytes": memory_bytes(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "torch": installed_version("torch"),
-        "ptbr_slm": __version__,
-        "load_average": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
-    }
+
+    date: str
+    """ISO 8601, UTC."""
+    device: str
+    """`cuda` or `cpu`: what was measured."""
+    gpus: tuple[Gpu, ...]
+    cpu: str
+    cpu_cores: int
+    memory_bytes: int | None
+    platform: str
+    python: str
+    torch: str | None
+    ptbr_slm: str
+    load_average: float | None
+
+
+def machine(kind: str) -> MachineFacts:
+    """This machine, now. kind: `cuda` or `cpu`."""
+    return MachineFacts(
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        device=kind,
+        gpus=find_gpus(),
+        cpu=_processor(),
+        cpu_cores=cpu_cores(),
+        memory_bytes=memory_bytes(),
+        platform=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+        torch=installed_version("torch"),
+        ptbr_slm=__version__,
+        load_average=round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
+    )
 
 
 def _processor() -> str:
@@ -75,16 +93,16 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def about(machine: dict[str, Any]) -> str:
+def about(machine: MachineFacts) -> str:
     """The machine in a line."""
-    cards = [f"{gpu['name']} (driver {gpu['driver']})" for gpu in machine["gpus"]]
-    where = " + ".join(cards) if machine["device"] == "cuda" else machine["cpu"]
-    load = machine["load_average"]
+    cards = [f"{gpu.name} (driver {gpu.driver})" for gpu in machine.gpus]
+    where = " + ".join(cards) if machine.device == "cuda" else machine.cpu
+    load = machine.load_average
     return (
-        f"Medido em {machine['date']}: {where}, {machine['cpu_cores']} núcleos, "
-        f"{number((machine['memory_bytes'] or 0) / GIB)} GiB de memória, carga "
-        f"{'?' if load is None else number(load, 1)}; Python {machine['python']}, torch {machine['torch']}, "
-        f"ptbr-slm {machine['ptbr_slm']}."
+        f"Medido em {machine.date}: {where}, {machine.cpu_cores} núcleos, "
+        f"{number((machine.memory_bytes or 0) / GIB)} GiB de memória, carga "
+        f"{'?' if load is None else number(load, 1)}; Python {machine.python}, torch {machine.torch}, "
+        f"ptbr-slm {machine.ptbr_slm}."
     )
 
 

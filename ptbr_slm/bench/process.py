@@ -73,10 +73,10 @@ def _end(process: subprocess.Popen[str]) -> None:
     """
     started = descendants(process.pid)
     process.kill()
-    if hasattr(os, "kill"):
+    if sys.platform != "win32":  # there `descendants` finds none
         for pid in started:
             with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+                os.kill(pid, signal.SIGKILL)
     process.communicate()
 
 

@@ -7,7 +7,6 @@ TF32: none of these code paths is the T4's. Speeds stay the card's own.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from ptbr_slm.train.planning.memory import CUDA_CONTEXT_BYTES, T4_BYTES
 from ptbr_slm.train.planning.speed import data_sheet
@@ -56,7 +55,7 @@ def is_t4(name: str) -> bool:
     return card is not None and card.name == "T4"
 
 
-def apply(device: Any = None) -> Rules:
+def apply(device: int | None = None) -> Rules:
     """Put the rules into force for this process's torch, and for `device` (an index; None: the current one).
 
     Call it in every process and every rank that measures, before the first tensor. On a CPU and on a T4
@@ -69,11 +68,10 @@ def apply(device: Any = None) -> Rules:
     name = torch.cuda.get_device_name(device)
     if is_t4(name):
         return Rules(card=name, in_force=False, precision=PRECISION, memory_limit=None)
-    backends: Any = torch.backends
-    backends.cuda.enable_flash_sdp(False)
-    backends.cuda.enable_cudnn_sdp(False)
-    backends.cuda.matmul.allow_tf32 = False
-    backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.enable_flash_sdp(False)
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
     total = torch.cuda.get_device_properties(device).total_memory
     if total > ALLOCATOR_BYTES:
         torch.cuda.set_per_process_memory_fraction(ALLOCATOR_BYTES / total, device)

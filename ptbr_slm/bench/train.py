@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ptbr_slm.bench.machine import machine
+from ptbr_slm.bench.machine import MachineFacts, machine
 from ptbr_slm.bench.process import ask, last_line
 from ptbr_slm.config import model_config
 from ptbr_slm.errors import SlmError
@@ -168,12 +168,12 @@ Progress = Callable[[int, int, Case], None]
 class Bench:
     """All results, and what they were measured on."""
 
-    machine: dict[str, Any]
+    machine: MachineFacts
     results: tuple[Result, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {"machine": self.machine, "results": [result.to_json() for result in self.results]}
+        return {"machine": asdict(self.machine), "results": [result.to_json() for result in self.results]}
 
 
 def bench_train(

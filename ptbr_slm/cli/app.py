@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ptbr_slm.cli.command import command
 from ptbr_slm.cli.output import Mode, Output, Report
+
+if TYPE_CHECKING:
+    from ptbr_slm.app.launch import Served
 
 
 def register(app: typer.Typer) -> None:
@@ -41,13 +44,12 @@ def register(app: typer.Typer) -> None:
     ) -> Report:
         """Abre uma página no navegador em que o modelo continua o seu texto."""
         from ptbr_slm.app import open_page, serve
-        from ptbr_slm.app.launch import Served
 
-        told: list[dict[str, Any]] = []
+        facts: list[dict[str, Any]] = []
 
         def ready(served: Served) -> None:
-            told.append(_facts(served))
-            out.event({"event": "ready", **told[-1]})
+            facts.append(_facts(served))
+            out.event({"event": "ready", **facts[-1]})
             if out.mode is Mode.QUIET:
                 out.stream(served.text() + "\n")  # the address and the password are what was asked for
             else:
@@ -55,10 +57,10 @@ def register(app: typer.Typer) -> None:
 
         out.note("Abrindo o modelo e a página…")
         serve(open_page(model), host=host, port=port, share=share, auth=not no_auth, ready=ready)
-        return Report({"event": "done", **told[-1]}, "Página encerrada." if told[-1]["url"] else "")
+        return Report({"event": "done", **facts[-1]}, "Página encerrada." if facts[-1]["url"] else "")
 
 
-def _facts(served: Any) -> dict[str, Any]:
+def _facts(served: Served) -> dict[str, Any]:
     return {
         "url": served.url or None,
         "share_url": served.share_url,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperOption
 
 from ptbr_slm.cli.output import Mode, Output, Report
 from ptbr_slm.cli.streams import OutputLost
@@ -126,9 +126,9 @@ class PanelCommand(TyperCommand):
                     formatter.write_dl(records)
 
 
-def _heading(parameter: Any) -> str:
-    if parameter.param_type_name == "argument":
+def _heading(parameter: object) -> str:
+    if not isinstance(parameter, TyperOption):
         return ARGUMENTS
     if parameter.name == "help":
         return LAST
-    return getattr(parameter, "rich_help_panel", None) or OPTIONS
+    return parameter.rich_help_panel or OPTIONS

@@ -139,7 +139,7 @@ def _json(data: Mapping[str, Any]) -> str:
     of a file is no Unicode. `json.loads` and `os.fsencode` give the bytes of such a name back.
     """
     text = json.dumps(data, ensure_ascii=False, allow_nan=False) + "\n"
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    encoding = sys.stdout.encoding or "utf-8"
     if codecs.lookup(encoding).name == "utf-8":
         with suppress(UnicodeEncodeError):
             text.encode("utf-8")

@@ -15,11 +15,20 @@ import io
 import os
 import select
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, BinaryIO, Protocol, TextIO, cast
 
 from ptbr_slm.errors import Exit, SlmError
 
-_NAMES = ("stdin", "stdout", "stderr")
+if TYPE_CHECKING:
+    from typing_extensions import Buffer  # collections.abc.Buffer from Python 3.12 on
+
+
+class _Raw(Protocol):
+    """What is needed of the stream below: `io.FileIO`, or a console of Windows."""
+
+    def write(self, data: memoryview, /) -> int | None: ...
+    def fileno(self) -> int: ...
+    def isatty(self) -> bool: ...
 
 
 class OutputLost(Exception):
@@ -29,13 +38,13 @@ class OutputLost(Exception):
 class SafeRaw(io.RawIOBase):
     """A raw stream whose writes never raise `OSError`: what cannot be written is dropped."""
 
-    def __init__(self, raw: Any, refused: OSError | None = None) -> None:
+    def __init__(self, raw: _Raw, refused: OSError | None = None) -> None:
         super().__init__()
         self._raw, self._refused = raw, refused
         self.failure: OSError | None = None
         """The first failure; None while all was written."""
 
-    def write(self, data: Any) -> int:
+    def write(self, data: Buffer, /) -> int:
         """Write `data`, or drop what cannot be written. Returns its length in bytes."""
         with memoryview(data) as view:
             length = view.nbytes
@@ -44,7 +53,7 @@ class SafeRaw(io.RawIOBase):
                     raise self._refused
                 done = 0
                 while done < length:
-                    written: int | None = self._raw.write(view[done:])
+                    written = self._raw.write(view[done:])
                     if written is None:  # a non-blocking pipe is full: its reader may still come
                         select.select([], [self._raw.fileno()], [])
                     done += written or 0
@@ -54,12 +63,11 @@ class SafeRaw(io.RawIOBase):
 
     def fileno(self) -> int:
         """The descriptor."""
-        number: int = self._raw.fileno()
-        return number
+        return self._raw.fileno()
 
     def isatty(self) -> bool:
         """Whether it is a terminal."""
-        return bool(self._raw.isatty())
+        return self._raw.isatty()
 
     def writable(self) -> bool:
         """Always."""
@@ -71,16 +79,17 @@ def make_streams_safe() -> None:
     closed = [number for number in range(3) if not _is_open(number)]
     for number in closed:
         _open_null(number)
-    for number in (1, 2):
-        _make_safe(number, OSError(errno.EBADF, os.strerror(errno.EBADF)) if number in closed else None)
+    sys.stdout = _safe(sys.stdout, 1, 1 in closed)
+    sys.stderr = _safe(sys.stderr, 2, 2 in closed)
     if sys.stdin is None:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
 def stdout_failure() -> OSError | None:
     """Why something written to standard output did not arrive; None where all did."""
-    buffer = getattr(sys.stdout, "buffer", None)
-    raw = getattr(buffer, "raw", buffer)
+    if not isinstance(sys.stdout, io.TextIOWrapper):
+        return None  # a notebook's or a test's own stream
+    raw = _raw(sys.stdout)
     return raw.failure if isinstance(raw, SafeRaw) else None
 
 
@@ -144,24 +153,25 @@ def _open_null(number: int) -> None:
         os.close(null)
 
 
-def _make_safe(number: int, refused: OSError | None) -> None:
-    name = _NAMES[number]
-    stream = getattr(sys, name)
+def _safe(stream: TextIO | None, number: int, closed: bool) -> TextIO:
+    """The stream, with its raw stream made safe; a notebook's or a test's own stream as it is."""
     if stream is None:
-        raw: Any = io.FileIO(number, "w", closefd=False)
+        raw: _Raw = io.FileIO(number, "w", closefd=False)
         encoding, errors, lines, through = "utf-8", "replace", number == 2, False
     elif type(stream) is io.TextIOWrapper:
-        raw = getattr(stream.buffer, "raw", stream.buffer)  # -u: the buffer is the raw stream itself
+        raw = _raw(stream)
         if isinstance(raw, SafeRaw):
-            return
+            return stream
         encoding, errors = stream.encoding, stream.errors or "replace"
         lines, through = stream.line_buffering, stream.write_through
     else:
-        return  # a notebook's or a test's own stream
-    safe = SafeRaw(raw, refused)
-    buffer: Any = safe if through else io.BufferedWriter(safe)
-    setattr(
-        sys,
-        name,
-        io.TextIOWrapper(buffer, encoding, errors, line_buffering=lines, write_through=through),
-    )
+        return stream
+    safe = SafeRaw(raw, OSError(errno.EBADF, os.strerror(errno.EBADF)) if closed else None)
+    buffer = cast(BinaryIO, safe if through else io.BufferedWriter(safe))
+    return io.TextIOWrapper(buffer, encoding, errors, line_buffering=lines, write_through=through)
+
+
+def _raw(stream: io.TextIOWrapper) -> _Raw:
+    """The raw stream; with `python -u` the buffer is the raw stream itself."""
+    buffer = stream.buffer
+    return buffer.raw if isinstance(buffer, io.BufferedWriter) else cast(_Raw, buffer)

@@ -9,11 +9,14 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Annotated, Any, Union, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Protocol, Union, cast, get_args, get_origin
 
 import typer
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+from typer.models import ParameterInfo
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.text import quoted
@@ -21,10 +24,40 @@ from ptbr_slm.text import quoted
 USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 """The base of all, of click or of typer's copy of it."""
 
+Parameter = TyperOption | TyperArgument
+Command = TyperCommand | TyperGroup
+
+# Exceptions of `USAGE_ERROR`, by their names: typer has a copy of click's, or click's own, by version.
+
+
+class _Context(Protocol):
+    command: Command
+
+
+class _Error(Protocol):
+    message: str
+
+
+class _NoSuchOption(_Error, Protocol):
+    option_name: str
+    possibilities: Sequence[str] | None
+
+
+class _BadOptionUsage(_Error, Protocol):
+    option_name: str
+
+
+class _BadParameter(_Error, Protocol):
+    """Also `MissingParameter`."""
+
+    param: Parameter | None
+    ctx: _Context | None
+
+
 _WORDS = {int: "um número inteiro", float: "um número", bool: "1 ou 0"}
 
 
-def usage_error(error: Any, root: Any, words: Sequence[str]) -> SlmError:
+def usage_error(error: Exception, root: Command, words: Sequence[str]) -> SlmError:
     """The E_USAGE for an exception of `USAGE_ERROR`.
 
     root: the click command of the whole application. words: the command line behind the program's name.
@@ -33,73 +66,78 @@ def usage_error(error: Any, root: Any, words: Sequence[str]) -> SlmError:
     help_line = f"Veja as opções:  {path} --help"
     match type(error).__name__:
         case "NoSuchOption":
-            name = error.option_name
-            near = list(error.possibilities or ()) or _near(name, _options(command))
+            unknown = cast(_NoSuchOption, error)
+            name = unknown.option_name
+            near = list(unknown.possibilities or ()) or _near(name, _options(command))
             hint = f"Quis dizer {_either(near)}?  {help_line}" if near else help_line
             return SlmError("E_USAGE", f"a opção {name} não existe.", where=path, hint=hint)
         case "BadOptionUsage":
-            return _bad_option(error, path, help_line)
+            return _bad_option(cast(_BadOptionUsage, error), path, help_line)
         case "MissingParameter":
-            return _missing(error, path, help_line)
-        case "BadParameter" if error.param is not None:
-            return _bad_value(error, words, path, help_line)
-    return _bad_words(error, command, path, help_line)
+            return _missing(cast(_BadParameter, error).param, path, help_line)
+        case "BadParameter" if (parameter := cast(_BadParameter, error).param) is not None:
+            return _bad_value(parameter, command, words, path, help_line)
+    return _bad_words(cast(_Error, error).message, command, path, help_line)
 
 
-def _bad_option(error: Any, path: str, help_line: str) -> SlmError:
+def _bad_option(error: _BadOptionUsage, path: str, help_line: str) -> SlmError:
     takes_none = "does not take a value" in error.message
     what = "não leva valor" if takes_none else "precisa de um valor"
     return SlmError("E_USAGE", f"a opção {error.option_name} {what}.", where=path, hint=help_line)
 
 
-def _missing(error: Any, path: str, help_line: str) -> SlmError:
-    parameter = error.param
+def _missing(parameter: Parameter | None, path: str, help_line: str) -> SlmError:
     if parameter is None:
         return SlmError("E_USAGE", "falta um argumento.", where=path, hint=help_line)
     kind = "o argumento" if parameter.param_type_name == "argument" else "a opção"
-    variable = getattr(parameter, "envvar", None)
-    also = f" (ou a variável {variable})" if isinstance(variable, str) else ""
+    also = f" (ou a variável {parameter.envvar})" if isinstance(parameter.envvar, str) else ""
     return SlmError("E_USAGE", f"falta {kind} {_name(parameter)}{also}.", where=path, hint=help_line)
 
 
-def _bad_value(error: Any, words: Sequence[str], path: str, help_line: str) -> SlmError:
-    parameter = error.param
+def _bad_value(
+    parameter: Parameter, command: Command, words: Sequence[str], path: str, help_line: str
+) -> SlmError:
     value = _typed(parameter, words)
     but = "" if value is None else f", e não {value!r}"
-    return SlmError("E_USAGE", f"{_name(parameter)} leva {_taken(error, parameter)}{but}.", where=path,
+    return SlmError("E_USAGE", f"{_name(parameter)} leva {_taken(command, parameter)}{but}.", where=path,
                     hint=help_line)  # fmt: skip
 
 
-def _bad_words(error: Any, command: Any, path: str, help_line: str) -> SlmError:
+def _bad_words(message: str, command: Command, path: str, help_line: str) -> SlmError:
     """A verb that does not exist, or arguments too many. These exceptions have a text and nothing else."""
     verbs = f"Veja os comandos:  {path} --help"
-    if unknown := re.search(r"No such command '(.*?)'\.", error.message, re.DOTALL):
+    if unknown := re.search(r"No such command '(.*?)'\.", message, re.DOTALL):
         name = unknown[1]
-        near = _near(name, list(getattr(command, "commands", {})))
+        near = _near(name, list(_members(command)))
         hint = f"Quis dizer {_either(near)}?  {verbs}" if near else verbs
         return SlmError("E_USAGE", f"o comando {name} não existe.", where=path, hint=hint)
-    if extra := re.search(r"unexpected extra arguments?(?:\(s\))? \((.*)\)", error.message, re.DOTALL):
+    if extra := re.search(r"unexpected extra arguments?(?:\(s\))? \((.*)\)", message, re.DOTALL):
         quote = "Um texto ou caminho com espaços vai entre aspas."
         return SlmError(
             "E_USAGE", f"argumentos a mais: {extra[1]}.", where=path, hint=f"{quote}  {help_line}"
         )
-    if "Missing command" in error.message:
+    if "Missing command" in message:
         return SlmError("E_USAGE", "falta o comando.", where=path, hint=verbs)
     return SlmError("E_USAGE", "não entendi o que foi digitado.", where=path, hint=help_line)
 
 
-def _command(root: Any, words: Sequence[str]) -> tuple[Any, str]:
+def _command(root: Command, words: Sequence[str]) -> tuple[Command, str]:
     """The command that these words name, as far as they do, and what was typed to name it."""
-    command, path = root, "ptbr-slm"
+    command: Command = root
+    path = "ptbr-slm"
     for word in words:
-        found = getattr(command, "commands", {}).get(word)
+        found = _members(command).get(word)
         if found is None:
             break
         command, path = found, f"{path} {word}"
     return command, path
 
 
-def _options(command: Any) -> list[str]:
+def _members(command: Command) -> Mapping[str, Command]:
+    return cast(Mapping[str, Command], command.commands) if isinstance(command, TyperGroup) else {}
+
+
+def _options(command: Command) -> list[str]:
     return [name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)
             if name.startswith("-")]  # fmt: skip
 
@@ -112,15 +150,15 @@ def _either(names: Sequence[str]) -> str:
     return " ou ".join(quoted(name) for name in sorted(names)[:3])
 
 
-def _name(parameter: Any) -> str:
+def _name(parameter: Parameter) -> str:
     """`--output (-o)`, or an argument as the help names it."""
     if parameter.param_type_name == "argument":
-        return str(parameter.metavar or parameter.name.upper()).rstrip(".")
+        return str(parameter.metavar or (parameter.name or "").upper()).rstrip(".")
     long, *rest = sorted(parameter.opts, key=len, reverse=True)
     return f"{long} ({rest[0]})" if rest else str(long)
 
 
-def _typed(parameter: Any, words: Sequence[str]) -> str | None:
+def _typed(parameter: Parameter, words: Sequence[str]) -> str | None:
     """The value that was given to an option, where it is given once; None for an argument."""
     found = []
     for index, word in enumerate(words):
@@ -132,13 +170,13 @@ def _typed(parameter: Any, words: Sequence[str]) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def _taken(error: Any, parameter: Any) -> str:
+def _taken(command: Command, parameter: Parameter) -> str:
     """What the option takes, in words, by the verb's signature."""
-    kind, limits = _declared(error, parameter)
+    kind, limits = _declared(command, parameter)
     if isinstance(kind, type) and issubclass(kind, Enum):
         return "um destes: " + ", ".join(str(member.value) for member in kind)
-    words = _WORDS.get(kind, "outro valor")
-    low, high = getattr(limits, "min", None), getattr(limits, "max", None)
+    words = _WORDS.get(kind, "outro valor") if isinstance(kind, type) else "outro valor"
+    low, high = (None, None) if limits is None else (limits.min, limits.max)
     if low is not None and high is not None:
         return f"{words} de {low:g} a {high:g}"
     if low is not None:
@@ -146,17 +184,17 @@ def _taken(error: Any, parameter: Any) -> str:
     return words if high is None else f"{words} até {high:g}"
 
 
-def _declared(error: Any, parameter: Any) -> tuple[Any, Any]:
+def _declared(command: Command, parameter: Parameter) -> tuple[object, ParameterInfo | None]:
     """(type, typer.Option) of a verb's parameter; None for what is not known."""
-    callback = getattr(getattr(error.ctx, "command", None), "callback", None)
-    if callback is None:
+    if command.callback is None:
         return None, None
-    found = inspect.signature(callback).parameters.get(parameter.name)
-    annotation = getattr(found, "annotation", None)
-    kind, limits = annotation, None
-    if get_origin(annotation) is Annotated:
-        kind, limits = get_args(annotation)[:2]
-    if get_origin(kind) is Union or type(kind).__name__ == "UnionType":
+    found = inspect.signature(command.callback).parameters.get(parameter.name or "")
+    kind: object = None if found is None else found.annotation
+    limits: ParameterInfo | None = None
+    if get_origin(kind) is Annotated:
+        kind, declared = get_args(kind)[:2]
+        limits = declared if isinstance(declared, ParameterInfo) else None
+    if get_origin(kind) in (Union, UnionType):
         kind = next(item for item in get_args(kind) if item is not type(None))
     if get_origin(kind) is list:
         kind = get_args(kind)[0]

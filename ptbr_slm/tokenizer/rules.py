@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from tokenizers import Tokenizer
+
 MOST_GROWTH = 64
 """Characters that one character of a text may become. SentencePiece's rules: 3 (`▁` in UTF-8)."""
 PROBE = 4_000
@@ -21,7 +23,7 @@ SLOWEST_S = 0.1
 _UNITS = ("a", "A", "é", "1", " ", "\n", "!", "_", "aB1 ", "ab", " a")
 
 
-def unfit_rule(inner: Any, trusted: str) -> str:
+def unfit_rule(inner: Tokenizer, trusted: str) -> str:
     """What is wrong with the rules of a `tokenizers.Tokenizer`, in Portuguese; '' where nothing is.
 
     trusted: a regular expression that is known to be linear, and not tried.
@@ -54,8 +56,8 @@ def growth(rule: Any) -> float:
     return factor
 
 
-def _runs(inner: Any) -> list[Callable[[str], Any]]:
-    runs = []
+def _runs(inner: Tokenizer) -> list[Callable[[str], object]]:
+    runs: list[Callable[[str], object]] = []
     if inner.normalizer is not None:
         runs.append(inner.normalizer.normalize_str)
     if inner.pre_tokenizer is not None:
@@ -63,7 +65,7 @@ def _runs(inner: Any) -> list[Callable[[str], Any]]:
     return runs
 
 
-def _cpu_seconds(run: Callable[[str], Any], text: str) -> float:
+def _cpu_seconds(run: Callable[[str], object], text: str) -> float:
     began = time.thread_time()
     run(text)
     return time.thread_time() - began

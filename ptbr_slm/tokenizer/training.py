@@ -16,7 +16,6 @@ import re
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -80,7 +79,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     return inner
 
 
-def train_from(inner: Any, texts: Iterable[str], trainer: Any) -> int:
+def train_from(inner: Tokenizer, texts: Iterable[str], trainer: trainers.BpeTrainer) -> int:
     """Train a `tokenizers.Tokenizer` on `texts`, read in this thread; the number of characters it was given.
 
     KeyboardInterrupt leaves within a second. The library cannot be stopped while it merges: its thread, a

@@ -123,7 +123,7 @@ def test_the_share_is_bytes_of_a_step_times_steps_over_bandwidth() -> None:
         prompt=8, batch=4, prefill=Spread(1, 1, 1), first_token_s=Spread(1, 1, 1),
         decode=Spread(400, 300, 500), step_bytes=50_000_000, kv_bytes=1,
     )  # fmt: skip
-    bench = GenerateBench(machine={}, threads=1, bandwidth=10e9, candidates=())
+    bench = GenerateBench(machine=machine("cpu"), threads=1, bandwidth=10e9, candidates=())
     assert bench.share(figures) == pytest.approx(0.5)  # 100 steps a second of 50 MB, of 10 GB/s
     case = CaseResult(case=GenerateCase(path="x"), device="cpu", figures=(figures,))
     assert result_from(json.loads(json.dumps(case.to_json()))) == case

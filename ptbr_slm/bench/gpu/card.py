@@ -15,13 +15,17 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from ptbr_slm.bench import t4_rules
 from ptbr_slm.bench.gpu.results import Answer, SectionRequest
+from ptbr_slm.config import model_config
 from ptbr_slm.faults import maybe_fail
 from ptbr_slm.gpus import find_gpus
+from ptbr_slm.model import KVCache, Llama
 from ptbr_slm.system import cpu_cores, installed_version, memory_bytes
 from ptbr_slm.train.planning.precision import OLDEST
-from ptbr_slm.train.planning.speed import LAUNCH_S, DataSheet, data_sheet
+from ptbr_slm.train.planning.speed import LAUNCH_S, DataSheet, data_sheet, gemm_flops, torch_threads
 from ptbr_slm.version import __version__
 
 PACKAGES = (
@@ -38,18 +42,15 @@ PACKAGES = (
 
 def measure_machine(request: SectionRequest, answer: Answer) -> None:
     """Ask torch and the driver. `facts`: device, cards, card, torch."""
-    import torch
-
-    backends: Any = torch.backends
     there = torch.cuda.is_available()
     cards = torch.cuda.device_count() if there else 0
     answer.facts |= {"device": "cuda" if there else "cpu", "cards": cards, "torch": torch.__version__}
     answer.facts["card"] = torch.cuda.get_device_name(0) if there else None
     drivers = {gpu.name: gpu.driver for gpu in find_gpus()}
     for index in range(cards):
-        answer.line(f"cuda:{index}", **_card(torch, index, drivers))
+        answer.line(f"cuda:{index}", **_card(index, drivers))
     if there:
-        _check_kernels(torch, cards, answer)
+        _check_kernels(cards, answer)
     else:
         answer.missing("cuda", "absent", "o PyTorch não encontra GPU nenhuma nesta máquina")
     answer.line(
@@ -57,8 +58,8 @@ def measure_machine(request: SectionRequest, answer: Answer) -> None:
         python=platform.python_version(),
         torch=torch.__version__,
         cuda=torch.version.cuda,
-        cudnn=backends.cudnn.version() if there else None,
-        nccl=_nccl(torch) if there else None,
+        cudnn=torch.backends.cudnn.version() if there else None,  # type: ignore[no-untyped-call]
+        nccl=_nccl() if there else None,
         ptbr_slm=__version__,
         packages={name: installed_version(name) for name in PACKAGES},
         cpu_cores=cpu_cores(),
@@ -67,7 +68,7 @@ def measure_machine(request: SectionRequest, answer: Answer) -> None:
     answer.note(t4_rules.apply().sentence())
 
 
-def _card(torch: Any, index: int, drivers: dict[str, str]) -> dict[str, Any]:
+def _card(index: int, drivers: dict[str, str]) -> dict[str, Any]:
     """The facts of one card. `free_bytes` at the start: another program may be on it."""
     properties = torch.cuda.get_device_properties(index)
     free, total = torch.cuda.mem_get_info(index)
@@ -81,7 +82,7 @@ def _card(torch: Any, index: int, drivers: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _check_kernels(torch: Any, cards: int, answer: Answer) -> None:
+def _check_kernels(cards: int, answer: Answer) -> None:
     """A P100 is seen by PyTorch, which has no kernels for it any more."""
     oldest = min(torch.cuda.get_device_capability(index) for index in range(cards))
     answer.check(
@@ -92,9 +93,10 @@ def _check_kernels(torch: Any, cards: int, answer: Answer) -> None:
     )
 
 
-def _nccl(torch: Any) -> str | None:
+def _nccl() -> str | None:
     try:
-        return ".".join(map(str, torch.cuda.nccl.version()))
+        version: tuple[int, ...] = torch.cuda.nccl.version()  # type: ignore[no-untyped-call]
+        return ".".join(map(str, version))
     except (AttributeError, RuntimeError):
         return None
 
@@ -122,10 +124,6 @@ MOST = 1.1
 
 def measure_gemm(request: SectionRequest, answer: Answer) -> None:
     """`facts`: gemm_flops and bandwidth (bytes/s)."""
-    import torch
-
-    from ptbr_slm.train.planning.speed import gemm_flops, torch_threads
-
     rules = t4_rules.apply()
     device = torch.device(request.device, 0) if request.device == "cuda" else torch.device("cpu")
     card = data_sheet(rules.card) if rules.card else None
@@ -141,27 +139,27 @@ def measure_gemm(request: SectionRequest, answer: Answer) -> None:
             answer.line(f"gemm {precision}", flops=flops, nameplate=sheet, share=_share(flops, sheet))
             _sane(answer, f"gemm_{precision}", f"produto {precision} sobre a ficha técnica", flops, sheet)
     with answer.attempt("read"):
-        _bandwidth(torch, device, card, answer)
+        _bandwidth(device, card, answer)
     with answer.attempt("launch"):
-        _launches(torch, device, answer)
+        _launches(device, answer)
 
 
-def _bandwidth(torch: Any, device: Any, card: DataSheet | None, answer: Answer) -> None:
+def _bandwidth(device: torch.device, card: DataSheet | None, answer: Answer) -> None:
     """Bytes/s of a sum, which reads, and of a copy, which reads and writes."""
     size, repeats = READ_BYTES[device.type], READ_REPEATS[device.type]
     source = torch.ones(size // 4, dtype=torch.float32, device=device)
     sheet = card.bandwidth if card else None
     total = torch.empty((), device=device)
-    read = size / _best(torch, device, repeats, lambda: torch.sum(source, 0, out=total))
+    read = size / _best(device, repeats, lambda: torch.sum(source, 0, out=total))
     answer.facts["bandwidth"] = read
     answer.line("read", bytes_per_second=read, bytes=size, nameplate=sheet, share=_share(read, sheet))
     _sane(answer, "read", "leitura da memória sobre a ficha técnica", read, sheet)
     target = torch.empty_like(source)
-    copy = 2 * size / _best(torch, device, repeats, lambda: target.copy_(source))
+    copy = 2 * size / _best(device, repeats, lambda: target.copy_(source))
     answer.line("copy", bytes_per_second=copy, bytes=2 * size, nameplate=sheet, share=_share(copy, sheet))
 
 
-def _launches(torch: Any, device: Any, answer: Answer) -> None:
+def _launches(device: torch.device, answer: Answer) -> None:
     """Seconds of one small kernel in a row of many: what a step of a small model is made of."""
     one = torch.zeros(1, device=device)
 
@@ -169,23 +167,23 @@ def _launches(torch: Any, device: Any, answer: Answer) -> None:
         for _ in range(KERNELS):
             one.add_(1)
 
-    seconds = _best(torch, device, 3, many) / KERNELS
+    seconds = _best(device, 3, many) / KERNELS
     answer.line("launch", seconds=seconds, planned_seconds=LAUNCH_S)
 
 
-def _best(torch: Any, device: Any, repeats: int, work: Callable[[], object]) -> float:
+def _best(device: torch.device, repeats: int, work: Callable[[], object]) -> float:
     """Seconds of the fastest of several runs, after one that warms up."""
     times = []
     for _ in range(repeats + 1):
-        _wait(torch, device)
+        _wait(device)
         began = time.perf_counter()
         work()
-        _wait(torch, device)
+        _wait(device)
         times.append(time.perf_counter() - began)
     return min(times[1:])
 
 
-def _wait(torch: Any, device: Any) -> None:
+def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -210,11 +208,6 @@ def measure_graphs(request: SectionRequest, answer: Answer) -> None:
     if request.device != "cuda":
         answer.missing("cuda graph", "absent", "CUDA graphs só existem numa GPU")
         return
-    import torch
-
-    from ptbr_slm.config import model_config
-    from ptbr_slm.model import KVCache, Llama
-
     t4_rules.apply()
     size = "nano" if request.smoke else "85m"
     # Drawn on the CPU, then moved: the same weights on every card.
@@ -222,26 +215,27 @@ def measure_graphs(request: SectionRequest, answer: Answer) -> None:
     cache = KVCache(model.config, 1, CAPACITY, model.embed.weight)
     token = torch.full((1, 1), 7, dtype=torch.int64, device="cuda")
 
-    def step() -> Any:
+    def step() -> torch.Tensor:
         cache.length = POSITION
-        return model(token, cache)
+        logits: torch.Tensor = model(token, cache)
+        return logits
 
     with torch.no_grad():
         plain = step().float()
-        seconds = _median(torch, step)
+        seconds = _median(step)
         answer.line(f"{size}, sem captura", seconds=seconds, tokens_per_second=1 / seconds)
-        graph, output = _capture(torch, step)
+        graph, output = _capture(step)
         token.fill_(11 if maybe_fail("bench.graphs.token") else 7)
-        captured = _median(torch, graph.replay)
+        captured = _median(graph.replay)
         answer.line(f"{size}, capturado", seconds=captured, tokens_per_second=1 / captured)
         difference = float((output.float() - plain).abs().max() / plain.std())
     answer.check("logits", "logits repetidos sobre os simples, em desvios", difference, high=LOGIT_TOLERANCE)
     answer.facts["torch_graph_gain"] = seconds / captured
 
 
-def _capture(torch: Any, step: Callable[[], Any]) -> tuple[Any, Any]:
+def _capture(step: Callable[[], torch.Tensor]) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
     """(graph, its output), warmed up on a stream beside as PyTorch's notes ask for."""
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(3):
@@ -254,7 +248,7 @@ def _capture(torch: Any, step: Callable[[], Any]) -> tuple[Any, Any]:
     return graph, output
 
 
-def _median(torch: Any, work: Callable[[], object]) -> float:
+def _median(work: Callable[[], object]) -> float:
     """Seconds, the device waited for each time, as a loop that reads each token does."""
     times = []
     for _ in range(STEP_REPEATS + 5):

@@ -8,13 +8,13 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ptbr_slm.bench.gpu.results import Answer, SectionRequest, SectionResult, explain
 from ptbr_slm.bench.gpu.wheels import Wheels, open_wheels
-from ptbr_slm.bench.machine import machine
+from ptbr_slm.bench.machine import MachineFacts, machine
 from ptbr_slm.bench.process import ProcessResult, ask, last_line
 from ptbr_slm.errors import SlmError
 from ptbr_slm.faults import maybe_fail
@@ -89,7 +89,7 @@ def limit(section: Section, later: Sequence[Section], left_s: float, minutes: fl
 class GpuCheck:
     """All sections, and what they ran on."""
 
-    machine: dict[str, Any]
+    machine: MachineFacts
     smoke: bool
     minutes: float
     sections: list[SectionResult] = field(default_factory=list)
@@ -117,7 +117,7 @@ class GpuCheck:
             "smoke": self.smoke,
             "minutes": self.minutes,
             "finished": self.finished,
-            "machine": self.machine,
+            "machine": asdict(self.machine),
             "failures": self.failures,
             "sections": [section.to_json() for section in self.sections],
         }
