@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from tiny_models import write_model
 
 from ptbr_slm.config import SIZES, ModelConfig, model_config
 from ptbr_slm.errors import SlmError
 from ptbr_slm.model import IGNORE, KVCache, Llama
-from ptbr_slm.storage.atomic import atomic_folder
 from ptbr_slm.storage.manifest import write_manifest
-from ptbr_slm.storage.model_folder import ModelFolder, seal_model_folder, write_model_files
+from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.tokenizer import Tokenizer
 
 CONFIG = ModelConfig(
@@ -27,11 +27,8 @@ def model() -> Llama:
 
 @pytest.fixture(scope="module")
 def folder(model, texts, tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "m"
-    with atomic_folder(path) as temporary:
-        write_model_files(temporary, CONFIG, model.to_hf_weights(), Tokenizer.train(texts * 3, 400))
-        seal_model_folder(temporary)
-    return path
+    tokenizer = Tokenizer.train(texts * 3, 400)
+    return write_model(tmp_path_factory.mktemp("model") / "m", CONFIG, tokenizer, model.to_hf_weights())
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +50,7 @@ def test_transformers_opens_the_folder_and_gives_the_same_logits(texts, tmp_path
     for name, gain in model.named_parameters():
         if gain.dim() == 1:  # gains of one would hide a norm that is left out or in another place
             gain.copy_(1 + 0.3 * torch.randn(gain.shape, generator=torch.Generator().manual_seed(len(name))))
-    with atomic_folder(tmp_path / "m") as temporary:
-        write_model_files(temporary, config, model.to_hf_weights(), Tokenizer.train(texts * 3, 400))
-        seal_model_folder(temporary)
+    write_model(tmp_path / "m", config, Tokenizer.train(texts * 3, 400), model.to_hf_weights())
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "m")
     assert type(theirs).__name__ == ("Qwen3ForCausalLM" if qk_norm else "LlamaForCausalLM")
     again = Llama.from_folder(tmp_path / "m")

@@ -13,12 +13,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from tiny_models import write_model
 
 from ptbr_slm.app import Page, open_page
 from ptbr_slm.app.launch import open_server
 from ptbr_slm.config import model_config
-from ptbr_slm.storage.atomic import atomic_folder
-from ptbr_slm.storage.model_folder import seal_model_folder, write_model_files
 from ptbr_slm.tokenizer import Tokenizer
 
 CONTEXT = 2048
@@ -41,18 +40,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> Path:
     """A nano model of random weights, whose texts never end before the context is full."""
-    from ptbr_slm.model import Llama
-
     folder = tmp_path_factory.mktemp("app") / "Área de Trabalho" / "modelo"
     tokenizer = Tokenizer.train(texts * 3, 400)
     config = model_config("nano", vocab_size=tokenizer.vocab_size, max_seq_len=CONTEXT)
-    weights = Llama(config).initialize(seed=0).to_hf_weights()
-    with atomic_folder(folder) as temporary:
-        # Random weights draw <|eos|> once in 400 tokens; an end token outside the vocabulary never comes.
-        config = replace(config, eos_token_ids=(tokenizer.vocab_size,))
-        write_model_files(temporary, config, weights, tokenizer)
-        seal_model_folder(temporary)
-    return folder
+    # Random weights draw <|eos|> once in 400 tokens; an end token outside the vocabulary never comes.
+    return write_model(folder, replace(config, eos_token_ids=(tokenizer.vocab_size,)), tokenizer)
 
 
 @pytest.fixture(scope="session")

@@ -8,13 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tiny_models import write_model
 
 from ptbr_slm.cli.plan_tables import Plan
 from ptbr_slm.config import SIZES, model_config
 from ptbr_slm.errors import Exit
-from ptbr_slm.storage.atomic import atomic_folder
 from ptbr_slm.storage.manifest import write_manifest
-from ptbr_slm.storage.model_folder import seal_model_folder, write_model_files
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.planning.memory import GIB, T4_BYTES, estimate
 from ptbr_slm.train.planning.recommend import fit
@@ -25,15 +24,9 @@ from ptbr_slm.train.planning.speed import flops_per_token
 def model_folder(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> Path:
     """A nano model with random weights, as `train` would leave in final/."""
     pytest.importorskip("torch", reason="falta o torch: pip install 'ptbr-slm[train]'")
-    from ptbr_slm.model import Llama
-
     tokenizer = Tokenizer.train(texts, vocab_size=300)
     config = model_config("nano", vocab_size=tokenizer.vocab_size, max_seq_len=64)
-    folder = tmp_path_factory.mktemp("info") / "final"
-    with atomic_folder(folder) as temporary:
-        write_model_files(temporary, config, Llama(config).initialize(0).to_hf_weights(), tokenizer)
-        seal_model_folder(temporary)
-    return folder
+    return write_model(tmp_path_factory.mktemp("info") / "final", config, tokenizer)
 
 
 def test_every_named_size_is_listed(run):

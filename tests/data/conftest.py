@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from small_disk import mounted
 
 from ptbr_slm.data.pipeline import prepare
 from ptbr_slm.data.prepared import PreparedData
@@ -64,17 +64,6 @@ def data(corpus: Path, tmp_path: Path, tokenizer: Tokenizer) -> PreparedData:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 512 KiB, or a skip where this user may not mount one."""
-    folder = tmp_path / "disco"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("precisa do comando mount (Linux)")
-    if mounted.returncode:
-        pytest.skip(f"precisa de permissão para montar um tmpfs (root): {mounted.stderr.strip()}")
-    try:
+    """A disk of 512 KiB."""
+    with mounted(tmp_path / "disco", kib=512) as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tiny_models import write_model
 
 from ptbr_slm.bench.synthetic import random_weights
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.data.pipeline import prepare
-from ptbr_slm.storage.atomic import atomic_folder
-from ptbr_slm.storage.model_folder import ModelFolder, seal_model_folder, write_model_files
+from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.tokenizer import Tokenizer
 
 
@@ -35,7 +35,4 @@ def model(tokenizer, tmp_path) -> ModelFolder:
         vocab_size=tokenizer.vocab_size, hidden_size=64, num_layers=1, num_heads=4, num_kv_heads=2,
         head_dim=16, intermediate_size=96, max_seq_len=80,
     )  # fmt: skip
-    with atomic_folder(tmp_path / "run" / "final") as folder:
-        write_model_files(folder, config, random_weights(config, 3), tokenizer)
-        seal_model_folder(folder)
-    return ModelFolder(tmp_path / "run" / "final")
+    return ModelFolder(write_model(tmp_path / "run" / "final", config, tokenizer, random_weights(config, 3)))

@@ -7,14 +7,12 @@ import onnxruntime
 import pytest
 import torch
 from fake_cards import P100, nvidia_smi
+from tiny_models import write_model
 
 from ptbr_slm.cli.command import execute
 from ptbr_slm.cli.output import Mode, Output
 from ptbr_slm.config import model_config
 from ptbr_slm.errors import SlmError
-from ptbr_slm.model import Llama
-from ptbr_slm.storage.atomic import atomic_folder
-from ptbr_slm.storage.model_folder import seal_model_folder, write_model_files
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.config import TrainConfig
 from ptbr_slm.train.run import train
@@ -53,10 +51,7 @@ def test_a_p100_is_refused_before_the_first_step_naming_the_t4(device, p100, tmp
 def model_folder(tmp_path, texts):
     tokenizer = Tokenizer.train(texts, vocab_size=300)
     config = model_config("nano", vocab_size=tokenizer.vocab_size, max_seq_len=64)
-    with atomic_folder(tmp_path / "final") as folder:
-        write_model_files(folder, config, Llama(config).initialize(0).to_hf_weights(), tokenizer)
-        seal_model_folder(folder)
-    return tmp_path / "final"
+    return write_model(tmp_path / "final", config, tokenizer)
 
 
 @pytest.mark.slow

@@ -14,8 +14,8 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from near_ties import FP16, assert_same_but_for_near_ties
+from refusals import refusal
 
-from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.engines.onnx import kv_cache
 from ptbr_slm.runtime.engines.onnx.engine import OnnxEngine
 from ptbr_slm.runtime.engines.onnx.providers import cuda, gpu_libraries, registry
@@ -60,13 +60,6 @@ def pretended(monkeypatch):
     return asked
 
 
-def refused(call, *args, **options) -> SlmError:
-    with pytest.raises(SlmError) as error:
-        call(*args, **options)
-    assert error.value.hint
-    return error.value
-
-
 def test_the_provider_gets_the_options_that_fp16_and_memory_need(monkeypatch):
     monkeypatch.delenv("PTBR_SLM_SDPA_KERNEL", raising=False)
     options = cuda.provider_options(graphs=True)
@@ -79,7 +72,7 @@ def test_the_provider_gets_the_options_that_fp16_and_memory_need(monkeypatch):
     monkeypatch.setenv("PTBR_SLM_SDPA_KERNEL", "math")
     assert cuda.provider_options(graphs=False)["sdpa_kernel"] == "16"
     monkeypatch.setenv("PTBR_SLM_SDPA_KERNEL", "rápido")
-    assert refused(cuda.provider_options, graphs=True).code == "E_CONFIG"
+    assert refusal(cuda.provider_options, graphs=True).code == "E_CONFIG"
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -135,7 +128,7 @@ def test_a_node_that_ran_elsewhere_closes_the_engine(half_folder, pretended, mon
     monkeypatch.setattr(
         cuda, "profiled_nodes", lambda _: Counter({(CPU, "MatMul"): 9, (CPU, "MemcpyToHost"): 2})
     )
-    error = refused(OnnxEngine, half_folder)
+    error = refusal(OnnxEngine, half_folder)
     assert error.code == "E_PROVIDER" and "MemcpyToHost (2)" in error.message
     assert list(tmp_path.iterdir()) == []
 
@@ -146,13 +139,13 @@ def test_a_provider_that_gave_way_to_another_is_named_with_what_is_missing(
     """ONNX Runtime only warns on stderr, and goes on with the CPU."""
     monkeypatch.setattr(cuda, "PROVIDER", CUDA)
     monkeypatch.setattr(cuda, "missing_libraries", lambda _: ("libcublas.so.13", "libcudart.so.13"))
-    error = refused(OnnxEngine, half_folder)
+    error = refusal(OnnxEngine, half_folder)
     assert error.code == "E_PROVIDER" and "libcublas.so.13, libcudart.so.13" in error.message
     assert "onnxruntime-gpu[cuda,cudnn]==1.31.1" in error.hint
     monkeypatch.setattr(cuda, "missing_libraries", lambda _: (DRIVER,))
-    assert "Accelerator" in refused(OnnxEngine, half_folder).hint
+    assert "Accelerator" in refusal(OnnxEngine, half_folder).hint
     monkeypatch.setattr(cuda, "missing_libraries", lambda _: ())
-    assert refused(OnnxEngine, half_folder).code == "E_PROVIDER"
+    assert refusal(OnnxEngine, half_folder).code == "E_PROVIDER"
 
 
 def test_a_card_without_kernels_is_named(half_folder, pretended, monkeypatch):
@@ -162,7 +155,7 @@ def test_a_card_without_kernels_is_named(half_folder, pretended, monkeypatch):
         raise RuntimeError("CUDA error cudaErrorNoKernelImageForDevice: no kernel image is available")
 
     monkeypatch.setattr("ptbr_slm.runtime.engines.onnx.bindings.GqaPrefillBinding.run", fail)
-    error = refused(OnnxEngine, half_folder)
+    error = refusal(OnnxEngine, half_folder)
     assert error.code == "E_PROVIDER" and "sm_75" in error.message and "T4" in error.hint
 
 
@@ -173,7 +166,7 @@ def test_the_cards_memory_running_out_is_an_error_about_memory(half_folder, pret
         raise RuntimeError("CUDA failure 2: out of memory ; GPU=0")
 
     monkeypatch.setattr("ptbr_slm.runtime.engines.onnx.bindings.GqaPrefillBinding.run", fail)
-    assert refused(engine.logits, ids[:5]).code == "E_MEMORY"
+    assert refusal(engine.logits, ids[:5]).code == "E_MEMORY"
     engine.close()
 
 
@@ -185,11 +178,11 @@ def test_buffers_that_do_not_fit_the_card_are_an_error_about_memory(half_folder,
         raise RuntimeError("Failed to allocate memory for requested buffer of size 123")
 
     monkeypatch.setattr(DeviceMemory, "grown", fail)
-    assert refused(engine.prefill, 0, ids[:300]).code == "E_MEMORY"
-    assert refused(engine.open_slot).code == "E_MEMORY"
+    assert refusal(engine.prefill, 0, ids[:300]).code == "E_MEMORY"
+    assert refusal(engine.open_slot).code == "E_MEMORY"
     with monkeypatch.context() as patch:
         patch.setattr(DeviceMemory, "zeros", fail)
-        assert refused(engine.reset, 2, 640).code == "E_MEMORY"
+        assert refusal(engine.reset, 2, 640).code == "E_MEMORY"
     monkeypatch.undo()
     row = engine.open_slot()  # what is left goes on
     assert np.isfinite(engine.prefill(row, ids[:300])).all()
@@ -208,7 +201,7 @@ def test_buffers_that_grew_half_way_leave_no_stale_address(half_folder, pretende
         return grown(*args)
 
     monkeypatch.setattr(DeviceMemory, "grown", fail_later)
-    assert refused(engine.prefill, 0, ids[:300]).code == "E_MEMORY"
+    assert refusal(engine.prefill, 0, ids[:300]).code == "E_MEMORY"
     monkeypatch.undo()
     engine.truncate(0, 99)
     np.testing.assert_allclose(engine.decode([0], [ids[99]])[0], expected, atol=0.05)
@@ -236,14 +229,14 @@ def test_a_profile_names_every_node_with_its_provider(export_folder, tmp_path):
     nodes = profiled_nodes(tmp_path / session.end_profiling())
     assert nodes[CPU, "GroupQueryAttention"] == 2 and {provider for provider, _ in nodes} == {CPU}
     require_whole(nodes, CPU, export_folder)
-    error = refused(require_whole, nodes, CUDA, export_folder)
+    error = refusal(require_whole, nodes, CUDA, export_folder)
     assert error.code == "E_PROVIDER" and "MatMul" in error.message
 
 
 def test_copies_and_an_empty_profile_are_no_whole_run(tmp_path):
     nodes = Counter({(CUDA, "MatMul"): 60, (CUDA, "MemcpyFromHost"): 1})
-    assert "1 de 61" in refused(require_whole, nodes, CUDA, tmp_path).message
-    assert refused(require_whole, Counter(), CUDA, tmp_path).code == "E_PROVIDER"
+    assert "1 de 61" in refusal(require_whole, nodes, CUDA, tmp_path).message
+    assert refusal(require_whole, Counter(), CUDA, tmp_path).code == "E_PROVIDER"
     require_whole(Counter({(CUDA, "MatMul"): 60}), CUDA, tmp_path)
     (tmp_path / "p.json").write_text(
         json.dumps(
@@ -321,7 +314,7 @@ def test_preloading_prints_nothing(capsys):
 )
 def test_no_export_runs_where_it_was_not_made_for(monkeypatch, asked, target, has_cuda, word):
     monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, CPU] if has_cuda else [CPU])
-    error = refused(choose_provider, asked, target)
+    error = refusal(choose_provider, asked, target)
     assert error.code == "E_PROVIDER" and word in error.message
 
 

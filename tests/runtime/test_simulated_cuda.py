@@ -17,10 +17,10 @@ import numpy as np
 import onnxruntime
 import pytest
 from near_ties import FP16, assert_same_but_for_near_ties
+from refusals import refusal
 from simulated_ort import Card, installed
 from simulated_ort.process import environment
 
-from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.engines.onnx import kv_cache
 from ptbr_slm.runtime.engines.onnx.device_sampling import DeviceSampler
 from ptbr_slm.runtime.engines.onnx.engine import OnnxEngine
@@ -52,13 +52,6 @@ def engine(card, folder):
     engine = OnnxEngine(folder)
     yield engine
     engine.close()
-
-
-def refused(call, *args, **options) -> SlmError:
-    with pytest.raises(SlmError) as error:
-        call(*args, **options)
-    assert error.value.hint
-    return error.value
 
 
 def test_it_runs_on_the_card_and_says_so(engine):
@@ -99,7 +92,7 @@ def test_memory_of_the_card_stays_where_it_was_after_many_texts(card, half):
 
 
 def test_an_export_for_the_cpu_is_refused_on_the_card(card, export_folder):
-    assert refused(OnnxEngine, export_folder, "cuda").code == "E_PROVIDER"
+    assert refusal(OnnxEngine, export_folder, "cuda").code == "E_PROVIDER"
 
 
 def test_the_users_commands_export_verify_and_generate(cli, model_folder, tmp_path):
@@ -230,7 +223,7 @@ def test_a_growth_that_does_not_fit_is_an_error_about_memory_and_the_engine_goes
     before = engine.decode([0], [5])[0]
     engine.truncate(0, 100)
     card.limit = card.reserved + 4096
-    error = refused(engine.prefill, 0, ids[:200])
+    error = refusal(engine.prefill, 0, ids[:200])
     assert error.code == "E_MEMORY" and "memória" in error.message
     engine.truncate(0, 100)
     np.testing.assert_array_equal(engine.decode([0], [5])[0], before)
@@ -245,14 +238,14 @@ def test_texts_whose_growth_does_not_fit_end_with_an_error_and_the_next_ones_wor
         model.forget()
         card.limit = card.reserved + 4096
         prompts = ["Era uma vez " * 20] * 3
-        assert refused(model.generate, prompts, max_new_tokens=300).code == "E_MEMORY"
+        assert refusal(model.generate, prompts, max_new_tokens=300).code == "E_MEMORY"
         card.limit = 15 << 30
         assert model.generate("O Brasil", max_new_tokens=8, temperature=0.0) == expected
 
 
 def test_a_model_that_does_not_fit_the_card_is_an_error_about_memory(card, half):
     card.limit = 100_000
-    error = refused(OnnxEngine, half)
+    error = refusal(OnnxEngine, half)
     assert error.code == "E_MEMORY"
 
 
@@ -295,7 +288,7 @@ def test_a_sampler_that_does_not_start_leaves_the_choice_to_the_host(card, half,
 
 def test_a_node_that_ran_on_the_cpu_closes_the_engine(card, half):
     card.astray = "GroupQueryAttention"
-    error = refused(OnnxEngine, half)
+    error = refusal(OnnxEngine, half)
     assert error.code == "E_PROVIDER" and "GroupQueryAttention (2)" in error.message
     del error  # its traceback holds the engine
     gc.collect()
@@ -304,13 +297,13 @@ def test_a_node_that_ran_on_the_cpu_closes_the_engine(card, half):
 
 def test_a_card_without_kernels_is_named(card, half):
     card.no_kernel_image = True
-    error = refused(OnnxEngine, half)
+    error = refusal(OnnxEngine, half)
     assert error.code == "E_PROVIDER" and "sm_75" in error.message
 
 
 def test_a_provider_that_gives_way_to_the_cpu_is_refused(card, half):
     card.absent = True
-    error = refused(OnnxEngine, half)
+    error = refusal(OnnxEngine, half)
     assert error.code == "E_PROVIDER" and "passaria para o processador" in error.message
 
 
