@@ -25,9 +25,9 @@ import onnxruntime as ort
 from arguments import speed_parser
 from machine import facts
 from ptbr_slm_export.graphs.gqa import LlamaGraph
-from ptbr_slm_export.graphs.nodes import MICROSOFT
 from ptbr_slm_export.graphs.projections import QuantizedProjections
-from ptbr_slm_export.graphs.weights import LlamaWeights
+from ptbr_slm_export.graphs.writer import MICROSOFT
+from ptbr_slm_export.llama import LlamaWeights
 from ptbr_slm_export.quantization.quantizer import Quantizer
 from ptbr_slm_export.quantization.recipe import RECIPES, Recipe
 from results import command, table, write_section
@@ -209,7 +209,7 @@ def measure(
 def build(variant: Variant, model: Path, out: Path) -> Path:
     """Write the variant's graph into `out`."""
     config = ModelFolder(model).config
-    weights = LlamaWeights(config, WeightReader(model))
+    weights = LlamaWeights(config, WeightReader(model).read)
     projections = QuantizedProjections(weights, Quantizer(variant.recipe))
     out.mkdir(parents=True)
     graph = variant.graph(config, weights, projections, FLOAT).build()

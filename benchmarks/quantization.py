@@ -26,7 +26,7 @@ from machine import facts
 from ptbr_slm_export import export_model
 from ptbr_slm_export.measure import decode_speed
 from ptbr_slm_export.quantization.recipe import Precision, Recipe, recipe_for
-from ptbr_slm_export.verification.stored import StoredWeights
+from ptbr_slm_export.verification.stored_weights import StoredWeights
 from results import command, progress, table, write_section
 
 from ptbr_slm.eval.bits import UNCOUNTED, HeldOut, surprises

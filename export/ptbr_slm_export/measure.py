@@ -17,14 +17,14 @@ from ptbr_slm.runtime.load import open_engine
 from ptbr_slm.runtime.protocol import Engine
 from ptbr_slm.storage.atomic import scratch_folder
 from ptbr_slm.storage.model_folder import ModelFolder
-from ptbr_slm_export.folder import export_model
+from ptbr_slm_export.export import export_model
 from ptbr_slm_export.targets import target_of
 from ptbr_slm_export.verification.probe import window_logits
 
 SECONDS = 1.0
 """Spent on decoding, after a step or two that are not counted."""
 _WARM_UP = 3
-_PROMPT, _ROOM = 32, 512
+_PROMPT, _CAPACITY = 32, 512
 """Tokens before the first step, and at most until the last."""
 
 
@@ -48,13 +48,13 @@ class Measured:
 
 def decode_speed(engine: Engine, prompt: list[int], seconds: float = SECONDS) -> float:
     """Tokens per second of greedy decoding after `prompt`, the median step of about `seconds`."""
-    room = min(_ROOM, engine.config.max_seq_len)
-    prompt = prompt[: max(1, min(_PROMPT, room // 2))]
-    engine.reset(1, room)
+    capacity = min(_CAPACITY, engine.config.max_seq_len)
+    prompt = prompt[: max(1, min(_PROMPT, capacity // 2))]
+    engine.reset(1, capacity)
     token = int(np.argmax(engine.prefill(0, prompt)))
     times: list[float] = []
     began = time.perf_counter()
-    for _ in range(room - len(prompt)):
+    for _ in range(capacity - len(prompt)):
         started = time.perf_counter()
         token = int(np.argmax(engine.decode([0], [token])[0]))
         ended = time.perf_counter()
@@ -78,9 +78,9 @@ def measure_precisions(
     beside: where the temporary exports go, since they are as large as the one kept. skip: not this precision.
     A precision that the model's shape does not allow is left out and told to `on_step`.
     """
-    place = target_of(target)
+    destination = target_of(target)
     text = held_out_text(source, data=held_out)
-    for precision in place.precisions:
+    for precision in destination.precisions:
         if precision == skip:
             continue
         on_step(f"experimentando {precision}")
@@ -94,7 +94,7 @@ def measure_precisions(
                 on_step(f"{precision} ficou de fora: {error.message}")
                 continue
             bits, speed = _ask(out, text) if runs_here(target) else (None, None)
-        recipe = place.recipe_for(precision)
+        recipe = destination.recipe_for(precision)
         yield Measured(
             precision=precision,
             method=recipe.method if recipe else None,

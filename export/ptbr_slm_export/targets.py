@@ -18,13 +18,12 @@ from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.tokenizer import Tokenizer
-from ptbr_slm_export.genai import check_tokenizer, write_companions
-from ptbr_slm_export.graphs import genai
-from ptbr_slm_export.graphs.cuda import build_cuda_graph
-from ptbr_slm_export.graphs.gqa import build_graph
+from ptbr_slm_export.genai.config import check_tokenizer, write_companions
+from ptbr_slm_export.genai.graph import build_genai_graph
+from ptbr_slm_export.graphs.gqa import build_cuda_graph, build_gqa_graph
 from ptbr_slm_export.graphs.projections import StandardProjections, projections_for
 from ptbr_slm_export.graphs.std import build_std_graph
-from ptbr_slm_export.graphs.weights import LlamaWeights
+from ptbr_slm_export.llama import LlamaWeights
 from ptbr_slm_export.quantization.quantizer import Quantizer
 from ptbr_slm_export.quantization.recipe import RECIPES, Precision, Recipe, recipe_for
 
@@ -34,7 +33,7 @@ NAMES = ("cpu", "cuda", "tensorrt", "genai")
 """Every target of the command line, whether this version has it or not."""
 
 
-def _nothing_more(folder: Path, model: ModelFolder) -> None:
+def _no_companions(folder: Path, model: ModelFolder) -> None:
     """No file beside the graph and the tokenizer."""
 
 
@@ -44,11 +43,11 @@ def _any_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
-    """One place to run, and what is written for it."""
+    """Where an export runs, and what is written for it."""
 
     name: str
     flavour: Flavour
-    """Which graph: `graphs/gqa.py`, `graphs/std.py` or `graphs/genai.py`."""
+    """Which graph: `graphs/gqa.py`, `graphs/std.py` or `genai/graph.py`."""
     precisions: tuple[Precision, ...]
     """What it can run, in the order they are offered."""
     default: Precision
@@ -58,16 +57,16 @@ class Target:
     build: Build
     """Writes the graph."""
     recipe: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of `Recipe` in which this place differs from the CPU's."""
-    companions: Callable[[Path, ModelFolder], None] = _nothing_more
+    """Fields of `Recipe` in which this target differs from the CPU's."""
+    companions: Callable[[Path, ModelFolder], None] = _no_companions
     """Writes further files into the export's folder, such as genai_config.json; the manifest lists them."""
     check_tokenizer: Callable[[Tokenizer, Path], None] = _any_tokenizer
-    """Refuses, before any work, a tokenizer of which this place would make other tokens."""
+    """Refuses, before any work, a tokenizer of which this target would make other tokens."""
     verified: bool = True
     """Whether `verification` can ask the export on this computer's CPU before it is accepted."""
 
     def recipe_for(self, precision: Precision, method: str | None = None, **changes: Any) -> Recipe | None:
-        """As `recipe.recipe_for`, with what this place needs; None where nothing is quantised."""
+        """As `recipe.recipe_for`, with what this target needs; None where nothing is quantised."""
         own = self.recipe if precision in RECIPES else {}
         return recipe_for(precision, method, **{**own, **{k: v for k, v in changes.items() if v is not None}})
 
@@ -99,7 +98,7 @@ def target_of(name: str) -> Target:
 def _cpu(
     config: ModelConfig, weights: LlamaWeights, precision: Precision, quantizer: Quantizer | None
 ) -> ir.Model:
-    return build_graph(config, weights, projections_for(weights, precision, quantizer, ir.DataType.FLOAT))
+    return build_gqa_graph(config, weights, projections_for(weights, precision, quantizer, ir.DataType.FLOAT))
 
 
 def _cuda(
@@ -120,7 +119,7 @@ def _genai(
     config: ModelConfig, weights: LlamaWeights, precision: Precision, quantizer: Quantizer | None
 ) -> ir.Model:
     floats = ir.DataType.FLOAT
-    return genai.build_graph(config, weights, projections_for(weights, precision, quantizer, floats))
+    return build_genai_graph(config, weights, projections_for(weights, precision, quantizer, floats))
 
 
 TARGETS: dict[str, Target] = {

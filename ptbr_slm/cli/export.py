@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ptbr_slm.cli.command import command
-from ptbr_slm.cli.output import Output, Report
-from ptbr_slm.cli.parity_table import measured_table, parity_table
+from ptbr_slm.cli.output import Output, Report, table
+from ptbr_slm.cli.verify import parity_table
 from ptbr_slm.errors import SlmError
 from ptbr_slm.text import human_bytes, number, quoted
 
@@ -187,6 +188,33 @@ def _measured(
     )
     order = target_of(report.target).precisions
     return sorted([made, *others], key=lambda row: order.index(row.precision))
+
+
+def measured_table(rows: Sequence[Measured], report: ExportReport) -> str:
+    """Size, bits per byte and speed of each precision; the one that was kept is marked."""
+    parity = report.verification
+    reference = parity.reference_bits_per_byte if parity else None
+    lines = [
+        [
+            row.precision + (f" ({row.method})" if row.method else ""),
+            human_bytes(row.bytes),
+            "–" if row.bits_per_byte is None else number(row.bits_per_byte, 4),
+            "–" if not (row.bits_per_byte and reference) else _percent(row.bits_per_byte / reference - 1),
+            "–" if row.tokens_per_second is None else number(row.tokens_per_second, 1),
+            "gravado" if row.precision == report.precision else "",
+        ]
+        for row in rows
+    ]
+    header = ["precisão", "tamanho", "bits por byte", "mudança", "tokens/s", ""]
+    if all(row.tokens_per_second is None for row in rows):
+        elsewhere = "tokens/s não medidos: este alvo roda em outra máquina ou ferramenta"
+        return f"{table(lines, header=header)}\n  {elsewhere}"
+    return f"{table(lines, header=header)}\n  tokens/s medidos agora nesta máquina, um texto por vez"
+
+
+def _percent(part: float) -> str:
+    sign = "+" if part >= 0 else "-"
+    return f"{sign}{number(abs(100 * part), 3)} %"
 
 
 def _next_step(target: str, folder: Path) -> str:

@@ -14,7 +14,7 @@ from ptbr_slm.cli.tokenizer import check_output
 from ptbr_slm.text import human_bytes, number, quoted
 
 if TYPE_CHECKING:
-    from ptbr_slm_export.folder import ExportReport
+    from ptbr_slm_export.export import ExportReport
 
     from ptbr_slm.data.prepared import PreparedData
     from ptbr_slm.runtime.results import GenerationResult

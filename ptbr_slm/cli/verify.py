@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ptbr_slm.cli.command import command
-from ptbr_slm.cli.output import Output, Report
-from ptbr_slm.cli.parity_table import parity_table
+from ptbr_slm.cli.output import Output, Report, number, table
+
+if TYPE_CHECKING:
+    from ptbr_slm_export import VerifyReport
+    from ptbr_slm_export.verification.checks import Check
 
 
 def register(app: typer.Typer) -> None:
@@ -42,3 +45,35 @@ def verify(
         return Report(body, exit_code=failure.exit_code)
     text = f"{parity_table(report)}\n\nO export confere com o modelo."
     return Report(body, text, brief="ok")
+
+
+def parity_table(report: VerifyReport) -> str:
+    """One line a check, then the bits per byte and the text they were measured on."""
+    rows = [
+        [
+            check.label,
+            _figure(check, check.value),
+            _figure(check, check.limit),
+            "ok" if check.passed else "FALHOU",
+        ]
+        for check in report.checks
+    ]
+    bits = (
+        f"bits por byte: {number(report.bits_per_byte, 4)} no ONNX {report.precision}, "
+        f"{number(report.reference_bits_per_byte, 4)} no PyTorch\n"
+        f"  medidos em {number(report.text.counted)} tokens de: {report.text.name}"
+    )
+    if report.stand_in:
+        bits += (
+            "\n  respondido pelo processador, pois aqui não há a GPU deste export: as contas conferem;"
+            "\n  o código da GPU e a velocidade, só nela: rode lá o ptbr-slm verify"
+        )
+    return f"{table(rows, header=['comparação com o PyTorch', 'medido', 'limite', ''])}\n\n{bits}"
+
+
+def _figure(check: Check, value: float) -> str:
+    if check.name == "bits_per_byte":
+        return f"{number(100 * value, 3)} %"
+    if check.name == "cosine":
+        return number(value, 4)
+    return number(value) if check.name == "greedy" else f"{value:.2g}".replace(".", ",")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from ptbr_slm_export import export_model
-from ptbr_slm_export.followed import obstacle
 from ptbr_slm_export.gguf.file import export_gguf
+from ptbr_slm_export.tokenizer_compat import incompatibility
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Inner
 
@@ -114,8 +114,8 @@ def test_a_sentencepiece_vocabulary_without_byte_tokens_is_refused_by_both(
     ],
 )
 def test_sentencepieces_rules_and_no_others_are_taken(sentencepiece, parts, word):
-    assert obstacle(sentencepiece("metaspace")) == obstacle(sentencepiece("llama2")) == ""
-    assert word in obstacle(changed(sentencepiece("metaspace"), **parts))
+    assert incompatibility(sentencepiece("metaspace")) == incompatibility(sentencepiece("llama2")) == ""
+    assert word in incompatibility(changed(sentencepiece("metaspace"), **parts))
 
 
 def test_what_both_follow_goes_to_both(make_foreign, texts, tmp_path):
@@ -140,7 +140,7 @@ def test_genai_is_asked_whether_it_follows_a_sentencepiece_vocabulary(
 def test_without_genai_to_ask_a_sentencepiece_vocabulary_waits_for_it(
     make_foreign, sentencepiece, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("ptbr_slm_export.genai.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("ptbr_slm_export.genai.config.importlib.util.find_spec", lambda name: None)
     with pytest.raises(SlmError) as caught:
         export_model(make_foreign(sentencepiece()), tmp_path / "x", target="genai", verify=False)
     assert caught.value.code == "E_DEPENDENCY" and "onnxruntime-genai" in caught.value.hint

@@ -9,8 +9,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from ptbr_slm_export import export_model, verify_export
-from ptbr_slm_export.genai import check_mask, padding_id
-from ptbr_slm_export.graphs.genai import as_gqa
+from ptbr_slm_export.genai.config import padding_id
+from ptbr_slm_export.genai.graph import check_mask, gqa_copy
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.load import open_engine
@@ -92,8 +92,8 @@ def test_genai_writes_our_64_greedy_tokens_alone_and_in_a_ragged_batch(export, m
     tokenizer, config = Tokenizer.load(model), ModelFolder(model).config
     prompts = [tokenizer.encode(text) for text in PROMPTS]
     ends = frozenset(config.eos_token_ids)
-    with as_gqa(folder) as twin:
-        wanted = [greedy_of_ours(twin, ids, ends) for ids in prompts]
+    with gqa_copy(folder) as copy:
+        wanted = [greedy_of_ours(copy, ids, ends) for ids in prompts]
     texts = [tokens for tokens, _ in wanted]
     if precision == "fp32":
         assert texts == [greedy_of_ours(model, ids, ends)[0] for ids in prompts]
@@ -124,20 +124,20 @@ def test_the_export_is_verified_before_it_is_accepted_and_again_later(model, tmp
 def test_a_mask_that_is_counted_wrongly_is_found(export, tmp_path):
     """Shape in place of ReduceSum, which only a padded row shows (mobius#260)."""
     folder = export("fp32")
-    with as_gqa(folder) as twin:
-        assert check_mask(folder, twin) < 1e-5
+    with gqa_copy(folder) as copy:
+        assert check_mask(folder, copy) < 1e-5
         model = ir.load(folder / "model.onnx")
         total = next(node for node in model.graph if node.outputs[0].name == "mask.total")
         summed = next(node for node in model.graph if node.outputs[0].name == "mask.sum")
         ir.convenience.replace_all_uses_with(summed.outputs[0], total.outputs[0])
-        ir.save(model, twin / "wrong.onnx")
+        ir.save(model, copy / "wrong.onnx")
         broken = tmp_path / "broken"
         broken.mkdir()
-        for file in twin.iterdir():
+        for file in copy.iterdir():
             (broken / file.name).write_bytes(file.read_bytes())
         (broken / "wrong.onnx").replace(broken / "model.onnx")
         with pytest.raises(Exception):  # noqa: B017 - one length for three rows: ORT refuses, or the logits differ
-            assert check_mask(broken, twin) < 1e-5
+            assert check_mask(broken, copy) < 1e-5
 
 
 def test_the_padding_is_never_a_token_that_ends_or_begins(model, sentencepiece, make_foreign, tmp_path):

@@ -14,7 +14,7 @@ from ptbr_slm_export import export_model, verify_export
 from ptbr_slm_export.graphs import gqa
 from ptbr_slm_export.verification.locate import locate
 from ptbr_slm_export.verification.reference import parts
-from ptbr_slm_export.verification.stored import StoredWeights, worst_weight
+from ptbr_slm_export.verification.stored_weights import StoredWeights, worst_weight
 
 from ptbr_slm.runtime.engines.torch import TorchEngine
 from ptbr_slm.storage.manifest import write_manifest
@@ -39,7 +39,7 @@ def export(untied, tmp_path_factory):
     return get
 
 
-def place_in(folder: Path):
+def worst_part_of(folder: Path):
     config = ModelFolder(folder).config
     tokens = TOKENS % config.vocab_size
     return locate(folder / "model.onnx", config, StoredWeights(folder / "model.onnx", config), tokens)
@@ -83,10 +83,10 @@ def test_the_parts_joined_together_are_pytorchs_model(name, request):
 def test_every_part_of_a_sound_export_is_looked_at_and_passes(name, precision, request, tmp_path):
     source = request.getfixturevalue(name)
     export_model(source, tmp_path / "e", precision=precision, verify=False)
-    place = place_in(tmp_path / "e")
-    assert place.passed and place.compared == 3 + 11 * ModelFolder(source).config.num_layers
+    worst = worst_part_of(tmp_path / "e")
+    assert worst.passed and worst.compared == 3 + 11 * ModelFolder(source).config.num_layers
     exact = 0.1 if precision != "fp32" else 1e-4
-    assert place.part.relative < exact / 3  # with room for a larger model
+    assert worst.part.relative < exact / 3  # with room for a larger model
 
 
 @pytest.mark.parametrize(
@@ -97,12 +97,12 @@ def test_exports_for_a_gpu_are_looked_into_on_the_cpu_and_their_faults_named(
 ):
     folder = tmp_path / "e"
     export_model(untied, folder, target=target, precision=precision, verify=False)
-    sound = place_in(folder)
+    sound = worst_part_of(folder)
     assert sound.passed and sound.compared == 3 + 11 * 2
     assert sound.part.relative < (1e-4 if precision == "fp32" else 1e-2) / 5
     edit(folder, _wrong_eps)
-    place = place_in(folder)
-    assert not place.passed and (place.part.layer, place.part.name) == (0, "attention_norm")
+    worst = worst_part_of(folder)
+    assert not worst.passed and (worst.part.layer, worst.part.name) == (0, "attention_norm")
     report = verify_export(folder, untied)
     assert not report.passed and "camada 0, attention_norm" in report.culprit
 
@@ -124,9 +124,9 @@ def test_a_graph_that_computes_something_else_is_told_by_layer_and_part(
     else:
         damaged = copy_of(export(precision))
         edit(damaged, GRAPH_FAULTS[fault])
-    place = place_in(damaged)
-    assert not place.passed and (place.part.layer, place.part.name) == expected
-    assert f"camada {expected[0]}, {expected[1]}" in str(place)
+    worst = worst_part_of(damaged)
+    assert not worst.passed and (worst.part.layer, worst.part.name) == expected
+    assert f"camada {expected[0]}, {expected[1]}" in str(worst)
     report = verify_export(damaged, untied)
     assert report.weight.passed and f"camada {expected[0]}, {expected[1]}" in report.culprit
     assert f"camada {expected[0]}, {expected[1]}" in str(report.failure(damaged))
@@ -181,10 +181,10 @@ def test_a_cache_that_is_not_read_is_told_as_a_fault_of_later_tokens(export, cop
             past[index] = name
 
     edit(damaged, forget)
-    place = place_in(damaged)
-    assert not place.passed and place.with_past
-    assert (place.part.layer, place.part.name) == (1, "attention")
-    assert "depois dos outros" in str(place)
+    worst = worst_part_of(damaged)
+    assert not worst.passed and worst.with_past
+    assert (worst.part.layer, worst.part.name) == (1, "attention")
+    assert "depois dos outros" in str(worst)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

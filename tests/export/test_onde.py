@@ -23,7 +23,7 @@ def test_onde_of_an_export_that_failed_its_check_is_the_model(tied, tmp_path, mo
 
 
 def test_onde_of_an_error_amid_an_export_names_no_temporary_folder(tied, tmp_path, monkeypatch):
-    import ptbr_slm_export.folder as module
+    import ptbr_slm_export.export as module
 
     def fail(folder: Path, *_: object) -> None:
         raise SlmError(

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from ptbr_slm_export import export_model
-from ptbr_slm_export.folder import Precision
+from ptbr_slm_export.export import Precision
 
 import ptbr_slm
 from ptbr_slm.errors import SlmError
@@ -18,7 +18,7 @@ def test_its_export_passes_verification(normalised, precision: Precision, tmp_pa
 
 
 def test_a_gain_that_differs_is_found(normalised, tmp_path) -> None:
-    from ptbr_slm_export.verification.stored import StoredWeights, worst_weight
+    from ptbr_slm_export.verification.stored_weights import StoredWeights, worst_weight
 
     from ptbr_slm.storage.model_folder import ModelFolder
     from ptbr_slm.storage.weights import WeightReader

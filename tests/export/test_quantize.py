@@ -8,14 +8,13 @@ import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ptbr_slm_export.graphs.nodes import GraphWriter
 from ptbr_slm_export.graphs.projections import QuantizedProjections
+from ptbr_slm_export.graphs.writer import GraphWriter
 from ptbr_slm_export.quantization.blocks import FARTHEST, dequantize
 from ptbr_slm_export.quantization.gptq import gptq, output_error
-from ptbr_slm_export.quantization.hqq import NORM, hqq
 from ptbr_slm_export.quantization.quantizer import Quantizer, quantize
 from ptbr_slm_export.quantization.recipe import METHODS, Recipe, recipe_for
-from ptbr_slm_export.quantization.search import THOROUGH, rtn, search
+from ptbr_slm_export.quantization.rounding import NORM, THOROUGH, hqq, rtn, search
 
 
 def relative_error(matrix: np.ndarray, bits: int, block: int) -> float:

@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from ptbr_slm_export import export_model
-from ptbr_slm_export.graphs.weights import LlamaWeights
+from ptbr_slm_export.llama import LlamaWeights
 from ptbr_slm_export.measure import Measured
 from ptbr_slm_export.quantization.activations import Activations
 from ptbr_slm_export.quantization.calibration import BUILT_IN, calibration_text
 from ptbr_slm_export.quantization.recipe import METHODS, RECIPES, recipe_for
 from ptbr_slm_export.quantization.sensitivity import sensitivities
-from ptbr_slm_export.verification.stored import StoredWeights
+from ptbr_slm_export.verification.stored_weights import StoredWeights
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.engines.torch import TorchEngine
@@ -53,7 +53,7 @@ def test_a_mixed_export_keeps_the_matrices_that_int4_hurts_most_in_int8_and_veri
     assert report.recipe is not None and report.recipe.mixed
     assert report.verification is not None and report.verification.passed
     stored = StoredWeights(tmp_path / "e" / "model.onnx", ModelFolder(untied).config)
-    weights = LlamaWeights(ModelFolder(untied).config, WeightReader(untied))
+    weights = LlamaWeights(ModelFolder(untied).config, WeightReader(untied).read)
     parts = {"down": "mlp.down_proj", "attention_out": "self_attn.o_proj", "gate": "mlp.gate_proj",
              "up": "mlp.up_proj", "qkv": "self_attn.q_proj"}  # fmt: skip
     for layer in range(2):
@@ -70,7 +70,7 @@ def test_a_mixed_export_keeps_the_matrices_that_int4_hurts_most_in_int8_and_veri
 
 def test_sensitivity_finds_the_matrix_that_is_spoilt(untied, tokenizer):
     config = ModelFolder(untied).config
-    weights = LlamaWeights(config, WeightReader(untied))
+    weights = LlamaWeights(config, WeightReader(untied).read)
     windows = calibration_text(untied, tokenizer, config.max_seq_len).windows
     found = sensitivities(
         config, weights, windows, lambda name, matrix: matrix * (0.5 if name == "layers.1.up" else 0.999)
@@ -93,7 +93,7 @@ def test_calibration_reads_the_model_as_pytorch_does(model, request):
     folder = request.getfixturevalue(model)
     config = ModelFolder(folder).config
     ids = np.arange(40) * 7 % config.vocab_size
-    weights = LlamaWeights(config, WeightReader(folder))
+    weights = LlamaWeights(config, WeightReader(folder).read)
     with_grams = Activations(config, weights, [ids, ids[:9]])
     gram = with_grams.gram("layers.1.gate")
     assert gram.shape == (config.hidden_size, config.hidden_size) and np.allclose(gram, gram.T)
@@ -157,7 +157,7 @@ def test_the_command_compares_the_precisions_in_a_table_and_keeps_the_one_asked_
 
 
 def test_the_table_marks_what_was_kept_and_says_where_speed_was_measured(tied, tmp_path):
-    from ptbr_slm.cli.parity_table import measured_table
+    from ptbr_slm.cli.export import measured_table
 
     report = export_model(tied, tmp_path / "e", precision="int8", method="rtn")
     assert report.verification is not None

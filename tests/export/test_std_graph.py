@@ -11,10 +11,10 @@ import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ptbr_slm_export.graphs.gqa import build_graph
+from ptbr_slm_export.graphs.gqa import build_gqa_graph
 from ptbr_slm_export.graphs.projections import FloatProjections, StandardProjections
 from ptbr_slm_export.graphs.std import build_std_graph
-from ptbr_slm_export.graphs.weights import LlamaWeights
+from ptbr_slm_export.llama import LlamaWeights
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
@@ -102,8 +102,8 @@ class Std(Graph):
 
 
 def both(config: ModelConfig, rows: int, *, fused: bool = False, seed: int = 1) -> tuple[Gqa, Std]:
-    weights = LlamaWeights(config, RandomWeights(seed))
-    gqa = build_graph(config, weights, FloatProjections(weights))
+    weights = LlamaWeights(config, RandomWeights(seed).read)
+    gqa = build_gqa_graph(config, weights, FloatProjections(weights))
     std = build_std_graph(config, weights, StandardProjections(weights), fused=fused)
     return Gqa(config, gqa, rows), Std(config, std, rows)
 
@@ -234,7 +234,7 @@ def test_only_the_wanted_positions_get_logits_in_any_order():
 
 def test_a_context_whose_whole_cache_would_be_too_large_is_refused_with_another_target():
     config = replace(SHAPE, max_seq_len=131_072)
-    weights = LlamaWeights(config, RandomWeights(0))
+    weights = LlamaWeights(config, RandomWeights(0).read)
     with pytest.raises(SlmError, match="131072 tokens") as error:
         build_std_graph(config, weights, StandardProjections(weights))
     assert error.value.code == "E_MODEL_INVALID" and "--target cuda" in (error.value.hint or "")
@@ -242,7 +242,7 @@ def test_a_context_whose_whole_cache_would_be_too_large_is_refused_with_another_
 
 @pytest.mark.parametrize("fused", [False, True])
 def test_in_fp16_the_answers_are_close_to_fp32s_also_after_a_past(fused):
-    weights = LlamaWeights(SHAPE, RandomWeights(4))
+    weights = LlamaWeights(SHAPE, RandomWeights(4).read)
     half = ir.DataType.FLOAT16
     model = build_std_graph(SHAPE, weights, StandardProjections(weights, half), dtype=half, fused=fused)
     onnx.checker.check_model(ir.to_proto(model), full_check=True)

@@ -12,7 +12,7 @@ import onnx_ir as ir
 import pytest
 from ptbr_slm_export.graphs.projections import StandardProjections
 from ptbr_slm_export.graphs.std import build_std_graph
-from ptbr_slm_export.graphs.weights import LlamaWeights
+from ptbr_slm_export.llama import LlamaWeights
 
 from ptbr_slm.config import ModelConfig
 
@@ -44,7 +44,7 @@ class Built:
     """A graph with the type and shape of every value."""
 
     def __init__(self, config: ModelConfig, dtype: ir.DataType, *, fused: bool) -> None:
-        weights = LlamaWeights(config, Zeros())
+        weights = LlamaWeights(config, Zeros().read)
         projections = StandardProjections(weights, dtype)
         model = build_std_graph(config, weights, projections, dtype=dtype, capacity=CAPACITY, fused=fused)
         self.model = ir.to_proto(model)

@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 import pytest
 from ptbr_slm_export import export_model, verify_export
-from ptbr_slm_export.verification.judge import judge
+from ptbr_slm_export.verification.checks import run_checks
 from ptbr_slm_export.verification.probe import Answers, Greedy, SelfAgreement
-from ptbr_slm_export.verification.stored import WrongWeight
+from ptbr_slm_export.verification.stored_weights import WrongWeight
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.eval.bits import BitsPerByte
@@ -108,7 +108,7 @@ def answers(logits: np.ndarray, tokens: tuple[int, ...], gap: float) -> Answers:
 def test_a_greedy_divergence_counts_unless_pytorch_itself_is_tied_there(gap, passes):
     logits = np.random.default_rng(0).standard_normal((2, 9)).astype(np.float32)
     agree = SelfAgreement((0.0, ""), (0.0, ""))
-    checks = judge(
+    checks = run_checks(
         "fp32", answers(logits, (4, 5, 6), gap), answers(logits, (4, 7, 8), gap), agree, SOUND, None
     )
     greedy = next(check for check in checks if check.name == "greedy")
@@ -122,7 +122,9 @@ def test_logits_that_are_not_numbers_fail(precision):
     broken = logits.copy()
     broken[1, 3] = np.nan
     nothing = SelfAgreement((float("inf"), "token a token"), (0.0, ""))
-    checks = judge(precision, answers(logits, (1,), 1.0), answers(broken, (1,), 1.0), nothing, SOUND, None)
+    checks = run_checks(
+        precision, answers(logits, (1,), 1.0), answers(broken, (1,), 1.0), nothing, SOUND, None
+    )
     assert [check.passed for check in checks if check.name in ("logits", "cosine")] == [False]
     assert not next(check for check in checks if check.name == "chunked_prefill").passed
 
@@ -132,7 +134,7 @@ def test_logits_that_are_not_numbers_fail(precision):
 def test_a_matrix_swapped_between_two_layers_is_found_in_every_precision(
     foreign, tmp_path, monkeypatch, part, precision
 ):
-    from ptbr_slm_export.graphs.weights import LlamaWeights
+    from ptbr_slm_export.llama import LlamaWeights
 
     right = getattr(LlamaWeights, part)
     monkeypatch.setattr(LlamaWeights, part, lambda self, layer, *name: right(self, 2 - layer, *name))

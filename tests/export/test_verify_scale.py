@@ -9,20 +9,19 @@ import onnx
 import pytest
 import safetensors.numpy
 from ptbr_slm_export import export_model, verify_export
-from ptbr_slm_export.verification.judge import (
+from ptbr_slm_export.verification.checks import (
     COSINE,
     LOGITS,
     SMALLEST_COSINE,
     agreement_limit,
     cosine_limit,
-    judge,
     logit_limit,
+    run_checks,
 )
-from ptbr_slm_export.verification.locate import Place
-from ptbr_slm_export.verification.noise import measure_noise
-from ptbr_slm_export.verification.probe import Answers, SelfAgreement
+from ptbr_slm_export.verification.locate import WorstPart
+from ptbr_slm_export.verification.probe import Answers, SelfAgreement, measure_noise
 from ptbr_slm_export.verification.reference import Part
-from ptbr_slm_export.verification.stored import WrongWeight
+from ptbr_slm_export.verification.stored_weights import WrongWeight
 
 from ptbr_slm.eval.bits import BitsPerByte
 from ptbr_slm.runtime.engines.torch import TorchEngine
@@ -141,7 +140,7 @@ def test_the_limit_of_a_logit_lies_between_the_noise_and_a_thousandth_of_the_spr
     assert logit_limit(reference) == pytest.approx(limit, rel=1e-3)
     agree = SelfAgreement((0.0, ""), (0.0, ""))
     for error, passes in ((0.5 * limit, True), (2 * limit, False)):
-        found = judge("fp32", reference, answers(spread, noise, error), agree, SOUND, None)
+        found = run_checks("fp32", reference, answers(spread, noise, error), agree, SOUND, None)
         assert next(check for check in found if check.name == "logits").passed is passes
 
 
@@ -151,8 +150,8 @@ def test_the_limit_of_a_logit_lies_between_the_noise_and_a_thousandth_of_the_spr
 )
 def test_the_cosine_asked_for_is_what_the_roundings_of_the_parts_leave(rounding, limit):
     part = Part(0, "down", "layers.0.down", True, 0.02, 0.1, 3)
-    place = Place(part=part, limit=0.1, with_past=False, compared=14, rounding=rounding)
-    assert cosine_limit("int8", place) == pytest.approx(limit, abs=1e-3)
+    worst = WorstPart(part=part, limit=0.1, with_past=False, compared=14, rounding=rounding)
+    assert cosine_limit("int8", worst) == pytest.approx(limit, abs=1e-3)
     assert cosine_limit("int8", None) == COSINE["int8"]
 
 

@@ -19,7 +19,7 @@ from ptbr_slm.storage.model_folder import ModelFolder, check_vocabulary
 from ptbr_slm.text import quoted
 from ptbr_slm_export.gguf.tensors import Tensor, architecture, tensors
 from ptbr_slm_export.gguf.tokenizer import add_tokenizer, check_tokenizer
-from ptbr_slm_export.graphs.weights import Floats, LlamaWeights
+from ptbr_slm_export.llama import Floats, LlamaWeights
 
 PRECISIONS: Mapping[str, tuple[str, Type, gguf.LlamaFileType]] = {
     "fp32": ("F32", Type.F32, gguf.LlamaFileType.ALL_F32),
@@ -77,7 +77,7 @@ def export_gguf(
     check_tokenizer(model.tokenizer, config, model.path)
     kind, dtype, file_type = PRECISIONS[precision]
     _check_shape(config, dtype, model.path)
-    weights = LlamaWeights(config, model.weights)
+    weights = LlamaWeights(config, model.weights.read)
     with atomic_file(out) as temporary:
         on_step("escrevendo o GGUF")
         writer = gguf.GGUFWriter(temporary, architecture(config))

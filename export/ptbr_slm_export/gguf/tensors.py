@@ -14,7 +14,7 @@ import numpy as np
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.rope import frequencies
-from ptbr_slm_export.graphs.weights import Floats, LlamaWeights
+from ptbr_slm_export.llama import Floats, LlamaWeights
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """A tokenizer.json as llama.cpp wants it: tokens, their kinds, merges or scores, and which split it uses.
 
 llama.cpp knows byte-level splits by name only, and its converter refuses those that it has no hash for; here
-the regular expression itself is looked up (`followed.py`). SentencePiece-style BPE goes over with the rank of
-its merges as scores.
+the regular expression itself is looked up (`tokenizer_compat.py`). SentencePiece-style BPE goes over with the
+rank of its merges as scores.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.tokenizer.spelling import is_byte
-from ptbr_slm_export.followed import obstacle, split_name
+from ptbr_slm_export.tokenizer_compat import incompatibility, split_name
 
 
 def check_tokenizer(tokenizer: Tokenizer, config: ModelConfig, folder: Path) -> None:
     """Refuse what llama.cpp would read with other tokens, or end elsewhere. Raises E_MODEL_INVALID."""
-    fault = obstacle(tokenizer)
+    fault = incompatibility(tokenizer)
     if fault:
         raise SlmError(
             "E_MODEL_INVALID",

@@ -1,1 +1,1 @@
-"""One module a graph, and the pen, weights and matrix products that they share."""
+"""One module a graph, and the writer and matrix products that they share."""

@@ -23,14 +23,14 @@ import numpy as np
 import onnx_ir as ir
 
 from ptbr_slm.config import ModelConfig
-from ptbr_slm_export.graphs.nodes import MICROSOFT, OPSETS, GraphWriter, as_float
 from ptbr_slm_export.graphs.projections import Projections
-from ptbr_slm_export.graphs.weights import Floats, LlamaWeights
+from ptbr_slm_export.graphs.writer import MICROSOFT, OPSETS, GraphWriter, as_float
+from ptbr_slm_export.llama import Floats, LlamaWeights
 
 FLOAT, INT32, INT64 = ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64
 
 
-def build_graph(
+def build_gqa_graph(
     config: ModelConfig, weights: LlamaWeights, projections: Projections, dtype: ir.DataType = FLOAT
 ) -> ir.Model:
     """The model of the module's docstring. `projections` decides how matrices are stored and multiplied.
@@ -38,6 +38,11 @@ def build_graph(
     dtype: the float type, FLOAT or FLOAT16, which must be that of `projections`.
     """
     return LlamaGraph(config, weights, projections, dtype).build()
+
+
+def build_cuda_graph(config: ModelConfig, weights: LlamaWeights, projections: Projections) -> ir.Model:
+    """For the CUDA provider: inputs and outputs are those above, with float16 caches."""
+    return _CudaGraph(config, weights, projections, ir.DataType.FLOAT16).build()
 
 
 class LlamaGraph:
@@ -60,7 +65,7 @@ class LlamaGraph:
         """Embedding, layers, the wanted rows, the head."""
         writer, config = self.writer, self.config
         input_ids = writer.input("input_ids", INT64, ("batch", "sequence"))
-        logits_index = self._place(input_ids)
+        logits_index = self._shared_inputs(input_ids)
         cos, sin = rope_tables(config)
         self.cos, self.sin = self._floats("rope.cos", cos), self._floats("rope.sin", sin)
         self.index = self._index(logits_index)
@@ -77,7 +82,7 @@ class LlamaGraph:
         writer.outputs.insert(0, writer.outputs.pop())
         return writer.model()
 
-    def _place(self, input_ids: ir.Value) -> ir.Value:
+    def _shared_inputs(self, input_ids: ir.Value) -> ir.Value:
         """Make what tells where tokens stand; logits_index, (B, K)."""
         self.seqlens_k, self.total_length, logits_index = self.positions(input_ids)
         return logits_index
@@ -152,7 +157,7 @@ class LlamaGraph:
     def _normalised(self, layer: int, qkv: ir.Value) -> list[ir.Value]:
         """qkv (B, S, (H + 2K) * D) -> queries and keys with each head normalised, and the values."""
         writer, config, prefix = self.writer, self.config, f"layers.{layer}."
-        parts = self._parted(layer, qkv)
+        parts = self._split_qkv(layer, qkv)
         attributes = {"epsilon": config.norm_eps, "axis": -1, "stash_type": 1}
         normalised = []
         for part, name in zip(parts[:2], ("q_norm", "k_norm"), strict=True):
@@ -170,7 +175,7 @@ class LlamaGraph:
             )
         return [*normalised, parts[2]]
 
-    def _parted(self, layer: int, qkv: ir.Value) -> list[ir.Value]:
+    def _split_qkv(self, layer: int, qkv: ir.Value) -> list[ir.Value]:
         """qkv (B, S, (H + 2K) * D) -> queries, keys and values."""
         prefix, config = f"layers.{layer}.", self.config
         widths = np.array([config.q_size, config.kv_size, config.kv_size], dtype=np.int64)
@@ -224,6 +229,37 @@ class LlamaGraph:
     def _wanted_rows(self, x: ir.Value, name: str) -> ir.Value:
         """x (B, S, W) -> (B, K, W), the positions that `logits_index` names."""
         return self.writer.node("GatherND", [x, self.index], name, attributes={"batch_dims": 1})
+
+
+class _CudaGraph(LlamaGraph):
+    """The same as the CUDA provider wants it: float16, and fit to be captured as a CUDA graph.
+
+    A captured step is replayed without ONNX Runtime, so no kernel in it may read host memory. GatherND and
+    Split copy small tables from there at each run (onnxruntime, providers/cuda/tensor/gather_nd.cc and
+    split.cc); Gather and Slice take theirs as arguments. In return the rows of one call want logits at the
+    same positions, those that the first row names: the runtime prefills one row at a time, and a decode step
+    has one position.
+    """
+
+    def _index(self, logits_index: ir.Value) -> ir.Value:
+        """logits_index (B, K) -> the positions of all rows, (K,)."""
+        first = self.writer.constant("first_row", np.array(0, dtype=np.int64))
+        return self.writer.node("Gather", [logits_index, first], "logits_index.row", attributes={"axis": 0})
+
+    def _wanted_rows(self, x: ir.Value, name: str) -> ir.Value:
+        """x (B, S, W) -> (B, K, W)."""
+        return self.writer.node("Gather", [x, self.index], name, attributes={"axis": 1})
+
+    def _split_qkv(self, layer: int, qkv: ir.Value) -> list[ir.Value]:
+        """qkv (B, S, (H + 2K) * D) -> queries, keys and values."""
+        prefix, writer, config = f"layers.{layer}.", self.writer, self.config
+        edges = np.cumsum([0, config.q_size, config.kv_size, config.kv_size])
+        ends = [writer.constant(f"{prefix}edge.{i}", np.array([edge])) for i, edge in enumerate(edges)]
+        axis = writer.constant(prefix + "edge.axis", np.array([2], dtype=np.int64))
+        return [
+            writer.node("Slice", [qkv, ends[i], ends[i + 1], axis], prefix + part)
+            for i, part in enumerate(("query", "key", "value"))
+        ]
 
 
 def rope_tables(config: ModelConfig) -> tuple[Floats, Floats]:

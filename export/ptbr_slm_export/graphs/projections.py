@@ -8,8 +8,8 @@ from typing import Protocol
 import numpy as np
 import onnx_ir as ir
 
-from ptbr_slm_export.graphs.nodes import MICROSOFT, GraphWriter, as_float
-from ptbr_slm_export.graphs.weights import Floats, LlamaWeights
+from ptbr_slm_export.graphs.writer import MICROSOFT, GraphWriter, as_float
+from ptbr_slm_export.llama import Floats, LlamaWeights
 from ptbr_slm_export.quantization.blocks import QuantizedMatrix
 from ptbr_slm_export.quantization.quantizer import Quantizer
 

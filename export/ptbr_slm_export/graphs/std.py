@@ -2,7 +2,7 @@
 
 Inputs (B rows, S new tokens a row, K logits wanted a row, L layers, T the fixed capacity in tokens):
     input_ids        int64 (B, S)
-    position_ids     int64 (B, S)  place of each token in its text, from 0
+    position_ids     int64 (B, S)  position of each token in its text, from 0
     write_indices    int64 (B,)    tokens a row held before this call: where its new keys and values go
     logits_index     int64 (B, K)  positions within this chunk whose logits are wanted
     past_key_values.{i}.key|value  dtype (B, num_kv_heads, T, head_dim)
@@ -33,7 +33,7 @@ from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
 from ptbr_slm_export.graphs.gqa import FLOAT, INT64, LlamaGraph
 from ptbr_slm_export.graphs.projections import Projections
-from ptbr_slm_export.graphs.weights import Floats, LlamaWeights
+from ptbr_slm_export.llama import Floats, LlamaWeights
 
 OPSETS = {"": 24}
 MAX_CAPACITY = 16_384
@@ -85,7 +85,7 @@ class _StandardGraph(LlamaGraph):
         super().__init__(config, weights, projections, dtype)
         self.capacity, self.fused = capacity, fused
 
-    def _place(self, input_ids: ir.Value) -> ir.Value:
+    def _shared_inputs(self, input_ids: ir.Value) -> ir.Value:
         """The inputs, and what all layers share: shapes, and the mask (B, 1, S, T), under which a token at
         position p sees the places 0 to p.
         """

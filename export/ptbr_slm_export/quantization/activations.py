@@ -10,12 +10,9 @@ import copy
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from ptbr_slm.config import ModelConfig
-from ptbr_slm_export.graphs.weights import Floats, LlamaWeights
-
-Ids = npt.NDArray[np.int64]
+from ptbr_slm_export.llama import Floats, Ids, LlamaWeights, attend, rms_norm
 
 
 class Activations:
@@ -65,20 +62,23 @@ class Activations:
             self.advance()
         table = self.weights.embedding() if self.config.tie_embeddings else self.weights.head()
         gain = self.weights.final_norm()
-        return [self._norm(stream, gain) @ table.T for stream in self._streams]
+        return [rms_norm(stream, gain, self.config.norm_eps) @ table.T for stream in self._streams]
 
     def _layer(self, layer: int) -> None:
         weights, prefix = self.weights, f"layers.{layer}."
         norms = [weights.norm(layer, name) for name in ("input_layernorm", "post_attention_layernorm")]
-        qkv, out = weights.qkv(layer), weights.attention_out(layer)
-        gate, up, down = weights.gate(layer), weights.up(layer), weights.down(layer)
+        qkv, out = weights.matrix(layer, "qkv"), weights.matrix(layer, "attention_out")
+        gate, up, down = (weights.matrix(layer, part) for part in ("gate", "up", "down"))
+        gains = None
+        if self.config.qk_norm:
+            gains = weights.head_norm(layer, "q_norm"), weights.head_norm(layer, "k_norm")
         for index, stream in enumerate(self._streams):
-            x = self._norm(stream, norms[0])
+            x = rms_norm(stream, norms[0], self.config.norm_eps)
             self._note(prefix + "qkv", x)
-            mixed = self._attend(layer, x @ qkv.T)
+            mixed = attend(self.config, x @ qkv.T, gains)
             self._note(prefix + "attention_out", mixed)
             stream = stream + mixed @ out.T
-            x = self._norm(stream, norms[1])
+            x = rms_norm(stream, norms[1], self.config.norm_eps)
             self._note(prefix + "gate", x)
             opened = x @ gate.T
             opened = opened / (1 + np.exp(-np.maximum(opened, -80))) * (x @ up.T)
@@ -90,42 +90,10 @@ class Activations:
     def _last(self) -> None:
         gain = self.weights.final_norm()
         for stream in self._streams:
-            self._note("head", self._norm(stream, gain))
+            self._note("head", rms_norm(stream, gain, self.config.norm_eps))
 
     def _note(self, name: str, x: Floats) -> None:
         if not self._watching:
             return
         gram = x.T @ x
         self._grams[name] = self._grams[name] + gram if name in self._grams else gram
-
-    def _norm(self, x: Floats, gain: Floats) -> Floats:
-        """RMSNorm of the last axis."""
-        square = np.mean(np.square(x), axis=-1, keepdims=True)
-        result: Floats = x / np.sqrt(square + np.float32(self.config.norm_eps)) * gain
-        return result
-
-    def _attend(self, layer: int, qkv: Floats) -> Floats:
-        """Rotation and causal grouped-query attention: (T, (H + 2K) * D) -> (T, H * D)."""
-        config = self.config
-        heads, kv_heads, width = config.num_heads, config.num_kv_heads, config.head_dim
-        q, k, v = np.split(
-            qkv.reshape(len(qkv), -1, width), [heads, heads + kv_heads], axis=1
-        )  # (T, heads, D)
-        if config.qk_norm:
-            q = self._norm(q, self.weights.head_norm(layer, "q_norm"))
-            k = self._norm(k, self.weights.head_norm(layer, "k_norm"))
-        q, k = self._rotate(q), self._rotate(k)
-        grouped = q.reshape(len(q), kv_heads, -1, width).transpose(1, 2, 0, 3)  # (K, H / K, T, D)
-        scores = grouped @ k.transpose(1, 2, 0)[:, None] / np.float32(np.sqrt(width))  # (K, H / K, T, T)
-        scores += np.triu(np.full(scores.shape[2:], -np.inf, dtype=np.float32), 1)
-        scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        scores /= scores.sum(axis=-1, keepdims=True)
-        mixed = scores @ v.transpose(1, 0, 2)[:, None]  # (K, H / K, T, D)
-        return np.ascontiguousarray(mixed.transpose(2, 0, 1, 3).reshape(len(qkv), -1))
-
-    def _rotate(self, x: Floats) -> Floats:
-        """Halves of each head (T, heads, D) turned by their position (Su et al., 2021, arXiv:2104.09864)."""
-        angles = np.outer(np.arange(len(x)), self.config.rope_frequencies)[:, None]  # (T, 1, D/2)
-        cos, sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
-        first, second = np.split(x, 2, axis=-1)
-        return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)

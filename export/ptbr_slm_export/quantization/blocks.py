@@ -6,6 +6,7 @@ zeros are found is the business of the methods beside this file; here is what th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,6 +91,15 @@ class Blocks:
             return QuantizedMatrix(8, self.codes.reshape(rows, -1, block), scales, None)
         codes = _pack(self.codes).reshape(rows, -1, block // 2)
         return QuantizedMatrix(4, codes, scales, None if symmetric else _pack(self.zeros.reshape(rows, -1)))
+
+
+def joined(parts: Sequence[Blocks]) -> Blocks:
+    """Parts of one matrix, one after the other."""
+    return Blocks(
+        np.concatenate([part.codes for part in parts]),
+        np.concatenate([part.scales for part in parts]),
+        np.concatenate([part.zeros for part in parts]),
+    )
 
 
 def too_far(weights: Floats, found: Blocks, bits: int) -> npt.NDArray[np.bool_]:

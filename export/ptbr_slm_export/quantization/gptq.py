@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptbr_slm_export.quantization.blocks import LARGEST, Blocks, Floats, inverse, too_far
-from ptbr_slm_export.quantization.search import search
+from ptbr_slm_export.quantization.rounding import search
 
 DAMPING = 0.05
 """Part of the mean of the Gram matrix's diagonal that is added to it. The paper's 0.01 moves weights further

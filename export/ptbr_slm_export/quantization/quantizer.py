@@ -1,21 +1,66 @@
-"""A recipe at work: which bits, block and method each matrix of a model gets."""
+"""From a recipe to the quantised matrices of one model: bits, block and method of each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
+from ptbr_slm.errors import SlmError
+from ptbr_slm.storage.model_folder import ModelFolder
+from ptbr_slm.tokenizer import Tokenizer
+from ptbr_slm_export.llama import LlamaWeights
 from ptbr_slm_export.quantization.activations import Activations
-from ptbr_slm_export.quantization.blocks import Blocks, Floats, QuantizedMatrix, too_far
+from ptbr_slm_export.quantization.blocks import Blocks, Floats, QuantizedMatrix, dequantize, joined, too_far
+from ptbr_slm_export.quantization.calibration import built_in_calibration, calibration_text
 from ptbr_slm_export.quantization.gptq import gptq
-from ptbr_slm_export.quantization.hqq import hqq
-from ptbr_slm_export.quantization.recipe import BLOCK_SIZES, Method, Recipe
-from ptbr_slm_export.quantization.search import THOROUGH, rtn, search
-from ptbr_slm_export.quantization.symmetric import symmetric
+from ptbr_slm_export.quantization.recipe import BLOCK_SIZES, CALIBRATED, Method, Recipe
+from ptbr_slm_export.quantization.rounding import THOROUGH, hqq, rtn, search, symmetric
+from ptbr_slm_export.quantization.sensitivity import choose_mixed, outlier_matrices
 
 _AT_ONCE = 1 << 16
 """Weights searched at once: 256 KiB of float32 stays in the second-level cache."""
+
+
+def make_quantizer(
+    recipe: Recipe,
+    model: ModelFolder,
+    weights: LlamaWeights,
+    calibration: Path | None,
+    on_step: Callable[[str], None] = lambda step: None,
+) -> tuple[Quantizer, str | None]:
+    """The quantiser of a recipe, and the name of the text it was calibrated on, if it needs one.
+
+    Its own `recipe` has `mixed` filled in where the one given leaves that to measurement. Raises E_USAGE for
+    a calibration text that nothing would read, and what `calibration_text` raises.
+    """
+    measures = recipe.mixed_extra > 0 and not recipe.mixed and recipe.bits == 4
+    if recipe.method not in CALIBRATED and not measures:
+        if calibration is not None:
+            raise SlmError(
+                "E_USAGE",
+                f"o método {recipe.method} não usa texto de calibração.",
+                where="--calibration",
+                hint=f"Tire --calibration, ou use --method {' ou '.join(sorted(CALIBRATED))}.",
+            )
+        recipe = _with_exact(recipe, weights, model.tokenizer, on_step)
+        return Quantizer(recipe), None
+    config = weights.config
+    text = calibration_text(model.path, model.tokenizer, config.max_seq_len, calibration)
+
+    def rounded(name: str, matrix: Floats) -> Floats:
+        block = block_for(matrix.shape[1], recipe.block)
+        return dequantize(quantize(matrix, recipe.bits, block))
+
+    if measures:
+        mixed = choose_mixed(config, weights, text.windows, rounded, recipe.mixed_extra, on_step)
+        recipe = replace(recipe, mixed=mixed)
+    recipe = _with_exact(recipe, weights, model.tokenizer, on_step)
+    if recipe.method not in CALIBRATED:
+        return Quantizer(recipe), text.name
+    return Quantizer(recipe, Activations(config, weights, text.windows), on_step), text.name
 
 
 class Quantizer:
@@ -61,10 +106,7 @@ def quantize(
         _round(weights[start : start + step].reshape(-1, block), bits, method, importance)
         for start in range(0, rows, step)
     ]
-    codes, scales, zeros = (
-        np.concatenate([getattr(part, field) for part in parts]) for field in ("codes", "scales", "zeros")
-    )
-    return Blocks(codes, scales, zeros).pack(rows, bits)
+    return joined(parts).pack(rows, bits)
 
 
 def quantize_symmetric(weights: Floats, block: int, method: Method, gram: Floats | None) -> QuantizedMatrix:
@@ -78,10 +120,7 @@ def quantize_symmetric(weights: Floats, block: int, method: Method, gram: Floats
         rows = weights[start : start + step]
         cost = None if importance is None else np.broadcast_to(importance, rows.shape).reshape(-1, block)
         parts.append(symmetric(rows.reshape(-1, block), cost, search=method != "rtn"))
-    codes, scales, zeros = (
-        np.concatenate([getattr(part, field) for part in parts]) for field in ("codes", "scales", "zeros")
-    )
-    return Blocks(codes, scales, zeros).pack(len(weights), 4, symmetric=True)
+    return joined(parts).pack(len(weights), 4, symmetric=True)
 
 
 def _round(blocks: Floats, bits: int, method: Method, importance: Floats) -> Blocks:
@@ -112,3 +151,21 @@ def _cost(blocks: Floats, importance: Floats) -> Floats:
 def block_for(columns: int, limit: int) -> int:
     """The largest block of at most `limit` weights that divides a row of `columns`."""
     return max(size for size in BLOCK_SIZES if size <= limit and columns % size == 0)
+
+
+def _with_exact(
+    recipe: Recipe,
+    weights: LlamaWeights,
+    tokenizer: Tokenizer,
+    on_step: Callable[[str], None],
+) -> Recipe:
+    """The recipe with the matrices that int8 activations would spoil. A GPU's activations are fp16."""
+    if recipe.symmetric or recipe.exact:
+        return recipe
+    on_step("procurando canais fora de escala")
+    config = weights.config
+    window = built_in_calibration(tokenizer, config.max_seq_len).windows[0]
+    exact = outlier_matrices(
+        config, weights, window, lambda name, columns: block_for(columns, recipe.choice(name)[1])
+    )
+    return replace(recipe, exact=exact)

@@ -29,7 +29,7 @@ class Recipe:
     block: int
     """Weights of a row that share a scale."""
     method: Method = "search"
-    """How scales, zeros and codes are found (see `search.py`, `hqq.py` and `gptq.py`)."""
+    """How scales, zeros and codes are found (see `rounding.py` and `gptq.py`)."""
     head_bits: int = 8
     """Of the output head. 8 with a tied embedding shares the embedding's matrix; 4 stores one of its own,
     as the embedding is always int8: rows are looked up, not multiplied, and int4 hurts them most."""
@@ -44,7 +44,7 @@ class Recipe:
     """Of those."""
     exact: tuple[str, ...] = ()
     """Matrices multiplied in fp32, their weights in codes as ever: those whose inputs int8 cannot hold. It is
-    measured (`quantization/outliers.py`) where activations are rounded to int8, on a CPU; mostly none."""
+    measured (`quantization/sensitivity.py`) where activations are rounded to int8, on a CPU; mostly none."""
     symmetric: bool = False
     """int4 without zeros, for CUDA's kernels; by every method but hqq."""
 

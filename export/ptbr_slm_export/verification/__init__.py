@@ -1,1 +1,1 @@
-"""An export against the model it was made from: questions, answers, judgement."""
+"""An export against the model it was made from: questions, answers, checks."""

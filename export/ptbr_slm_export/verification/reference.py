@@ -1,7 +1,7 @@
 """A Llama in NumPy, part by part: what each value of an exported graph should be, given the one before it.
 
-A part is judged by what the graph itself fed it. So an error does not travel: rounded activations do not add
-up over the layers, limits stay tight, and a fault shows in its own part and nowhere else. That the parts
+A part is compared given what the graph itself fed it. So an error does not travel: rounded activations do not
+add up over the layers, limits stay tight, and a fault shows in its own part and nowhere else. That the parts
 joined together are PyTorch's model is a test (tests/export/test_locate.py).
 """
 
@@ -11,14 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from ptbr_slm.config import ModelConfig
-from ptbr_slm_export.graphs.weights import EMBEDDING, HEAD, Floats
+from ptbr_slm.storage.weights import EMBEDDING, HEAD
+from ptbr_slm_export.llama import Floats, Ids, attend, rms_norm
 
 Read = Callable[[str], Floats]
 """Llama's name of a weight -> the weight; the head has its own name also where it is tied."""
-Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +45,20 @@ def parts(config: ModelConfig, read: Read, tokens: Ids, seen: Mapping[str, Float
 
     What the graph has under no name of ours is computed here and shows in the part after it.
     """
-    walk = _Walk(config, read, seen)
-    walk.walk(tokens)
-    return walk.parts
+    forward = _Forward(config, read, seen)
+    forward.run(tokens)
+    return forward.parts
 
 
 def values(config: ModelConfig, read: Read, tokens: Ids) -> dict[str, Floats]:
     """Every part's value where nothing is rounded on the way: a name in the graph -> (T, width)."""
-    walk = _Walk(config, read, {})
-    walk.walk(tokens)
-    return walk.values
+    forward = _Forward(config, read, {})
+    forward.run(tokens)
+    return forward.values
 
 
-class _Walk:
-    """Goes through the layers, with the graph's own value of every part as soon as it is judged."""
+class _Forward:
+    """Computes the layers, going on with the graph's own value of each part once that is compared."""
 
     def __init__(self, config: ModelConfig, read: Read, seen: Mapping[str, Floats]) -> None:
         self.config, self.read, self.seen = config, read, seen
@@ -67,80 +66,60 @@ class _Walk:
         self.values: dict[str, Floats] = {}
         self.layer: int | None = None
 
-    def walk(self, tokens: Ids) -> Floats:
+    def run(self, tokens: Ids) -> Floats:
         """tokens (T,) -> logits (T, V)."""
         table = self.read(EMBEDDING)
-        stream = self._judge("embedding", ["embed.stream", "embed"], table[tokens])
+        stream = self._compare("embedding", ["embed.stream", "embed"], table[tokens])
         for layer in range(self.config.num_layers):
             self.layer = layer
             stream = self._feed_forward(self._attention(stream))
         self.layer = None
-        normed = self._judge("norm", ["norm.cast", "norm"], self._norm(stream, "model.norm.weight"))
-        return self._judge("head", ["logits"], normed @ self.read(HEAD).T, is_product=True)
+        normed = self._compare("norm", ["norm.cast", "norm"], self._norm(stream, "model.norm.weight"))
+        return self._compare("head", ["logits"], normed @ self.read(HEAD).T, is_product=True)
 
     def _attention(self, stream: Floats) -> Floats:
         """The stream (T, C) with the layer's attention added."""
         weight, here = f"model.layers.{self.layer}.", f"layers.{self.layer}."
         normed = self._norm(stream, weight + "input_layernorm.weight")
-        normed = self._judge("attention_norm", _ends(here + "attention_norm", ".cast", ""), normed)
+        normed = self._compare("attention_norm", _ends(here + "attention_norm", ".cast", ""), normed)
         qkv = np.concatenate([self.read(f"{weight}self_attn.{name}_proj.weight") for name in "qkv"])
-        heads = self._judge("qkv", [here + "qkv"], normed @ qkv.T, is_product=True)  # (T, (H + 2K) * D)
+        heads = self._compare("qkv", [here + "qkv"], normed @ qkv.T, is_product=True)  # (T, (H + 2K) * D)
         names = _ends(here + "attention", ".joined", "")
-        mixed = self._judge("attention", names, self._attend(heads))  # (T, H * D)
+        mixed = self._compare("attention", names, self._attend(heads))  # (T, H * D)
         out = mixed @ self.read(weight + "self_attn.o_proj.weight").T
-        out = self._judge("attention_out", [here + "attention_out"], out, is_product=True)
+        out = self._compare("attention_out", [here + "attention_out"], out, is_product=True)
         names = _ends(here, "attention_out.stream", "feed_forward_norm.stream")
-        return self._judge("attention_add", names, stream + out)
+        return self._compare("attention_add", names, stream + out)
 
     def _feed_forward(self, stream: Floats) -> Floats:
         """The stream (T, C) with the layer's feed-forward added."""
         assert self.layer is not None
         weight, here = f"model.layers.{self.layer}.", f"layers.{self.layer}."
         normed = self._norm(stream, weight + "post_attention_layernorm.weight")
-        normed = self._judge("feed_forward_norm", _ends(here + "feed_forward_norm", ".cast", ""), normed)
+        normed = self._compare("feed_forward_norm", _ends(here + "feed_forward_norm", ".cast", ""), normed)
         gate = normed @ self.read(weight + "mlp.gate_proj.weight").T
-        gate = self._judge("gate", [here + "gate"], gate, is_product=True)
+        gate = self._compare("gate", [here + "gate"], gate, is_product=True)
         up = normed @ self.read(weight + "mlp.up_proj.weight").T
-        up = self._judge("up", [here + "up"], up, is_product=True)
-        gated = self._judge("silu", [here + "gated"], gate / (1 + np.exp(-gate)) * up)
+        up = self._compare("up", [here + "up"], up, is_product=True)
+        gated = self._compare("silu", [here + "gated"], gate / (1 + np.exp(-gate)) * up)
         down = gated @ self.read(weight + "mlp.down_proj.weight").T
-        down = self._judge("down", [here + "down"], down, is_product=True)
+        down = self._compare("down", [here + "down"], down, is_product=True)
         after = f"layers.{self.layer + 1}.attention_" if self.layer + 1 < self.config.num_layers else ""
         names = [here + "down.stream", after + "norm.stream"]
-        return self._judge("feed_forward_add", names, stream + down)
+        return self._compare("feed_forward_add", names, stream + down)
 
     def _norm(self, x: Floats, gain: str) -> Floats:
-        """RMSNorm of the last axis (Zhang and Sennrich, 2019, arXiv:1910.07467)."""
-        mean_square = np.mean(np.square(x), axis=-1, keepdims=True)
-        normed: Floats = x / np.sqrt(mean_square + np.float32(self.config.norm_eps)) * self.read(gain)
-        return normed
+        return rms_norm(x, self.read(gain), self.config.norm_eps)
 
     def _attend(self, qkv: Floats) -> Floats:
-        """Rotation and causal grouped-query attention: (T, (H + 2K) * D) -> (T, H * D)."""
-        config = self.config
-        heads, kv_heads, width = config.num_heads, config.num_kv_heads, config.head_dim
-        split = qkv.reshape(len(qkv), -1, width)
-        q, k, v = np.split(split, [heads, heads + kv_heads], axis=1)  # (T, heads, D)
-        if config.qk_norm:
+        """(T, (H + 2K) * D) -> (T, H * D)."""
+        gains = None
+        if self.config.qk_norm:
             prefix = f"model.layers.{self.layer}.self_attn."
-            q, k = self._norm(q, prefix + "q_norm.weight"), self._norm(k, prefix + "k_norm.weight")
-        q, k = self._rotate(q), self._rotate(k)
-        k, v = (np.repeat(x, heads // kv_heads, axis=1) for x in (k, v))
-        scores = np.einsum("thd,shd->hts", q, k, optimize=True) / np.float32(np.sqrt(width))
-        scores += np.triu(np.full(scores.shape[1:], -np.inf, dtype=np.float32), 1)
-        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        weights /= weights.sum(axis=-1, keepdims=True)
-        mixed: Floats = np.einsum("hts,shd->thd", weights, v, optimize=True).reshape(len(qkv), -1)
-        return mixed
+            gains = self.read(prefix + "q_norm.weight"), self.read(prefix + "k_norm.weight")
+        return attend(self.config, qkv, gains)
 
-    def _rotate(self, x: Floats) -> Floats:
-        """Halves of each head (T, heads, D) turned by their position (Su et al., 2021, arXiv:2104.09864)."""
-        angles = np.outer(np.arange(len(x)), self.config.rope_frequencies)[:, None]  # (T, 1, D/2)
-        cos, sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
-        first, second = np.split(x, 2, axis=-1)
-        return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-
-    def _judge(
+    def _compare(
         self, name: str, values: Sequence[str], expected: Floats, *, is_product: bool = False
     ) -> Floats:
         """Note how far the graph's value (the first of `values` it has) is from `expected`; go on with it."""

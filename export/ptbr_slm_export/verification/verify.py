@@ -23,9 +23,8 @@ from ptbr_slm.runtime.protocol import Engine
 from ptbr_slm.storage.manifest import read_manifest
 from ptbr_slm.storage.model_folder import ModelFolder, check_vocabulary
 from ptbr_slm.text import quoted
-from ptbr_slm_export.verification.judge import Check, judge, mask_check
-from ptbr_slm_export.verification.locate import TEXT, Place, locate
-from ptbr_slm_export.verification.noise import measure_noise
+from ptbr_slm_export.verification.checks import Check, mask_check, run_checks
+from ptbr_slm_export.verification.locate import TEXT, WorstPart, locate
 from ptbr_slm_export.verification.probe import (
     Answers,
     Probe,
@@ -34,8 +33,9 @@ from ptbr_slm_export.verification.probe import (
     check_self_agreement,
     held_out_bits,
     make_probe,
+    measure_noise,
 )
-from ptbr_slm_export.verification.stored import StoredWeights, WrongWeight, worst_weight
+from ptbr_slm_export.verification.stored_weights import StoredWeights, WrongWeight, worst_weight
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +52,7 @@ class VerifyReport:
     """The windows of it that were read."""
     weight: WrongWeight
     """The stored weight that errs most."""
-    place: Place | None
+    worst_part: WorstPart | None
     """The graph's first wrong part, or its worst one; None where it could not be looked into."""
     provider: str
     """ONNX Runtime's provider that answered."""
@@ -70,7 +70,7 @@ class VerifyReport:
         """Which weight or which part of the graph is wrong, with its layer; '' where none is found."""
         if not self.weight.passed:
             return str(self.weight)
-        return str(self.place) if self.place is not None and not self.place.passed else ""
+        return str(self.worst_part) if self.worst_part is not None and not self.worst_part.passed else ""
 
     def measured(self, model: ModelFolder) -> dict[str, Any]:
         """`bits_per_byte` and `held_out` of the export's manifest: the value, and what it was measured on.
@@ -109,10 +109,10 @@ class VerifyReport:
             "stand_in": self.stand_in,
         }
         if not self.passed:
-            wrong_part = self.place is not None and not self.place.passed
+            wrong_part = self.worst_part is not None and not self.worst_part.passed
             body["culprit"] = {
                 "weight": None if self.weight.passed else self.weight.as_dict(),
-                "part": self.place.as_dict() if wrong_part and self.place else None,
+                "part": self.worst_part.as_dict() if wrong_part and self.worst_part else None,
             }
         return body
 
@@ -200,15 +200,14 @@ def _check_companions(export: ModelFolder, model: ModelFolder) -> None:
 def compare(
     export: Path, model: ModelFolder, precision: str, held_out: Path | None, on_step: Callable[[str], None]
 ) -> VerifyReport:
-    """Ask PyTorch, then the export, and judge. A `genai` export is asked as the `gqa` graph in it."""
+    """Ask PyTorch, then the export, and compare. A `genai` export is asked as the `gqa` graph in it."""
     if read_manifest(export, hashes=False).extra.get("flavour") != "genai":
         return _compare(export, model, precision, held_out, on_step)
-    from ptbr_slm_export.genai import check_mask
-    from ptbr_slm_export.graphs.genai import as_gqa
+    from ptbr_slm_export.genai.graph import check_mask, gqa_copy
 
-    with as_gqa(export) as twin:
-        report = _compare(twin, model, precision, held_out, on_step)
-        return replace(report, checks=(*report.checks, mask_check(precision, check_mask(export, twin))))
+    with gqa_copy(export) as copy:
+        report = _compare(copy, model, precision, held_out, on_step)
+        return replace(report, checks=(*report.checks, mask_check(precision, check_mask(export, copy))))
 
 
 def _compare(
@@ -222,19 +221,21 @@ def _compare(
     on_step("comparando os pesos")
     weight = worst_weight(stored, model.weights)
     on_step("conferindo o grafo parte por parte")
-    place = locate(export / "model.onnx", config, stored, np.array(probe.window[:TEXT]))
+    worst_part = locate(export / "model.onnx", config, stored, np.array(probe.window[:TEXT]))
     on_step("perguntando ao PyTorch")
     reference = _ask_pytorch(model, stored, probe, precision)
     on_step("perguntando ao ONNX")
     exported, own, provider = _ask_export(export, probe, precision)
     return VerifyReport(
         precision=precision,
-        checks=judge(precision, reference, exported, own, weight, place, own_head=stored.has_own_head),
+        checks=run_checks(
+            precision, reference, exported, own, weight, worst_part, own_head=stored.has_own_head
+        ),
         bits_per_byte=exported.bits.value,
         reference_bits_per_byte=reference.bits.value,
         text=probe.held_out,
         weight=weight,
-        place=place,
+        worst_part=worst_part,
         provider=provider,
         stand_in=provider == "CPUExecutionProvider" and _target(export) not in ("cpu", "genai"),
         seconds=time.monotonic() - started,

@@ -23,8 +23,8 @@ from ptbr_slm.storage.atomic import atomic_folder, may_replace, write_json
 from ptbr_slm.storage.manifest import amend_manifest, write_manifest
 from ptbr_slm.storage.model_folder import COMPANIONS, ModelFolder, check_vocabulary
 from ptbr_slm.text import quoted
-from ptbr_slm_export.graphs.weights import LlamaWeights
-from ptbr_slm_export.quantization.prepare import make_quantizer
+from ptbr_slm_export.llama import LlamaWeights
+from ptbr_slm_export.quantization.quantizer import make_quantizer
 from ptbr_slm_export.quantization.recipe import Precision, Recipe
 from ptbr_slm_export.targets import Target, target_of
 from ptbr_slm_export.verification.verify import VerifyReport, compare, require_engines
@@ -80,10 +80,10 @@ def export_model(
     then.
     """
     started = time.monotonic()
-    place = target_of(target)
-    chosen = place.precision(precision)
-    recipe = recipe or place.recipe_for(chosen, method)
-    verify = verify and place.verified
+    destination = target_of(target)
+    chosen = destination.precision(precision)
+    recipe = recipe or destination.recipe_for(chosen, method)
+    verify = verify and destination.verified
     if verify:
         require_engines()
     model = ModelFolder.of(source)
@@ -92,19 +92,19 @@ def export_model(
     config, tokenizer = model.config, model.tokenizer
     _check_shape(config, chosen, model.path)
     check_vocabulary(config, tokenizer, model.path)
-    place.check_tokenizer(tokenizer, model.path)
-    weights = LlamaWeights(config, model.weights)
-    quantizer, watched = None, None
+    destination.check_tokenizer(tokenizer, model.path)
+    weights = LlamaWeights(config, model.weights.read)
+    quantizer, calibrated_on = None, None
     if recipe is not None:
-        quantizer, watched = make_quantizer(recipe, model, weights, calibration, on_step)
+        quantizer, calibrated_on = make_quantizer(recipe, model, weights, calibration, on_step)
         recipe = quantizer.recipe
-    facts = _facts(place, chosen, recipe, model.sha256, watched)
+    facts = _facts(destination, chosen, recipe, model.sha256, calibrated_on)
     report: VerifyReport | None = None
     with atomic_folder(out) as folder:
         on_step("escrevendo o grafo")
-        write_graph(place.build(config, weights, chosen, quantizer), folder)
+        write_graph(destination.build(config, weights, chosen, quantizer), folder)
         _copy_companions(model, folder)
-        place.companions(folder, model)
+        destination.companions(folder, model)
         write_manifest(folder, "export", **facts)
         if verify:
             report = compare(folder, model, chosen, held_out, on_step)
@@ -123,7 +123,7 @@ def export_model(
 
 
 def _facts(
-    target: Target, precision: Precision, recipe: Recipe | None, source: str, watched: str | None
+    target: Target, precision: Precision, recipe: Recipe | None, source: str, calibrated_on: str | None
 ) -> dict[str, Any]:
     """What the manifest says before anything is measured."""
     facts: dict[str, Any] = {
@@ -135,7 +135,7 @@ def _facts(
     }
     if recipe is not None:
         facts |= {"method": recipe.method, "recipe": recipe.as_dict()}
-    return facts if watched is None else {**facts, "calibration": watched}
+    return facts if calibrated_on is None else {**facts, "calibration": calibrated_on}
 
 
 def write_graph(model: ir.Model, folder: Path) -> None:

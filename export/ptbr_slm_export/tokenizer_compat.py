@@ -28,7 +28,7 @@ _UNCOMMON = ("continuing_subword_prefix", "end_of_word_suffix", "dropout")
 """Settings of a BPE that neither reader has."""
 
 
-def obstacle(tokenizer: Tokenizer) -> str:
+def incompatibility(tokenizer: Tokenizer) -> str:
     """Why the others would make other tokens of a text, in Portuguese; '' where they would not."""
     body = json.loads(tokenizer.to_json())
     model = body["model"]

@@ -1,4 +1,4 @@
-"""A thin pen over onnx-ir: names every node and value after its place in the model, keeps them in order."""
+"""A thin writer over onnx-ir: names every node and value after its part of the model, keeps them in order."""
 
 from __future__ import annotations
 

@@ -21,17 +21,20 @@ import onnx_ir as ir
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import os_errors
+from ptbr_slm.runtime.load import open_engine
 from ptbr_slm.storage.atomic import scratch_folder
 from ptbr_slm.storage.manifest import read_manifest, write_manifest
+from ptbr_slm.storage.model_folder import ModelFolder
+from ptbr_slm.text import utf8_folder
 from ptbr_slm_export.graphs.gqa import FLOAT, INT32, INT64, LlamaGraph
 from ptbr_slm_export.graphs.projections import Projections
-from ptbr_slm_export.graphs.weights import LlamaWeights
+from ptbr_slm_export.llama import LlamaWeights
 
 _MADE = ("seqlens_k", "total_sequence_length", "logits_index")
 """What the mask is turned into."""
 
 
-def build_graph(config: ModelConfig, weights: LlamaWeights, projections: Projections) -> ir.Model:
+def build_genai_graph(config: ModelConfig, weights: LlamaWeights, projections: Projections) -> ir.Model:
     """The model of the module's docstring."""
     return _GenaiGraph(config, weights, projections, FLOAT).build()
 
@@ -58,23 +61,23 @@ class _GenaiGraph(LlamaGraph):
 
 
 @contextmanager
-def as_gqa(folder: Path) -> Iterator[Path]:
+def gqa_copy(folder: Path) -> Iterator[Path]:
     """A folder beside `folder` with a copy of its graph and weights, and the inputs of `gqa`.
 
     So that what was written can be asked everything that `verification` asks: every position's logits, rows
-    one by one, chunks. What the mask is turned into is checked apart, by `ptbr_slm_export.genai.check_mask`.
+    one by one, chunks. What the mask is turned into is checked apart, by `check_mask`.
     """
-    with scratch_folder(folder.resolve().parent, "gqa") as twin:
+    with scratch_folder(folder.resolve().parent, "gqa") as copy:
         for file in folder.iterdir():
             if file.name not in ("model.onnx", "manifest.json"):
-                with os_errors(twin):  # copied: onnx-ir takes a second link to the weights for an attack
-                    shutil.copyfile(file, twin / file.name)
+                with os_errors(copy):  # copied: onnx-ir takes a second link to the weights for an attack
+                    shutil.copyfile(file, copy / file.name)
         model = ir.load(folder / "model.onnx")
         _feed(model.graph)
-        ir.save(model, twin / "model.onnx")
+        ir.save(model, copy / "model.onnx")
         facts = read_manifest(folder, hashes=False).extra
-        write_manifest(twin, "export", **{**facts, "target": "cpu", "flavour": "gqa"})
-        yield twin
+        write_manifest(copy, "export", **{**facts, "target": "cpu", "flavour": "gqa"})
+        yield copy
 
 
 def _feed(graph: ir.Graph) -> None:
@@ -105,3 +108,41 @@ def _feed(graph: ir.Graph) -> None:
 
 def _value(graph: ir.Graph, name: str) -> ir.Value:
     return next(output for node in graph for output in node.outputs if output.name == name)
+
+
+def check_mask(folder: Path, gqa: Path) -> float:
+    """The largest logit difference between the graph, read through a mask, and the rows of `gqa_copy`'s.
+
+    A ragged batch of three, padded on the right, is read at once, then two tokens more of each row. In
+    standard deviations of the logits; infinite for what is not a number.
+    """
+    import onnxruntime as ort
+
+    config = ModelFolder(folder).config
+    length = min(7, config.max_seq_len - 2)
+    lengths = [length, max(1, length - 3), max(1, length - 5)]
+    ids = np.random.default_rng(0).integers(0, config.vocab_size, (3, length + 2))
+    with utf8_folder(folder) as named:
+        session = ort.InferenceSession(str(named / "model.onnx"), providers=["CPUExecutionProvider"])
+    shape = (3, config.num_kv_heads, length + 2, config.head_dim)
+    past = {
+        f"past_key_values.{layer}.{part}": np.zeros(shape, np.float32)
+        for layer in range(config.num_layers)
+        for part in ("key", "value")
+    }
+    engine, worst, spread = open_engine(gqa, "cpu"), 0.0, 0.0
+    engine.reset(3, length + 2)
+    mask = np.array([[int(at < size) for at in range(length)] for size in lengths], dtype=np.int64)
+    chunk = ids[:, :length].astype(np.int64)
+    for step in range(3):
+        logits, *present = session.run(None, {"input_ids": chunk, "attention_mask": mask, **past})
+        for row, size in enumerate(lengths):
+            new = ids[row, :size] if step == 0 else chunk[row]
+            alone = engine.prefill(row, new.tolist())  # (V,)
+            difference = np.nan_to_num(np.abs(alone - logits[row, 0]), nan=np.inf)
+            worst, spread = max(worst, float(difference.max())), max(spread, float(alone.std()))
+        past = dict(zip(past, present, strict=True))
+        mask = np.concatenate([mask, np.ones((3, 1), np.int64)], axis=1)
+        chunk = ids[:, length + min(step, 1)][:, None].astype(np.int64)
+    engine.close()
+    return worst / spread if spread else worst

@@ -1,4 +1,4 @@
-"""What onnxruntime-genai reads beside the graph: genai_config.json, and a padding id that no text has."""
+"""What onnxruntime-genai reads beside the graph: genai_config.json, the padding id, and the tokenizer."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.atomic import write_json, write_text
 from ptbr_slm.storage.model_folder import ModelFolder
-from ptbr_slm.storage.weights import WeightReader
 from ptbr_slm.tokenizer import Tokenizer
-from ptbr_slm_export.followed import obstacle
-from ptbr_slm_export.graphs.genai import build_graph
+from ptbr_slm_export.genai.graph import build_genai_graph
 from ptbr_slm_export.graphs.projections import projections_for
-from ptbr_slm_export.graphs.weights import Floats, LlamaWeights
+from ptbr_slm_export.llama import LlamaWeights
+from ptbr_slm_export.tokenizer_compat import incompatibility
 
 PROBES = (
     "O rio corre devagar entre as pedras",
@@ -45,7 +44,7 @@ def check_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     which agrees with the vocabularies of Llama 2 and not with every other. Raises E_DEPENDENCY where it is
     not installed to be asked.
     """
-    fault = obstacle(tokenizer)
+    fault = incompatibility(tokenizer)
     if not fault and tokenizer.is_metaspace:
         if importlib.util.find_spec("onnxruntime_genai") is None:
             raise SlmError(
@@ -76,8 +75,8 @@ def _differing(tokenizer: Tokenizer) -> str | None:
     )  # fmt: skip
     with TemporaryDirectory() as temporary:  # it opens a tokenizer beside a graph only: the smallest there is
         folder = Path(temporary)
-        weights = LlamaWeights(config, _Zeros())
-        graph = build_graph(config, weights, projections_for(weights, "fp32", None, ir.DataType.FLOAT))
+        weights = LlamaWeights(config, lambda name, shape: np.zeros(shape, dtype=np.float32))
+        graph = build_genai_graph(config, weights, projections_for(weights, "fp32", None, ir.DataType.FLOAT))
         ir.save(graph, folder / "model.onnx")
         write_json(folder / "genai_config.json", genai_config(config, 3))
         write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
@@ -88,16 +87,6 @@ def _differing(tokenizer: Tokenizer) -> str | None:
             if [int(i) for i in theirs.encode(text)][-len(ids) :] != ids:
                 return text
     return None
-
-
-class _Zeros(WeightReader):
-    """Weights of no model."""
-
-    def __init__(self) -> None:
-        pass
-
-    def read(self, name: str, shape: tuple[int, ...]) -> Floats:
-        return np.zeros(shape, dtype=np.float32)
 
 
 def write_companions(folder: Path, model: ModelFolder) -> None:
@@ -194,44 +183,3 @@ def _needless_unknown(tokenizer: Tokenizer) -> int | None:
     model = json.loads(tokenizer.to_json())["model"]
     name = model.get("unk_token")
     return tokenizer.token_id(name) if name and model.get("byte_fallback") else None
-
-
-def check_mask(folder: Path, twin: Path) -> float:
-    """The largest logit difference between the graph, read through a mask, and its `gqa` twin's rows.
-
-    A ragged batch of three, padded on the right, is read at once, then two tokens more of each row. In
-    standard deviations of the logits; infinite for what is not a number.
-    """
-    import onnxruntime as ort
-
-    from ptbr_slm.runtime.load import open_engine
-    from ptbr_slm.text import utf8_folder
-
-    config = ModelFolder(folder).config
-    length = min(7, config.max_seq_len - 2)
-    lengths = [length, max(1, length - 3), max(1, length - 5)]
-    ids = np.random.default_rng(0).integers(0, config.vocab_size, (3, length + 2))
-    with utf8_folder(folder) as named:
-        session = ort.InferenceSession(str(named / "model.onnx"), providers=["CPUExecutionProvider"])
-    shape = (3, config.num_kv_heads, length + 2, config.head_dim)
-    past = {
-        f"past_key_values.{layer}.{part}": np.zeros(shape, np.float32)
-        for layer in range(config.num_layers)
-        for part in ("key", "value")
-    }
-    engine, worst, spread = open_engine(twin, "cpu"), 0.0, 0.0
-    engine.reset(3, length + 2)
-    mask = np.array([[int(at < size) for at in range(length)] for size in lengths], dtype=np.int64)
-    chunk = ids[:, :length].astype(np.int64)
-    for step in range(3):
-        logits, *present = session.run(None, {"input_ids": chunk, "attention_mask": mask, **past})
-        for row, size in enumerate(lengths):
-            new = ids[row, :size] if step == 0 else chunk[row]
-            alone = engine.prefill(row, new.tolist())  # (V,)
-            difference = np.nan_to_num(np.abs(alone - logits[row, 0]), nan=np.inf)
-            worst, spread = max(worst, float(difference.max())), max(spread, float(alone.std()))
-        past = dict(zip(past, present, strict=True))
-        mask = np.concatenate([mask, np.ones((3, 1), np.int64)], axis=1)
-        chunk = ids[:, length + min(step, 1)][:, None].astype(np.int64)
-    engine.close()
-    return worst / spread if spread else worst

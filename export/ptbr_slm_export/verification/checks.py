@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ptbr_slm_export.verification.locate import Place
+from ptbr_slm_export.verification.locate import WorstPart
 from ptbr_slm_export.verification.probe import Answers, Greedy, SelfAgreement
-from ptbr_slm_export.verification.stored import WrongWeight
+from ptbr_slm_export.verification.stored_weights import WrongWeight
 
 LOGITS = 1e-4
 """fp32: largest difference of a logit, at every position, of logits that spread by 1 or more. Measured 4e-6
@@ -51,7 +51,7 @@ class Check:
     limit: float
     passed: bool
     where: str = ""
-    """The worst place."""
+    """Where it is worst."""
 
     def as_dict(self) -> dict[str, Any]:
         """For the manifest and `--json`; null for what is no number."""
@@ -66,7 +66,7 @@ def logit_limit(reference: Answers) -> float:
     return max(LOGITS * min(1.0, spread), min(NOISE * reference.noise, NOISIEST * spread))
 
 
-def cosine_limit(precision: str, place: Place | None, *, own_head: bool = False) -> float:
+def cosine_limit(precision: str, worst_part: WorstPart | None, *, own_head: bool = False) -> float:
     """fp16, int8, int4: what independent roundings of the graph's parts, as measured, may take from 1.
 
     A deep model trained for long has channels far larger than the others, which cost their block's neighbours
@@ -74,7 +74,7 @@ def cosine_limit(precision: str, place: Place | None, *, own_head: bool = False)
     without a change in bits per byte. A product that errs beyond `ROUNDED` fails by itself.
     """
     limit = OWN_HEAD_COSINE if own_head else COSINE[precision]
-    lost = place.rounding**2 / 2 if place is not None else 0.0
+    lost = worst_part.rounding**2 / 2 if worst_part is not None else 0.0
     return min(limit, max(1 - lost, SMALLEST_COSINE))
 
 
@@ -92,32 +92,32 @@ def mask_check(precision: str, difference: float) -> Check:
     return _below("mask", "lote desigual lido pela máscara = cada linha só", difference, limit, "")
 
 
-def judge(
+def run_checks(
     precision: str,
     reference: Answers,
     exported: Answers,
     own: SelfAgreement,
     weight: WrongWeight,
-    place: Place | None,
+    worst_part: WorstPart | None,
     *,
     own_head: bool = False,
 ) -> tuple[Check, ...]:
     """Every check for this precision. A value that is not a number fails.
 
     reference: PyTorch's logits and greedy texts over the weights that the export holds, which in fp32 are the
-    model's, and bits per byte over the model's own. weight: the worst stored one. place: the graph's worst
-    part, None where it could not be looked into. own_head: whether a tied head is stored apart.
+    model's, and bits per byte over the model's own. weight: the worst stored one. worst_part: the graph's,
+    None where it could not be looked into. own_head: whether a tied head is stored apart.
     """
     exact = logit_limit(reference)
     if precision == "fp32":
         checks = [_logits(reference, exported, exact), _greedy(reference, exported, exact)]
     else:
-        checks = [_cosine(reference, exported, cosine_limit(precision, place, own_head=own_head))]
+        checks = [_cosine(reference, exported, cosine_limit(precision, worst_part, own_head=own_head))]
     label = "arredondamento dos pesos guardados"
     checks.append(_below("weights", label, weight.error, weight.limit, str(weight)))
-    if place is not None:
-        label = f"cálculo do grafo, parte por parte ({place.compared})"
-        checks.append(_below("parts", label, place.part.relative, place.limit, str(place)))
+    if worst_part is not None:
+        label = f"cálculo do grafo, parte por parte ({worst_part.compared})"
+        checks.append(_below("parts", label, worst_part.part.relative, worst_part.limit, str(worst_part)))
     limit = exact if precision == "fp32" else agreement_limit(reference, exported)
     for name, label, (value, where) in (
         ("chunked_prefill", "texto inteiro = em blocos = token a token", own.chunked),

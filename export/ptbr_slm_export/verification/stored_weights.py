@@ -18,8 +18,8 @@ import onnx_ir as ir
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
-from ptbr_slm.storage.weights import WeightReader
-from ptbr_slm_export.graphs.weights import EMBEDDING, HEAD, Floats
+from ptbr_slm.storage.weights import EMBEDDING, HEAD, WeightReader
+from ptbr_slm_export.llama import Floats
 from ptbr_slm_export.quantization.blocks import QuantizedMatrix, dequantize
 
 _PARTS = {
@@ -84,12 +84,12 @@ class WrongWeight:
     def __str__(self) -> str:
         if self.passed:
             return f"{self.name}, linha {self.row}"
-        place = "" if self.layer is None else f"camada {self.layer}, "
+        layer = "" if self.layer is None else f"camada {self.layer}, "
         element = f"[{self.row}]" if self.column < 0 else f"[{self.row}, {self.column}]"
         values = f"{self.stored:.6g} no export, {self.original:.6g} no modelo".replace(".", ",")
         more = f"; também {', '.join(self.others[:3])}" if self.others else ""
         more += f" e mais {len(self.others) - 3}" if len(self.others) > 3 else ""
-        return f"{place}{self.name}{element}: {values}{more}"
+        return f"{layer}{self.name}{element}: {values}{more}"
 
 
 class StoredWeights:
@@ -252,6 +252,6 @@ def _worst_block(stored: StoredWeights, source: WeightReader, name: str) -> Wron
     row, block = (int(i) for i in np.unravel_index(errors.argmax(), errors.shape))
     within = int(np.nan_to_num(np.abs(difference[row, block]), nan=np.inf).argmax())
     column = block * difference.shape[2] + within
-    place = (column, -1) if len(shape) == 1 else (row, column)
+    position = (column, -1) if len(shape) == 1 else (row, column)
     values = float(ours[row, column]), float(original[row, column])
-    return WrongWeight(name, *place, *values, float(errors[row, block]), limit)
+    return WrongWeight(name, *position, *values, float(errors[row, block]), limit)
