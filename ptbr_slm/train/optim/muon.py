@@ -114,9 +114,9 @@ class Muon(torch.optim.Optimizer):
         count = -(-len(batch) // world)
         x = newton_schulz.buffer(count, *batch[0].shape)
         mine = batch[rank * count : (rank + 1) * count]
-        for row, part in zip(x, mine, strict=False):
+        for matrix, part in zip(x, mine, strict=False):
             assert part.parameter.grad is not None
-            row.copy_(part.of(part.parameter.grad))
+            matrix.copy_(part.of(part.parameter.grad))
         x[len(mine) :].zero_()
         x = newton_schulz.orthogonalize(x)
         if world == 1:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ptbr_slm.errors import SlmError
 
@@ -58,11 +59,11 @@ def _entries(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tup
 
 def _plain(key: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
     """A tensor itself, or the tensors that a quantised one (torchao) is made of, as `exp_avg.codes`."""
-    flatten = getattr(value, "__tensor_flatten__", None)
-    if flatten is None:
+    wrapper: object = value
+    if not is_traceable_wrapper_subclass(wrapper):
         yield key, value
         return
-    for inner in flatten()[0]:
+    for inner in wrapper.__tensor_flatten__()[0]:
         yield f"{key}.{inner}", getattr(value, inner)
 
 

@@ -25,11 +25,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import active_children, resource_tracker
-from typing import Any, TypeVar
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ptbr_slm.errors import Exit, SlmError
 from ptbr_slm.train.parallel.messages import StopBeforeTraining
 from ptbr_slm.train.process import mark_birth, stop_signals
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 T = TypeVar("T")
 
@@ -78,7 +82,7 @@ def launch(work: Callable[..., T], arguments: tuple[Any, ...], count: int) -> T:
         except ChildFailedError as error:
             if _asks_to_kill(asked):
                 raise KeyboardInterrupt from None
-            raise _lost(error) from error
+            raise _rank_died(error) from error
 
 
 @contextmanager
@@ -136,7 +140,7 @@ def _exit_without(parent: int) -> None:
     os._exit(Exit.INTERRUPTED)
 
 
-def _stop_before_training(number: int, frame: Any) -> None:
+def _stop_before_training(number: int, frame: FrameType | None) -> None:
     for repeated in set(stop_signals()) - {signal.SIGINT}:  # a closing terminal sends it twice
         signal.signal(repeated, signal.SIG_IGN)
     raise StopBeforeTraining
@@ -195,7 +199,7 @@ def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _lost(error: Any) -> SlmError:
+def _rank_died(error: ChildFailedError) -> SlmError:
     """E_RANKS for the agent's ChildFailedError."""
     rank, failure = error.get_first_failure()
     lines = [line for line in str(failure.message).splitlines() if line.strip() and "http" not in line]

@@ -1,4 +1,4 @@
-"""One model on several ranks: how each computes its part of the loss, and where the gradients meet."""
+"""One model on several ranks: how each computes its part of the loss, and when the gradients are summed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch._C._distributed_c10d import GradBucket
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
@@ -36,10 +37,10 @@ class LossSum(nn.Module):
 
 
 class Parallel:
-    """One process: the model, and nothing to meet for. The base of the others."""
+    """The model in one process. The base of the others."""
 
     lockstep = False
-    """Whether the ranks meet inside every forward and backward pass, so that all need as many of them."""
+    """Whether every forward and backward pass has collectives, so that all ranks make as many of them."""
 
     def __init__(self, model: Llama) -> None:
         self.model = model
@@ -107,7 +108,6 @@ class Replicas(Parallel):
     def __init__(self, model: Llama, ranks: Ranks) -> None:
         super().__init__(model)
         self.ranks = ranks
-        self._ddp: Any = None
         self._settled = False
         self._wrap()
 
@@ -160,7 +160,7 @@ class Replicas(Parallel):
         early.
         """
         super().drop_step()
-        self._ddp = None  # its buckets go before the new ones come
+        del self._ddp  # its buckets are freed before the new ones are made
         self._wrap()
 
     def agree_on_weights(self) -> None:
@@ -169,8 +169,8 @@ class Replicas(Parallel):
             self.ranks.broadcast_(parameter.detach(), 0)
 
 
-def _summed(bucket: Any) -> torch.futures.Future[Tensor]:
-    """The sum of a bucket of gradients (dist.GradBucket) over the ranks.
+def _summed(bucket: GradBucket) -> torch.futures.Future[Tensor]:
+    """The sum of a bucket of gradients over the ranks.
 
     DDP alone takes their mean; but each rank has divided by the target tokens of the whole step already.
     """

@@ -14,7 +14,7 @@ from ptbr_slm.config import SIZES, ModelConfig, model_config
 from ptbr_slm.errors import SlmError
 from ptbr_slm.loss_chunks import chunk_rows
 from ptbr_slm.text import number
-from ptbr_slm.train.planning.memory import GIB, MemoryEstimate, estimate
+from ptbr_slm.train.planning.memory import GIB, MemoryEstimate, estimate, gib
 from ptbr_slm.train.planning.speed import DeviceSpeed, micro_batch_seconds, step_seconds
 
 LOSSES = ("chunked", "plain")
@@ -189,15 +189,15 @@ def does_not_fit(request: Request, machine: Machine, size: str | None, least: Se
     """E_MEMORY with the choices that would fit."""
     ways = alternatives(request, machine, size)
     device = "a GPU tem" if machine.kind == "cuda" else "esta máquina tem"
-    lines = [f"{flags}   ({number(way.memory.total / GIB, 1)} GiB, calculado)" for flags, way in ways]
+    lines = [f"{flags}   ({gib(way.memory.total)} GiB, calculado)" for flags, way in ways]
     hint = (
         "Cabe com:  " + "\n        ou:  ".join(lines) if lines else "Nem o menor modelo cabe nesta memória."
     )
     return SlmError(
         "E_MEMORY",
-        f"este treino precisa de {number(least.memory.total / GIB, 1)} GiB (calculado); "
-        f"{device} {number((machine.memory_bytes or 0) / GIB, 1)} GiB, e planejamos com "
-        f"{number(machine.budget / GIB, 1)}.",
+        f"este treino precisa de {gib(least.memory.total)} GiB (calculado); "
+        f"{device} {gib(machine.memory_bytes or 0)} GiB, e planejamos com "
+        f"{gib(machine.budget)}.",
         where=f"--seq-len {request.seq_len}, {number(request.sequences * request.seq_len)} tokens por passo",
         hint=hint,
     )
@@ -256,16 +256,16 @@ def checkpointing_reason(request: Request, machine: Machine, chosen: Setting) ->
     """Why activations are recomputed or kept, in a sentence of Portuguese with the figures that decided."""
     every = chosen.checkpoint_every
     if machine.memory_bytes is None:
-        share = f"{_gib(chosen.memory.total)} GiB, calculado"
+        share = f"{_fine_gib(chosen.memory.total)} GiB, calculado"
     else:
-        share = f"{_gib(chosen.memory.total)} de {_gib(machine.memory_bytes)} GiB, calculado"
+        share = f"{_fine_gib(chosen.memory.total)} de {_fine_gib(machine.memory_bytes)} GiB, calculado"
     if request.checkpoint_every is not None:
         return f"pedida na configuração ({share})"
     if every == 0:
         return f"cabe sem recalcular nada ({share})"
     without = setting(request, machine, chosen.batch_size, 0, chosen.loss).memory.total
     what = "todas as camadas" if every == 1 else f"uma camada a cada {every}"
-    return f"só cabe recalculando {what} ({share}; sem recalcular pediria {_gib(without)})"
+    return f"só cabe recalculando {what} ({share}; sem recalcular pediria {_fine_gib(without)})"
 
 
 def batch_size_reason(request: Request, machine: Machine, chosen: Setting) -> str:
@@ -277,11 +277,13 @@ def batch_size_reason(request: Request, machine: Machine, chosen: Setting) -> st
     if larger is None:
         return f"{text}: é a parte inteira de cada dispositivo"
     if larger.memory.total > machine.budget:
-        return f"{text}, o maior que cabe (com {larger.batch_size} pediria {_gib(larger.memory.total)} GiB)"
+        return (
+            f"{text}, o maior que cabe (com {larger.batch_size} pediria {_fine_gib(larger.memory.total)} GiB)"
+        )
     gain = 100 * (chosen.seconds / larger.seconds - 1)
     return (
         f"{text}: com {larger.batch_size} o passo seria {number(gain, 1)} % mais rápido (calculado) e "
-        f"pediria {_gib(larger.memory.total)} GiB"
+        f"pediria {_fine_gib(larger.memory.total)} GiB"
     )
 
 
@@ -294,8 +296,8 @@ def loss_reason(request: Request, machine: Machine, chosen: Setting) -> str:
     what = "em pedaços (chunked)" if chosen.loss == "chunked" else "inteira (plain)"
     slower = 100 * (alternative.seconds / chosen.seconds - 1)
     return (
-        f"perda {what}: com {other} seriam {_gib(alternative.memory.total)} GiB em vez de "
-        f"{_gib(chosen.memory.total)}, e o passo {number(abs(slower), 1)} % mais "
+        f"perda {what}: com {other} seriam {_fine_gib(alternative.memory.total)} GiB em vez de "
+        f"{_fine_gib(chosen.memory.total)}, e o passo {number(abs(slower), 1)} % mais "
         f"{'lento' if slower >= 0 else 'rápido'} (calculado)"
     )
 
@@ -307,6 +309,6 @@ def _larger(request: Request, machine: Machine, chosen: Setting) -> Iterator[Set
             yield other
 
 
-def _gib(size: float) -> str:
+def _fine_gib(size: float) -> str:
     """One decimal; two below 1 GiB, where small models would all look the same."""
     return number(size / GIB, 1 if size >= GIB else 2)

@@ -31,12 +31,12 @@ from ptbr_slm.gpus import (
 from ptbr_slm.system import kaggle_session
 from ptbr_slm.text import number
 from ptbr_slm.train.parallel.environment import visible_cards
-from ptbr_slm.train.planning.memory import CUDA_CONTEXT_BYTES, GIB
+from ptbr_slm.train.planning.memory import CUDA_CONTEXT_BYTES, GIB, gib
 from ptbr_slm.train.planning.precision import OLDEST
 from ptbr_slm.train.planning.speed import data_sheet
 
 NOTICED = GIB // 4
-"""Memory of another program from which on it is subtracted and told: below it is the driver's own."""
+"""Memory of other programs that is too little to count: it is the driver's own."""
 _ON_CPU = "ou treine no processador:  --set device=cpu"
 
 
@@ -54,7 +54,7 @@ class Card:
 
     @property
     def left(self) -> int:
-        """Bytes to plan with; what is taken counts from `NOTICED` on."""
+        """Bytes to plan with; what other programs hold counts above `NOTICED`."""
         return self.total - (self.taken if self.taken > NOTICED else 0)
 
     @property
@@ -104,13 +104,13 @@ def memory_notes(cards: Sequence[Card]) -> list[str]:
     if len({(card.name, card.total >> 28) for card in cards}) > 1:
         names = ", ".join(card.label for card in cards)
         notes.append(
-            f"as GPUs não são iguais ({names}): planejamos com os {_gib(least.left)} GiB da "
+            f"as GPUs não são iguais ({names}): planejamos com os {gib(least.left)} GiB da "
             f"GPU {least.index}, e cada passo espera pela mais lenta."
         )
     busy = max(cards, key=lambda card: card.taken)
     if busy.taken > NOTICED:
         notes.append(
-            f"outro programa já ocupa {_gib(busy.taken)} GiB da {busy.label}; planejamos com o resto"
+            f"outro programa já ocupa {gib(busy.taken)} GiB da {busy.label}; planejamos com o resto"
             f"{_how_to_avoid(busy, cards)}"
         )
     return notes
@@ -139,7 +139,7 @@ def slowest(cards: Sequence[Card]) -> str:
 def _card(index: int, listed: dict[str, Gpu]) -> Card:
     properties = torch.cuda.get_device_properties(index)
     total = int(properties.total_memory)
-    gpu = listed.get(str(getattr(properties, "uuid", ""))) if index > 0 else None
+    gpu = listed.get(str(properties.uuid)) if index > 0 else None
     if gpu is not None and gpu.free_bytes is not None:
         free, ours = gpu.free_bytes, 0
     else:
@@ -219,10 +219,6 @@ def _missing_cards_note(count: int) -> list[str]:
     ]
 
 
-def _gib(size: float) -> str:
-    return number(size / GIB, 1)
-
-
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _PROBE = 64
 """Tokens of the tensors that are shown to PyTorch: the choice depends on type, head_dim and card."""
@@ -240,7 +236,7 @@ def only_math(model: ModelConfig, device: torch.device, precision: str) -> bool:
         # As in `model.Attention`: no mask, no dropout, causal, keys written out once a query head.
         parameters = SDPAParams(heads, heads, heads, None, 0.0, True, False)
         return not (can_use_flash_attention(parameters) or can_use_efficient_attention(parameters))
-    except RuntimeError:  # a card without room for the tensors: the plan speaks of that
+    except RuntimeError:  # the card's memory is full: the plan reports that
         return False
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
+from ptbr_slm.text import number
 from ptbr_slm.train.planning.activations import FP32, PassMemory, layer_matrices
 
 GIB = 1 << 30
@@ -65,6 +66,11 @@ class MemoryEstimate:
         """All of it, in bytes."""
         held = self.weights + self.autocast_cache + self.gradients + self.optimizer
         return held + self.activations + self.logits + self.workspace + self.communication + self.context
+
+
+def gib(size: float) -> str:
+    """Bytes as GiB with one decimal, as messages show them."""
+    return number(size / GIB, 1)
 
 
 def fits_t4(estimate: MemoryEstimate) -> bool:

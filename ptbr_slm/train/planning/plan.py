@@ -15,7 +15,7 @@ from ptbr_slm.data.prepared import PreparedData, is_prepared
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.model_folder import ModelFolder, check_vocabulary
 from ptbr_slm.system import cpu_cores, memory_bytes
-from ptbr_slm.text import number, quoted
+from ptbr_slm.text import quoted
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.config import AUTO, TrainConfig, default_tokens_per_step, seq_len_too_long
 from ptbr_slm.train.order import WindowOrder
@@ -40,7 +40,7 @@ from ptbr_slm.train.planning.devices import (
     only_math,
     slowest,
 )
-from ptbr_slm.train.planning.memory import GIB, MemoryEstimate
+from ptbr_slm.train.planning.memory import MemoryEstimate, gib
 from ptbr_slm.train.planning.precision import Precision, choose_precision
 from ptbr_slm.train.planning.speed import cpu_speed, data_sheet, gpu_speed
 
@@ -105,7 +105,7 @@ def make_plan(
     setting = _setting(request, machine, size, others)
     if setting.memory.total > machine.budget:
         notes.append(
-            f"o cálculo pede {_gib(setting.memory.total)} GiB e há {_gib(machine.memory_bytes or 0)}: "
+            f"o cálculo pede {gib(setting.memory.total)} GiB e há {gib(machine.memory_bytes or 0)}: "
             "se a memória acabar, o micro-lote será dividido; --batch-size auto escolhe um que cabe."
         )
     if only_math(model, device, precision.name):
@@ -260,10 +260,6 @@ def smaller_batch(config: TrainConfig) -> str:
         return "--checkpointing full"
     half = config.batch_size // 2
     return f"--batch-size {half} --grad-accum {-(-config.batch_size * config.grad_accum // half)}"
-
-
-def _gib(size: float) -> str:
-    return number(size / GIB, 1)
 
 
 @dataclass(frozen=True, slots=True)
