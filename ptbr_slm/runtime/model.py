@@ -1,4 +1,4 @@
-"""`Model`: an opened model to generate with; `load`, `generate` and `stream` of the package itself."""
+"""`Model`: a model to generate with; `load`, `generate` and `stream` of the package itself."""
 
 from __future__ import annotations
 

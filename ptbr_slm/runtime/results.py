@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 FinishReason = Literal["eos", "stop", "length", "context", "cancelled", "timeout"]
-"""Why a text ended: the model said so (or a constraint was fulfilled), a stop string, max_new_tokens, a full
-context, the caller's cancellation, or its time limit."""
+"""Why a text ended: an end token (or a fulfilled constraint), a stop string, max_new_tokens, a full context,
+the caller's cancellation, or its time limit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,8 +54,8 @@ def test_the_cards_logits_are_those_of_the_same_graph_on_the_cpu(engine, folder,
     scenarios.logits_are_the_cpus(engine, folder, ids)
 
 
-def test_rows_grow_move_and_share_beginnings(engine, folder, ids):
-    scenarios.rows_grow_move_and_share_beginnings(engine, folder, ids)
+def test_slots_grow_move_and_share_prefixes(engine, folder, ids):
+    scenarios.slots_grow_move_and_share_prefixes(engine, folder, ids)
 
 
 def test_captured_steps_write_the_same_texts_through_growing_buckets(folder, ids):

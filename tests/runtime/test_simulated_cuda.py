@@ -62,8 +62,8 @@ def test_the_cards_logits_are_those_of_the_same_graph_on_the_cpu(engine, folder,
     scenarios.logits_are_the_cpus(engine, folder, ids)
 
 
-def test_rows_grow_move_and_share_beginnings(engine, folder, ids):
-    scenarios.rows_grow_move_and_share_beginnings(engine, folder, ids)
+def test_slots_grow_move_and_share_prefixes(engine, folder, ids):
+    scenarios.slots_grow_move_and_share_prefixes(engine, folder, ids)
 
 
 def test_captured_steps_write_the_same_texts_through_growing_buckets(card, folder, ids):
@@ -166,8 +166,8 @@ def test_one_change_of_threads_a_token(card, half, ids, monkeypatch):
 def test_a_step_is_captured_once_for_each_range_and_bucket(card, half, ids):
     engine = OnnxEngine(half)
     engine.reset(2, 640)
-    for row in range(2):
-        engine.prefill(row, ids[:250])
+    for slot in range(2):
+        engine.prefill(slot, ids[:250])
     card.counts.clear()
     for step in range(10):  # from the bucket of 256 into that of 512
         engine.decode([0, 1], [step, step])
@@ -325,12 +325,12 @@ def test_captured_graphs_do_not_grow_without_end(card, half, ids, monkeypatch, c
 def test_all_ranges_of_as_many_rows_share_their_logits(card, half, ids):
     engine = OnnxEngine(half)
     engine.reset(4, 640)
-    for row in range(4):
-        engine.prefill(row, ids[row : row + 9])
-    expected = [engine.decode([row], [5])[0] for row in range(4)]
+    for slot in range(4):
+        engine.prefill(slot, ids[slot : slot + 9])
+    expected = [engine.decode([slot], [5])[0] for slot in range(4)]
     used = card.used
-    for row in range(4):
-        engine.truncate(row, 9)
+    for slot in range(4):
+        engine.truncate(slot, 9)
     found = engine.decode([0, 1], [5, 5]), engine.decode([2, 3], [5, 5])
     np.testing.assert_allclose(np.concatenate(found), expected, atol=0.02)
     logits = 4 * engine.config.vocab_size

@@ -179,7 +179,7 @@ def mutated(cuda_exports, ids, monkeypatch):
         engine = OnnxEngine(cuda_exports["fp16"])
         try:
             engine.reset(2, 640)
-            found = [engine.prefill(row, ids[row : row + 250]) for row in range(2)]
+            found = [engine.prefill(slot, ids[slot : slot + 250]) for slot in range(2)]
             for step in range(9):
                 found += list(engine.decode([0, 1], [ids[step], ids[step + 1]]))
             return np.array(found)
@@ -215,12 +215,12 @@ def _runs_where_it_is_asked(patch):
     patch.setattr(worker_thread.WorkerThread, "run", lambda self, work: work())
     run = OnnxEngine.decode
 
-    def elsewhere(self, rows, tokens):
+    def elsewhere(self, slots, tokens):
         found = []
 
         def work():
             try:
-                found.append(run(self, rows, tokens))
+                found.append(run(self, slots, tokens))
             except CardError as error:
                 found.append(error)
 

@@ -53,32 +53,32 @@ def logits_are_the_cpus(engine: OnnxEngine, folder: Path, ids: Sequence[int]) ->
     close = TOLERANCE * expected.std()
     assert np.abs(engine.logits(ids[:300]) - expected).max() < close
     engine.reset(3, 640)
-    for row in range(3):
-        engine.prefill(row, ids[row : row + 50 * (row + 1)])
+    for slot in range(3):
+        engine.prefill(slot, ids[slot : slot + 50 * (slot + 1)])
     for step in range(20):
         found = engine.decode([2, 0, 1], [ids[400 + step]] * 3)
-    for place, row in enumerate([2, 0, 1]):
-        text = [*ids[row : row + 50 * (row + 1)], *ids[400:420]]
-        assert np.abs(found[place] - oracle.logits(text)[-1]).max() < close
+    for index, slot in enumerate([2, 0, 1]):
+        text = [*ids[slot : slot + 50 * (slot + 1)], *ids[400:420]]
+        assert np.abs(found[index] - oracle.logits(text)[-1]).max() < close
     oracle.close()
 
 
-def rows_grow_move_and_share_beginnings(engine: OnnxEngine, folder: Path, ids: Sequence[int]) -> None:
-    """Three buckets, rows that change places, a copied prefix, a truncated row; each against the CPU."""
+def slots_grow_move_and_share_prefixes(engine: OnnxEngine, folder: Path, ids: Sequence[int]) -> None:
+    """Three buckets, slots that are moved, a copied prefix, a truncated slot; each against the CPU."""
     oracle = open_oracle(folder)
     engine.reset(4, engine.config.max_seq_len)
-    texts = [list(ids[row * 7 : row * 7 + 250]) for row in range(4)]
-    for row, text in enumerate(texts):
-        engine.prefill(row, text)
+    texts = [list(ids[slot * 7 : slot * 7 + 250]) for slot in range(4)]
+    for slot, text in enumerate(texts):
+        engine.prefill(slot, text)
 
-    def step(rows: list[int], tokens: list[int]) -> None:
-        found = engine.decode(rows, tokens)
-        for row, token, logits in zip(rows, tokens, found, strict=True):
-            texts[row].append(token)
-            expected = oracle.logits(texts[row])
+    def step(slots: list[int], tokens: list[int]) -> None:
+        found = engine.decode(slots, tokens)
+        for slot, token, logits in zip(slots, tokens, found, strict=True):
+            texts[slot].append(token)
+            expected = oracle.logits(texts[slot])
             assert np.abs(logits - expected[-1]).max() < TOLERANCE * expected.std()
 
-    step([3, 1], [5, 6])  # not neighbours: 2 changes places
+    step([3, 1], [5, 6])  # not neighbours: 2 is moved
     for token in ids[300:305]:
         step([0, 3], [token, token + 1])
     engine.copy_prefix(3, 2, 100)
@@ -98,7 +98,7 @@ def captured_steps_are_the_plain_ones(folder: Path, ids: Sequence[int]) -> None:
     for graphs in (True, False):
         engine = OnnxEngine(folder, cuda_graph=graphs)
         engine.reset(2, 640)
-        tokens = [int(engine.prefill(row, ids[row : row + 230]).argmax()) for row in range(2)]
+        tokens = [int(engine.prefill(slot, ids[slot : slot + 230]).argmax()) for slot in range(2)]
         found = [tokens]
         for _ in range(60):
             found.append(list(engine.decode_drawn([0, 1], found[-1], [GREEDY, GREEDY])))

@@ -1,15 +1,20 @@
-"""An engine without a model, for tests of what stands above the engines."""
+"""An engine without a model, for tests of what runs above the engines."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from ptbr_slm.config import ModelConfig
-from ptbr_slm.runtime.protocol import closed_error
+from ptbr_slm.runtime.protocol import Floats, closed_error
+from ptbr_slm.runtime.sampling.params import Draw
+from ptbr_slm.tokenizer import Tokenizer
 
 
 class ToyEngine:
-    """`Engine` without a model: logits are a hash of the slot's tokens, so any mix-up of slots shows.
+    """`Engine` whose logits are a hash of the slot's tokens, so that any mix-up of slots shows.
 
     memory: how many of the last tokens count, all without one; with one the text soon repeats itself.
     fail: called with (what, slots) before each run; may raise.
@@ -20,7 +25,9 @@ class ToyEngine:
     draws_tokens = False
     kv_bytes = 0
 
-    def __init__(self, tokenizer, precision="fp32", memory=None, context=512):
+    def __init__(
+        self, tokenizer: Tokenizer, precision: str = "fp32", memory: int | None = None, context: int = 512
+    ) -> None:
         self.tokenizer = tokenizer
         self.precision = precision
         self.config = ModelConfig(
@@ -36,55 +43,72 @@ class ToyEngine:
         self.memory = memory
         shape = (1000, self.config.vocab_size)
         self.table = np.random.default_rng(1).standard_normal(shape, dtype=np.float32) * 2
-        self.fail = lambda what, slots: None
+        self.fail: Callable[[str, list[int]], None] = lambda what, slots: None
         self.slots: dict[int, list[int]] = {}
         self.runs: list[tuple[str, int]] = []  # (what, tokens)
         self.most_slots = 0
         self.closed = False
 
-    def open_slot(self):
+    def reset(self, slots: int, capacity: int) -> None:
+        self.slots = {slot: [] for slot in range(slots)}
+
+    def open_slot(self) -> int:
         slot = next(slot for slot in range(len(self.slots) + 1) if slot not in self.slots)
         self.slots[slot] = []
         self.most_slots = max(self.most_slots, len(self.slots))
         return slot
 
-    def close_slot(self, slot):
+    def close_slot(self, slot: int) -> None:
         del self.slots[slot]  # twice is an error here
 
-    def length(self, slot):
+    def length(self, slot: int) -> int:
         return len(self.slots[slot])
 
-    def truncate(self, slot, length):
+    def truncate(self, slot: int, length: int) -> None:
         del self.slots[slot][length:]
 
-    def copy_prefix(self, source, target, length):
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
         assert length <= len(self.slots[source])
         self.slots[target] = self.slots[source][:length]
 
-    def prefill(self, slot, tokens):
+    def prefill(self, slot: int, tokens: Sequence[int]) -> Floats:
         return self._run("prefill", [slot], [tokens])[0]
 
-    def extend(self, slot, tokens):
+    def extend(self, slot: int, tokens: Sequence[int]) -> Floats:
         return self._run("extend", [slot] * len(tokens), [[token] for token in tokens])
 
-    def decode(self, slots, tokens):
+    def decode(self, slots: Sequence[int], tokens: Sequence[int]) -> Floats:
         assert len(set(slots)) == len(slots) == len(tokens)
         return self._run("decode", slots, [[token] for token in tokens])
 
-    def close(self):
+    def decode_drawn(
+        self, slots: Sequence[int], tokens: Sequence[int], draws: Sequence[Draw | None]
+    ) -> Sequence[int | Floats]:
+        return list(self.decode(slots, tokens))
+
+    def logits(self, tokens: Sequence[int]) -> Floats:
+        slot = self.open_slot()
+        found = self.extend(slot, tokens)
+        self.close_slot(slot)
+        return found
+
+    def describe(self) -> dict[str, Any]:
+        return {}
+
+    def close(self) -> None:
         self.closed = True
 
-    def _run(self, what, slots, pieces):
-        """(len(slots), V) logits after each piece."""
+    def _run(self, what: str, slots: Sequence[int], chunks: Sequence[Sequence[int]]) -> Floats:
+        """(len(slots), V) logits after each chunk."""
         if self.closed:
             raise closed_error()
-        assert all(pieces)
-        self.runs.append((what, sum(map(len, pieces))))
+        assert all(chunks)
+        self.runs.append((what, sum(map(len, chunks))))
         self.fail(what, list(dict.fromkeys(slots)))
         logits = []
-        for slot, piece in zip(slots, pieces, strict=True):
+        for slot, chunk in zip(slots, chunks, strict=True):
             ids = self.slots[slot]
-            ids += piece
+            ids += chunk
             assert len(ids) <= self.config.max_seq_len
             mixed = hash(tuple(ids[-(self.memory or 0) :]))
             logits.append(self.table[mixed % 997] + self.table[mixed // 997 % 991])

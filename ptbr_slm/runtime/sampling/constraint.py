@@ -48,7 +48,7 @@ _lock = Lock()
 
 
 class Constraint:
-    """Where one text stands in its form."""
+    """The grammar of one text, and how far the text has come in it."""
 
     def __init__(self, matcher: Any, vocab_size: int, subject: str, without: int | None) -> None:
         """without: a token that is never allowed, or None."""
@@ -85,7 +85,7 @@ class Constraint:
         self._check()
 
     def copy(self) -> Constraint:
-        """The same place in the same form, for another text."""
+        """The same state of the same grammar, for another text."""
         return Constraint(self._matcher.deep_copy(), self._vocab_size, self._subject, self._without)
 
     def _check(self) -> None:
@@ -183,11 +183,11 @@ def _refused(subject: str, reason: str) -> SlmError:
 
 
 def _in_a_line(reason: str) -> str:
-    """llguidance's own words, without the drawing of the place over several lines that comes with them."""
+    """llguidance's own message in one line, without its drawing of the position."""
     lines = [line.strip() for line in reason.splitlines() if line.strip(" ^") and " | start: " not in line]
     named = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    words = "; ".join(named or lines).split("(in regex): ")[-1]
-    return words.removesuffix("<non-verbose/>")[:300].rstrip(" ;.")
+    message = "; ".join(named or lines).split("(in regex): ")[-1]
+    return message.removesuffix("<non-verbose/>")[:300].rstrip(" ;.")
 
 
 def llguidance_tokenizer(tokenizer: Tokenizer, end_ids: tuple[int, ...]) -> Any:

@@ -1,6 +1,6 @@
 """Which tokens may be drawn, and with what weight: temperature, top-k, top-p, min-p, in this order; the draw.
 
-The order is that of transformers' processors, property-tested against them (tests/runtime/sampling).
+The order is that of transformers' processors, against which it is property-tested.
 
 The largest scores are found without sorting all of them: a sort of 32,000 floats takes 0.6 ms and their
 running sum 0.3 ms, a tenth each of an 85M model's step on a CPU; the passes here take 0.01 to 0.1 ms

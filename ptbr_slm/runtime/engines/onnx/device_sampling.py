@@ -55,7 +55,7 @@ _FIRST = Draw(temperature=1.0, top_k=1, top_p=1.0, min_p=0.0, uniform=0.0)
 
 
 class DeviceSampler:
-    """The sampling graphs over one model's logits, each opened when it is first needed.
+    """The sampling graphs over one model's logits, each loaded when it is first needed.
 
     Where steps are captured, choices are too: the drawing graph is some fifty small kernels, which take
     longer to launch than to run.

@@ -89,7 +89,7 @@ def open_cuda(request: SessionRequest, *, fused: bool = True) -> ProviderSession
 
     def fallback(error: BaseException) -> ProviderSession | None:
         message = f"{error} {error.__cause__}"
-        if not (quantized and fused and any(words in message for words in _UNSUPPORTED)):
+        if not (quantized and fused and any(part in message for part in _UNSUPPORTED)):
             return None
         _log.warning(
             "O kernel mais rápido de int4 e int8 não aceita os tamanhos deste modelo nesta placa "
@@ -180,11 +180,13 @@ def profiled_nodes(profile: Path) -> Nodes:
 
 def require_whole(nodes: Nodes, provider: str, where: Path) -> None:
     """Raise E_PROVIDER unless every node ran on `provider`, with no copy between it and the host."""
-    astray = {key: count for key, count in nodes.items() if key[0] != provider or key[1] in _COPIES}
-    if nodes and not astray:
+    elsewhere = {key: count for key, count in nodes.items() if key[0] != provider or key[1] in _COPIES}
+    if nodes and not elsewhere:
         return
-    shown = ", ".join(f"{op} ({count})" for (_, op), count in sorted(astray.items(), key=lambda x: -x[1])[:4])
-    detail = f"{sum(astray.values())} de {sum(nodes.values())} operações ficaram fora dele: {shown}"
+    shown = ", ".join(
+        f"{op} ({count})" for (_, op), count in sorted(elsewhere.items(), key=lambda x: -x[1])[:4]
+    )
+    detail = f"{sum(elsewhere.values())} de {sum(nodes.values())} operações ficaram fora dele: {shown}"
     raise SlmError(
         "E_PROVIDER",
         f"o {provider} não executa este modelo inteiro ({detail if nodes else 'nada foi executado'}).",

@@ -31,7 +31,7 @@ _PACKAGES = {
 CUDA_12 = '"onnxruntime-gpu[cuda,cudnn]==1.26.0"'
 """The last one built for CUDA 12, which drivers from 525 on run; CUDA 13 needs 580."""
 OLD_DRIVER = "o driver da NVIDIA é antigo demais"
-"""Beginning of what is said of a driver that does not run the CUDA of this onnxruntime-gpu."""
+"""Beginning of the message for a driver that does not run the CUDA of this onnxruntime-gpu."""
 BOTH = "onnxruntime e onnxruntime-gpu estão instalados juntos, na mesma pasta, e um estraga o outro"
 
 _SONAMES = {
@@ -108,7 +108,7 @@ def cuda_version(runtime: ModuleType) -> str:
 def missing_libraries(cuda_version: str, load: Load = ctypes.CDLL) -> tuple[str, ...]:
     """Libraries that an onnxruntime-gpu for this CUDA version (`13.0`) needs and that do not open.
 
-    Empty for a CPU build (no version), and where it cannot be told (not Linux).
+    Empty for a CPU build (no version), and where it is not known (not Linux).
     """
     major = cuda_version.partition(".")[0]
     if not major.isdigit() or int(major) not in _SONAMES or (load is ctypes.CDLL and sys.platform != "linux"):

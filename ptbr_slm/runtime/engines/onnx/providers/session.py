@@ -113,7 +113,7 @@ class SessionRequest:
 
 @dataclass(frozen=True, slots=True)
 class ProviderSession:
-    """What a provider's opener returns."""
+    """A session with its memory, as a provider's opener returns it."""
 
     session: Session
     memory: Memory = field(default_factory=HostMemory)

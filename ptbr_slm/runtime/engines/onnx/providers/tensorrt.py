@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions on the TensorRT provider: options, engines kept on disk, the refusal of any fallback.
+"""ONNX Runtime sessions on the TensorRT provider: options, stored engines, no fallback.
 
 Written from the strings of the onnxruntime-gpu 1.31.1 wheel and the parser's table (docs/operators.md of
 onnx-tensorrt 10.15). Shapes out of a profile rebuild an engine (onnxruntime#16889, #22822), and a partition
@@ -141,7 +141,7 @@ def digest(*profiles: Profile) -> str:
 def open_tensorrt(request: SessionRequest) -> ProviderSession:
     """A decode and a prefill session over the std graph, each one engine, in the GPU's memory.
 
-    The first time on a card the engines are built, which takes minutes, and kept (see `tensorrt_engines`).
+    The first time on a card the engines are built, which takes minutes, and stored (see `tensorrt_engines`).
     Raises E_PROVIDER where TensorRT is not whole, does not start or would not run the whole graph,
     E_MODEL_INVALID, E_MEMORY.
     """
@@ -251,10 +251,10 @@ def require_one_engine(parts: Iterable[Assignment] | None, graph: Path, cuda: st
     if parts is None:
         return
     parts = list(parts)
-    astray = sorted({op for provider, operators in parts if provider != PROVIDER for op in operators})
+    elsewhere = sorted({op for provider, operators in parts if provider != PROVIDER for op in operators})
     engines = sum(provider == PROVIDER for provider, _ in parts)
-    if astray:
-        raise partial_error(f"fora dele ficariam: {', '.join(astray[:6])}", graph, cuda)
+    if elsewhere:
+        raise partial_error(f"fora dele ficariam: {', '.join(elsewhere[:6])}", graph, cuda)
     if engines != 1:
         raise partial_error(f"ele o dividiria em {engines} motores", graph, cuda)
 

@@ -1,4 +1,4 @@
-"""Where built TensorRT engines are kept: a folder for everything that an engine depends on.
+"""Where built TensorRT engines are stored: a folder for each combination of what an engine depends on.
 
 An engine fits one model, one build of ONNX Runtime and TensorRT, one kind of card, one set of shapes. Each of
 them is in the folder's name, so an engine is never opened for another; ONNX Runtime itself looks at less.
@@ -67,13 +67,13 @@ def cache_root(environment: Mapping[str, str] | None = None) -> Path:
 
 
 def reuse_or_build(
-    folder: Path, open_in: Callable[[Path], Built], tell: Callable[[str], None] = lambda text: None
+    folder: Path, open_in: Callable[[Path], Built], notify: Callable[[str], None] = lambda text: None
 ) -> Built:
-    """What `open_in` makes of a folder of engines: the kept one, or a new one that it fills.
+    """What `open_in` makes of a folder of engines: the stored one, or a new one that it fills.
 
-    open_in: opens the sessions, building the engines that it does not find in the folder it is given. A kept
-    engine that does not open is thrown away and built again; a build that was killed leaves nothing behind.
-    tell: hears in pt-BR why this takes minutes.
+    open_in: opens the sessions, building the engines that it does not find in the folder it is given.
+    A stored engine that does not open is thrown away and built again; a killed build leaves nothing behind.
+    notify: receives in pt-BR why this takes minutes.
     """
     if folder.is_dir():
         try:
@@ -81,8 +81,8 @@ def reuse_or_build(
         except SlmError as error:
             if error.code != "E_MODEL_INVALID":  # too little memory, say: building anew would not help
                 raise
-            tell("O motor do TensorRT que estava guardado não abriu; ele será refeito.")
-    tell(
+            notify("O motor do TensorRT que estava guardado não abriu; ele será refeito.")
+    notify(
         "Compilando o modelo para esta placa com o TensorRT: leva alguns minutos, e só na primeira vez "
         f"(fica em {folder})."
     )

@@ -342,13 +342,13 @@ def test_the_whole_way_over_two_sessions_and_device_memory_gives_pytorchs_logits
         (kept,) = (tmp_path / "tensorrt").iterdir()
         assert "-ort" in kept.name and "-trt10.16-sm75-fp32-" in kept.name
         assert "minutos" in caplog.text
-        for row, chosen in enumerate((engine, torch_engine)):
-            chosen.reset(18, chosen.config.max_seq_len)  # more rows than one call takes
-            scores = [chosen.prefill(row, ids[row : row + 2 + 16 * row]) for row in range(18)]
+        for slot, chosen in enumerate((engine, torch_engine)):
+            chosen.reset(18, chosen.config.max_seq_len)  # more slots than one call takes
+            scores = [chosen.prefill(slot, ids[slot : slot + 2 + 16 * slot]) for slot in range(18)]
             for step in range(2):
                 scores.extend(chosen.decode(list(range(18)), ids[step : step + 18]))
             scores.extend(chosen.extend(3, ids[40:44]))
-            if row == 0:
+            if slot == 0:
                 ours = scores
         np.testing.assert_allclose(np.stack(ours), np.stack(scores), **CLOSE)
     finally:
@@ -360,16 +360,16 @@ def test_tokens_are_chosen_in_the_cards_memory_for_all_parts_of_a_large_batch(
 ):
     engine = OnnxEngine(folder)
     try:
-        rows = list(range(18))
+        slots = list(range(18))
         for chosen in (engine, torch_engine):
             chosen.reset(18, chosen.config.max_seq_len)
-            for row in rows:
-                chosen.prefill(row, ids[row : 2 * row + 1])
+            for slot in slots:
+                chosen.prefill(slot, ids[slot : 2 * slot + 1])
         assert engine.draws_tokens
         fed = ids[100:118]
         for _ in range(4):
-            drawn = engine.decode_drawn(rows, fed, [GREEDY] * 18)
-            fed = [int(logits.argmax()) for logits in torch_engine.decode(rows, fed)]
+            drawn = engine.decode_drawn(slots, fed, [GREEDY] * 18)
+            fed = [int(logits.argmax()) for logits in torch_engine.decode(slots, fed)]
             assert list(drawn) == fed
     finally:
         engine.close()
@@ -394,7 +394,7 @@ def test_on_a_card_the_export_is_one_engine_that_answers_as_the_graph_on_the_cpu
     answers = []
     for engine in (OnnxEngine(path), open_oracle(path)):
         engine.reset(3, engine.config.max_seq_len)
-        scores = [engine.prefill(row, ids[row : row + 1 + 140 * row]) for row in range(3)]
+        scores = [engine.prefill(slot, ids[slot : slot + 1 + 140 * slot]) for slot in range(3)]
         for step in range(4):
             scores.extend(engine.decode([0, 1, 2], ids[300 + step : 303 + step]))
         answers.append(np.stack([*scores, *engine.logits(ids)]))

@@ -77,12 +77,12 @@ def test_a_small_graph_is_what_onnx_says_a_graph_is():
 
 
 def test_a_text_is_the_same_through_growth_moves_and_prefixes(onnx_engine, device_engine, ids):
-    """Two buckets, rows that change places, a copied prefix, a truncated one."""
+    """Two buckets, slots that are moved, a copied prefix, a truncated one."""
     answers = []
     for engine in (onnx_engine, device_engine):
         engine.reset(4, engine.config.max_seq_len)
-        found = [engine.prefill(row, ids[row * 7 : row * 7 + 250]) for row in range(4)]
-        found += list(engine.decode([3, 1], [5, 6]))  # not neighbours: 2 changes places
+        found = [engine.prefill(slot, ids[slot * 7 : slot * 7 + 250]) for slot in range(4)]
+        found += list(engine.decode([3, 1], [5, 6]))  # not neighbours: 2 is moved
         for token in ids[300:310]:
             found += list(engine.decode([0, 3], [token, token + 1]))
         engine.copy_prefix(3, 2, 100)
@@ -173,8 +173,8 @@ def test_tokens_are_chosen_on_the_device_unless_the_host_must(device_engine, onn
     assert device_engine.draws_tokens and not onnx_engine.draws_tokens
     for engine in (device_engine, onnx_engine):
         engine.reset(3, 64)
-        for row in range(3):
-            engine.prefill(row, ids[row : row + 6])
+        for slot in range(3):
+            engine.prefill(slot, ids[slot : slot + 6])
     draw = Draw(0.7, 5, 0.9, 0.0, 0.4)
     first, second, third = device_engine.decode_drawn([2, 0, 1], [4, 5, 6], [GREEDY, None, draw])
     logits = onnx_engine.decode([2, 0, 1], [4, 5, 6])
@@ -223,13 +223,13 @@ def test_a_captured_step_may_never_be_told_another_length(export_folder, ids, on
         either.prefill(0, ids[:250])
         either.prefill(1, ids[:5])
     for step in range(10):  # past the first bucket
-        rows, tokens = ([0, 1], [step, step]) if step % 2 else ([1], [step])
-        np.testing.assert_array_equal(engine.decode(rows, tokens), onnx_engine.decode(rows, tokens))
+        slots, tokens = ([0, 1], [step, step]) if step % 2 else ([1], [step])
+        np.testing.assert_array_equal(engine.decode(slots, tokens), onnx_engine.decode(slots, tokens))
         onnx_engine.decode([0], [3])
         engine.decode([0], [3])
     engine.close()
     assert set(seen[:2]) == {"-1"}
     steps = seen[2:]
     assert steps[0] != steps[1] and "-1" not in steps
-    assert len(set(steps)) == 6  # three ranges of rows in two buckets
+    assert len(set(steps)) == 6  # three ranges of slots in two buckets
     assert sorted(sessions[0].released) == sorted(map(int, set(steps)))

@@ -148,7 +148,7 @@ def test_a_sentencepiece_vocabulary_keeps_the_form_too(dialect):
 
 
 def test_the_example_of_the_guide_is_a_form_that_ends(tokenizer):
-    guide = Path(__file__).resolve().parents[2] / "docs" / "GERAR_TEXTO.md"
+    guide = Path(__file__).resolve().parents[3] / "docs" / "GERAR_TEXTO.md"
     schema = re.findall(r"```json\n(.*?)```", guide.read_text(encoding="utf-8"), flags=re.DOTALL)[0]
     text, done = written(tokenizer, 0, json_schema=schema)
     assert done and set(json.loads(text)) == {"nome", "idade"}

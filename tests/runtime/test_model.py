@@ -80,7 +80,7 @@ def test_more_prompts_than_slots_wait_for_one(export_folder, onnx_model, monkeyp
     with Model(export_folder) as model:
         decode = model.engine.decode
         monkeypatch.setattr(
-            model.engine, "decode", lambda rows, ids: together.append(len(rows)) or decode(rows, ids)
+            model.engine, "decode", lambda slots, ids: together.append(len(slots)) or decode(slots, ids)
         )
         found = model.generate_detailed(PROMPTS * 3, max_new_tokens=8, seed=1)
     wanted = onnx_model.generate_detailed(PROMPTS, max_new_tokens=8, seed=1) * 3
@@ -196,11 +196,11 @@ def test_threads_share_one_model(onnx_model):
     expected = [onnx_model.generate_detailed(prompt, **options) for prompt in PROMPTS]
     found = [[] for _ in PROMPTS]
 
-    def work(row):
+    def work(index):
         for _ in range(3):
-            found[row].append(onnx_model.generate_detailed(PROMPTS[row], **options))
+            found[index].append(onnx_model.generate_detailed(PROMPTS[index], **options))
 
-    threads = [threading.Thread(target=work, args=[row]) for row in range(len(PROMPTS))]
+    threads = [threading.Thread(target=work, args=[index]) for index in range(len(PROMPTS))]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -184,8 +184,8 @@ def test_buffers_that_do_not_fit_the_card_are_an_error_about_memory(half_folder,
         patch.setattr(DeviceMemory, "zeros", fail)
         assert refusal(engine.reset, 2, 640).code == "E_MEMORY"
     monkeypatch.undo()
-    row = engine.open_slot()  # what is left goes on
-    assert np.isfinite(engine.prefill(row, ids[:300])).all()
+    slot = engine.open_slot()  # what is left goes on
+    assert np.isfinite(engine.prefill(slot, ids[:300])).all()
     engine.close()
 
 

@@ -48,15 +48,15 @@ def test_prefill_in_chunks_equals_prefill_at_once(engine, ids, chunks):
 def test_ragged_batch_row_equals_the_row_alone(engine, ids):
     texts = [ids[:3], ids[50:311], ids[100:120], ids[7:8]]
     engine.reset(len(texts), engine.config.max_seq_len)
-    for row, text in enumerate(texts):
-        engine.prefill(row, text)
-    for rows in ([0, 1, 2, 3], [0, 2, 3], [2, 0], [1], [3, 0, 2], [0, 1, 2, 3]):
-        fed = [ids[200 + row] for row in rows]
-        logits = engine.decode(rows, fed)
-        assert logits.shape == (len(rows), engine.config.vocab_size)
-        for row, token, scores in zip(rows, fed, logits, strict=True):
-            texts[row] = [*texts[row], token]
-            np.testing.assert_allclose(scores, last_logits(engine, texts[row]), **CLOSE)
+    for slot, text in enumerate(texts):
+        engine.prefill(slot, text)
+    for slots in ([0, 1, 2, 3], [0, 2, 3], [2, 0], [1], [3, 0, 2], [0, 1, 2, 3]):
+        fed = [ids[200 + slot] for slot in slots]
+        logits = engine.decode(slots, fed)
+        assert logits.shape == (len(slots), engine.config.vocab_size)
+        for slot, token, scores in zip(slots, fed, logits, strict=True):
+            texts[slot] = [*texts[slot], token]
+            np.testing.assert_allclose(scores, last_logits(engine, texts[slot]), **CLOSE)
 
 
 def test_stopping_early_and_going_on_equals_a_fresh_run(engine, ids):
@@ -99,9 +99,9 @@ def test_extend_gives_the_logits_after_each_token_and_keeps_them(engine, ids):
 def test_a_reused_slot_keeps_nothing_of_the_text_before(onnx_engine, ids):
     clean = onnx_engine.logits(ids[:50])[-1]
     onnx_engine.reset(2, onnx_engine.config.max_seq_len)
-    for row in (0, 1):
-        onnx_engine.prefill(row, ids[100:400])
-        onnx_engine.close_slot(row)
+    for slot in (0, 1):
+        onnx_engine.prefill(slot, ids[100:400])
+        onnx_engine.close_slot(slot)
     for array in onnx_engine._caches.arrays:
         array[...] = np.nan
     slot, other = onnx_engine.open_slot(), onnx_engine.open_slot()
@@ -118,8 +118,8 @@ def test_growing_the_buffers_in_mid_text_changes_nothing(engine, ids):
     engine.prefill(1, ids[:9])
     expected = engine.logits(ids[:260])
     for position in range(254, 260):  # crosses the bucket of 256
-        row, _ = engine.decode([0, 1], [ids[position], ids[position]])
-        np.testing.assert_allclose(row, expected[position], **CLOSE)
+        scores, _ = engine.decode([0, 1], [ids[position], ids[position]])
+        np.testing.assert_allclose(scores, expected[position], **CLOSE)
 
 
 def test_a_text_may_fill_the_context_and_not_one_token_more(engine, ids):
@@ -169,9 +169,11 @@ def test_any_course_of_slots_gives_the_reference_logits(onnx_engine, torch_engin
             torch_engine.close_slot(slots.pop(ours))
             continue
         else:
-            rows = data.draw(st.lists(st.sampled_from(sorted(slots)), min_size=1, unique=True), label="rows")
-            fed = ids[300 : 300 + len(rows)]
-            scores = [onnx_engine.decode(rows, fed), torch_engine.decode([slots[r] for r in rows], fed)]
+            chosen = data.draw(
+                st.lists(st.sampled_from(sorted(slots)), min_size=1, unique=True), label="chosen"
+            )
+            fed = ids[300 : 300 + len(chosen)]
+            scores = [onnx_engine.decode(chosen, fed), torch_engine.decode([slots[r] for r in chosen], fed)]
         np.testing.assert_allclose(*scores, **CLOSE)
 
 
@@ -194,8 +196,8 @@ def test_memory_follows_the_tokens_in_use_and_not_the_context(onnx_engine, ids, 
 
 def test_bindings_are_made_once_and_reused(onnx_engine, ids):
     onnx_engine.reset(2, onnx_engine.config.max_seq_len)
-    for row in (0, 1):
-        onnx_engine.prefill(row, ids[:5])
+    for slot in (0, 1):
+        onnx_engine.prefill(slot, ids[:5])
     onnx_engine.decode([0, 1], [7, 8])
     plans, version = dict(onnx_engine._plans), onnx_engine._caches.version
     for _ in range(5):

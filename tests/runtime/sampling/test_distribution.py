@@ -133,7 +133,7 @@ def test_the_same_seed_draws_the_same_and_another_seed_does_not():
 
 
 def test_rounding_errors_in_the_logits_do_not_change_the_draw():
-    """A row in a batch differs from the row alone by rounding; the drawn token must not."""
+    """A sequence in a batch differs from the sequence alone by rounding; the drawn token must not."""
     random = np.random.default_rng(2)
     scores = random.normal(size=2000).astype(np.float32)
     noisy = scores + random.normal(size=2000).astype(np.float32) * 1e-6

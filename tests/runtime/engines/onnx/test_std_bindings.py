@@ -46,18 +46,18 @@ def test_a_course_of_slots_gives_the_logits_of_the_gqa_export(std_engine, onnx_e
     collected = []
     for engine in (std_engine, onnx_engine):
         engine.reset(4, engine.config.max_seq_len)
-        scores = [engine.prefill(row, ids[10 * row : 10 * row + length]) for row, length in
+        scores = [engine.prefill(slot, ids[10 * slot : 10 * slot + length]) for slot, length in
                   enumerate((300, 1, 17, 256))]  # fmt: skip
-        for rows in ([0, 1, 2, 3], [2, 0], [1], [3, 0, 2]):
-            scores.extend(engine.decode(rows, ids[400 : 400 + len(rows)]))
+        for slots in ([0, 1, 2, 3], [2, 0], [1], [3, 0, 2]):
+            scores.extend(engine.decode(slots, ids[400 : 400 + len(slots)]))
         engine.truncate(0, 40)
         engine.copy_prefix(3, 1, 100)
         scores.extend(engine.extend(1, ids[500:530]))
         scores.extend(engine.decode([0, 1], ids[600:602]))
         engine.close_slot(2)
-        row = engine.open_slot()
-        scores.append(engine.prefill(row, ids[:50]))
-        scores.extend(engine.decode([row, 3], ids[50:52]))
+        slot = engine.open_slot()
+        scores.append(engine.prefill(slot, ids[:50]))
+        scores.extend(engine.decode([slot, 3], ids[50:52]))
         collected.append(np.stack(scores))
     np.testing.assert_allclose(collected[0], collected[1], **CLOSE)
 
@@ -81,8 +81,8 @@ def test_a_batch_larger_than_a_call_may_be_is_run_in_parts_with_the_same_answers
 
     def decoded(max_slots: int) -> np.ndarray:
         std_engine.reset(len(lengths), std_engine.config.max_seq_len)
-        for row, length in enumerate(lengths):
-            std_engine.prefill(row, ids[row : row + length])
+        for slot, length in enumerate(lengths):
+            std_engine.prefill(slot, ids[slot : slot + length])
         provider = ProviderSession(
             std_engine._session.session, profile=replace(DECODE, slots=(1, 1, max_slots))
         )
@@ -92,7 +92,7 @@ def test_a_batch_larger_than_a_call_may_be_is_run_in_parts_with_the_same_answers
         for step in range(3):
             binding.ids[:, 0] = ids[100 + step : 100 + step + len(lengths)]
             steps.append(binding.run().copy())
-        assert [std_engine.length(row) for row in range(5)] == [length + 3 for length in lengths]
+        assert [std_engine.length(slot) for slot in range(5)] == [length + 3 for length in lengths]
         return np.stack(steps)
 
     whole = decoded(5)
