@@ -225,10 +225,8 @@ def test_whoever_opens_an_export_imports_our_package_before_onnxruntime():
         "    def find_spec(self, name, path=None, target=None):\n"
         "        assert name != 'onnxruntime' or 'ptbr_slm' in sys.modules\n"
         "sys.meta_path.insert(0, Finder())\n"
-        "import ptbr_slm_export, ptbr_slm_export.verification.locate, ptbr_slm_export.genai.graph
-"
-        "import ptbr_slm.runtime.engines.onnx.providers.session
-"
+        "import ptbr_slm_export, ptbr_slm_export.verification.locate, ptbr_slm_export.genai.graph\n"
+        "import ptbr_slm.runtime.engines.onnx.providers.session\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
