@@ -27,6 +27,8 @@ class Entry:
     """Its type, as annotated: `int | None`."""
     setting: Setting
     """What it allows."""
+    per_session: bool
+    """Whether each session of a run may have its own value."""
 
 
 def settings(section: type[Section] = TrainConfig) -> dict[str, Entry]:
@@ -38,7 +40,9 @@ def settings(section: type[Section] = TrainConfig) -> dict[str, Entry]:
         if _is_section(kind):
             found |= settings(kind)
         else:
-            found[f"{section.PREFIX}{item.name}"] = Entry(kind, setting_of(item))
+            setting = setting_of(item)
+            per_session = section.PER_SESSION or setting.per_session
+            found[f"{section.PREFIX}{item.name}"] = Entry(kind, setting, per_session)
     return found
 
 

@@ -22,7 +22,7 @@ from ptbr_slm.train.config.sections import (
     OptimizerConfig,
     ScheduleConfig,
 )
-from ptbr_slm.train.config.setting import AUTO, Section, choice, integer, not_stored, number, text
+from ptbr_slm.train.config.setting import AUTO, Section, choice, integer, number, per_session, text
 
 _DURATION = r"\s*(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?\s*"
 """Hours, minutes and seconds, in that order."""
@@ -32,19 +32,19 @@ _DURATION = r"\s*(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?\s*"
 class TrainConfig(Section):
     """All of a run. Tokens of an optimizer step = batch_size * grad_accum * seq_len, over all devices."""
 
-    data: Path
+    data: Path = field(metadata=per_session())
     """Prepared data, or text, JSONL or Parquet to prepare on the way."""
-    output: Path
+    output: Path = field(metadata=per_session())
     """The run's folder."""
-    tokenizer: Path | None = None
+    tokenizer: Path | None = field(default=None, metadata=per_session())
     """tokenizer.json or its folder; None takes the one that the prepared data names."""
-    model_size: str | None = None
+    model_size: str | None = field(default=None, metadata=per_session())
     """A named size (`ptbr-slm info`). None: mini, or the shape of init_from."""
-    init_from: Path | None = None
+    init_from: Path | None = field(default=None, metadata=per_session())
     """A model folder whose weights the run starts from."""
-    batch_size: int = field(default=8, metadata=integer(1, unit="sequências", auto=True))
+    batch_size: int = field(default=8, metadata=integer(1, unit="sequências", auto=True, per_session=True))
     """Sequences of one micro-batch; `auto` (`AUTO`) takes the fastest that fits the memory."""
-    grad_accum: int = field(default=1, metadata=integer(1, unit="micro-lotes"))
+    grad_accum: int = field(default=1, metadata=integer(1, unit="micro-lotes", per_session=True))
     """Micro-batches of one optimizer step; follows from tokens_per_step where that is set."""
     tokens_per_step: int | None = None
     """Tokens of one optimizer step, a multiple of batch_size * seq_len. None: batch_size * grad_accum *
@@ -54,23 +54,28 @@ class TrainConfig(Section):
     max_steps: int = field(default=1000, metadata=integer(1, unit="passos"))
     """Optimizer steps of the whole run."""
     max_time: str = field(
-        default="", metadata=text(rf"|(?=.*[1-9]){_DURATION}", "uma duração como 11h30m, 90m ou 45s")
+        default="",
+        metadata=text(rf"|(?=.*[1-9]){_DURATION}", "uma duração como 11h30m, 90m ou 45s", per_session=True),
     )
     """Stop, save and exit 75 before the session is this old, such as 11h30m; empty: no limit."""
-    session_start: str = ""
+    session_start: str = field(default="", metadata=per_session())
     """When the session of max_time began: an ISO date and time, seconds since 1970, or `kaggle` (when the
     notebook's container started). Empty: when this process did."""
-    cooldown: str = field(default="schedule", metadata=choice("schedule", "session"))
+    cooldown: str = field(default="schedule", metadata=choice("schedule", "session", per_session=True))
     """`schedule`: only as the schedule plans it. `session` (wsd only): also at the end of each session of
     max_time, on a branch that ends in RUN/final; the next session goes on from the stable phase before it."""
     precision: str = field(default="auto", metadata=choice("auto", "fp32", "fp16", "bf16"))
     """auto, fp32, fp16 or bf16; auto goes by the compute capability."""
     checkpointing: str = field(
         default="auto",
-        metadata=text(r"auto|none|full|every:[1-9]\d*", "auto, none, full ou every:K (K de 1 para cima)"),
+        metadata=text(
+            r"auto|none|full|every:[1-9]\d*",
+            "auto, none, full ou every:K (K de 1 para cima)",
+            per_session=True,
+        ),
     )
     """Recomputed activations: auto, none, full, or every:K for each K-th layer."""
-    loss: str = field(default="auto", metadata=choice("auto", "plain", "chunked"))
+    loss: str = field(default="auto", metadata=choice("auto", "plain", "chunked", per_session=True))
     """How the cross-entropy is computed, to the same numbers: `chunked`, the logits of some rows at a time;
     `plain`, all at once; `auto`, as it fits best."""
     z_loss: float = field(default=0.0, metadata=number(0, 1))
@@ -78,22 +83,23 @@ class TrainConfig(Section):
     (PaLM, arXiv:2204.02311). The training loss that is reported includes it."""
     compile: bool = False
     """torch.compile for each layer, compared with eager before it is trusted (`train.compile`)."""
-    device: str = field(default="auto", metadata=choice("auto", "cpu", "cuda"))
+    device: str = field(default="auto", metadata=choice("auto", "cpu", "cuda", per_session=True))
     """auto, cpu or cuda."""
-    parallel: str = field(default="auto", metadata=choice("auto", "none", "ddp", "fsdp"))
+    parallel: str = field(default="auto", metadata=choice("auto", "none", "ddp", "fsdp", per_session=True))
     """How several processes (ranks) share the model: `ddp` (auto): a whole copy each. `fsdp`: weights,
     gradients and moments in shards, for models that do not fit on one card. `none`: one process."""
     ranks: int = field(
-        default=0, metadata=integer(0, 64, unit="processos", wanted="um inteiro de 0 (auto) a 64")
+        default=0,
+        metadata=integer(0, 64, unit="processos", wanted="um inteiro de 0 (auto) a 64", per_session=True),
     )
     """Processes on this machine; 0: one per visible GPU, one on the CPU. Under torchrun, as it says."""
-    logger: tuple[str, ...] = ()
+    logger: tuple[str, ...] = field(default=(), metadata=per_session())
     """tensorboard, trackio, wandb: where the curves go besides metrics.jsonl and report/."""
     seed: int = field(default=0, metadata=integer(0, 2**63 - 1, wanted="um inteiro de 0 a 2^63 - 1"))
     """Of the weights and of the order of the data."""
-    resume: str = field(default="auto", metadata=not_stored())
+    resume: str = field(default="auto", metadata=per_session(stored=False))
     """auto continues the run that output holds, never refuses one, a path continues from that checkpoint."""
-    allow_config_change: bool = field(default=False, metadata=not_stored())
+    allow_config_change: bool = field(default=False, metadata=per_session(stored=False))
     """Whether a resumed run may change settings that alter its course."""
     data_options: DataConfig = field(default_factory=DataConfig)
     model: ModelOverrides = field(default_factory=ModelOverrides)

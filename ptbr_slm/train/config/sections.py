@@ -17,6 +17,7 @@ class ModelOverrides(Section):
     """What to change in the shape that `model_size` names; None keeps it. `ModelConfig` checks the shape."""
 
     PREFIX: ClassVar[str] = "model."
+    PER_SESSION: ClassVar[bool] = True
 
     hidden_size: int | None = None
     """Width of the residual stream."""
@@ -110,6 +111,7 @@ class EvaluationConfig(Section):
     """Looking at the model while it learns."""
 
     PREFIX: ClassVar[str] = "evaluation."
+    PER_SESSION: ClassVar[bool] = True
 
     every: int = field(default=500, metadata=integer(0, unit="passos"))
     """Steps between evaluations on the held-out part; 0 only at the end."""
@@ -126,6 +128,7 @@ class CheckpointConfig(Section):
     """Saving the run. One checkpoint holds 12 bytes a parameter."""
 
     PREFIX: ClassVar[str] = "checkpoint."
+    PER_SESSION: ClassVar[bool] = True
 
     every: int = field(default=500, metadata=integer(0, unit="passos"))
     """Steps between checkpoints; 0 only when the run stops."""
@@ -139,6 +142,7 @@ class GuardConfig(Section):
     """When a run is taken to go wrong (`train.survival.guards`). None changes a run that goes well."""
 
     PREFIX: ClassVar[str] = "guard."
+    PER_SESSION: ClassVar[bool] = True
 
     spike_sigmas: float = field(default=6.0, metadata=number(0, open_high=True, unit="desvios-padrão"))
     """A loss above its running mean plus this many standard deviations is high; 0 turns spikes off."""

@@ -42,6 +42,9 @@ class Setting:
     """Whether TOML and the command line may say `auto`, which is `AUTO` in memory."""
     stored: bool = True
     """Whether config.resolved.toml holds it: what a run is, not how it was started."""
+    per_session: bool = False
+    """Whether each session of a run may have its own value: it does not alter the course of the weights, or
+    is compared as what it stands for (the model's shape, the sha256 of the data and of the tokenizer)."""
 
     def allows(self, value: Any) -> bool:
         """Whether this value, of the right type, is within the limits."""
@@ -57,14 +60,27 @@ class Setting:
         return True
 
 
+def per_session(*, stored: bool = True) -> Metadata:
+    """Any value of the type, which each session of a run may choose."""
+    return {SETTING: Setting(stored=stored, per_session=True)}
+
+
 def integer(
-    low: int, high: int | None = None, *, unit: str = "", auto: bool = False, wanted: str = ""
+    low: int,
+    high: int | None = None,
+    *,
+    unit: str = "",
+    auto: bool = False,
+    wanted: str = "",
+    per_session: bool = False,
 ) -> Metadata:
     """Whole numbers from `low` to `high`."""
     if not wanted:
         wanted = _limits("um inteiro", low, high, positive=low == 1) + (" ou auto" if auto else "")
     most = math.inf if high is None else high
-    return {SETTING: Setting(low=low, high=most, wanted=wanted, unit=unit, auto=auto)}
+    return {
+        SETTING: Setting(low=low, high=most, wanted=wanted, unit=unit, auto=auto, per_session=per_session)
+    }
 
 
 def number(
@@ -79,19 +95,15 @@ def number(
     }
 
 
-def choice(*choices: str, wanted: str = "") -> Metadata:
+def choice(*choices: str, wanted: str = "", per_session: bool = False) -> Metadata:
     """One of these words."""
-    return {SETTING: Setting(choices=choices, wanted=wanted or f"{', '.join(choices[:-1])} ou {choices[-1]}")}
+    wanted = wanted or f"{', '.join(choices[:-1])} ou {choices[-1]}"
+    return {SETTING: Setting(choices=choices, wanted=wanted, per_session=per_session)}
 
 
-def text(pattern: str, wanted: str) -> Metadata:
+def text(pattern: str, wanted: str, *, per_session: bool = False) -> Metadata:
     """Text that matches a pattern."""
-    return {SETTING: Setting(pattern=pattern, wanted=wanted)}
-
-
-def not_stored() -> Metadata:
-    """How a run is started, not what it is."""
-    return {SETTING: Setting(stored=False)}
+    return {SETTING: Setting(pattern=pattern, wanted=wanted, per_session=per_session)}
 
 
 def _limits(noun: str, low: float, high: float | None, *, positive: bool) -> str:
@@ -116,6 +128,8 @@ class Section:
 
     PREFIX: ClassVar[str] = ""
     """What its keys begin with in TOML, in --set and in messages."""
+    PER_SESSION: ClassVar[bool] = False
+    """Whether all its settings are `Setting.per_session`."""
 
     def __post_init__(self) -> None:
         for item in fields(self):

@@ -9,18 +9,10 @@ from typing import Any
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError, os_errors
 from ptbr_slm.train.config import TrainConfig
-from ptbr_slm.train.config_file import to_values
+from ptbr_slm.train.config_file import settings, to_values
 from ptbr_slm.train.events import Listener
 from ptbr_slm.train.saving.checkpoint import TrainState, list_checkpoints, read_state
 from ptbr_slm.train.saving.kaggle_input import Identity, bring_newer
-
-_FREE = (
-    "data", "output", "tokenizer", "model_size", "init_from", "max_time", "checkpointing", "device", "resume",
-    "allow_config_change", "evaluation.", "checkpoint.", "model.", "batch_size", "grad_accum",
-    "parallel", "ranks", "loss", "logger", "session_start", "cooldown", "guard.",
-)  # fmt: skip
-"""Settings that may change between sessions: they do not alter the course of the weights, or are compared as
-what they stand for (the model's shape, the data's and the tokenizer's sha256)."""
 
 
 def find_checkpoint(
@@ -155,7 +147,8 @@ def _course(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     values = {**to_values(TrainConfig(data=Path(), output=Path())), **values}
     tokens = values["batch_size"] * values["grad_accum"] * values["seq_len"]
-    course = {key: value for key, value in values.items() if not key.startswith(_FREE)}
+    free = {key for key, entry in settings().items() if entry.per_session}
+    course = {key: value for key, value in values.items() if key not in free}
     return course | {"tokens_per_step": tokens}
 
 

@@ -176,6 +176,13 @@ def test_a_setting_beside_the_data_is_a_quoted_key_and_reads_back(tmp_path):
     assert load_config(file) == config
 
 
+def test_what_alters_the_course_of_the_weights_stays_the_same_in_all_sessions():
+    free = {key for key, entry in settings().items() if entry.per_session}
+    course = {"seed", "seq_len", "max_steps", "precision", "z_loss", "tokens_per_step", "compile"}
+    course |= {key for key in settings() if key.startswith(("data.", "optimizer.", "schedule."))}
+    assert set(settings()) - free == course
+
+
 def test_the_page_of_all_settings_is_up_to_date():
     page = runpy.run_path(str(Path(__file__).resolve().parents[3] / "scripts" / "generate_settings_docs.py"))
     assert page["PAGE"].read_text(encoding="utf-8") == page["render"]()
