@@ -34,7 +34,7 @@ class Exit(IntEnum):
 
 _NO_MEMORY = (
     "can't allocate memory",  # PyTorch's allocator on a CPU
-    "CUDA error: out of memory",  # torch.AcceleratorError: the driver said it, not PyTorch's allocator
+    "CUDA error: out of memory",  # torch.AcceleratorError: from the driver, not PyTorch's allocator
     "CUBLAS_STATUS_ALLOC_FAILED",  # the first product of a thread on a full card, for cuBLAS's workspace
     "Failed to CUDA calloc",  # NCCL
 )
@@ -115,7 +115,7 @@ class SlmError(Exception):
         self.hint = hint
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled whole: a rank's error is told to the other ranks and to the process that started them."""
+        """Copied and pickled with all its fields, which `Exception` would lose."""
         rebuild = partial(SlmError, where=self.where, hint=self.hint)
         return rebuild, (self.code, self.message)
 
@@ -144,23 +144,23 @@ def os_errors(path: str | Path) -> Iterator[None]:
 
 
 @contextmanager
-def named_instead(gone: Path, kept: Path) -> Iterator[None]:
-    """Errors raised inside name `kept` where they would name `gone` or what lies in it.
+def named_instead(temporary: Path, final: Path) -> Iterator[None]:
+    """Errors raised inside name `final` where they would name `temporary` or what lies in it.
 
     For temporary folders: when the error is read, they are no longer there.
     """
     try:
         yield
     except SlmError as error:
-        error.message = error.message.replace(str(gone), str(kept))
+        error.message = error.message.replace(str(temporary), str(final))
         error.args = (error.message,)
-        error.hint = error.hint.replace(str(gone), str(kept))
-        if str(gone) in error.where:
-            error.where = str(kept)
+        error.hint = error.hint.replace(str(temporary), str(final))
+        if str(temporary) in error.where:
+            error.where = str(final)
         raise
     except OSError as error:
-        if str(gone) in str(error.filename):
-            raise from_os_error(error, kept) from error
+        if str(temporary) in str(error.filename):
+            raise from_os_error(error, final) from error
         raise
 
 

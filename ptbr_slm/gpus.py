@@ -29,7 +29,7 @@ KAGGLE_GPU = "No Kaggle: Settings → Accelerator → GPU T4 x2"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gpu:
-    """One NVIDIA card, as its driver tells."""
+    """One NVIDIA card, as its driver reports it."""
 
     name: str
     capability: tuple[int, int] | None
@@ -37,7 +37,7 @@ class Gpu:
     memory_bytes: int
     driver: str
     free_bytes: int | None = None
-    """Memory that no program holds; None where it was not told."""
+    """Memory that no program holds; None where unknown."""
     uuid: str = ""
     """The driver's name for this very card, without its prefix `GPU-`."""
 
@@ -225,7 +225,7 @@ def _hidden(gpus: Sequence[Gpu], visible: str) -> Obstacle | None:
 
 
 def _named(name: str, known: Sequence[str]) -> bool:
-    """Whether a UUID, or the beginning of one, is of these; MIG parts are not told here, so they pass."""
+    """Whether a UUID, or the beginning of one, is of these; MIG parts are not known here, so they pass."""
     return name.startswith("MIG") or any(uuid.startswith(name.removeprefix("GPU-")) for uuid in known)
 
 

@@ -15,7 +15,7 @@ Kind = Literal["linear", "llama3"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RopeScaling:
-    """How a model stretches its rotations, so that positions beyond its first training are told apart."""
+    """How a model stretches its rotations, so that it tells positions beyond its first training apart."""
 
     kind: Kind
     """`linear` (Chen et al., 2023, arXiv:2306.15595) or `llama3` (Llama 3.1: only the slow rotations)."""

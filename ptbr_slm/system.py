@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 KAGGLE_ROOT_VARIABLE = "PTBR_SLM_KAGGLE_ROOT"
-"""Environment variable that puts another folder in the place of /kaggle, for tests and rehearsals."""
+"""Environment variable that puts another folder in the place of /kaggle, for tests and trial runs."""
 
 _CPUS = Path("/sys/devices/system/cpu")
 _CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -97,7 +97,7 @@ def memory_bytes() -> int | None:
 
 
 def peak_rss() -> int | None:
-    """Largest resident memory of this process so far; None where the system does not tell.
+    """Largest resident memory of this process so far; None where unknown.
 
     VmHWM and not ru_maxrss, which a child process inherits from its parent (Linux, fs/exec.c).
     """

@@ -1,4 +1,4 @@
-"""Make examples/kaggle/treinar_no_kaggle.ipynb from its jupytext twin, the file that people edit.
+"""Make examples/kaggle/treinar_no_kaggle.ipynb from its jupytext source, the file that people edit.
 
 Usage: python scripts/generate_kaggle_notebook.py [--check]
 """
@@ -11,13 +11,13 @@ from pathlib import Path
 import jupytext
 import nbformat
 
-TWIN = Path(__file__).resolve().parent.parent / "examples" / "kaggle" / "treinar_no_kaggle.py"
-NOTEBOOK = TWIN.with_suffix(".ipynb")
+SOURCE = Path(__file__).resolve().parent.parent / "examples" / "kaggle" / "treinar_no_kaggle.py"
+NOTEBOOK = SOURCE.with_suffix(".ipynb")
 
 
 def render() -> str:
-    """The notebook: no outputs, and ids by position, so that the same twin gives the same bytes."""
-    notebook = jupytext.read(TWIN)
+    """The notebook: no outputs, and ids by position, so that the same source gives the same bytes."""
+    notebook = jupytext.read(SOURCE)
     notebook.metadata.pop("jupytext", None)
     for index, cell in enumerate(notebook.cells):
         cell["id"] = f"celula-{index:02d}"

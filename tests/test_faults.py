@@ -1,4 +1,4 @@
-"""Faults on purpose strike at their point, at their time, on their rank, and never unasked."""
+"""Injected faults happen at their point, at their time, on their rank, and never unasked."""
 
 import errno
 import signal

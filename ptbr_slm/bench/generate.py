@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ptbr_slm.bench.machine import MachineFacts, machine
-from ptbr_slm.bench.process import ask, last_line
+from ptbr_slm.bench.process import last_line, run_module
 from ptbr_slm.errors import SlmError
 from ptbr_slm.system import physical_cores
 
@@ -223,7 +223,7 @@ def bench_generate(
     report = progress or (lambda done, text: None)
     report(0.0, "banda da memória")
     request = {"what": "bandwidth", "threads": threads}
-    bandwidth = ask(_MODULE, request, LIMIT_S, {"OPENBLAS_NUM_THREADS": "1"}).answer or 0.0
+    bandwidth = run_module(_MODULE, request, LIMIT_S, {"OPENBLAS_NUM_THREADS": "1"}).answer or 0.0
     for index, (name, case) in enumerate(steps):
         report(index / len(steps), f"{name}, lote {case.batch}")
         candidates[name].results.append(_alone(case))
@@ -259,7 +259,7 @@ def _steps(
 
 def _alone(case: GenerateCase) -> CaseResult:
     """The result of a case; a process that dies without a word is a result too."""
-    ended = ask(_MODULE, {"what": "case", "case": asdict(case)}, LIMIT_S)
+    ended = run_module(_MODULE, {"what": "case", "case": asdict(case)}, LIMIT_S)
     if ended.answer is not None:
         return result_from(ended.answer)
     if ended.code is None:

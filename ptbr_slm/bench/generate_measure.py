@@ -91,7 +91,7 @@ class EngineRunner:
 
     @property
     def device_bytes(self) -> int | None:
-        """See `Runner.device_bytes`: ONNX Runtime does not tell."""
+        """See `Runner.device_bytes`: ONNX Runtime does not report it."""
         return None
 
     def close(self) -> None:
@@ -199,7 +199,7 @@ def chosen(logits: Floats) -> list[int]:
 
 
 def weight_bytes(folder: Path, config: ModelConfig) -> int | None:
-    """Bytes of weights that a decode step multiplies with, from the file; None where it does not tell.
+    """Bytes of weights that a decode step multiplies with, from the file; None where it is unknown.
 
     An embedding that is not the head's matrix too is only looked up, and so are the rotation's tables.
     """

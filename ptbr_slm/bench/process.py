@@ -1,4 +1,4 @@
-"""A measurement in a process of its own: JSON in, JSON out, and nothing left behind whatever happens."""
+"""Runs a measurement in a process of its own: JSON in, JSON out; all that it started is ended with it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class ProcessResult:
     code: int | None
     """Its exit code; None where it took too long and was ended."""
     errors: str
-    """What it said on stderr."""
+    """What it wrote to stderr."""
 
 
-def ask(
+def run_module(
     module: str, request: Mapping[str, Any], limit_s: float, environment: Mapping[str, str] | None = None
 ) -> ProcessResult:
     """Run `python -m MODULE REQUEST.json ANSWER.json`, at most `limit_s` seconds.
@@ -98,6 +98,6 @@ def descendants(pid: int) -> list[int]:
 
 
 def last_line(errors: str) -> str:
-    """The last line of what a process said: of a traceback, the exception."""
+    """The last line that a process wrote: of a traceback, the exception."""
     last = next((line for line in reversed(errors.splitlines()) if line.strip()), "sem explicação")
     return last.strip()[:160]

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ptbr_slm.bench.machine import MachineFacts, machine
-from ptbr_slm.bench.process import ask, last_line
+from ptbr_slm.bench.process import last_line, run_module
 from ptbr_slm.config import model_config
 from ptbr_slm.errors import SlmError
 from ptbr_slm.gpus import find_gpus
@@ -259,7 +259,7 @@ def _within(case: Case, left_s: float) -> Result:
 
 def run_case(case: Case, limit_s: float) -> Result:
     """The result of a case in a process of its own; one that dies or takes too long is a result too."""
-    ended = ask("ptbr_slm.bench.train_measure", asdict(case), limit_s)
+    ended = run_module("ptbr_slm.bench.train_measure", asdict(case), limit_s)
     if ended.answer is not None:
         return result_from(ended.answer)
     if ended.code is None:

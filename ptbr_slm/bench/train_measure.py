@@ -81,7 +81,7 @@ def on_rank(case: Case, folder: Path) -> Result:
         if plan.device.type == "cuda":
             plan = replace(plan, device=torch.device("cuda", ranks.local_rank))
         if restarts():
-            return _after_a_death(case, plan, folder)
+            return _restarted(case, plan, folder)
         try:
             return Measurement(case, plan, data, ranks, folder).result()
         except (RuntimeError, OutOfMemory, MemoryError) as error:
@@ -90,7 +90,7 @@ def on_rank(case: Case, folder: Path) -> Result:
             return _planned(case, plan, "oom", "a memória acabou")
 
 
-def _after_a_death(case: Case, plan: Plan, folder: Path) -> Result:
+def _restarted(case: Case, plan: Plan, folder: Path) -> Result:
     """The agent has started all ranks again: a measurement would be of something else."""
     if (folder / "run" / MICRO_BATCH).exists():
         return _planned(case, plan, "oom", "a memória acabou num dos processos")
@@ -144,14 +144,14 @@ class Measurement:
             raise RuntimeError(self.warning)
 
     def event(self, record: Mapping[str, Any]) -> None:
-        """Listen to the trainer: the first loss tells whether this is a training at all."""
+        """Record the first loss and a warning: the first loss tells whether this is a training at all."""
         if record["event"] == "step" and self.first_loss is None:
             self.first_loss = record["loss"]
         if record["event"] == "warning":
             self.warning = str(record["message"])
 
     def progress(self, done: float, status: str) -> None:
-        """Nobody watches."""
+        """Not shown."""
 
     def result(self) -> Result:
         """Warm up, time the two kinds of step, and put the figures together."""

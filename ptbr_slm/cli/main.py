@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def _run() -> int:
-    """The exit code of the command line. What was typed wrong is said here."""
+    """The exit code of the command line. Usage errors are printed here."""
     root = typer.main.get_group(app)
     try:
         return int(root.main(prog_name="ptbr-slm", standalone_mode=False) or Exit.OK)

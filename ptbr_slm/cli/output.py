@@ -1,6 +1,6 @@
 """The one object that prints. Data goes to stdout, everything else to stderr; no `print` elsewhere.
 
-A stream that breaks stops nobody (`ptbr_slm.cli.streams`): a training goes on without its log.
+A stream that breaks does not end a command (`ptbr_slm.cli.streams`): a training goes on without its log.
 
 Modes: for people (default), `--json` (one document, or JSON lines), `--quiet` (only what was asked for).
 """
@@ -21,7 +21,6 @@ from typing import Any
 
 from ptbr_slm.cli.streams import OutputLost, stdout_failure
 from ptbr_slm.errors import Exit
-from ptbr_slm.text import number as number  # what verbs print with
 
 LINE_EVERY_S = 30.0
 """Seconds between progress lines where stderr is not a terminal (Kaggle, CI)."""
@@ -72,7 +71,7 @@ class Output:
     def stream(self, text: str) -> None:
         """Print a piece of generated text on stdout at once, except in `--json` mode.
 
-        Raises OutputLost where nobody gets it.
+        Raises OutputLost where it cannot be delivered.
         """
         if self.mode is not Mode.JSON:
             self._stdout(text)
@@ -80,7 +79,7 @@ class Output:
                 raise OutputLost
 
     def note(self, text: str) -> None:
-        """Tell a person something on stderr."""
+        """Print a note for a person on stderr."""
         if self.mode is not Mode.QUIET:
             sys.stderr.write(text + "\n")
             sys.stderr.flush()
@@ -96,7 +95,7 @@ class Output:
     ) -> Iterator[Progress]:
         """A bar on a terminal, a line each 30 s elsewhere, nothing with `--quiet`.
 
-        eta: whether the bar tells the time left; not where the status knows better.
+        eta: whether the bar shows the time left; off where the status has a better estimate.
         """
         progress = _bar(description, total, eta) if self._terminal() else Progress(description, total, self)
         with progress:

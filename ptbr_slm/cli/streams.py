@@ -32,7 +32,7 @@ class _Raw(Protocol):
 
 
 class OutputLost(Exception):
-    """Standard output cannot be written, and the verb writes for nobody: it may end."""
+    """Standard output cannot be written, and it was all that the verb had to do: it may end."""
 
 
 class SafeRaw(io.RawIOBase):

@@ -63,10 +63,10 @@ def train(
     data = {"file": str(file), "vocab_size": tokenizer.vocab_size, "sha256": tokenizer.sha256, "words": words,
             "dropped": dict(counts.dropped), "repaired": dict(counts.repaired),
             "examples": counts.examples}  # fmt: skip
-    told = "".join(f"\n{line}" for line in left_out(counts.dropped, counts.repaired, counts.examples))
+    left = "".join(f"\n{line}" for line in left_out(counts.dropped, counts.repaired, counts.examples))
     text = (
         f"Tokenizador gravado em {file}\n"
-        f"  {number(tokenizer.vocab_size)} tokens, aprendidos de {number(words)} palavras{told}\n\n"
+        f"  {number(tokenizer.vocab_size)} tokens, aprendidos de {number(words)} palavras{left}\n\n"
         f"Próximo passo:\n  ptbr-slm data prepare TEXTOS -o dados --tokenizer {quoted(file)}"
     )
     return Report(data, text, brief=str(file))

@@ -219,7 +219,7 @@ class Tokenizer:
         """(vocab_size,) UTF-8 bytes of each id, 0 for special tokens: the divisor of bits per byte."""
         if self.is_byte_level or self.is_metaspace:
             lengths = [len(self.token_bytes(i)) for i in range(self.vocab_size)]
-        else:  # an approximation: WordPiece and its kin say nothing of the spaces between words
+        else:  # an approximation: WordPiece and the like do not record the spaces between words
             special, name = self.special_ids, self._inner.id_to_token
             lengths = [
                 0 if i in special else len(str(name(i) or "").encode("utf-8")) for i in range(self.vocab_size)

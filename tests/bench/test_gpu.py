@@ -20,7 +20,7 @@ from ptbr_slm.bench.gpu import gpu_tests, page
 from ptbr_slm.bench.gpu.check import NAMES, SECTIONS, GpuCheck, limit
 from ptbr_slm.bench.gpu.results import Answer, SectionRequest, SectionResult, explain
 from ptbr_slm.bench.gpu.wheels import Wheels, open_wheels
-from ptbr_slm.bench.process import ask
+from ptbr_slm.bench.process import run_module
 from ptbr_slm.errors import Exit, SlmError
 from ptbr_slm.train.planning.memory import T4_BYTES
 
@@ -156,7 +156,7 @@ time.sleep(60)
 def test_a_section_that_hangs_is_ended_with_all_that_it_started_and_keeps_its_lines(tmp_path) -> None:
     (tmp_path / "hanging.py").write_text(HANGING)
     began = time.monotonic()
-    ended = ask("hanging", {}, 2.0, {"PYTHONPATH": str(tmp_path)})
+    ended = run_module("hanging", {}, 2.0, {"PYTHONPATH": str(tmp_path)})
     assert ended.code is None and time.monotonic() - began < 20
     status = Path(f"/proc/{ended.answer['pid']}/status")
     for _ in range(50):
@@ -349,7 +349,7 @@ ERROR tests/runtime/test_gpu.py
 
 def test_what_pytest_says_becomes_counts_and_first_lines() -> None:
     answer = Answer()
-    gpu_tests.tell(answer, PYTEST, finished=False, seconds=3.0)
+    gpu_tests.add_results(answer, PYTEST, finished=False, seconds=3.0)
     lines = {line.name: line for line in answer.lines}
     assert lines["pytest"].figures | {"seconds": 3.0} == {
         "passed": 1, "failed": 1, "skipped": 1, "seconds": 3.0, "finished": False,

@@ -38,7 +38,7 @@ def notebook_maker() -> dict[str, Any]:
     return runpy.run_path(str(ROOT / "scripts" / "generate_kaggle_notebook.py"))
 
 
-def test_the_notebook_is_its_twin(notebook_maker):
+def test_the_notebook_is_made_from_its_source(notebook_maker):
     assert NOTEBOOK.read_text(encoding="utf-8") == notebook_maker["render"](), (
         "python scripts/generate_kaggle_notebook.py"
     )

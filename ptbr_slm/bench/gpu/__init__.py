@@ -1,1 +1,1 @@
-"""`ptbr-slm bench gpu`: what only a card can tell, in ten minutes, every part in a process of its own."""
+"""`ptbr-slm bench gpu`: what only a card can answer, in ten minutes, every part in a process of its own."""

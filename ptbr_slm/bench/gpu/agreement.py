@@ -60,7 +60,7 @@ class SmallRun:
 
 @dataclass(kw_only=True, slots=True)
 class LossCurve:
-    """How it went."""
+    """Losses, loss scales and applied steps of a run."""
 
     losses: list[float | None] = field(default_factory=list)
     """Of each step, in nats; None where it was no number."""
@@ -75,14 +75,14 @@ class LossCurve:
         return tuple(number for number, applied in enumerate(self.applied, 1) if not applied)
 
     def event(self, record: Mapping[str, Any]) -> None:
-        """Listen to the trainer."""
+        """Record a step."""
         if record["event"] in ("step", "dropped"):
             self.losses.append(record.get("loss"))
             self.applied.append(not record.get("skipped", False))
             self.scales.append(record.get("scale"))
 
     def progress(self, done: float, status: str) -> None:
-        """Nobody watches."""
+        """Not shown."""
 
 
 def train(run: SmallRun) -> LossCurve:
@@ -120,8 +120,8 @@ def _train(run: SmallRun, ranks: Ranks) -> LossCurve:
     plan = ranks.from_main(lambda: make_plan(config, tokenizer, ranks.world, memory_limit=rules.memory_limit))
     if plan.device.type == "cuda":
         plan = replace(plan, device=torch.device("cuda", ranks.local_rank))
-    course = LossCurve()
-    trainer = Trainer(plan, data, tokenizer, course, ranks)
+    curve = LossCurve()
+    trainer = Trainer(plan, data, tokenizer, curve, ranks)
     if plan.device.type == "cpu" and run.precision == "fp16":
         trainer.plan = replace(plan, precision=Precision("fp16", "só para conferir as contas"))
         trainer.scaler = torch.amp.GradScaler("cpu")
@@ -137,7 +137,7 @@ def _train(run: SmallRun, ranks: Ranks) -> LossCurve:
                     trainer.step_once(metrics)
             else:
                 trainer.step_once(metrics)
-    return course
+    return curve
 
 
 SMOOTHING = 0.9

@@ -102,7 +102,7 @@ def _nccl() -> str | None:
 
 
 def _power_limit(index: int) -> float | None:
-    """Watts, from the driver's own tool; None where it does not tell."""
+    """Watts, from the driver's own tool; None where it is unknown."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return None

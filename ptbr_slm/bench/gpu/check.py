@@ -15,7 +15,7 @@ from typing import Any
 from ptbr_slm.bench.gpu.results import Answer, SectionRequest, SectionResult, explain
 from ptbr_slm.bench.gpu.wheels import Wheels, open_wheels
 from ptbr_slm.bench.machine import MachineFacts, machine
-from ptbr_slm.bench.process import ProcessResult, ask, last_line
+from ptbr_slm.bench.process import ProcessResult, last_line, run_module
 from ptbr_slm.errors import SlmError
 from ptbr_slm.faults import maybe_fail
 
@@ -184,7 +184,7 @@ def _run_section(
     # Only what runs exports gets the wheels: a second CUDA beside torch's is none of the training's business.
     environment = wheels.environment if section.name in ("onnx", "tests") else {}
     with tempfile.TemporaryDirectory(prefix="ptbr-slm-gpu-") as scratch:
-        ended = ask(_MODULE, request.to_json(), seconds, {"TMPDIR": scratch, **OFFLINE, **environment})
+        ended = run_module(_MODULE, request.to_json(), seconds, {"TMPDIR": scratch, **OFFLINE, **environment})
     answer = Answer.from_json(ended.answer)
     status, reason = _judged(answer, ended, seconds)
     return SectionResult(

@@ -16,14 +16,14 @@ from typing import Any
 from ptbr_slm.bench import t4_rules
 from ptbr_slm.bench.generate import CaseResult, GenerateCase, result_from
 from ptbr_slm.bench.gpu.results import Answer, SectionRequest
-from ptbr_slm.bench.process import ProcessResult, ask, last_line
+from ptbr_slm.bench.process import ProcessResult, last_line, run_module
 from ptbr_slm.config import ModelConfig, model_config
 from ptbr_slm.faults import maybe_fail
 from ptbr_slm.storage.atomic import write_json
 from ptbr_slm.text import number
 
 PROVIDER = "CUDAExecutionProvider"
-CARRY = (
+BRING_WHEELS = (
     "para medir, leve o wheel do onnxruntime-gpu (e o do onnx-ir, se faltar) numa pasta e repita com "
     "--wheels PASTA: docs/GPU.md diz quais"
 )
@@ -69,7 +69,7 @@ def measure_exports(request: SectionRequest, answer: Answer) -> None:
     if request.wheels:
         answer.note(f"Wheels: {request.wheels}.")
     if missing or not request.exporter:
-        answer.missing("export", "absent", f"falta o pacote {', '.join(missing)}; {CARRY}")
+        answer.missing("export", "absent", f"falta o pacote {', '.join(missing)}; {BRING_WHEELS}")
         return
     fault = provider_fault(request)
     with tempfile.TemporaryDirectory() as scratch:
@@ -83,8 +83,8 @@ def provider_fault(request: SectionRequest) -> str:
     if request.device != "cuda":
         return "não há GPU"
     if importlib.util.find_spec("onnxruntime") is None:
-        return f"falta o onnxruntime; {CARRY}"
-    ended = ask("ptbr_slm.bench.gpu.exports", {}, 60, request.environment)
+        return f"falta o onnxruntime; {BRING_WHEELS}"
+    ended = run_module("ptbr_slm.bench.gpu.exports", {}, 60, request.environment)
     if ended.answer is None:
         return f"o ONNX Runtime não respondeu: {_ending(ended)}"
     return str(ended.answer["fault"])
@@ -172,7 +172,7 @@ class _Exports:
             "PTBR_SLM_SDPA_KERNEL": self.kernel if variant.kernel == "auto" else variant.kernel,
         }
         question = {"what": "case", "case": asdict(case)}
-        ended = ask("ptbr_slm.bench.generate_measure", question, self.request.left_s - 1, environment)
+        ended = run_module("ptbr_slm.bench.generate_measure", question, self.request.left_s - 1, environment)
         if ended.answer is None:
             status = "time" if ended.code is None else "oom" if ended.code == -9 else "error"
             self.answer.missing(name, status, _ending(ended))
@@ -251,7 +251,7 @@ class _Exports:
             "precision": precision,
             "verify": verify,
         }
-        ended = ask(self.request.exporter, question, self.request.left_s - 1, self.request.environment)
+        ended = run_module(self.request.exporter, question, self.request.left_s - 1, self.request.environment)
         if ended.answer is None:
             return {"code": "E_INTERNAL", "reason": _ending(ended)}
         return {**ended.answer, "path": str(output)}
@@ -293,7 +293,7 @@ def main() -> None:
     if "onnxruntime" in failures:
         fault = f"o onnxruntime não abre: {failures['onnxruntime']}"
     elif PROVIDER not in providers:
-        fault = f"o onnxruntime instalado é o de processador; {CARRY}"
+        fault = f"o onnxruntime instalado é o de processador; {BRING_WHEELS}"
     else:
         fault = onnx_provider_faults(failures).get(PROVIDER, "")
     write_json(Path(sys.argv[2]), {"fault": fault, "providers": list(providers)})

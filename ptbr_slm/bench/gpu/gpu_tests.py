@@ -39,7 +39,7 @@ def measure_tests(request: SectionRequest, answer: Answer) -> None:
         return
     began = time.monotonic()
     words, finished = _run(files, request.left_s - 5)
-    tell(answer, words, finished, time.monotonic() - began)
+    add_results(answer, words, finished, time.monotonic() - began)
 
 
 def test_files(folder: Path) -> list[Path]:
@@ -70,7 +70,7 @@ def _run(files: list[Path], seconds: float) -> tuple[str, bool]:
         return process.communicate()[0], False
 
 
-def tell(answer: Answer, words: str, finished: bool, seconds: float) -> None:
+def add_results(answer: Answer, words: str, finished: bool, seconds: float) -> None:
     """Lines and checks of what pytest wrote with -v -rfEs."""
     counts = {"passed": 0, "failed": 0, "skipped": 0}
     for _, outcome in _RESULT.findall(words):

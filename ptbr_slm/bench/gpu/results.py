@@ -47,7 +47,7 @@ class SectionRequest:
         return {name: value for name, value in asdict(self).items() if name != "began"}
 
 
-WORDS = 200
+MAX_REASON = 200
 """Characters of a reason, at most."""
 
 
@@ -113,7 +113,7 @@ class Answer:
 
     def missing(self, name: str, status: str, reason: str, **figures: Any) -> None:
         """A line without a measurement, and why."""
-        self.add(Line(name=name, status=status, reason=reason[:WORDS], figures=figures))
+        self.add(Line(name=name, status=status, reason=reason[:MAX_REASON], figures=figures))
 
     def add(self, line: Line) -> None:
         """A line."""

@@ -1,4 +1,4 @@
-"""Wheels at hand, whole or in pieces, unpacked into a temporary folder: nothing is installed.
+"""Wheels in a folder, whole or in pieces, unpacked into a temporary folder: nothing is installed.
 
 A wheel is a zip of what would lie in site-packages (PEP 427). Pieces are what `split -b` made of one, named
 `NAME.whl.part-…`, and are joined in the order of their names.
@@ -67,7 +67,7 @@ def _environment(target: Path) -> dict[str, str]:
     """What finds the unpacked packages, and CUDA's libraries.
 
     ONNX Runtime looks for those of the nvidia packages beside itself (`onnxruntime.preload_dlls`), where the
-    installed ones are not: the loader is told of them.
+    installed ones are not: LD_LIBRARY_PATH names them.
     """
     roots = [target, *(Path(entry) for entry in sys.path if entry)]
     libraries = dict.fromkeys(str(path) for root in roots for path in sorted(root.glob("nvidia/*/lib")))
@@ -90,7 +90,7 @@ def found(folder: Path) -> dict[str, list[Path]]:
 
 
 def suits(name: str) -> str:
-    """Why a wheel of this file name is not for this Python; empty where it is, or where it cannot be told."""
+    """Why a wheel of this file name is not for this Python; empty where it is, or where that is unknown."""
     parts = name.removesuffix(".whl").split("-")
     if len(parts) < 5:
         return "isto não é o nome de um wheel"
