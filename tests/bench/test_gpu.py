@@ -170,7 +170,7 @@ def test_the_time_of_a_section_that_hung_is_told(monkeypatch) -> None:
     answer = Answer()
     answer.line("gemm fp16", flops=1e13)
     ended = SimpleNamespace(answer=answer.to_json(), code=None, errors="")
-    monkeypatch.setattr(gpu_check, "ask", lambda *arguments: ended)
+    monkeypatch.setattr(gpu_check, "run_module", lambda *arguments: ended)
     result = gpu_check._run_section(SECTIONS[1], 60.0, {}, Wheels(), True, "")
     assert result.status == "time" and "60 s" in result.reason and result.answer.lines == answer.lines
 

@@ -8,8 +8,14 @@ import pytest
 
 from ptbr_slm.cli.generate import document, logprob_table, status, status_of_all
 from ptbr_slm.runtime.results import GenerationResult, TokenLogprob
+from ptbr_slm.tokenizer import Tokenizer
 
 FIGURES = {"greedy": False, "context": 1024, "formed": False}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(texts) -> Tokenizer:
+    return Tokenizer.train(texts * 3, 300)
 
 
 def result(reason="eos", **fields) -> GenerationResult:
