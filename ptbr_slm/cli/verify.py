@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ptbr_slm.cli.command import command
-from ptbr_slm.cli.output import Output, Report, number, table
+from ptbr_slm.cli.output import Output, Report, table
+from ptbr_slm.text import number
 
 if TYPE_CHECKING:
     from ptbr_slm_export import VerifyReport
