@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from small_disk import mounted
+from tiny_models import random_weights, write_model
 
 from ptbr_slm.config import ModelConfig
-from ptbr_slm.storage.atomic import atomic_folder
-from ptbr_slm.storage.model_folder import seal_model_folder, write_model_files
 from ptbr_slm.tokenizer import Tokenizer
 
 TINY = ModelConfig(
@@ -39,21 +38,14 @@ def tokenizer(texts) -> Tokenizer:
 @pytest.fixture(scope="session")
 def make_model(tokenizer, tmp_path_factory) -> MakeModel:
     """Write a random model; its matrices are enlarged so that the next token is rarely a close call."""
-    from ptbr_slm.model import Llama
 
     def make(*, seed: int = 5, **changes) -> Path:
         config = replace(TINY, **{"vocab_size": tokenizer.vocab_size, **changes})
-        weights = Llama(config).initialize(seed).to_hf_weights()
+        weights = random_weights(config, seed, scale=5)
         for name in weights:
             if name.endswith(("q_norm.weight", "k_norm.weight")):
                 weights[name] = np.linspace(0.5, 3, config.head_dim, dtype=np.float32)
-        path = tmp_path_factory.mktemp("model") / "modelo"
-        with atomic_folder(path) as folder:
-            write_model_files(
-                folder, config, {k: w * (5 if w.ndim == 2 else 1) for k, w in weights.items()}, tokenizer
-            )
-            seal_model_folder(folder)
-        return path
+        return write_model(tmp_path_factory.mktemp("model") / "modelo", config, tokenizer, weights)
 
     return make
 
@@ -227,13 +219,6 @@ def copy_of(tmp_path) -> Callable[[Path], Path]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 128 KiB; needs root, else skips."""
-    folder = tmp_path / "disco"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("precisa montar um tmpfs: rode os testes como root")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    """A file system of 128 KiB."""
+    with mounted(tmp_path / "disco", kib=128) as folder:
+        yield folder

@@ -10,13 +10,12 @@ from ptbr_slm_export import export_model, verify_export
 from ptbr_slm_export.quantization.blocks import dequantize
 from ptbr_slm_export.quantization.quantizer import quantize_symmetric
 from ptbr_slm_export.targets import TARGETS
+from tiny_models import random_weights, write_model
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.load import open_engine, open_oracle
-from ptbr_slm.storage.atomic import atomic_folder
 from ptbr_slm.storage.manifest import read_manifest
-from ptbr_slm.storage.model_folder import seal_model_folder, write_model_files
 
 HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
 
@@ -163,8 +162,6 @@ def test_the_int4_method_that_needs_zeros_is_refused_for_cuda(tied, tmp_path):
 
 
 def test_a_weight_that_fp16_cannot_hold_is_refused_and_nothing_is_left(tmp_path, tokenizer):
-    from ptbr_slm.model import Llama
-
     config = ModelConfig(
         vocab_size=tokenizer.vocab_size,
         hidden_size=64,
@@ -175,13 +172,11 @@ def test_a_weight_that_fp16_cannot_hold_is_refused_and_nothing_is_left(tmp_path,
         intermediate_size=64,
         max_seq_len=64,
     )
-    weights = Llama(config).initialize(1).to_hf_weights()
+    weights = random_weights(config, 1)
     name = "model.layers.0.mlp.down_proj.weight"
     weights[name] = weights[name].copy()
     weights[name][3, 5] = 7e4
-    with atomic_folder(tmp_path / "modelo") as folder:
-        write_model_files(folder, config, weights, tokenizer)
-        seal_model_folder(folder)
+    write_model(tmp_path / "modelo", config, tokenizer, weights)
     with pytest.raises(SlmError) as error:
         export_model(tmp_path / "modelo", tmp_path / "export", target="cuda", precision="fp16")
     assert error.value.code == "E_MODEL_INVALID" and "layers.0.down" in error.value.message

@@ -10,9 +10,9 @@ import pytest
 import safetensors.numpy
 from ptbr_slm_export import export_model
 from ptbr_slm_export.gguf.file import export_gguf
+from refusals import refusal
 
 import ptbr_slm
-from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.storage.weights import WeightReader
 from ptbr_slm.tokenizer import Tokenizer
@@ -46,12 +46,6 @@ def change(folder: Path, file: str = "config.json", **changes) -> None:
     body = json.loads(path.read_text()) if path.exists() else {}
     body |= changes
     path.write_text(json.dumps({key: value for key, value in body.items() if value is not ...}))
-
-
-def refusal(action, *arguments, **keywords) -> SlmError:
-    with pytest.raises(SlmError) as caught:
-        action(*arguments, **keywords)
-    return caught.value
 
 
 @pytest.mark.parametrize(
