@@ -6,14 +6,14 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import Any, overload
+from typing import Any, Unpack, overload
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.engine_loop import Call, EngineLoop
 from ptbr_slm.runtime.load import open_engine
 from ptbr_slm.runtime.protocol import Engine, Floats, closed_error
 from ptbr_slm.runtime.results import GenerationChunk, GenerationResult
-from ptbr_slm.runtime.sampling.params import sampling_params
+from ptbr_slm.runtime.sampling.params import SamplingOptions, sampling_params
 from ptbr_slm.runtime.sequence import Cancel, SequenceState, make_sequences
 from ptbr_slm.storage.model_folder import check_vocabulary
 
@@ -52,43 +52,53 @@ class Model:
             raise closed_error()
         return self._engine
 
-    @overload
-    def generate(self, prompt: str, *, cancel: Cancel | None = ..., **sampling: Any) -> str: ...
+    @overload  # a str is a Sequence[str] too: the first signature that fits counts
+    def generate(  # type: ignore[overload-overlap]
+        self, prompt: str, *, cancel: Cancel | None = ..., **sampling: Unpack[SamplingOptions]
+    ) -> str: ...
     @overload
     def generate(
-        self, prompt: Sequence[str], *, cancel: Cancel | None = ..., **sampling: Any
+        self, prompt: Sequence[str], *, cancel: Cancel | None = ..., **sampling: Unpack[SamplingOptions]
     ) -> list[str]: ...
     def generate(
-        self, prompt: str | Sequence[str], *, cancel: Cancel | None = None, **sampling: Any
+        self,
+        prompt: str | Sequence[str],
+        *,
+        cancel: Cancel | None = None,
+        **sampling: Unpack[SamplingOptions],
     ) -> str | list[str]:
         """Continuations, without the prompts: text for text, list for list (generated as one batch).
 
         With `n` above 1 always a list: the completions of the first prompt, then those of the next.
         """
-        found: Any = self.generate_detailed(prompt, cancel=cancel, **sampling)
-        return [result.text for result in found] if isinstance(found, list) else found.text
+        texts = [result.text for result in self._results(prompt, cancel, sampling)]
+        return texts[0] if _asks_for_one(prompt, sampling) else texts
 
     @overload
-    def generate_detailed(
-        self, prompt: str, *, cancel: Cancel | None = ..., **sampling: Any
+    def generate_detailed(  # type: ignore[overload-overlap]
+        self, prompt: str, *, cancel: Cancel | None = ..., **sampling: Unpack[SamplingOptions]
     ) -> GenerationResult: ...
     @overload
     def generate_detailed(
-        self, prompt: Sequence[str], *, cancel: Cancel | None = ..., **sampling: Any
+        self, prompt: Sequence[str], *, cancel: Cancel | None = ..., **sampling: Unpack[SamplingOptions]
     ) -> list[GenerationResult]: ...
     def generate_detailed(
-        self, prompt: str | Sequence[str], *, cancel: Cancel | None = None, **sampling: Any
+        self,
+        prompt: str | Sequence[str],
+        *,
+        cancel: Cancel | None = None,
+        **sampling: Unpack[SamplingOptions],
     ) -> GenerationResult | list[GenerationResult]:
         """As `generate`, with tokens, finish reason, seed, speed and what else was asked for."""
-        found: dict[tuple[int, int], GenerationResult] = {}
-        for chunk in self.stream(prompt, cancel=cancel, **sampling):
-            if chunk.result is not None:
-                found[chunk.row, chunk.completion] = chunk.result
-        results = [found[key] for key in sorted(found)]
-        return results[0] if isinstance(prompt, str) and sampling.get("n", 1) == 1 else results
+        results = self._results(prompt, cancel, sampling)
+        return results[0] if _asks_for_one(prompt, sampling) else results
 
     def stream(
-        self, prompt: str | Sequence[str], *, cancel: Cancel | None = None, **sampling: Any
+        self,
+        prompt: str | Sequence[str],
+        *,
+        cancel: Cancel | None = None,
+        **sampling: Unpack[SamplingOptions],
     ) -> Generator[GenerationChunk]:
         """Chunks as they are generated, of all prompts (`chunk.row`) and completions (`chunk.completion`).
 
@@ -97,7 +107,13 @@ class Model:
         """
         return self._read(self._sequences(prompt, cancel, sampling))
 
-    def submit(self, prompt: str | Sequence[str], *, cancel: Cancel | None = None, **sampling: Any) -> Call:
+    def submit(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        cancel: Cancel | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> Call:
         """As `stream`, for callers with threads of their own: queued at once, read with `next_chunk`.
 
         Whoever submits must `close` the call, or read it to its end.
@@ -141,12 +157,24 @@ class Model:
     ) -> None:
         self.close()
 
-    def _sequences(self, prompt: Any, cancel: Cancel | None, sampling: dict[str, Any]) -> list[SequenceState]:
+    def _sequences(
+        self, prompt: str | Sequence[str], cancel: Cancel | None, sampling: SamplingOptions
+    ) -> list[SequenceState]:
         engine = self.engine
         params = sampling_params(sampling)
         many = isinstance(prompt, Sequence) and not isinstance(prompt, str | bytes | bytearray)
         ids = [_encode(engine, text) for text in (prompt if many else [prompt])]
         return make_sequences(engine, ids, params, cancel)
+
+    def _results(
+        self, prompt: str | Sequence[str], cancel: Cancel | None, sampling: SamplingOptions
+    ) -> list[GenerationResult]:
+        """In the order of the prompts, then of their completions."""
+        found: dict[tuple[int, int], GenerationResult] = {}
+        for chunk in self.stream(prompt, cancel=cancel, **sampling):
+            if chunk.result is not None:
+                found[chunk.row, chunk.completion] = chunk.result
+        return [found[key] for key in sorted(found)]
 
     def _read(self, sequences: Sequence[SequenceState]) -> Generator[GenerationChunk]:
         call = self._loop.submit(sequences)
@@ -157,7 +185,11 @@ class Model:
             call.close()
 
 
-def check_prompt(text: Any) -> str:
+def _asks_for_one(prompt: str | Sequence[str], sampling: SamplingOptions) -> bool:
+    return isinstance(prompt, str) and sampling.get("n", 1) == 1
+
+
+def check_prompt(text: object) -> str:
     """A prompt that is text and not empty. Raises E_PROMPT."""
     if not isinstance(text, str):
         raise SlmError(
@@ -176,16 +208,16 @@ def check_prompt(text: Any) -> str:
     return text
 
 
-def _encode(engine: Engine, text: Any) -> list[int]:
+def _encode(engine: Engine, text: object) -> list[int]:
     """Ids of a prompt. Raises E_PROMPT or E_PROMPT_TOO_LONG; never cuts."""
-    text = check_prompt(text)
+    prompt = check_prompt(text)
     context = engine.config.max_seq_len
-    beginning = text[: _CHARACTERS_A_TOKEN * context]
+    beginning = prompt[: _CHARACTERS_A_TOKEN * context]
     ids = engine.tokenizer.encode(beginning)
-    if len(beginning) < len(text):
+    if len(beginning) < len(prompt):
         if len(ids) >= 2 * context:  # seconds for 2 MB otherwise, only to count them
-            raise _too_long(f"cerca de {len(ids) * len(text) // len(beginning)}", context)
-        ids = engine.tokenizer.encode(text)
+            raise _too_long(f"cerca de {len(ids) * len(prompt) // len(beginning)}", context)
+        ids = engine.tokenizer.encode(prompt)
     if len(ids) >= context:
         raise _too_long(str(len(ids)), context)
     return ids
@@ -207,13 +239,19 @@ def load(path: Path | str, device: str = "auto") -> Model:
 
 
 @overload
-def generate(prompt: str, *, model: Path | str, device: str = ..., **sampling: Any) -> str: ...
+def generate(  # type: ignore[overload-overlap]
+    prompt: str, *, model: Path | str, device: str = ..., **sampling: Unpack[SamplingOptions]
+) -> str: ...
 @overload
 def generate(
-    prompt: Sequence[str], *, model: Path | str, device: str = ..., **sampling: Any
+    prompt: Sequence[str], *, model: Path | str, device: str = ..., **sampling: Unpack[SamplingOptions]
 ) -> list[str]: ...
 def generate(
-    prompt: str | Sequence[str], *, model: Path | str, device: str = "auto", **sampling: Any
+    prompt: str | Sequence[str],
+    *,
+    model: Path | str,
+    device: str = "auto",
+    **sampling: Unpack[SamplingOptions],
 ) -> str | list[str]:
     """Continue a prompt, or a list of them in one batch, with the model in the folder `model`.
 
@@ -224,7 +262,11 @@ def generate(
 
 
 def stream(
-    prompt: str | Sequence[str], *, model: Path | str, device: str = "auto", **sampling: Any
+    prompt: str | Sequence[str],
+    *,
+    model: Path | str,
+    device: str = "auto",
+    **sampling: Unpack[SamplingOptions],
 ) -> Generator[GenerationChunk]:
     """As `generate`, chunk by chunk as the tokens come."""
     return _cached(model, device).stream(prompt, **sampling)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 from ptbr_slm.errors import SlmError
 
@@ -182,9 +182,32 @@ def _wrong(name: str, message: str, hint: str = "") -> SlmError:
     )
 
 
-def sampling_params(options: dict[str, Any]) -> SamplingParams:
-    """`SamplingParams` from keyword options; `stop` may be one text. Raises E_SAMPLING."""
-    options = dict(options)
+class SamplingOptions(TypedDict, total=False):
+    """The fields of `SamplingParams` as keyword options; `stop` may be one text."""
+
+    max_new_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    logit_bias: Mapping[int, float]
+    seed: int | None
+    stop: str | Sequence[str]
+    logprobs: int | None
+    prompt_logprobs: bool
+    n: int
+    json_schema: str | Mapping[str, Any] | None
+    regex: str | None
+    lookahead: int
+    timeout_s: float | None
+
+
+def sampling_params(sampling: Mapping[str, object]) -> SamplingParams:
+    """`SamplingParams` from keyword options (`SamplingOptions`). Raises E_SAMPLING."""
+    options: dict[str, Any] = dict(sampling)
     stop = options.get("stop") or ()
     options["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
     unknown = sorted(set(options) - set(SamplingParams.__dataclass_fields__))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime.sampling.params import SamplingParams
+from ptbr_slm.runtime.sampling.params import SamplingOptions, SamplingParams
 
 VALUES = {
     "max_new_tokens": np.int64(5),
@@ -63,3 +63,8 @@ def test_options_of_numpy_are_the_options_of_python():
 
     options = {"seed": np.int64(5), "temperature": np.float64(0.7), "max_new_tokens": np.int32(3)}
     assert sampling_params(options) == sampling_params({"seed": 5, "temperature": 0.7, "max_new_tokens": 3})
+
+
+def test_every_field_is_a_typed_keyword_option():
+    fields = {field.name for field in dataclasses.fields(SamplingParams)}
+    assert set(SamplingOptions.__annotations__) == fields

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ptbr_slm.config import ModelConfig
-from ptbr_slm.runtime.engines.onnx.providers.memory import HostMemory, Memory, run_errors
+from ptbr_slm.runtime.engines.onnx.providers.memory import Buffer, HostMemory, Memory, run_errors
 from ptbr_slm.runtime.protocol import bucket
 
 IDLE_BYTES = 64 << 20
@@ -44,7 +43,7 @@ class KVCaches:
         self._idle_bytes = idle_bytes
         self._config = config
         self._smallest = config.max_seq_len if full_context else 1  # tokens
-        self._memory = memory or HostMemory()
+        self._memory: Memory = memory or HostMemory()
         self.dtype = dtype
         # `close` may come from any thread at any time: it only appends here.
         self._freed: deque[int] = deque()
@@ -52,7 +51,7 @@ class KVCaches:
         self.limit = config.max_seq_len
         self._indices: dict[int, int] = {}
         self.lengths: npt.NDArray[np.int32]  # (slots,) tokens at each index
-        self.arrays: list[Any]  # the memory's buffers (slots, num_kv_heads, capacity, head_dim)
+        self.arrays: list[Buffer]
         self._allocate(1, self._bucket(1))
 
     @property

@@ -62,6 +62,18 @@ class OutputBuffer(Protocol):
         """Its content on the host; overwritten by the next run, or a copy."""
 
 
+class Buffer(Protocol):
+    """Keys or values of all slots in one layer: (slots, num_kv_heads, capacity, head_dim)."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As NumPy's."""
+
+    @property
+    def nbytes(self) -> int:
+        """Its size."""
+
+
 class Memory(Protocol):
     """Buffers (slots, heads, capacity, head_dim) for keys and values, and a step's inputs and outputs."""
 
@@ -70,13 +82,13 @@ class Memory(Protocol):
     shared: bool
     """Whether the host and the session see the same bytes: nothing is uploaded then."""
 
-    def zeros(self, shape: Sequence[int], dtype: type[np.generic]) -> Any:
-        """A new buffer of zeros, with `shape`, `nbytes` and `dtype`."""
+    def zeros(self, shape: Sequence[int], dtype: type[np.generic]) -> Buffer:
+        """A new `Buffer` of zeros. Only the memory that made it knows its type."""
 
     def pointer(self, buffer: Any) -> int:
         """The address of its first byte."""
 
-    def grown(self, buffer: Any, slots: int, capacity: int, used: int) -> Any:
+    def grown(self, buffer: Any, slots: int, capacity: int, used: int) -> Buffer:
         """A larger buffer: the first `used` positions of every slot as they were, zeros behind them."""
 
     def copy_slot(self, buffer: Any, source: int, target: int, used: int) -> None:

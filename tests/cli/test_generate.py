@@ -1,19 +1,38 @@
-"""`ptbr-slm generate` as a real process."""
+"""`ptbr-slm generate` as a real process, also with standard streams that are closed or full."""
 
 from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from ptbr_slm_export import export_model
+from tiny_models import random_weights, write_model
 
 from ptbr_slm.cli.generate import generate
+from ptbr_slm.config import model_config
+from ptbr_slm.errors import Exit
 from ptbr_slm.runtime.sampling.params import SamplingParams
+from ptbr_slm.tokenizer import Tokenizer
 
 FIXED = ["--seed", "4", "-n", "12"]
+needs_dev_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full só existe no Linux")
+
+
+@pytest.fixture(scope="module")
+def export_folder(texts, tmp_path_factory) -> Path:
+    """An fp32 export of a nano model whose next tokens differ clearly."""
+    tokenizer = Tokenizer.train(texts * 4, 384)
+    config = model_config("nano", vocab_size=tokenizer.vocab_size, max_seq_len=640)
+    folder = tmp_path_factory.mktemp("generate")
+    write_model(folder / "modelo", config, tokenizer, random_weights(config, 7, scale=6))
+    export_model(folder / "modelo", folder / "export", precision="fp32", verify=False)
+    return folder / "export"
 
 
 def test_text_streams_to_stdout_and_the_figures_to_stderr(cli, export_folder):
@@ -144,3 +163,55 @@ def test_the_flags_have_the_defaults_of_the_library():
     for name, field in SamplingParams.__dataclass_fields__.items():
         if name not in ("stop", "logit_bias"):  # lists on the command line
             assert flags[name.removesuffix("_s")].default == field.default, name
+
+
+@pytest.fixture
+def redirected(export_folder):
+    """Run `ptbr-slm generate ... REDIRECTION`; what is not redirected is captured."""
+
+    def run(redirection: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "ptbr_slm", "generate", "-m", str(export_folder), *arguments]
+        return subprocess.run(
+            ["sh", "-c", f'exec "$@" {redirection}', "sh", *command],
+            capture_output=True, text=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    return run
+
+
+@needs_dev_full
+def test_generate_without_stdin_asks_for_a_prompt(redirected):
+    done = redirected("<&-")
+    assert done.returncode == Exit.USAGE and done.stderr.startswith("Erro [E_PROMPT]")
+
+
+@needs_dev_full
+def test_generate_with_a_prompt_needs_no_stdin(redirected):
+    done = redirected("<&-", "O rio", "-n", "4")
+    assert done.returncode == 0 and done.stdout.startswith("O rio")
+
+
+@needs_dev_full
+@pytest.mark.parametrize(
+    ("redirection", "code", "exit_code"),
+    [(">&-", "E_OUTPUT", Exit.ERROR), ("> /dev/full", "E_DISK_FULL", Exit.RESOURCE)],
+)
+def test_generate_without_stdout_says_so(redirected, redirection, code, exit_code):
+    done = redirected(redirection, "O rio", "-n", "4")
+    assert done.returncode == exit_code and done.stderr.startswith(f"Erro [{code}]: a saída padrão")
+
+
+@needs_dev_full
+@pytest.mark.parametrize("redirection", ["2>&-", "2> /dev/full"])
+def test_generate_without_stderr_writes_its_text(redirected, redirection):
+    done = redirected(redirection, "O rio", "-n", "4")
+    assert done.returncode == 0 and done.stdout.startswith("O rio")
+
+
+@needs_dev_full
+def test_generate_ends_when_its_reader_has_enough(export_folder):
+    command = [sys.executable, "-m", "ptbr_slm", "generate", "-m", str(export_folder), "O rio", "-n", "400"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.read(5) == "O rio"
+        process.stdout.close()
+        assert process.stderr.read() == "" and process.wait(60) == Exit.PIPE
