@@ -95,6 +95,7 @@ def count(index: int) -> tuple[int, int]:
 
     from ptbr_slm.config import model_config
     from ptbr_slm.model import Llama
+    from ptbr_slm.train.batches import MicroBatch
     from ptbr_slm.train.config import OptimizerConfig
     from ptbr_slm.train.optim import build_optimizer
     from ptbr_slm.train.parallel.parallelize import Parallel, Replicas
@@ -113,12 +114,12 @@ def count(index: int) -> tuple[int, int]:
         parallel = Replicas(model, ranks) if world > 1 else Parallel(model)
         optimizer = build_optimizer(model, OptimizerConfig(name=name, learning_rate=1e-3), ranks)
         scaler = torch.amp.GradScaler("cuda")
-        rows = [np.zeros((batch, length + 1), np.int64)] * 2
+        micro_batches = [MicroBatch.of_windows(np.zeros((batch, length + 1), np.int64))] * 2
         precision = choose_precision("cuda", (7, 5))
         for _ in range(3):
             cards[0].peak = cards[0].allocated
             optimizer_step(
-                model, optimizer, rows, precision=precision, scaler=scaler, gradient_clip=1.0,
+                model, optimizer, micro_batches, precision=precision, scaler=scaler, gradient_clip=1.0,
                 parallel=parallel, ranks=ranks,
             )  # fmt: skip
         peak = cards[0].peak

@@ -25,9 +25,9 @@ from results import table
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.model import Llama
+from ptbr_slm.train.batches import BatchSource
 from ptbr_slm.train.config import OptimizerConfig, ScheduleConfig
 from ptbr_slm.train.optim import build_optimizer, set_learning_rate
-from ptbr_slm.train.order import WindowOrder
 from ptbr_slm.train.planning.precision import Precision
 from ptbr_slm.train.schedule import lr_factor
 from ptbr_slm.train.step import optimizer_step
@@ -89,12 +89,11 @@ def train(data: PreparedData, rate: float, qk_norm: bool, precision: str, steps:
     optimizer = build_optimizer(model, OptimizerConfig(learning_rate=rate))
     scaler = torch.amp.GradScaler("cpu") if precision == "fp16" else None
     schedule = ScheduleConfig(warmup_steps=WARM_UP)
-    order = WindowOrder(split.tokens, SEQ_LEN, 0)
+    batches = BatchSource(split, seq_len=SEQ_LEN, seed=0)
     losses, skipped = [], 0
     for step in range(steps):
         set_learning_rate(optimizer, rate * lr_factor(schedule, step, steps, 0.0))
-        starts = order.starts(step * ROWS, ROWS).tolist()
-        batch = np.stack([split.read(start, start + SEQ_LEN + 1) for start in starts])
+        batch = batches.sequences([range(step * ROWS, (step + 1) * ROWS)])
         result = optimizer_step(
             model,
             optimizer,
@@ -105,7 +104,7 @@ def train(data: PreparedData, rate: float, qk_norm: bool, precision: str, steps:
         )
         losses.append(result.loss)
         skipped += not result.applied
-    return Curve(losses, skipped, largest_score(model, torch.from_numpy(batch[:, :-1])))
+    return Curve(losses, skipped, largest_score(model, torch.from_numpy(batch.tokens)))
 
 
 @torch.no_grad()

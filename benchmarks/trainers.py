@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -68,18 +68,21 @@ def ptbr_slm(job: Job) -> Run:
     """Ours, the whole of `ptbr_slm.train.run.train`, without evaluation and checkpoints on the way."""
     import torch
 
+    from ptbr_slm.events import Event
     from ptbr_slm.train.config import CheckpointConfig, EvaluationConfig, TrainConfig
+    from ptbr_slm.train.events import Started, Step
     from ptbr_slm.train.run import train
 
     torch.set_num_threads(job.threads)
     run = Run(imports_bytes=peak_memory(), cpu_time=job.cpu_time)
 
     class Listener:
-        def event(self, record: Mapping[str, Any]) -> None:
-            if record["event"] == "start":
-                run.parameters = record["parameters"]
-            elif record["event"] == "step":
-                run.end_step()
+        def event(self, event: Event) -> None:
+            match event:
+                case Started(parameters=parameters):
+                    run.parameters = parameters
+                case Step():
+                    run.end_step()
 
         def progress(self, done: float, status: str) -> None:
             pass

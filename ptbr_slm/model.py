@@ -72,8 +72,19 @@ class Attention(nn.Module):
             self.q_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps)
             self.k_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, layer: int, cache: KVCache | None) -> Tensor:
-        """x: (B, T, C) -> (B, T, C). With a cache, T new tokens follow the `cache.length` before them."""
+    def forward(
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        layer: int,
+        cache: KVCache | None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """x: (B, T, C) -> (B, T, C). With a cache, T new tokens follow the `cache.length` before them.
+
+        mask: (B, 1, T, T) what to add to the scores, without a cache; None: causal.
+        """
         heads, kv_heads = self.config.num_heads, self.config.num_kv_heads
         qkv = self.qkv(x).unflatten(-1, (-1, self.config.head_dim))  # (B, T, H+2K, D)
         rotated, v = qkv.split_with_sizes((heads + kv_heads, kv_heads), dim=2)
@@ -82,14 +93,14 @@ class Attention(nn.Module):
         rotated = apply_rope(rotated, cos.to(v.dtype), sin.to(v.dtype)).transpose(1, 2)  # (B, H+K, T, D)
         q, k = rotated.split_with_sizes((heads, kv_heads), dim=1)
         v = v.transpose(1, 2)  # (B, K, T, D)
-        mask = None
+        causal = cache is None and mask is None
         if cache is not None:
             k, v = cache.extend(layer, k, v)
             mask = _cache_mask(q.shape[2], k.shape[2], x.device)
         # Expanded by hand: below sm_80 the memory-efficient kernel refuses enable_gqa.
         k = k.repeat_interleave(heads // kv_heads, dim=1)  # (B, H, T, D)
         v = v.repeat_interleave(heads // kv_heads, dim=1)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=cache is None)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
         output: Tensor = self.out(mixed.transpose(1, 2).flatten(2))  # (B, T, H*D) -> (B, T, C)
         return output
 
@@ -126,11 +137,23 @@ class Block(nn.Module):
         self.feed_forward_norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, layer: int, cache: KVCache | None) -> Tensor:
-        """x: (B, T, C) -> (B, T, C)."""
-        x = x + self.attention(self.attention_norm(x), cos, sin, layer, cache)
+    def forward(
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        layer: int,
+        cache: KVCache | None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """x: (B, T, C) -> (B, T, C). The other arguments: see `Attention.forward`."""
+        x = x + self.attention(self.attention_norm(x), cos, sin, layer, cache, mask)
         x = x + self.feed_forward(self.feed_forward_norm(x))
         return x
+
+
+LayerCall = Callable[[Block, Tensor, Tensor, Tensor, Tensor | None], Tensor]
+"""What runs a layer: (layer, x, cos, sin, mask) -> x, as `Block.forward` without a cache."""
 
 
 class Llama(nn.Module):
@@ -150,7 +173,7 @@ class Llama(nn.Module):
         self.loss = "chunked"
         self.z_loss = 0.0
         self.backward_scale: Tensor | None = None
-        self.compiled_layer: Callable[[Block, Tensor, Tensor, Tensor], Tensor] | None = None
+        self.compiled_layer: LayerCall | None = None
         self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
@@ -182,35 +205,59 @@ class Llama(nn.Module):
         return self
 
     def hidden(
-        self, tokens: Tensor, cache: KVCache | None = None, shared: SharedGradient | None = None
+        self,
+        tokens: Tensor,
+        cache: KVCache | None = None,
+        shared: SharedGradient | None = None,
+        document_ids: Tensor | None = None,
     ) -> Tensor:
         """tokens: (B, T) int64 -> final normalised states (B, T, C). Advances `cache` by T.
 
-        shared: where the head's gradient waits for the embedding's.
+        shared: where the head's gradient waits for the embedding's. document_ids: (B, T), without a cache:
+        each token sees those of its own document only.
         """
+        assert cache is None or document_ids is None
         start = 0 if cache is None else cache.length
         positions = slice(start, start + tokens.shape[1])
         cos, sin = self.cos[positions, None, :], self.sin[positions, None, :]  # (T, 1, D/2)
         x = self.embed(tokens) if shared is None else tied_embedding(tokens, self.embed.weight, shared)
+        # Made once: of a boolean mask, scaled_dot_product_attention would make and keep one in every layer.
+        mask = None if document_ids is None else document_mask(document_ids, _score_dtype(x))
         for index in range(len(self.layers)):
             if self.training and self.checkpoint_every and index % self.checkpoint_every == 0:
                 # No dropout, so no RNG state to save.
                 x = checkpoint(
-                    self._layer, index, x, cos, sin, cache, use_reentrant=False, preserve_rng_state=False
+                    self._layer,
+                    index,
+                    x,
+                    cos,
+                    sin,
+                    cache,
+                    mask,
+                    use_reentrant=False,
+                    preserve_rng_state=False,
                 )
             else:
-                x = self._layer(index, x, cos, sin, cache)
+                x = self._layer(index, x, cos, sin, cache, mask)
         if cache is not None:
             cache.length += tokens.shape[1]
         normalised: Tensor = self.norm(x)
         return normalised
 
-    def _layer(self, index: int, x: Tensor, cos: Tensor, sin: Tensor, cache: KVCache | None) -> Tensor:
+    def _layer(
+        self,
+        index: int,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        cache: KVCache | None,
+        mask: Tensor | None,
+    ) -> Tensor:
         """Layer `index`, x: (B, T, C) -> (B, T, C), compiled where that is wanted."""
         block = self.layers[index]
         if self.compiled_layer is not None and self.training and cache is None:
-            return self.compiled_layer(cast(Block, block), x, cos, sin)
-        output: Tensor = block(x, cos, sin, index, cache)
+            return self.compiled_layer(cast(Block, block), x, cos, sin, mask)
+        output: Tensor = block(x, cos, sin, index, cache, mask)
         return output
 
     def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
@@ -218,18 +265,20 @@ class Llama(nn.Module):
         logits: Tensor = self.head(self.hidden(tokens, cache))
         return logits
 
-    def loss_sum(self, tokens: Tensor, targets: Tensor) -> Tensor:
+    def loss_sum(self, tokens: Tensor, targets: Tensor, document_ids: Tensor | None = None) -> Tensor:
         """Summed cross-entropy in nats, fp32, over targets (B, T) that are not `IGNORE`.
 
-        A sum, so that a step of any number of micro-batches divides once by all its target tokens.
+        document_ids: see `hidden`. A sum, so that a step of any number of micro-batches divides once by all
+        its target tokens.
         """
         z_loss = self.z_loss if self.training else 0.0
         if self.loss == "plain" and torch.is_grad_enabled():  # evaluation takes as little memory as it can
-            return plain_cross_entropy(self(tokens).flatten(0, 1), targets.flatten(), z_loss)
+            logits = self.head(self.hidden(tokens, document_ids=document_ids))  # (B, T, V)
+            return plain_cross_entropy(logits.flatten(0, 1), targets.flatten(), z_loss)
         tied = self.config.tie_embeddings and torch.is_grad_enabled()
         shared = SharedGradient() if tied else None
         return linear_cross_entropy(
-            self.hidden(tokens, shared=shared).flatten(0, 1),
+            self.hidden(tokens, shared=shared, document_ids=document_ids).flatten(0, 1),
             self.head.weight,
             targets.flatten(),
             scale=self.backward_scale,
@@ -296,3 +345,19 @@ def _cache_mask(new: int, total: int, device: torch.device) -> Tensor | None:
     if new == 1:
         return None
     return torch.ones(new, total, dtype=torch.bool, device=device).tril(total - new)
+
+
+def document_mask(document_ids: Tensor, dtype: torch.dtype) -> Tensor:
+    """(B, T) -> (B, 1, T, T) to add to the scores: 0 where a token may look, -inf elsewhere.
+
+    It may look at itself and at what comes before it in its own document.
+    """
+    same = document_ids[:, :, None] == document_ids[:, None, :]  # (B, T, T)
+    zeros = torch.zeros(same.shape, dtype=dtype, device=same.device)
+    return zeros.masked_fill_(~same.tril_(), -math.inf)[:, None]
+
+
+def _score_dtype(x: Tensor) -> torch.dtype:
+    """The format of the attention scores: autocast's where it is on."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype

@@ -14,10 +14,10 @@ from ptbr_slm.bench.gpu.check import SECTIONS
 from ptbr_slm.cli.plan_tables import FITS, POLICIES, decode_data
 from ptbr_slm.config import SIZES
 from ptbr_slm.text import number
+from ptbr_slm.train.checkpoint.retention import BYTES_PER_PARAMETER
 from ptbr_slm.train.planning.memory import GIB, estimate
 from ptbr_slm.train.planning.recommend import fit
 from ptbr_slm.train.planning.speed import flops_per_token
-from ptbr_slm.train.saving.retention import BYTES_PER_PARAMETER
 
 ROOT = Path(__file__).resolve().parents[1]
 CUDA, GPU = ROOT / "docs" / "CUDA.md", ROOT / "docs" / "GPU.md"

@@ -10,10 +10,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -23,9 +21,11 @@ from ptbr_slm.bench.train import Case, Result
 from ptbr_slm.config import DEFAULT_VOCAB_SIZE
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.errors import Exit, SlmError
+from ptbr_slm.events import Event
 from ptbr_slm.system import peak_rss
 from ptbr_slm.train.config import AUTO, CheckpointConfig, EvaluationConfig, OptimizerConfig, TrainConfig
-from ptbr_slm.train.loop import Trainer
+from ptbr_slm.train.events import Step, Warned
+from ptbr_slm.train.loop import compile_layers_of
 from ptbr_slm.train.parallel.environment import restarts
 from ptbr_slm.train.parallel.launch import launch
 from ptbr_slm.train.parallel.shards import fill
@@ -34,8 +34,9 @@ from ptbr_slm.train.planning.choice import policy_name
 from ptbr_slm.train.planning.plan import Plan, make_plan
 from ptbr_slm.train.process import keep_freed_memory
 from ptbr_slm.train.reporting.metrics import MetricsLog
+from ptbr_slm.train.run_folder import MICRO_BATCH
 from ptbr_slm.train.step import OutOfMemory, is_out_of_memory
-from ptbr_slm.train.survival.out_of_memory import NAME as MICRO_BATCH
+from ptbr_slm.train.trainer import Trainer
 
 FEW, MANY = 1, 4
 """Micro-batches of the two kinds of step that are timed: their difference is micro-batches alone."""
@@ -138,17 +139,16 @@ class Measurement:
 
     def _compile(self) -> None:
         """Compile the layers as `train --compile` does. Raises RuntimeError where it would go on without."""
-        from ptbr_slm.train.compile import compile_for
-
-        if not compile_for(self.trainer):
+        if not compile_layers_of(self.trainer):
             raise RuntimeError(self.warning)
 
-    def event(self, record: Mapping[str, Any]) -> None:
-        """Record the first loss and a warning: the first loss tells whether this is a training at all."""
-        if record["event"] == "step" and self.first_loss is None:
-            self.first_loss = record["loss"]
-        if record["event"] == "warning":
-            self.warning = str(record["message"])
+    def event(self, event: Event) -> None:
+        """Listen to the trainer: the first loss tells whether this is a training at all."""
+        match event:
+            case Step(loss=loss) if self.first_loss is None:
+                self.first_loss = loss
+            case Warned(message=message):
+                self.warning = message
 
     def progress(self, done: float, status: str) -> None:
         """Not shown."""
@@ -184,7 +184,7 @@ class Measurement:
             self.trainer.step_once(metrics)
             _wait(self.plan.device)
             seconds.append(time.perf_counter() - began)
-            if self.trainer.rows < rows:
+            if self.trainer.batch_size < rows:
                 raise OutOfMemory
         return seconds
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ptbr_slm.cli import train as train_verb
 from ptbr_slm.cli.command import command
 from ptbr_slm.cli.output import Output, Report, table
+from ptbr_slm.cli.training_options import settings_of, with_flags
 from ptbr_slm.errors import SlmError
 from ptbr_slm.text import number
 
@@ -19,21 +17,11 @@ if TYPE_CHECKING:
     from ptbr_slm.train.find_lr import RangeTest
 
 BARS = "▁▂▃▄▅▆▇█"
-_NOT_OURS = ("out", "dry_run")
 
 
 def register(app: typer.Typer) -> None:
     """Add `find-lr` to the application: the flags of `train`, and its own."""
-    own = list(inspect.signature(find_lr, eval_str=True).parameters.values())[:-1]
-    of_train = inspect.signature(train_verb.train, eval_str=True).parameters.values()
-    shared = [item for item in of_train if item.name not in _NOT_OURS]
-
-    @functools.wraps(find_lr)
-    def verb(out: Output, **arguments: Any) -> Report:
-        return find_lr(out, **arguments)
-
-    verb.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
-    command(app, "find-lr")(verb)
+    command(app, "find-lr")(with_flags(find_lr, leave_out=("--dry-run",)))
 
 
 def find_lr(
@@ -44,7 +32,7 @@ def find_lr(
     svg: Annotated[
         Path | None, typer.Option("--svg", metavar="ARQUIVO.svg", help="Grava a curva neste arquivo.")
     ] = None,
-    **flags: Any,
+    **given: Any,
 ) -> Report:
     """Procura a taxa de aprendizado: um treino curto em que ela cresce a cada passo.
 
@@ -64,7 +52,7 @@ def find_lr(
         from ptbr_slm.storage.output import require_replaceable
 
         require_replaceable(svg, lambda content: b"<svg" in content[:1000], "um SVG")
-    settings = train_verb.settings_of({**flags, "output": flags.get("output") or Path("-")})
+    settings = settings_of({**given, "output": given.get("output") or Path("-")})
     with out.progress("procurando a taxa", total=1.0) as bar:
         found = search(settings, steps=steps, lowest=min_rate, highest=max_rate, progress=bar.update)
     if svg is not None:

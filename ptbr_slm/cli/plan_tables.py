@@ -9,6 +9,7 @@ from typing import Any
 from ptbr_slm.cli.output import table
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.text import number
+from ptbr_slm.train.checkpoint.retention import BYTES_PER_PARAMETER
 from ptbr_slm.train.planning.activations import FP32
 from ptbr_slm.train.planning.choice import LOSSES, Machine, Setting, policy_name
 from ptbr_slm.train.planning.memory import CUDA_CONTEXT_BYTES, GIB, T4_BYTES, MemoryEstimate, estimate
@@ -23,7 +24,6 @@ from ptbr_slm.train.planning.recommend import (
     recommend,
 )
 from ptbr_slm.train.planning.speed import T4, flops_per_token
-from ptbr_slm.train.saving.retention import BYTES_PER_PARAMETER
 
 POLICIES = {"none": 0, "full": 1}
 """`--checkpointing` -> `checkpoint_every`: the two ends of what the table shows."""

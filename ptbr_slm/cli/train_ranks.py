@@ -12,12 +12,13 @@ from ptbr_slm.cli.output import Mode, Output, Report
 from ptbr_slm.cli.streams import make_streams_safe
 from ptbr_slm.cli.train_text import Printer, train_report
 from ptbr_slm.errors import Exit, SlmError
+from ptbr_slm.train.events import Done
 
 if TYPE_CHECKING:
     from ptbr_slm.train.config import TrainConfig
 
 _STOPPED = Report(
-    {"event": "done", "status": "stopped", "reason": "sigterm", "step": None},
+    Done(status="stopped", reason="sigterm", step=None, loss=None, bits_per_byte=None).record(),
     "Parado antes do primeiro passo. Repita o mesmo comando.",
     exit_code=Exit.STOPPED,
 )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ptbr_slm.cli.output import Mode, Output, Progress, Report, table
+from ptbr_slm.events import Event
 from ptbr_slm.text import human_bytes, number, quoted
+from ptbr_slm.train import events as told
+from ptbr_slm.train.events import Planned
 
 if TYPE_CHECKING:
     from ptbr_slm.train.events import TrainResult
@@ -21,11 +23,11 @@ class Printer:
     def __init__(self, out: Output, bar: Progress) -> None:
         self.out, self.bar = out, bar
 
-    def event(self, record: Mapping[str, Any]) -> None:
+    def event(self, event: Event) -> None:
         """Print what a person should read; every record in `--json` mode."""
         if self.out.mode is Mode.JSON:
-            self.out.event(record)
-        elif text := _sentence(record):
+            self.out.event(event.record())
+        elif text := sentence(event):
             self.out.note(text)
 
     def progress(self, done: float, status: str) -> None:
@@ -33,32 +35,33 @@ class Printer:
         self.bar.update(done, status)
 
 
-def _sentence(record: Mapping[str, Any]) -> str:
-    match record["event"]:
-        case "start":
+def sentence(event: Event) -> str:
+    """What a person reads of an event, in Portuguese; empty for what only a machine wants."""
+    match event:
+        case told.Started():
             lines = [
-                f"Modelo de {number(record['parameters'])} parâmetros em {record['device']}, "
-                f"{number(record['tokens_per_step'])} tokens por passo, taxa {record['learning_rate']:.1e}",
-                f"  precisão {record['precision']}: {record['precision_reason']}",
-                f"  ativações: {record['checkpointing_reason']}",
-                *(f"  plano: {reason}" for reason in record["plan_reasons"]),
-                *(f"  atenção: {note}" for note in record["notes"]),
+                f"Modelo de {number(event.parameters)} parâmetros em {event.device}, "
+                f"{number(event.tokens_per_step)} tokens por passo, taxa {event.learning_rate:.1e}",
+                f"  precisão {event.precision}: {event.precision_reason}",
+                f"  ativações: {event.checkpointing_reason}",
+                *(f"  plano: {reason}" for reason in event.plan_reasons),
+                *(f"  atenção: {note}" for note in event.notes),
             ]
             return "\n".join(lines)
-        case "ranks":
-            return f"  {record['world']} processos ({record['parallel']}) repartem cada passo"
-        case "resume":
-            return f"Continuando do passo {number(record['step'])} ({record['path']})"
-        case "copied" | "rollback" | "out_of_memory" | "cooldown":
-            return str(record["message"])
-        case "dropped":
-            return f"Atenção: passo {number(record['step'])} descartado: a perda não era um número."
-        case "warning":
-            return f"Atenção: {record['message']}"
-        case "eval":
-            return f"passo {number(record['step'])}: {number(record['bits_per_byte'], 4)} bits por byte"
-        case "sample":
-            return f"  «{record['prompt']}»{' '.join(record['text'].splitlines())}"
+        case told.RanksJoined():
+            return f"  {event.world} processos ({event.parallel}) repartem cada passo"
+        case told.Resumed():
+            return f"Continuando do passo {number(event.step)} ({event.path})"
+        case told.Copied() | told.RolledBack() | told.MemoryRanOut() | told.CooldownStarted():
+            return event.message
+        case told.Dropped():
+            return f"Atenção: passo {number(event.step)} descartado: a perda não era um número."
+        case told.Warned():
+            return f"Atenção: {event.message}"
+        case told.Evaluated():
+            return f"passo {number(event.step)}: {number(event.bits_per_byte, 4)} bits por byte"
+        case told.Sampled():
+            return f"  «{event.prompt}»{' '.join(event.text.splitlines())}"
         case _:
             return ""
 
@@ -73,20 +76,6 @@ _WHY_STOPPED = {
 
 def train_report(result: TrainResult) -> Report:
     """The last words of a run, finished or stopped."""
-    data = {
-        "event": "done",
-        "status": result.status,
-        "reason": result.reason,
-        "run": str(result.run),
-        "model": str(result.model),
-        "step": result.step,
-        "tokens": result.tokens,
-        "loss": result.loss,
-        "bits_per_byte": result.bits_per_byte,
-        "seconds": round(result.seconds, 3),
-        "tokens_per_second": round(result.tokens_per_second, 1),
-        "skipped_steps": result.skipped_steps,
-    }
     bits = "" if result.bits_per_byte is None else f", {number(result.bits_per_byte, 4)} bits por byte"
     if result.status == "done":
         head = f"Treino completo: {number(result.step)} passos, {number(result.tokens)} tokens{bits}."
@@ -102,7 +91,9 @@ def train_report(result: TrainResult) -> Report:
             f"  {what}  {result.model}\n\nPara continuar, repita o mesmo comando. Para já usar o modelo:\n"
             f"  ptbr-slm export {quoted(result.model)} -o {quoted(result.run / 'export')}"
         )
-    return Report(data, f"{head}\n{following}", brief=str(result.model), exit_code=result.exit_code)
+    return Report(
+        result.event().record(), f"{head}\n{following}", brief=str(result.model), exit_code=result.exit_code
+    )
 
 
 def dry_run_report(found: DryRun) -> Report:
@@ -131,26 +122,25 @@ def dry_run_report(found: DryRun) -> Report:
     text = "\n\n".join(
         [table(rows), options, "\n".join([*notes, *plan.notes, "Nada foi gravado (--dry-run)."])]
     )
-    data = {
-        "event": "plan",
-        "parameters": plan.model.num_parameters,
-        "tokens_per_step": config.step_tokens,
-        "max_steps": config.max_steps,
-        "epochs": found.epochs,
-        "train_tokens": found.train_tokens,
-        "precision": plan.precision.name,
-        "batch_size": config.batch_size,
-        "grad_accum": config.grad_accum,
-        "checkpoint_every": plan.checkpoint_every,
-        "loss": plan.loss,
-        "ranks": plan.machine.ranks,
-        "options": options_data(plan.options, plan.machine),
-        "reasons": list(plan.reasons),
-        "learning_rate": config.optimizer.learning_rate,
-        "memory_bytes": {**dataclasses.asdict(memory), "total": memory.total},
-        "notes": list(plan.notes),
-    }
-    return Report(data, text, brief=number(plan.model.num_parameters))
+    event = Planned(
+        parameters=plan.model.num_parameters,
+        tokens_per_step=config.step_tokens,
+        max_steps=config.max_steps,
+        epochs=found.epochs,
+        train_tokens=found.train_tokens,
+        precision=plan.precision.name,
+        batch_size=config.batch_size,
+        grad_accum=config.grad_accum,
+        checkpoint_every=plan.checkpoint_every,
+        loss=plan.loss,
+        ranks=plan.machine.ranks,
+        options=options_data(plan.options, plan.machine),
+        reasons=plan.reasons,
+        learning_rate=config.optimizer.learning_rate,
+        memory_bytes={**dataclasses.asdict(memory), "total": memory.total},
+        notes=plan.notes,
+    )
+    return Report(event.record(), text, brief=number(plan.model.num_parameters))
 
 
 def _parts(memory: MemoryEstimate) -> list[tuple[str, int]]:

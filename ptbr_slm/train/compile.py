@@ -14,30 +14,25 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 
-from ptbr_slm.model import Block
+from ptbr_slm.model import Block, LayerCall
 from ptbr_slm.text import number
-from ptbr_slm.train.events import Listener
-from ptbr_slm.train.parallel.parallelize import Parallel
+from ptbr_slm.train.batches import DeviceBatch, MicroBatch
+from ptbr_slm.train.events import Compiled, Listener, Warned
+from ptbr_slm.train.parallel.parallelize import Parallel, Shards
 from ptbr_slm.train.parallel.world import ALONE, Ranks
 from ptbr_slm.train.planning.precision import Precision
-from ptbr_slm.train.step import autocast, is_out_of_memory, to_device
-
-if TYPE_CHECKING:
-    from ptbr_slm.train.loop import Trainer
+from ptbr_slm.train.step import autocast, is_out_of_memory
 
 TIMEOUT_S = 600.0
 """Seconds that compiling may take. A cold start took 42 s on one core of an EPYC, for a tiny layer."""
 TOLERANCE = {"fp32": (1e-5, 1e-3), "fp16": (1e-2, 5e-2), "bf16": (1e-2, 5e-2)}
 """Precision -> largest relative difference of the loss, and of the norm of the whole gradient."""
-
-LayerCall = Callable[[Block, Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,31 +50,9 @@ class Comparison:
         return self.loss <= loss and self.gradient <= gradient
 
 
-def compile_for(trainer: Trainer) -> bool:
-    """Compile the layers of a run, on the windows that its next micro-batch reads; see `compile_layers`.
-
-    Not with FSDP, whose shards meet in the hooks of the wrapped model, which the comparison would pass by.
-    """
-    if trainer.ranks.world > 1 and trainer.config.parallel == "fsdp":
-        _tell_fallback(trainer.listener, "com --parallel fsdp ele não é usado")
-        return False
-    length = trainer.config.seq_len + 1
-    starts = trainer.order.starts(trainer.state.cursor, trainer.rows).tolist()
-    windows = np.stack([trainer.train_split.read(start, start + length) for start in starts])
-    tokens = to_device(windows, trainer.plan.device)
-    return compile_layers(
-        trainer.parallel,
-        tokens,
-        trainer.plan.precision,
-        trainer.listener,
-        ranks=trainer.ranks,
-        scale=1.0 if trainer.scaler is None else trainer.scaler.get_scale(),
-    )
-
-
 def compile_layers(
     parallel: Parallel,
-    tokens: Tensor,
+    batch: MicroBatch,
     precision: Precision,
     listener: Listener,
     *,
@@ -88,7 +61,7 @@ def compile_layers(
     timeout_s: float = TIMEOUT_S,
     compiler: Callable[..., Any] | None = None,
 ) -> bool:
-    """Compile, compare on tokens (B, T+1), and keep it if loss and gradients agree; whether it was kept.
+    """Compile, compare on a micro-batch, and keep it if loss and gradients agree; whether it was kept.
 
     scale: the loss scale of the training. Without it fp16 flushes small gradients to zero, and two ways that
     are equally right differ by what each happened to lose (4.6 % of the gradient at 32,768 tokens).
@@ -96,13 +69,17 @@ def compile_layers(
     a `warning` with code `compile_fallback`. Raises nothing for a compiler's failure; running out of memory
     is raised as it is.
     """
+    if isinstance(parallel, Shards):  # they meet in hooks of the wrapped model, which a comparison passes by
+        _tell_fallback(listener, "com --parallel fsdp ele não é usado")
+        return False
     started = time.monotonic()
     model, found, why = parallel.model, None, ""
+    there = batch.to(model.embed.weight.device)
     try:
-        eager, scale = _reference(parallel, tokens, precision, scale)
+        eager, scale = _reference(parallel, there, precision, scale)
         model.compiled_layer = _layer_call(compiler or torch.compile, listener)
         with _at_most(timeout_s):
-            found = _compare(eager, _loss_and_gradients(parallel, tokens, precision, scale))
+            found = _compare(eager, _loss_and_gradients(parallel, there, precision, scale))
         if not found.agrees(precision):
             why = (
                 "o resultado difere do normal "
@@ -119,34 +96,39 @@ def compile_layers(
         return False
     assert found is not None
     seconds = time.monotonic() - started
-    record = {"event": "compile", "seconds": round(seconds, 1), "loss_difference": found.loss}
-    message = f"camadas compiladas e conferidas em {number(seconds, 0)} s."
-    listener.event({**record, "gradient_difference": found.gradient, "message": message})
+    listener.event(
+        Compiled(
+            seconds=round(seconds, 1),
+            loss_difference=found.loss,
+            gradient_difference=found.gradient,
+            message=f"camadas compiladas e conferidas em {number(seconds, 0)} s.",
+        )
+    )
     return True
 
 
 def _layer_call(compiler: Callable[..., Any], listener: Listener) -> LayerCall:
     """A layer's call through one compiled function; eager from where it cannot compile a later shape."""
 
-    def plain(block: Block, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        output: Tensor = block(x, cos, sin, 0, None)
+    def plain(block: Block, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
+        output: Tensor = block(x, cos, sin, 0, None, mask)
         return output
 
     compiled = compiler(plain, dynamic=False)
     first, broken = True, False
 
-    def call(block: Block, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def call(block: Block, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
         nonlocal first, broken
         if broken:
-            return plain(block, x, cos, sin)
+            return plain(block, x, cos, sin, mask)
         try:
-            output: Tensor = compiled(block, x, cos, sin)
+            output: Tensor = compiled(block, x, cos, sin, mask)
         except TorchDynamoException as error:
             if first:
                 raise
             broken = True
             _tell_fallback(listener, type(error).__name__)
-            return plain(block, x, cos, sin)
+            return plain(block, x, cos, sin, mask)
         first = False
         return output
 
@@ -154,27 +136,26 @@ def _layer_call(compiler: Callable[..., Any], listener: Listener) -> LayerCall:
 
 
 def _reference(
-    parallel: Parallel, tokens: Tensor, precision: Precision, scale: float
+    parallel: Parallel, batch: DeviceBatch, precision: Precision, scale: float
 ) -> tuple[tuple[float, list[Tensor]], float]:
     """What eager computes, and the scale it took: halved while the gradient overflows, as a scaler would."""
     while True:
-        found = _loss_and_gradients(parallel, tokens, precision, scale)
+        found = _loss_and_gradients(parallel, batch, precision, scale)
         if scale <= 1.0 or all(bool(gradient.isfinite().all()) for gradient in found[1]):
             return found, scale
         scale /= 2
 
 
 def _loss_and_gradients(
-    parallel: Parallel, tokens: Tensor, precision: Precision, scale: float
+    parallel: Parallel, batch: DeviceBatch, precision: Precision, scale: float
 ) -> tuple[float, list[Tensor]]:
     """The mean loss of a micro-batch, and its gradient on the CPU: two might not fit on the device."""
     parallel.clear_gradients()
     model = parallel.model
-    inputs, targets = tokens[:, :-1], tokens[:, 1:]
-    factor = scale / targets.numel()
-    model.backward_scale = torch.full((), factor, device=tokens.device)
-    with autocast(tokens.device, precision):
-        loss = model.loss_sum(inputs, targets) / targets.numel()
+    count = batch.targets.numel()
+    model.backward_scale = torch.full((), scale / count, device=batch.tokens.device)
+    with autocast(batch.tokens.device, precision):
+        loss = model.loss_sum(batch.tokens, batch.targets, batch.document_ids) / count
     torch.autograd.backward(loss * scale)
     found = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     gradients = [gradient.detach().to("cpu", copy=True) / scale for gradient in found]
@@ -195,7 +176,7 @@ def _compare(eager: tuple[float, list[Tensor]], compiled: tuple[float, list[Tens
 
 def _tell_fallback(listener: Listener, why: str) -> None:
     message = f"compile não pôde ser usado, e o treino segue sem ele: {why}."
-    listener.event({"event": "warning", "code": "compile_fallback", "message": message})
+    listener.event(Warned(code="compile_fallback", message=message))
 
 
 @contextmanager

@@ -6,12 +6,13 @@ import math
 
 import torch
 
-from ptbr_slm.eval.bits import UNCOUNTED, HeldOut
+from ptbr_slm.eval.bits import HeldOut
 from ptbr_slm.model import Llama
+from ptbr_slm.train.batches import MicroBatch
 from ptbr_slm.train.parallel.parallelize import Parallel
 from ptbr_slm.train.parallel.world import ALONE, Ranks
 from ptbr_slm.train.planning.precision import Precision
-from ptbr_slm.train.step import autocast, to_device
+from ptbr_slm.train.step import autocast
 
 
 def _cut(mine: slice, size: int, windows: int) -> list[tuple[slice, bool]]:
@@ -36,11 +37,10 @@ def bits_per_byte(
     mine = ranks.share(len(text.inputs))
     most = math.ceil(len(text.inputs) / ranks.world) if parallel.lockstep else 0
     for rows, counts in _cut(mine, batch_size, most):
-        inputs = to_device(text.inputs[rows], device)  # (B, T)
-        targets = to_device(text.targets[rows], device)
+        batch = MicroBatch(text.inputs[rows], text.targets[rows]).to(device)
         if not counts:  # the others have another batch, and need this rank there
-            targets = torch.full_like(targets, UNCOUNTED)
+            batch = batch.without_targets()
         with autocast(device, precision):
-            nats += parallel.loss_sum(inputs, targets)
+            nats += parallel.loss_sum(batch.tokens, batch.targets)
     model.train(was_training)
     return text.value(float(ranks.sum_(nats)))

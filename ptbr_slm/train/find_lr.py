@@ -20,12 +20,12 @@ from ptbr_slm.errors import SlmError, named_instead
 from ptbr_slm.model import Llama
 from ptbr_slm.privacy import keep_matplotlib_out_of_home
 from ptbr_slm.storage.model_folder import ModelFolder
+from ptbr_slm.train.batches import BatchSource
 from ptbr_slm.train.config import TrainConfig
 from ptbr_slm.train.optim import build_optimizer, set_learning_rate
-from ptbr_slm.train.order import WindowOrder
 from ptbr_slm.train.planning.plan import Plan, check_enough_text, make_plan
 from ptbr_slm.train.process import keep_freed_memory
-from ptbr_slm.train.reporting.write import smoothed
+from ptbr_slm.train.reporting.curves import smoothed
 from ptbr_slm.train.step import OutOfMemory, optimizer_step
 from ptbr_slm.train.survival.out_of_memory import no_smaller
 
@@ -130,19 +130,19 @@ def find_lr(
 
 def _train(plan: Plan, data: PreparedData, rates: list[float]) -> Iterator[float]:
     """The loss of one step at each rate."""
-    config, split = plan.config, data.split("train")
-    order = WindowOrder(split.tokens, config.seq_len, config.seed)
+    config = plan.config
+    batches = BatchSource(data.split("train"), seq_len=config.seq_len, seed=config.seed)
     model = _model(plan)
     optimizer = build_optimizer(model, config.optimizer)
     scaler = torch.amp.GradScaler(plan.device.type) if plan.precision.needs_scaler else None
     for step, rate in enumerate(rates):
         set_learning_rate(optimizer, rate)
-        starts = order.starts(step * config.step_sequences, config.step_sequences).tolist()
-        rows = np.stack([split.read(start, start + config.seq_len + 1) for start in starts])
+        first = step * config.step_sequences
+        sequences = batches.sequences([range(first, first + config.step_sequences)])
         yield optimizer_step(
             model,
             optimizer,
-            [rows[i : i + config.batch_size] for i in range(0, len(rows), config.batch_size)],
+            sequences.split(config.batch_size),
             precision=plan.precision,
             scaler=scaler,
             gradient_clip=config.optimizer.gradient_clip,

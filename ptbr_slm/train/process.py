@@ -18,7 +18,7 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 """Names of the signals that ask a run to save and stop."""
 
-BORN_VARIABLE = "PTBR_SLM_SESSION_BORN"
+SESSION_START_VARIABLE = "PTBR_SLM_SESSION_STARTED"
 """Environment variable in which a launcher tells its ranks, restarted ones too, when it was started."""
 
 
@@ -63,10 +63,10 @@ def age_of(process: str) -> float:
     except (OSError, ValueError, IndexError):
         import psutil
 
-        born = psutil.Process().create_time() if process == "self" else psutil.boot_time()
-        return max(0.0, time.time() - born)
+        began = psutil.Process().create_time() if process == "self" else psutil.boot_time()
+        return max(0.0, time.time() - began)
 
 
-def mark_birth() -> None:
-    """Leave the birth of this process to the processes that it will start (`BORN_VARIABLE`)."""
-    os.environ.setdefault(BORN_VARIABLE, repr(clock() - age_of("self")))
+def mark_session_start() -> None:
+    """Tell the processes that this one will start when it was started (`SESSION_START_VARIABLE`)."""
+    os.environ.setdefault(SESSION_START_VARIABLE, repr(clock() - age_of("self")))

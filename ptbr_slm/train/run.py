@@ -13,35 +13,43 @@ from ptbr_slm.data.document import describe_dropped
 from ptbr_slm.data.pipeline import open_or_prepare
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.errors import Exit, SlmError
-from ptbr_slm.model import Llama
 from ptbr_slm.storage.atomic import atomic_folder, remove_leftovers, write_text
 from ptbr_slm.storage.lock import run_lock
 from ptbr_slm.storage.model_folder import ModelFolder, seal_model_folder, write_model_files
 from ptbr_slm.storage.output import make_folder, remove_made
 from ptbr_slm.tokenizer import Tokenizer
+from ptbr_slm.train.checkpoint.files import list_checkpoints
+from ptbr_slm.train.checkpoint.kaggle_input import Identity
+from ptbr_slm.train.checkpoint.resume import check_unchanged, find_checkpoint
 from ptbr_slm.train.config import TrainConfig
-from ptbr_slm.train.config_file import to_toml
-from ptbr_slm.train.events import Listener, Silent, TrainResult
-from ptbr_slm.train.loop import Trainer
+from ptbr_slm.train.config_file import to_toml, to_values
+from ptbr_slm.train.events import (
+    Evaluated,
+    Listener,
+    RanksJoined,
+    Resumed,
+    Silent,
+    Started,
+    Step,
+    TrainResult,
+    Warned,
+)
+from ptbr_slm.train.loop import Branch, Ended, run_loop
 from ptbr_slm.train.optim.adamw import check_adamw8bit
 from ptbr_slm.train.parallel.environment import local_rank, restarts, visible_cards
 from ptbr_slm.train.parallel.shards import fill, gather
 from ptbr_slm.train.parallel.world import Ranks, check_shares, join_ranks
 from ptbr_slm.train.planning.plan import Plan, check_device, check_enough_text, make_plan
 from ptbr_slm.train.process import keep_freed_memory
-from ptbr_slm.train.reporting.loggers import check_loggers
+from ptbr_slm.train.reporting.loggers import check_loggers, with_loggers
 from ptbr_slm.train.reporting.metrics import MetricsLog
-from ptbr_slm.train.reporting.watch import watched
-from ptbr_slm.train.reporting.write import write_report
-from ptbr_slm.train.saving.checkpoint import list_checkpoints
-from ptbr_slm.train.saving.kaggle_input import Identity
-from ptbr_slm.train.saving.ownership import check_run_folder
-from ptbr_slm.train.saving.resume import check_unchanged, find_checkpoint
+from ptbr_slm.train.reporting.report import write_report
+from ptbr_slm.train.reporting.sessions import NotingListener, SessionLog
+from ptbr_slm.train.run_folder import CHECKPOINTS, CONFIG, FINAL, LOCK, METRICS, check_run_folder
+from ptbr_slm.train.session import EXIT_OF, Clock, Deadline, SignalGuard, StopReason, session_age
 from ptbr_slm.train.step import is_out_of_memory
-from ptbr_slm.train.survival.cooldown import Branch
 from ptbr_slm.train.survival.out_of_memory import no_smaller, remembered
-from ptbr_slm.train.survival.session import Clock, Deadline, session_age
-from ptbr_slm.train.survival.stop import EXIT_OF, SignalGuard, StopReason
+from ptbr_slm.train.trainer import Trainer
 
 
 def train(config: TrainConfig, listener: Listener | None = None) -> TrainResult:
@@ -69,13 +77,43 @@ def _train(config: TrainConfig, listener: Listener, ranks: Ranks, age: Clock) ->
         plan = _make_plan(replace(config, data=data.folder.resolve()), tokenizer, ranks, source)
         held.enter_context(_memory_errors(plan))
         trainer = _prepare(plan, data, tokenizer, listener, ranks, source)
-        history = held.enter_context(watched(trainer))
-        log = config.output / "metrics.jsonl"
-        with MetricsLog(log, trainer.state.step, writes=ranks.main) as metrics, SignalGuard() as guard:
-            reason = trainer.run(metrics, guard, _deadline(config, age))
-            if history is not None:  # before the report, which shows how each session ended
-                history.end(trainer.state.step, reason or "complete")
-            return _finish(trainer, metrics, reason)
+        sessions = held.enter_context(_reported(trainer))
+        log = config.output / METRICS
+        with MetricsLog(log, trainer.state.step, writes=ranks.main) as metrics, SignalGuard() as signals:
+            ended = run_loop(trainer, metrics, signals, _deadline(config, age))
+            if sessions is not None:  # before the report, which shows how each session ended
+                sessions.end(trainer.state.step, ended.reason or "complete")
+            return _finish(trainer, metrics, ended)
+
+
+@contextmanager
+def _reported(trainer: Trainer) -> Iterator[SessionLog | None]:
+    """While the block runs, the trainer's listener has sessions.jsonl and the loggers beside it.
+
+    None, and nothing is written, on ranks that are not the main one and for a run that is over already.
+    """
+    if not trainer.ranks.main or trainer.progress >= 1.0:
+        yield None
+        return
+    before, config = trainer.listener, trainer.config
+    with ExitStack() as held:
+        sessions = held.enter_context(
+            SessionLog(
+                config.output,
+                trainer.state.step,
+                device=str(trainer.plan.device),
+                ranks=trainer.ranks.world,
+                precision=trainer.plan.precision.name,
+                batch_size=trainer.batch_size,
+            )
+        )
+        noting = NotingListener(before, sessions)
+        loggers = with_loggers(config.logger, noting, config.output, to_values(config), trainer.state.step)
+        trainer.listener = held.enter_context(loggers)
+        try:
+            yield sessions
+        finally:
+            trainer.listener = before
 
 
 @contextmanager
@@ -96,7 +134,7 @@ def _deadline(config: TrainConfig, age: Clock) -> Deadline:
 
 def _as_restarted(config: TrainConfig) -> TrainConfig:
     """After a rank died: go on from what this command has written, whatever it was told to begin from."""
-    written = restarts() and list_checkpoints(config.output / "checkpoints")
+    written = restarts() and list_checkpoints(config.output / CHECKPOINTS)
     return replace(config, resume="auto", allow_config_change=True) if written else config
 
 
@@ -105,10 +143,10 @@ def _take(config: TrainConfig, held: ExitStack) -> None:
     check_run_folder(config.output)
     made = make_folder(config.output)
     held.callback(remove_made, made)
-    held.enter_context(run_lock(config.output / "lock"))
-    held.push(_leave_nothing(config.output / "lock", made))
+    held.enter_context(run_lock(config.output / LOCK))
+    held.push(_leave_nothing(config.output / LOCK, made))
     remove_leftovers(config.output)
-    remove_leftovers(config.output / "checkpoints")
+    remove_leftovers(config.output / CHECKPOINTS)
 
 
 def _leave_nothing(lock: Path, folders: list[Path]) -> Callable[..., None]:
@@ -132,7 +170,7 @@ def _open_data(config: TrainConfig, listener: Listener) -> PreparedData:
     )
     if data.folder.parent == cache and data.index.dropped:  # prepared here: nobody was told yet
         message = f"ficou de fora dos dados: {describe_dropped(data.index.dropped)}."
-        listener.event({"event": "warning", "code": "left_out", "message": message})
+        listener.event(Warned(code="left_out", message=message))
     return data
 
 
@@ -180,71 +218,71 @@ def _prepare(
     if ranks.world > 1:
         _announce_ranks(plan, listener, ranks)
     trainer = Trainer(plan, data, tokenizer, listener, ranks)
-    trainer.rows = ranks.from_main(lambda: remembered(plan))
+    trainer.batch_size = ranks.from_main(lambda: remembered(plan))
     if found is not None:
         checkpoint, state = found
         trainer.resume(checkpoint, state)
         trainer.companions = ModelFolder(checkpoint).companions
-        listener.event({"event": "resume", "step": state.step, "path": str(checkpoint)})
+        listener.event(Resumed(step=state.step, path=str(checkpoint)))
     elif source is not None:
         read = source.weights.read
         trainer.companions = source.companions
         fill(trainer.model, lambda model: model.load_hf_weights(read))
     else:
         fill(trainer.model, lambda model: model.initialize(plan.config.seed))
-    ranks.from_main(lambda: write_text(plan.config.output / "config.resolved.toml", to_toml(plan.config)))
+    ranks.from_main(lambda: write_text(plan.config.output / CONFIG, to_toml(plan.config)))
     return trainer
 
 
 def _announce(plan: Plan, data: PreparedData, listener: Listener) -> None:
     listener.event(
-        {
-            "event": "start",
-            "parameters": plan.model.num_parameters,
-            "device": str(plan.device),
-            "precision": plan.precision.name,
-            "precision_reason": plan.precision.reason,
-            "checkpoint_every": plan.checkpoint_every,
-            "checkpointing_reason": plan.checkpointing_reason,
-            "batch_size": plan.config.batch_size,
-            "grad_accum": plan.config.grad_accum,
-            "loss": plan.loss,
-            "plan_reasons": list(plan.reasons),
-            "memory_bytes": plan.memory.total,
-            "tokens_per_step": plan.config.step_tokens,
-            "train_tokens": data.split("train").tokens,
-            "learning_rate": plan.config.optimizer.learning_rate,
-            "notes": list(plan.notes),
-        }
+        Started(
+            parameters=plan.model.num_parameters,
+            device=str(plan.device),
+            precision=plan.precision.name,
+            precision_reason=plan.precision.reason,
+            checkpoint_every=plan.checkpoint_every,
+            checkpointing_reason=plan.checkpointing_reason,
+            batch_size=plan.config.batch_size,
+            grad_accum=plan.config.grad_accum,
+            loss=plan.loss,
+            plan_reasons=plan.reasons,
+            memory_bytes=plan.memory.total,
+            tokens_per_step=plan.config.step_tokens,
+            train_tokens=data.split("train").tokens,
+            learning_rate=plan.config.optimizer.learning_rate,
+            notes=plan.notes,
+        )
     )
     if data.split("valid").tokens < 2:
         message = "os dados não têm parte de validação: o treino segue sem medir bits por byte."
-        listener.event({"event": "warning", "code": "no_validation", "message": message})
+        listener.event(Warned(code="no_validation", message=message))
 
 
 def _announce_ranks(plan: Plan, listener: Listener, ranks: Ranks) -> None:
-    how = {"fsdp": "fsdp"}.get(plan.config.parallel, "ddp")
-    listener.event({"event": "ranks", "world": ranks.world, "parallel": how, "restarts": restarts()})
+    how = "fsdp" if plan.config.parallel == "fsdp" else "ddp"
+    listener.event(RanksJoined(world=ranks.world, parallel=how, restarts=restarts()))
     if restarts():
         message = f"um processo morreu; todos recomeçam do último checkpoint (reinício {restarts()})."
-        listener.event({"event": "warning", "code": "restart", "message": message})
+        listener.event(Warned(code="restart", message=message))
 
 
-def _finish(trainer: Trainer, metrics: MetricsLog, reason: StopReason | None) -> TrainResult:
+def _finish(trainer: Trainer, metrics: MetricsLog, ended: Ended) -> TrainResult:
     """Save; for a finished run, and where the time was over, also the last evaluation and the report."""
-    if trainer.branch is not None:
-        return _finish_branch(trainer, trainer.branch, metrics, reason)
+    if ended.branch is not None:
+        return _finish_branch(trainer, ended.branch, metrics, ended.reason)
+    reason = ended.reason
     if reason is None:
         trainer.observe(metrics)
     model = trainer.save()
     if reason == "max_time":
         trainer.observe(metrics)  # behind the save, which counts for more
-    bits = metrics.last("eval").get("bits_per_byte")
+    evaluated = metrics.last(Evaluated)
+    bits = None if evaluated is None else evaluated.bits_per_byte
     if reason is None:
-        whole = gather(trainer.model, trainer.ranks)
-        model = trainer.ranks.from_main(lambda: _write_final(trainer, whole, bits))
+        model = _write_final(trainer, bits)
     if reason in (None, "max_time"):
-        trainer.ranks.from_main(lambda: write_report(trainer.config.output, trainer.plan, trainer.state))
+        _write_report(trainer)
     return _result(trainer, metrics, reason, model, bits, trainer.state.step, trainer.state.tokens)
 
 
@@ -255,10 +293,13 @@ def _finish_branch(
     model, bits = branch.stable, branch.bits_per_byte
     if branch.finished:
         origin = {"branch": "cooldown", "stable_step": branch.step, "stable_checkpoint": branch.stable.name}
-        whole = gather(trainer.model, trainer.ranks)
-        model = trainer.ranks.from_main(lambda: _write_final(trainer, whole, bits, **origin))
-        trainer.ranks.from_main(lambda: write_report(trainer.config.output, trainer.plan, trainer.state))
+        model = _write_final(trainer, bits, **origin)
+        _write_report(trainer)
     return _result(trainer, metrics, reason, model, bits, branch.step, branch.tokens)
+
+
+def _write_report(trainer: Trainer) -> None:
+    trainer.ranks.from_main(lambda: write_report(trainer.config.output, trainer.plan, trainer.state))
 
 
 def _result(
@@ -270,6 +311,7 @@ def _result(
     step: int,
     tokens: int,
 ) -> TrainResult:
+    last = metrics.last(Step)
     return TrainResult(
         status="done" if reason is None else "stopped",
         reason=reason or "complete",
@@ -278,7 +320,7 @@ def _result(
         model=model,
         step=step,
         tokens=tokens,
-        loss=metrics.last("step").get("loss"),
+        loss=None if last is None else last.loss,
         bits_per_byte=bits,
         seconds=trainer.elapsed_s,
         tokens_per_second=trainer.pace.tokens_per_second,
@@ -286,18 +328,26 @@ def _result(
     )
 
 
-def _write_final(trainer: Trainer, model: Llama, bits: float | None, **origin: object) -> Path:
-    """origin: what else the manifest should say of where these weights come from."""
-    final = trainer.config.output / "final"
-    with atomic_folder(final) as folder:
-        write_model_files(folder, model.config, model.to_hf_weights(), trainer.tokenizer, trainer.companions)
-        seal_model_folder(
-            folder,
-            steps=trainer.state.step,
-            tokens=trainer.state.tokens,
-            bits_per_byte=bits,
-            held_out=trainer.held_out and trainer.held_out.facts(),
-            source_run=str(trainer.config.output.resolve()),
-            **origin,
-        )
+def _write_final(trainer: Trainer, bits: float | None, **origin: object) -> Path:
+    """Write the model as it is now to RUN/final; all ranks call it, since a sharded one is gathered.
+
+    origin: what else the manifest should say of where these weights come from.
+    """
+    final, model = trainer.config.output / FINAL, gather(trainer.model, trainer.ranks)
+
+    def write() -> None:
+        with atomic_folder(final) as folder:
+            weights = model.to_hf_weights()
+            write_model_files(folder, model.config, weights, trainer.tokenizer, trainer.companions)
+            seal_model_folder(
+                folder,
+                steps=trainer.state.step,
+                tokens=trainer.state.tokens,
+                bits_per_byte=bits,
+                held_out=trainer.held_out and trainer.held_out.facts(),
+                source_run=str(trainer.config.output.resolve()),
+                **origin,
+            )
+
+    trainer.ranks.from_main(write)
     return final

@@ -1,6 +1,6 @@
 """The learning rate as a pure function of the step: nothing to save, nothing to restart on resume.
 
-A WSD schedule can also be cooled down on demand, at the end of a session (`train.survival.session`): its
+A WSD schedule can also be cooled down on demand, at the end of a session (`train.session`): its
 rate is then `lr_factor` of the stable phase times `cooldown_factor` of the share of it that is done.
 """
 

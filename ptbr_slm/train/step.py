@@ -8,15 +8,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from ptbr_slm.errors import says_out_of_memory
 from ptbr_slm.faults import maybe_fail
-from ptbr_slm.model import IGNORE, Llama
+from ptbr_slm.model import Llama
+from ptbr_slm.train.batches import MicroBatch
 from ptbr_slm.train.parallel.messages import RankLost
 from ptbr_slm.train.parallel.parallelize import Parallel
 from ptbr_slm.train.parallel.world import ALONE, Ranks
@@ -72,7 +71,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def optimizer_step(
     model: Llama,
     optimizer: torch.optim.Optimizer,
-    micro_batches: Sequence[npt.NDArray[np.int64]],
+    micro_batches: Sequence[MicroBatch],
     *,
     precision: Precision,
     scaler: torch.amp.GradScaler | None,
@@ -80,7 +79,7 @@ def optimizer_step(
     parallel: Parallel | None = None,
     ranks: Ranks = ALONE,
 ) -> StepResult:
-    """Forward and backward over each of this rank's micro-batches (rows, T+1), then one update.
+    """Forward and backward over each of this rank's micro-batches, then one update.
 
     Every micro-batch's loss is divided by the target tokens of the whole step, so that the gradient is that
     of one large batch whatever the number and size of micro-batches, and the number of ranks. The host waits
@@ -88,7 +87,7 @@ def optimizer_step(
     """
     parallel = parallel or Parallel(model)
     parallel.clear_gradients()
-    mine = sum(int((batch[:, 1:] != IGNORE).sum()) for batch in micro_batches)
+    mine = sum(batch.target_tokens for batch in micro_batches)
     counts = ranks.exchange([mine, len(micro_batches)])
     target_tokens, parts = (int(sum(column)) for column in zip(*counts, strict=True))
     first = int(sum(count[1] for count in counts[: ranks.rank]))
@@ -122,7 +121,7 @@ def optimizer_step(
 
 def _accumulate(
     parallel: Parallel,
-    micro_batches: Sequence[npt.NDArray[np.int64]],
+    micro_batches: Sequence[MicroBatch],
     target_tokens: int,
     precision: Precision,
     scaler: torch.amp.GradScaler | None,
@@ -144,12 +143,14 @@ def _accumulate(
     factor = torch.ones((), device=device) / target_tokens
     parallel.model.backward_scale = factor if scaler is None else scaler.scale(factor)
 
-    def forward(batch: npt.NDArray[np.int64], counts: bool = True) -> Tensor:
+    def forward(batch: MicroBatch, counts: bool = True) -> Tensor:
         maybe_fail("step.forward")
-        rows = to_device(batch, device)  # (B, T+1)
-        targets = rows[:, 1:] if counts else torch.full_like(rows[:, 1:], IGNORE)
+        there = batch.to(device)
+        if not counts:
+            there = there.without_targets()
         with autocast(device, precision):
-            share = parallel.loss_sum(rows[:, :-1], targets) / target_tokens
+            loss = parallel.loss_sum(there.tokens, there.targets, there.document_ids)
+        share = loss / target_tokens
         return share * math.nan if maybe_fail("step.loss") else share
 
     def backward(number: int, share: Tensor) -> None:
@@ -229,9 +230,3 @@ def clip_gradient(model: nn.Module, limit: float) -> Tensor:
     """
     norm = torch.nn.utils.clip_grad_norm_(list(model.parameters()), limit or math.inf, foreach=True)
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
-
-
-def to_device(batch: npt.NDArray[np.int64], device: torch.device) -> Tensor:
-    """The tokens on the device; the host does not wait for a GPU."""
-    rows = torch.from_numpy(batch)
-    return rows.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else rows

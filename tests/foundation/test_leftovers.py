@@ -27,7 +27,7 @@ from ptbr_slm.storage.atomic import (
 from ptbr_slm.storage.lock import run_lock
 from ptbr_slm.storage.manifest import write_manifest
 from ptbr_slm.storage.record import foreign_files, kind_of, recorded_files
-from ptbr_slm.train.saving.ownership import check_run_folder, is_our_checkpoint
+from ptbr_slm.train.run_folder import check_run_folder, is_our_checkpoint
 
 WRITER = """
 import os, pathlib, signal, sys, time

@@ -9,12 +9,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from listeners import Recorder
 
 from ptbr_slm.data.pipeline import prepare
 from ptbr_slm.data.prepared import PreparedData
@@ -139,24 +139,6 @@ def no_pickle() -> Callable[[Path], dict[str, str]]:
 def weights() -> Callable[[Path], str]:
     """sha256 of a model folder's weights."""
     return lambda model: sha256_file(model / "model.safetensors")
-
-
-@dataclass
-class Recorder:
-    """A listener that keeps all it hears."""
-
-    events: list[dict[str, Any]] = field(default_factory=list)
-    statuses: list[str] = field(default_factory=list)
-
-    def event(self, record: Mapping[str, Any]) -> None:
-        self.events.append(dict(record))
-
-    def progress(self, done: float, status: str) -> None:
-        assert 0 <= done <= 1
-        self.statuses.append(status)
-
-    def named(self, event: str) -> list[dict[str, Any]]:
-        return [record for record in self.events if record["event"] == event]
 
 
 @pytest.fixture

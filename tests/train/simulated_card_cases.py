@@ -11,13 +11,14 @@ import json
 import os
 import random
 from collections import Counter
-from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from listeners import Recorder
+from poisoned_windows import poisoned
 from safetensors.numpy import load_file
 from simulated_cuda import Card
 from simulated_cuda.device import CONTEXT_BYTES
@@ -26,10 +27,13 @@ from ptbr_slm import faults
 from ptbr_slm.bench.train import Case
 from ptbr_slm.bench.train_measure import measure
 from ptbr_slm.data.pipeline import prepare
+from ptbr_slm.events import Event
 from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.tokenizer import Tokenizer
+from ptbr_slm.train.batches import MicroBatch
 from ptbr_slm.train.compile import compile_layers
 from ptbr_slm.train.config_file import from_values
+from ptbr_slm.train.events import Step
 from ptbr_slm.train.find_lr import find_lr
 from ptbr_slm.train.parallel.parallelize import Parallel
 from ptbr_slm.train.planning.memory import estimate
@@ -87,26 +91,10 @@ def texts(folder: Path) -> Path:
     return folder / "dados"
 
 
-class Heard:
-    """A listener that keeps the events."""
-
-    def __init__(self) -> None:
-        self.events: list[dict[str, Any]] = []
-
-    def event(self, record: Mapping[str, Any]) -> None:
-        self.events.append(dict(record))
-
-    def progress(self, done: float, status: str) -> None:
-        """Nobody watches."""
-
-    def named(self, event: str) -> list[dict[str, Any]]:
-        return [record for record in self.events if record["event"] == event]
-
-
-def run(folder: Path, name: str, **values: Any) -> tuple[Path, Heard]:
+def run(folder: Path, name: str, **values: Any) -> tuple[Path, Recorder]:
     """Train into folder/name; dotted keys with __ for dots."""
     dotted = {key.replace("__", "."): value for key, value in values.items()}
-    heard = Heard()
+    heard = Recorder()
     config = from_values({"data": texts(folder.parent), "output": folder / name, **TINY, **dotted})
     train(config, heard)
     return config.output, heard
@@ -197,7 +185,7 @@ def init_from(folder: Path, cards: list[Card]) -> Any:
     settings = {key: value for key, value in TINY.items() if not key.startswith("model")}
     config = from_values({"data": texts(folder.parent), "output": folder / "second", **settings,
                           "init_from": first / "final"})  # fmt: skip
-    train(config, Heard())
+    train(config, Recorder())
     return {"losses": [losses(first), losses(config.output)]}
 
 
@@ -225,12 +213,12 @@ def out_of_memory(folder: Path, cards: list[Card]) -> Any:
     calm, _ = run(folder, "calm", **values)
     enough = before + int(0.8 * (cards[0].peak - before))
 
-    class Full(Heard):
+    class Full(Recorder):
         """Takes memory away once the run has begun."""
 
-        def event(self, record: Mapping[str, Any]) -> None:
-            super().event(record)
-            if record["event"] == "step" and record["step"] == 1:
+        def event(self, event: Event) -> None:
+            super().event(event)
+            if isinstance(event, Step) and event.step == 1:
                 cards[0].taken_bytes = cards[0].total_bytes - CONTEXT_BYTES - enough
 
     heard = Full()
@@ -246,26 +234,11 @@ def out_of_memory(folder: Path, cards: list[Card]) -> Any:
 
 def spike(folder: Path, cards: list[Card]) -> Any:
     """A spike goes back to a checkpoint: weights, moments and scaler return to the card."""
-    from ptbr_slm.train import loop
-
-    honest = loop.Trainer.micro_batches
-
-    def poisoned(trainer: Any, windows: list[range]) -> Any:
-        batches, draw = honest(trainer, windows), np.random.default_rng(windows[0].start)
-        if any(4 * 14 <= w < 4 * 17 for piece in windows for w in piece):
-            batches = [draw.integers(0, 300, b.shape) for b in batches]
-            for group in trainer.optimizer.param_groups:
-                group["lr"] = 2.0
-        return batches
-
-    loop.Trainer.micro_batches = poisoned  # type: ignore[method-assign]
-    try:
+    with poisoned(4 * 14, 4 * 17):
         output, heard = run(
             folder, "run", max_steps=24, checkpoint__every=4, guard__spike_after=8, guard__spike_steps=3,
             evaluation__every=0, precision="fp32",
         )  # fmt: skip
-    finally:
-        loop.Trainer.micro_batches = honest  # type: ignore[method-assign]
     return {"rollbacks": [e["step"] for e in heard.named("rollback")], "losses": losses(output)}
 
 
@@ -275,10 +248,10 @@ def compiled(folder: Path, cards: list[Card]) -> Any:
     from ptbr_slm.model import Llama
 
     model = Llama(model_config("nano", vocab_size=96, max_seq_len=32)).initialize(0).to("cuda").train()
-    tokens = torch.randint(0, 96, (2, 17), generator=torch.Generator().manual_seed(0)).to("cuda")
-    heard = Heard()
+    tokens = torch.randint(0, 96, (2, 17), generator=torch.Generator().manual_seed(0))
+    heard = Recorder()
     kept = compile_layers(
-        Parallel(model), tokens, Precision("fp16", ""), heard, scale=65536.0,
+        Parallel(model), MicroBatch.of_windows(tokens.numpy()), Precision("fp16", ""), heard, scale=65536.0,
         compiler=lambda plain, **_: plain,
     )  # fmt: skip
     return {"kept": kept, "events": heard.events}
@@ -317,7 +290,7 @@ def planned(folder: Path, cards: list[Card]) -> Any:
         for card in cards:  # what the start-up benchmark took does not count
             card.peak = card.largest = card.allocated
         before = cards[0].allocated
-        heard = Heard()
+        heard = Recorder()
         config = from_values(
             {"data": texts(folder.parent), "output": folder / str(index), **TINY, "evaluation.every": 0,
              "model.num_layers": 6, "grad_accum": 2, "max_steps": 3,
@@ -339,12 +312,12 @@ def planned(folder: Path, cards: list[Card]) -> Any:
 class _PeakOfSteps:
     """Forgets the peak of everything before the second step."""
 
-    def __init__(self, listener: Heard, card: Card) -> None:
+    def __init__(self, listener: Recorder, card: Card) -> None:
         self._listener, self._card = listener, card
 
-    def event(self, record: Mapping[str, Any]) -> None:
-        self._listener.event(record)
-        if record["event"] == "step" and record["step"] == 1:
+    def event(self, event: Event) -> None:
+        self._listener.event(event)
+        if isinstance(event, Step) and event.step == 1:
             self._card.peak = self._card.allocated
 
     def progress(self, done: float, status: str) -> None:

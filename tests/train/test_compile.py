@@ -17,6 +17,7 @@ from torch._dynamo.exc import InternalTorchDynamoError
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.model import Llama
+from ptbr_slm.train.batches import MicroBatch, random_batch
 from ptbr_slm.train.compile import Comparison, compile_layers
 from ptbr_slm.train.parallel.parallelize import Parallel
 from ptbr_slm.train.planning.precision import Precision
@@ -40,13 +41,17 @@ def same(plain: Callable[..., Tensor], **_: Any) -> Callable[..., Tensor]:
     return plain
 
 
+def micro_batch(rows: int = 2) -> MicroBatch:
+    return MicroBatch.of_windows(tokens(rows).numpy())
+
+
 def loss(model: Llama, rows: int = 2) -> Tensor:
     return model.loss_sum(tokens(rows)[:, :-1], tokens(rows)[:, 1:])
 
 
 def test_what_agrees_with_eager_is_kept_and_told(recorder) -> None:
     model = network()
-    assert compile_layers(Parallel(model), tokens(), FP32, recorder, compiler=same)
+    assert compile_layers(Parallel(model), micro_batch(), FP32, recorder, compiler=same)
     told = recorder.named("compile")[0]
     assert (
         told["loss_difference"] == 0 and told["gradient_difference"] == 0 and "compiladas" in told["message"]
@@ -67,7 +72,7 @@ def test_a_wrong_result_is_found_and_eager_goes_on(fault: str, recorder) -> None
         return call
 
     model = network()
-    assert not compile_layers(Parallel(model), tokens(), FP32, recorder, compiler=wrong)
+    assert not compile_layers(Parallel(model), micro_batch(), FP32, recorder, compiler=wrong)
     warning = recorder.named("warning")[0]
     assert warning["code"] == "compile_fallback" and "difere do normal" in warning["message"]
     assert model.compiled_layer is None and loss(model).item() == loss(network()).item()
@@ -80,7 +85,7 @@ def test_a_compiler_that_breaks_is_told_in_one_line_and_eager_goes_on(recorder) 
 
         return call
 
-    assert not compile_layers(Parallel(network()), tokens(), FP32, recorder, compiler=broken)
+    assert not compile_layers(Parallel(network()), micro_batch(), FP32, recorder, compiler=broken)
     message = recorder.named("warning")[0]["message"]
     assert "LookupError: no C++ compiler" in message and "forty" not in message
 
@@ -90,7 +95,8 @@ def test_a_compiler_that_takes_too_long_is_given_up(recorder) -> None:
         return lambda *_: time.sleep(30)  # type: ignore[return-value,func-returns-value]
 
     started = time.monotonic()
-    assert not compile_layers(Parallel(network()), tokens(), FP32, recorder, compiler=slow, timeout_s=0.2)
+    parallel = Parallel(network())
+    assert not compile_layers(parallel, micro_batch(), FP32, recorder, compiler=slow, timeout_s=0.2)
     assert time.monotonic() - started < 5
     assert "TimeoutError" in recorder.named("warning")[0]["message"]
 
@@ -105,7 +111,7 @@ def test_a_shape_that_fails_to_compile_later_runs_in_eager_mode_and_is_told_once
         return call
 
     model = network()
-    assert compile_layers(Parallel(model), tokens(), FP32, recorder, compiler=choosy)
+    assert compile_layers(Parallel(model), micro_batch(), FP32, recorder, compiler=choosy)
     assert loss(model, rows=1).item() == loss(network(), rows=1).item()
     assert [w["code"] for w in recorder.named("warning")] == ["compile_fallback"]
 
@@ -118,14 +124,14 @@ def test_out_of_memory_is_not_taken_for_a_compilers_fault(recorder) -> None:
         return call
 
     with pytest.raises(torch.OutOfMemoryError):
-        compile_layers(Parallel(network()), tokens(), FP32, recorder, compiler=hungry)
+        compile_layers(Parallel(network()), micro_batch(), FP32, recorder, compiler=hungry)
 
 
 def test_without_a_main_thread_there_is_no_time_limit_and_no_error(recorder) -> None:
     kept: list[bool] = []
     worker = threading.Thread(
         target=lambda: kept.append(
-            compile_layers(Parallel(network()), tokens(), FP32, recorder, compiler=same)
+            compile_layers(Parallel(network()), micro_batch(), FP32, recorder, compiler=same)
         )
     )
     worker.start()
@@ -140,7 +146,7 @@ def test_a_comparison_that_is_not_a_number_does_not_agree() -> None:
 
 def test_generating_and_evaluating_do_not_go_through_the_compiled_layer(recorder) -> None:
     model = network()
-    assert compile_layers(Parallel(model), tokens(), FP32, recorder, compiler=same)
+    assert compile_layers(Parallel(model), micro_batch(), FP32, recorder, compiler=same)
     model.compiled_layer = None if model.compiled_layer is None else _refuse
     model.eval()
     assert loss(model).item() > 0
@@ -166,7 +172,7 @@ def test_a_real_compile_equals_eager_and_leaves_the_weights_names_alone(
     model.checkpoint_every = 2
     names = list(model.state_dict())
     compiler = functools.partial(torch.compile, backend=backend)
-    assert compile_layers(Parallel(model), tokens(), FP32, recorder, compiler=compiler), recorder.events
+    assert compile_layers(Parallel(model), micro_batch(), FP32, recorder, compiler=compiler), recorder.events
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1  # one for all three layers
     assert list(model.state_dict()) == names
     assert list(model.to_hf_weights()) == list(network().to_hf_weights())
@@ -196,14 +202,14 @@ def test_the_loss_scale_keeps_two_right_ways_apart_by_less_than_the_tolerance(re
     """fp16, many tokens a micro-batch: without the scale each way loses other small gradients."""
     shape = ModelConfig(vocab_size=96, hidden_size=32, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=16,
                         intermediate_size=64, max_seq_len=64)  # fmt: skip
-    text = torch.randint(0, 96, (64, 65), generator=torch.Generator().manual_seed(0))
+    text = random_batch(96, 64, 64)
 
     def other_order(plain: Callable[..., Tensor], **_: Any) -> Callable[..., Tensor]:
         """The same layer on sequences in another order: as right, rounded otherwise."""
 
-        def call(block: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        def call(block: Any, x: Tensor, *rest: Any) -> Tensor:
             half = len(x) // 2
-            return torch.cat((plain(block, x[:half], cos, sin), plain(block, x[half:], cos, sin)))
+            return torch.cat((plain(block, x[:half], *rest), plain(block, x[half:], *rest)))
 
         return call
 
@@ -221,6 +227,6 @@ def test_the_loss_scale_keeps_two_right_ways_apart_by_less_than_the_tolerance(re
 
 def test_a_gradient_that_overflows_is_compared_under_a_smaller_scale(recorder) -> None:
     assert compile_layers(
-        Parallel(network()), tokens(), Precision("fp16", ""), recorder, compiler=same, scale=2.0**60
+        Parallel(network()), micro_batch(), Precision("fp16", ""), recorder, compiler=same, scale=2.0**60
     )
     assert recorder.named("compile")[0]["gradient_difference"] == 0

@@ -11,6 +11,7 @@ import torch
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.loss import linear_cross_entropy
 from ptbr_slm.model import Llama
+from ptbr_slm.train.batches import random_batch
 from ptbr_slm.train.config import OptimizerConfig
 from ptbr_slm.train.optim import build_optimizer
 from ptbr_slm.train.planning.memory import estimate
@@ -84,7 +85,7 @@ def train_steps(steps: int, checkpoint_every: int) -> list[float]:
     model.checkpoint_every = checkpoint_every
     optimizer = build_optimizer(model, OptimizerConfig(learning_rate=1e-3))
     scaler = torch.amp.GradScaler("cuda")
-    batch = np.random.default_rng(0).integers(0, CONFIG.vocab_size, (ROWS, LENGTH + 1))
+    batch = random_batch(CONFIG.vocab_size, ROWS, LENGTH)
     precision = choose_precision("cuda", (7, 5), "auto")
     results = [
         optimizer_step(model, optimizer, [batch], precision=precision, scaler=scaler, gradient_clip=1.0)

@@ -16,6 +16,7 @@ from ptbr_slm.eval.bits import HeldOut
 from ptbr_slm.loss import IGNORE, SharedGradient, linear_cross_entropy, plain_cross_entropy, tied_embedding
 from ptbr_slm.loss_chunks import CHUNK_BYTES, chunk_rows
 from ptbr_slm.model import Llama
+from ptbr_slm.train.batches import random_batch
 from ptbr_slm.train.evaluate import bits_per_byte
 from ptbr_slm.train.planning.precision import Precision, PrecisionName
 from ptbr_slm.train.step import optimizer_step
@@ -278,7 +279,7 @@ def test_z_loss_counts_in_training_and_not_in_evaluation() -> None:
 def test_a_training_step_makes_three_products_with_the_head_and_plains_gradients(
     precision: PrecisionName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batches = [np.random.default_rng(seed).integers(0, 200, (2, 10)) for seed in range(3)]
+    batches = [random_batch(200, 2, 9, seed=seed) for seed in range(3)]
     found = {}
     for kind in ("plain", "chunked"):
         if kind == "chunked":

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptbr_slm.train.order import WindowOrder, _keys, permute
+from ptbr_slm.train.batches import WindowOrder, _keys, permute
 
 
 @given(size=st.integers(1, 3000), seed=st.integers(0, 2**63 - 1), epoch=st.integers(0, 1000))

@@ -17,12 +17,12 @@ from ptbr_slm.errors import SlmError
 from ptbr_slm.model import Llama
 from ptbr_slm.storage.manifest import read_manifest
 from ptbr_slm.storage.model_folder import ModelFolder
-from ptbr_slm.train import run as run_module
+from ptbr_slm.train import trainer
+from ptbr_slm.train.checkpoint.files import list_checkpoints
 from ptbr_slm.train.config_file import load_config
 from ptbr_slm.train.planning.plan import dry_run
 from ptbr_slm.train.reporting.metrics import read_metrics
 from ptbr_slm.train.run import train
-from ptbr_slm.train.saving.checkpoint import list_checkpoints
 
 WATCHED = {"evaluation.every": 4, "evaluation.sample_tokens": 6, "evaluation.prompts": ["O rio <b>", "Maria"]}
 
@@ -125,15 +125,16 @@ def test_init_from_begins_with_the_weights_of_a_model(settings, tmp_path):
 
 def test_a_diverged_run_keeps_its_last_checkpoint(settings, monkeypatch):
     config = settings({"checkpoint.every": 2})
-    honest = run_module.Trainer.step_once
+    honest, steps = trainer.optimizer_step, []
 
-    def poisoned(trainer, metrics):
-        if trainer.state.step == 5:
+    def poisoned(model, *arguments, **keywords):
+        steps.append(len(steps) + 1)
+        if steps[-1] == 6:
             with torch.no_grad():
-                trainer.model.norm.weight.fill_(math.nan)
-        honest(trainer, metrics)
+                model.norm.weight.fill_(math.nan)
+        return honest(model, *arguments, **keywords)
 
-    monkeypatch.setattr(run_module.Trainer, "step_once", poisoned)
+    monkeypatch.setattr(trainer, "optimizer_step", poisoned)
     error = fails("E_TRAINING_DIVERGED", config)
     assert "passo 6" in error.message and "taxa" in error.message and "--learning-rate" in error.hint
     assert (config.output / "checkpoints" / "latest").read_text() == "step-00000004\n"
@@ -183,7 +184,7 @@ def test_out_of_memory_suggests_the_same_step_in_smaller_pieces(settings, monkey
     def explode(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(run_module.Trainer, "step_once", explode)
+    monkeypatch.setattr(trainer, "set_learning_rate", explode)
     error = fails("E_MEMORY", settings())
     assert error.exit_code == 5 and "calculado" in error.hint and "--batch-size" in error.hint
 

@@ -8,19 +8,23 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
+from listeners import Recorder
 
 from ptbr_slm.errors import SlmError
+from ptbr_slm.events import Event
 from ptbr_slm.storage.manifest import read_manifest
 from ptbr_slm.storage.model_folder import ModelFolder
-from ptbr_slm.train import loop
-from ptbr_slm.train.process import mark_birth
+from ptbr_slm.train import session, trainer
+from ptbr_slm.train.checkpoint.files import list_checkpoints
+from ptbr_slm.train.events import Step
+from ptbr_slm.train.process import mark_session_start
 from ptbr_slm.train.reporting.metrics import read_metrics
 from ptbr_slm.train.run import train
-from ptbr_slm.train.saving.checkpoint import list_checkpoints
-from ptbr_slm.train.survival import cooldown, session
-from ptbr_slm.train.survival.session import Deadline, session_age
+from ptbr_slm.train.run_folder import COOLDOWN
+from ptbr_slm.train.session import Deadline, session_age
 
 
 class Clock:
@@ -28,18 +32,26 @@ class Clock:
 
     def __init__(self, monkeypatch, start: float = 100.0) -> None:
         self.age = start
-        honest = loop.Trainer.step_once
+        honest = trainer.optimizer_step
 
-        def ticking(trainer, metrics):
-            honest(trainer, metrics)
+        def ticking(*arguments, **keywords):
             self.age += 10.0
-            trainer.pace.add(1, 10.0)
-            trainer._evaluation_s = 0.0
-            trainer.save_s = 0.0
+            return honest(*arguments, **keywords)
 
-        monkeypatch.setattr(loop.Trainer, "step_once", ticking)
-        monkeypatch.setattr(session, "_born", lambda start: 0.0)
+        monkeypatch.setattr(trainer, "optimizer_step", ticking)
+        monkeypatch.setattr(trainer, "time", SimpleNamespace(monotonic=lambda: self.age))
+        monkeypatch.setattr(trainer.Trainer, "evaluation_s", 0.0)  # a guess from the pace until the first one
+        monkeypatch.setattr(session, "_session_start", lambda start: 0.0)
         monkeypatch.setattr(session, "clock", lambda: self.age)
+
+
+class StopInCooldown(Recorder):
+    """Sends SIGTERM after the first step of a cooldown."""
+
+    def event(self, event: Event) -> None:
+        super().event(event)
+        if isinstance(event, Step) and self.named("cooldown"):
+            signal.raise_signal(signal.SIGTERM)
 
 
 WSD = {"schedule.kind": "wsd", "schedule.cooldown_fraction": 0.4, "max_steps": 40, "checkpoint.every": 4}
@@ -68,7 +80,7 @@ def test_a_session_ends_with_a_cooled_model_and_the_next_goes_on_from_the_stable
     assert extra["bits_per_byte"] == stopped.bits_per_byte is not None
     assert (config.output / "checkpoints" / "latest").read_text() == f"step-{stable:08d}\n"
     assert list_checkpoints(config.output / "checkpoints")[0].name == f"step-{stable:08d}"
-    falling = rates(config.output / cooldown.LOG)
+    falling = rates(config.output / COOLDOWN)
     assert falling == sorted(falling, reverse=True) and falling[-1] < 0.3 * falling[0]
     assert max(r["step"] for r in read_metrics(config.output / "metrics.jsonl")) == stable
     assert recorder.named("cooldown")[0]["step"] == stable
@@ -84,15 +96,7 @@ def test_killed_or_stopped_in_mid_cooldown_the_run_goes_on_from_the_stable_phase
     config = settings({**TIMED, "output": tmp_path / "sessions"})
     with monkeypatch.context() as patch:
         Clock(patch)
-        honest = loop.Trainer.step_once
-
-        def stopping(trainer, metrics):
-            honest(trainer, metrics)
-            if trainer.branch is not None:
-                signal.raise_signal(signal.SIGTERM)
-
-        patch.setattr(loop.Trainer, "step_once", stopping)
-        stopped = train(config)
+        stopped = train(config, StopInCooldown())
     assert stopped.reason == "sigterm" and stopped.exit_code == 75
     assert stopped.model.name == f"step-{stopped.step:08d}" and not (config.output / "final").exists()
     assert train(settings({**WSD, "output": config.output})).status == "done"
@@ -127,12 +131,12 @@ def test_the_session_may_have_begun_before_this_process(monkeypatch):
     assert session_age("kaggle")() >= session_age()() - 0.1, "process 1 is older than this one"
 
 
-def test_ranks_that_are_started_again_count_from_the_launchers_birth(monkeypatch):
-    monkeypatch.delenv(session.BORN_VARIABLE, raising=False)
-    mark_birth()
-    born = os.environ.pop(session.BORN_VARIABLE)
-    code = "from ptbr_slm.train.survival.session import session_age; print(session_age()())"
-    environment = {**os.environ, session.BORN_VARIABLE: str(float(born) - 1000)}
+def test_ranks_that_are_started_again_count_from_when_the_launcher_was_started(monkeypatch):
+    monkeypatch.delenv(session.SESSION_START_VARIABLE, raising=False)
+    mark_session_start()
+    started = os.environ.pop(session.SESSION_START_VARIABLE)
+    code = "from ptbr_slm.train.session import session_age; print(session_age()())"
+    environment = {**os.environ, session.SESSION_START_VARIABLE: str(float(started) - 1000)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
     assert float(done.stdout) > 1000
 
@@ -146,14 +150,15 @@ def test_a_start_that_is_no_time_or_lies_ahead_is_refused(start):
 
 @pytest.mark.parametrize("jump", [-86_400.0, 86_400.0])
 def test_a_wall_clock_that_jumps_neither_ends_nor_lengthens_a_session(settings, monkeypatch, jump):
-    honest_time, honest_step = time.time, loop.Trainer.step_once
+    honest_time = time.time
 
-    def jumping(trainer, metrics):
-        honest_step(trainer, metrics)
-        monkeypatch.setattr(time, "time", lambda: honest_time() + jump)
+    class Jumping(Recorder):
+        def event(self, event: Event) -> None:
+            super().event(event)
+            if isinstance(event, Step):
+                monkeypatch.setattr(time, "time", lambda: honest_time() + jump)
 
-    monkeypatch.setattr(loop.Trainer, "step_once", jumping)
-    result = train(settings({"max_time": "9h"}))
+    result = train(settings({"max_time": "9h"}), Jumping())
     assert result.status == "done" and 0 < result.seconds < 100
 
 

@@ -11,6 +11,7 @@ import torch
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.model import IGNORE, Llama
+from ptbr_slm.train.batches import MicroBatch
 from ptbr_slm.train.config import OptimizerConfig
 from ptbr_slm.train.optim import build_optimizer
 from ptbr_slm.train.planning.precision import Precision
@@ -21,13 +22,17 @@ SHAPE = ModelConfig(vocab_size=200, hidden_size=64, num_layers=4, num_heads=2, n
                     intermediate_size=96, max_seq_len=32)  # fmt: skip
 
 
-def rows(count: int, seed: int = 0) -> np.ndarray:
+def rows(count: int, seed: int = 0) -> MicroBatch:
+    return MicroBatch.of_windows(windows(count, seed))
+
+
+def windows(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(5, 200, (count, 17))
 
 
 def step(
     model: Llama,
-    batches: Sequence[np.ndarray],
+    batches: Sequence[MicroBatch],
     *,
     clip: float = 0.0,
     precision: Precision = FP32,
@@ -50,7 +55,7 @@ def new() -> Llama:
 def test_accumulated_gradients_equal_one_large_batch(cut):
     data, whole, parts = rows(8), new(), new()
     one = step(whole, [data])
-    many = step(parts, np.split(data, np.cumsum(cut)[:-1]))
+    many = step(parts, [data[end - size : end] for end, size in zip(np.cumsum(cut), cut, strict=True)])
     assert many.loss == pytest.approx(one.loss, abs=1e-5) and many.target_tokens == one.target_tokens == 128
     assert many.grad_norm == pytest.approx(one.grad_norm, abs=1e-5)
     for name, gradient in gradients(parts).items():
@@ -61,7 +66,7 @@ def test_accumulated_gradients_equal_one_large_batch(cut):
 
 def test_micro_batches_with_fewer_targets_do_not_weigh_more():
     """Averaging micro-batch means would: the divisor is the target tokens of the whole step."""
-    data = rows(4)
+    data = windows(4)
     data[2:, 5:] = IGNORE
     data[2:, :5] = np.abs(data[2:, :5])
     inputs = np.where(data == IGNORE, 7, data)  # ids that the embedding has; the targets decide what counts
@@ -90,7 +95,7 @@ def test_recomputing_activations_changes_memory_and_not_the_loss(every):
             seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
             return tensor
 
-        tokens = torch.from_numpy(rows(4))
+        tokens = torch.from_numpy(windows(4))
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
             model.train().loss_sum(tokens[:, :-1], tokens[:, 1:])
         return sum(seen.values())

@@ -14,7 +14,7 @@ import pytest
 
 from ptbr_slm.train.reporting.metrics import read_metrics
 from ptbr_slm.train.run import train
-from ptbr_slm.train.survival.session import Deadline
+from ptbr_slm.train.session import Deadline
 
 needs_sighup = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="o Windows não tem SIGHUP")
 IN_ITS_OWN_TERMINAL = (

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import torch
@@ -21,6 +20,7 @@ from ptbr_slm.bench.gpu.training import MEMORY_TOLERANCE, add_result, case_of
 from ptbr_slm.bench.synthetic import learnable_data
 from ptbr_slm.bench.train import run_case
 from ptbr_slm.data.prepared import PreparedData
+from ptbr_slm.events import Event
 from ptbr_slm.faults import maybe_fail
 from ptbr_slm.train.config import (
     CheckpointConfig,
@@ -29,7 +29,7 @@ from ptbr_slm.train.config import (
     ScheduleConfig,
     TrainConfig,
 )
-from ptbr_slm.train.loop import Trainer
+from ptbr_slm.train.events import Dropped, Step
 from ptbr_slm.train.parallel.launch import launch
 from ptbr_slm.train.parallel.shards import fill
 from ptbr_slm.train.parallel.world import Ranks, join_ranks
@@ -37,6 +37,7 @@ from ptbr_slm.train.planning.plan import make_plan
 from ptbr_slm.train.planning.precision import Precision
 from ptbr_slm.train.process import keep_freed_memory
 from ptbr_slm.train.reporting.metrics import MetricsLog
+from ptbr_slm.train.trainer import Trainer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,12 +75,12 @@ class LossCurve:
         """Steps, from 1, that the scaler skipped."""
         return tuple(number for number, applied in enumerate(self.applied, 1) if not applied)
 
-    def event(self, record: Mapping[str, Any]) -> None:
-        """Record a step."""
-        if record["event"] in ("step", "dropped"):
-            self.losses.append(record.get("loss"))
-            self.applied.append(not record.get("skipped", False))
-            self.scales.append(record.get("scale"))
+    def event(self, event: Event) -> None:
+        """Listen to the trainer."""
+        if isinstance(event, Step | Dropped):
+            self.losses.append(event.loss if isinstance(event, Step) else None)
+            self.applied.append(not event.skipped)
+            self.scales.append(event.scale)
 
     def progress(self, done: float, status: str) -> None:
         """Not shown."""

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ptbr_slm.errors import Exit, SlmError
 from ptbr_slm.train.parallel.messages import StopBeforeTraining
-from ptbr_slm.train.process import mark_birth, stop_signals
+from ptbr_slm.train.process import mark_session_start, stop_signals
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -55,7 +55,7 @@ def launch(work: Callable[..., T], arguments: tuple[Any, ...], count: int) -> T:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _processors() // count)))
     if hasattr(signal, "SIGRTMIN"):  # Linux: with one machine nothing needs the name or the address of it
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    mark_birth()
+    mark_session_start()
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 

@@ -27,13 +27,15 @@ class LossSum(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, tokens: Tensor | None, targets: Tensor | None) -> Tensor:
-        """tokens, targets: (B, T) -> summed loss, a scalar; without them a zero that every weight is part of,
-        in the order in which a forward pass uses them.
+    def forward(
+        self, tokens: Tensor | None, targets: Tensor | None, document_ids: Tensor | None = None
+    ) -> Tensor:
+        """As `Llama.loss_sum`; without tokens and targets a zero that every weight is part of, in the order
+        in which a forward pass uses them.
         """
         if tokens is None or targets is None:
             return torch.stack([0.0 * weight.sum() for weight in self.model.parameters()]).sum()
-        return self.model.loss_sum(tokens, targets)
+        return self.model.loss_sum(tokens, targets, document_ids)
 
 
 class Parallel:
@@ -45,9 +47,9 @@ class Parallel:
     def __init__(self, model: Llama) -> None:
         self.model = model
 
-    def loss_sum(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """The summed loss of a micro-batch, tokens and targets (B, T)."""
-        return self.model.loss_sum(tokens, targets)
+    def loss_sum(self, tokens: Tensor, targets: Tensor, document_ids: Tensor | None = None) -> Tensor:
+        """The summed loss of a micro-batch, all (B, T): see `Llama.loss_sum`."""
+        return self.model.loss_sum(tokens, targets, document_ids)
 
     def clear_gradients(self) -> None:
         """Forget the last step's gradients."""
@@ -93,9 +95,9 @@ class Shards(Parallel):
         for name, table in model.named_buffers(recurse=False):
             setattr(model, name, table.to(device))
 
-    def loss_sum(self, tokens: Tensor, targets: Tensor) -> Tensor:
+    def loss_sum(self, tokens: Tensor, targets: Tensor, document_ids: Tensor | None = None) -> Tensor:
         """As `Parallel.loss_sum`, through FSDP."""
-        loss: Tensor = self._module(tokens, targets)
+        loss: Tensor = self._module(tokens, targets, document_ids)
         return loss
 
 
@@ -126,9 +128,9 @@ class Replicas(Parallel):
         self._ddp.register_comm_hook(None, lambda _, bucket: _summed(bucket))
         self._settled = False
 
-    def loss_sum(self, tokens: Tensor, targets: Tensor) -> Tensor:
+    def loss_sum(self, tokens: Tensor, targets: Tensor, document_ids: Tensor | None = None) -> Tensor:
         """As `Parallel.loss_sum`, through DDP."""
-        loss: Tensor = self._ddp(tokens, targets)
+        loss: Tensor = self._ddp(tokens, targets, document_ids)
         return loss
 
     def clear_gradients(self) -> None:

@@ -17,8 +17,8 @@ from ptbr_slm.storage.model_folder import ModelFolder, check_vocabulary
 from ptbr_slm.system import cpu_cores, memory_bytes
 from ptbr_slm.text import quoted
 from ptbr_slm.tokenizer import Tokenizer
+from ptbr_slm.train.batches import WindowOrder
 from ptbr_slm.train.config import AUTO, TrainConfig, default_tokens_per_step, seq_len_too_long
-from ptbr_slm.train.order import WindowOrder
 from ptbr_slm.train.parallel.environment import local_world, ranks_to_start, require_cards
 from ptbr_slm.train.planning.choice import (
     Machine,

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ptbr_slm.errors import SlmError, missing_extra
-from ptbr_slm.train.events import Listener
+from ptbr_slm.events import Event
+from ptbr_slm.train.events import Evaluated, Listener, Sampled, Step, Warned
 
 PROJECT = "ptbr-slm"
 
@@ -148,18 +149,15 @@ class Loggers:
     def __init__(self, listener: Listener, loggers: dict[str, Logger]) -> None:
         self._listener, self._loggers = listener, loggers
 
-    def event(self, record: Mapping[str, Any]) -> None:
-        """Hand on a record; log it where it has a step."""
-        self._listener.event(record)
-        kind, step = record.get("event"), record.get("step")
-        if not isinstance(step, int):
-            return
-        if kind in ("step", "eval"):
-            values, group = numbers_of(record), "train" if kind == "step" else "eval"
-            self._each(lambda logger: logger.numbers(group, values, step))
-        elif kind == "sample":
-            name, text = f"sample/{record['prompt']}", f"{record['prompt']}{record['text']}"
-            self._each(lambda logger: logger.text(name, text, step))
+    def event(self, event: Event) -> None:
+        """Hand on; log the numbers of steps and evaluations, and the samples."""
+        self._listener.event(event)
+        match event:
+            case Step(step=step) | Evaluated(step=step):
+                group, values = "train" if isinstance(event, Step) else "eval", numbers_of(event.record())
+                self._each(lambda logger: logger.numbers(group, values, step))
+            case Sampled(step=step, prompt=prompt, text=text):
+                self._each(lambda logger: logger.text(f"sample/{prompt}", f"{prompt}{text}", step))
 
     def progress(self, done: float, status: str) -> None:
         """Hand on."""
@@ -180,7 +178,7 @@ class Loggers:
 
 
 @contextmanager
-def opened(
+def with_loggers(
     names: Sequence[str], listener: Listener, run: Path, config: Mapping[str, Any], step: int
 ) -> Iterator[Listener]:
     """The listener of a run that goes on from `step`, with these loggers beside it; closed at the end."""
@@ -210,9 +208,9 @@ def numbers_of(record: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def _failed(name: str, error: Exception) -> dict[str, Any]:
+def _failed(name: str, error: Exception) -> Warned:
     first = (str(error).splitlines() or [""])[0][:200]
     message = (
         f"o registrador {name} falhou ({type(error).__name__}: {first}) e foi desligado; o treino segue."
     )
-    return {"event": "warning", "code": "logger", "logger": name, "message": message}
+    return Warned(code="logger", logger=name, message=message)

@@ -9,14 +9,17 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from ptbr_slm.errors import os_errors
 from ptbr_slm.storage.atomic import write_text
+from ptbr_slm.train.events import StepEvent
+
+E = TypeVar("E", bound=StepEvent)
 
 
 class MetricsLog:
-    """Appends records that have a `step`; opened at a step, drops what a killed session wrote beyond it.
+    """Appends the events of steps; opened at a step, drops what a killed session wrote beyond it.
 
     writes: False on all ranks but the main one; their records stay in memory.
     """
@@ -39,25 +42,30 @@ class MetricsLog:
         self._file.close()
         self._open(step)
 
-    def write(self, record: Mapping[str, Any]) -> None:
+    def write(self, event: StepEvent) -> None:
         """Append one record and flush it."""
+        record = event.record()
         self._seen[record["event"], record["step"]] += 1
-        self._last[record["event"]] = dict(record)
+        self._last[record["event"]] = record
         with os_errors(self.path):
             self._file.write(_dump(record))
             self._file.flush()
 
-    def has(self, event: str, step: int) -> bool:
-        """Whether this event was recorded at this step."""
-        return (event, step) in self._seen
+    def has(self, kind: type[StepEvent], step: int) -> bool:
+        """Whether such an event was recorded at this step."""
+        return (kind.EVENT, step) in self._seen
 
-    def count(self, event: str) -> int:
-        """Records of this event."""
-        return sum(number for (name, _), number in self._seen.items() if name == event)
+    def count(self, kind: type[StepEvent]) -> int:
+        """Records of this kind."""
+        return sum(number for (name, _), number in self._seen.items() if name == kind.EVENT)
 
-    def last(self, event: str) -> dict[str, Any]:
-        """The newest record of this event; empty where there is none."""
-        return self._last.get(event, {})
+    def last(self, kind: type[E]) -> E | None:
+        """The newest event of this kind; None where there is none that this version can read."""
+        record = self._last.get(kind.EVENT)
+        try:
+            return None if record is None else kind.from_record(record)
+        except ValueError:
+            return None
 
     def __enter__(self) -> MetricsLog:
         return self

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from ptbr_slm.text import number
-
-if TYPE_CHECKING:
-    from ptbr_slm.train.loop import Trainer
 
 
 class Pace:
@@ -39,25 +36,40 @@ class Pace:
         return max((s for _, s in self._steps), default=0.0)
 
 
-def status_line(trainer: Trainer, loss: float) -> str:
-    """'passo 120/1.000 · perda 3,21 · 2.345 tokens/s · faltam 2min': Brazilian numbers, in one line."""
-    minutes = trainer.config.schedule.minutes
-    if minutes:
-        left_s, steps = 60 * minutes - trainer.elapsed_s, f"passo {number(trainer.state.step)}"
-    else:
-        left_s = (trainer.config.max_steps - trainer.state.step) * trainer.pace.step_s
-        steps = f"passo {number(trainer.state.step)}/{number(trainer.config.max_steps)}"
-    parts = [steps, f"perda {number(loss, 2)}", f"{number(trainer.pace.tokens_per_second)} tokens/s"]
-    parts.append(time_left(left_s, _session_left_s(trainer)))
-    return " · ".join([*parts, *_machine(trainer)])
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Status:
+    """A run after a step, as its progress bar shows it."""
 
-
-def _session_left_s(trainer: Trainer) -> float | None:
+    step: int
+    max_steps: int | None
+    """None where the clock ends the run."""
+    loss: float
+    tokens_per_second: float
+    run_left_s: float
+    """Seconds until the run is over."""
+    session_left_s: float | None = None
     """Seconds until the session's last step must be over; None without a limit."""
-    deadline = trainer.deadline
-    if deadline is None or deadline.limit_s is None:
-        return None
-    return deadline.end(trainer.save_s, trainer.evaluation_s) - deadline.age()
+    gpu_memory_bytes: int | None = None
+    scale: float | None = None
+    """The loss scale of fp16."""
+    skipped_steps: int = 0
+
+    def line(self) -> str:
+        """'passo 120/1.000 · perda 3,21 · 2.345 tokens/s · faltam 2min': Brazilian numbers, in one line."""
+        of = "" if self.max_steps is None else f"/{number(self.max_steps)}"
+        parts = [
+            f"passo {number(self.step)}{of}",
+            f"perda {number(self.loss, 2)}",
+            f"{number(self.tokens_per_second)} tokens/s",
+            time_left(self.run_left_s, self.session_left_s),
+        ]
+        if self.gpu_memory_bytes is not None:
+            parts.append(f"{number(self.gpu_memory_bytes / 2**30, 1)} GiB")
+        if self.scale is not None:
+            parts.append(f"escala 2^{round(math.log2(self.scale))}" if self.scale > 0 else "escala 0")
+        if self.skipped_steps:
+            parts.append(f"{number(self.skipped_steps)} saltados")
+        return " · ".join(parts)
 
 
 def time_left(run_s: float, session_s: float | None) -> str:
@@ -65,20 +77,6 @@ def time_left(run_s: float, session_s: float | None) -> str:
     if session_s is None or run_s <= session_s:
         return f"faltam {duration(run_s)}"
     return f"faltam {duration(run_s)}, mas a sessão acaba antes, em {duration(session_s)}"
-
-
-def _machine(trainer: Trainer) -> list[str]:
-    """Memory of a GPU, the loss scale and what was skipped: only where there is such a thing."""
-    parts = []
-    memory = trainer.gauges.memory_bytes() if trainer.plan.device.type == "cuda" else None
-    if memory is not None:
-        parts.append(f"{number(memory / 2**30, 1)} GiB")
-    scale = trainer.scale
-    if scale is not None:
-        parts.append(f"escala 2^{round(math.log2(scale))}" if scale > 0 else "escala 0")
-    if trainer.state.skipped_steps:
-        parts.append(f"{number(trainer.state.skipped_steps)} saltados")
-    return parts
 
 
 def duration(seconds: float) -> str:

@@ -39,7 +39,7 @@ class Observed:
     step: int
     """Its number, from 1."""
     cursor: int
-    """The first window it read (`train.order`)."""
+    """The first window it read (`train.batches`)."""
     windows: int
     """How many it read."""
     loss: float
@@ -190,24 +190,6 @@ def diverged(why: str, seen: Observed, state: GuardState, run: str) -> SlmError:
         where=run,
         hint=f"Continue do último checkpoint com {half}{other}.",
     )
-
-
-def take(cursor: int, count: int, skipped: Sequence[Sequence[int]]) -> tuple[list[range], int]:
-    """The next `count` windows from `cursor` on that are not in `skipped`, and the cursor after them.
-
-    skipped: [first, last + 1) of the windows that a rollback left out.
-    """
-    ranges: list[range] = []
-    while count:
-        inside = [stop for start, stop in skipped if start <= cursor < stop]
-        if inside:
-            cursor = max(inside)
-            continue
-        until = min([start for start, _ in skipped if start > cursor], default=cursor + count)
-        piece = range(cursor, min(until, cursor + count))
-        ranges.append(piece)
-        cursor, count = piece.stop, count - len(piece)
-    return ranges, cursor
 
 
 def last_good(steps: Sequence[int], high_step: int) -> int | None:

@@ -1,14 +1,15 @@
 """The memory ran out in the middle of a run: the same step again, in smaller pieces.
 
 The micro-batch in use is halved; what the run computes stays, since `train.step` sums the same sequences. It
-is kept in RUN/micro_batch.json: a process that had to be started again does not meet the same wall.
+is kept in RUN/micro_batch.json, so that a process that had to be started again does not run out again. What
+is decided here is done by `train.trainer`.
 """
 
 from __future__ import annotations
 
 import gc
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -16,11 +17,12 @@ from torch import nn
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.atomic import write_json
 from ptbr_slm.text import number
+from ptbr_slm.train.events import MemoryRanOut
 from ptbr_slm.train.planning.choice import alternatives, setting
 from ptbr_slm.train.planning.memory import GIB
 from ptbr_slm.train.planning.plan import Plan
-
-NAME = "micro_batch.json"
+from ptbr_slm.train.run_folder import MICRO_BATCH
+from ptbr_slm.train.step import OutOfMemoryAmongOthers
 
 
 def free(device: torch.device) -> None:
@@ -50,34 +52,82 @@ def weight_versions(model: nn.Module) -> list[int]:
     return [parameter._version for parameter in model.parameters()]
 
 
-def remember(plan: Plan, rows: int) -> None:
-    """Write down the micro-batch to use from now on; 0: not even one row was possible."""
-    body = {"rows": rows, "asked": plan.config.batch_size, "device": _device_name(plan)}
-    write_json(plan.config.output / NAME, body)
+def same_scaler(scaler: torch.amp.GradScaler, device: torch.device) -> torch.amp.GradScaler:
+    """A scaler in the same state that is not in the middle of a step."""
+    fresh = torch.amp.GradScaler(device.type)
+    fresh.load_state_dict(scaler.state_dict())
+    return fresh
+
+
+def remember(plan: Plan, batch_size: int) -> None:
+    """Write down the micro-batch to use from now on; 0: not even one sequence was possible."""
+    body = {"batch_size": batch_size, "asked": plan.config.batch_size, "device": _device_name(plan)}
+    write_json(plan.config.output / MICRO_BATCH, body)
+
+
+def forget(plan: Plan) -> None:
+    """Let the next session begin with what was asked for."""
+    (plan.config.output / MICRO_BATCH).unlink(missing_ok=True)
 
 
 def remembered(plan: Plan) -> int:
     """The micro-batch to begin with: what was written down for this batch_size and device, or batch_size.
 
-    Raises E_MEMORY where not even one row was possible; that is forgotten then, and tried again next time.
+    Raises E_MEMORY where not even one sequence was possible; that is forgotten then, and tried again next
+    time.
     """
-    asked, file = plan.config.batch_size, plan.config.output / NAME
+    asked, file = plan.config.batch_size, plan.config.output / MICRO_BATCH
     try:
         body = json.loads(file.read_bytes())
         same = (body["asked"], body["device"]) == (asked, _device_name(plan))
-        rows = int(body["rows"]) if same else asked
+        batch_size = int(body["batch_size"]) if same else asked
     except (OSError, ValueError, KeyError, TypeError):
         return asked
-    if rows == 0:
-        file.unlink(missing_ok=True)
+    if batch_size == 0:
+        forget(plan)
         raise no_smaller(plan, "na tentativa anterior")
-    return min(rows, asked)
+    return min(batch_size, asked)
 
 
-def no_smaller(plan: Plan, said: str, rows: int = 1) -> SlmError:
-    """E_MEMORY for what does not fit in micro-batches of `rows`, with what needs less by the calculation."""
-    asked = replace(plan.request, batch_size=rows, checkpoint_every=plan.checkpoint_every, loss=plan.loss)
-    least = setting(asked, plan.machine, rows, plan.checkpoint_every, plan.loss).memory.total
+@dataclass(frozen=True, slots=True)
+class Smaller:
+    """What to do after an out of memory: one of the two."""
+
+    batch_size: int = 0
+    """Go on with micro-batches of so many sequences."""
+    error: Exception | None = None
+    """Or raise this."""
+
+
+def smaller(plan: Plan, batch_size: int, reported: str, *, rejoined: bool, world: int) -> Smaller:
+    """After the memory ran out with micro-batches of `batch_size`: half of it, where that can go on here.
+
+    rejoined: whether this process, and all others, can do the step again. reported: what the device said.
+    """
+    if not rejoined:
+        error = half_updated(plan, reported) if world == 1 else OutOfMemoryAmongOthers(reported)
+        return Smaller(batch_size // 2, error)
+    if batch_size == 1:
+        return Smaller(1, no_smaller(plan, reported))
+    return Smaller(batch_size // 2)
+
+
+def retried(step: int, before: int, after: int, reported: str) -> MemoryRanOut:
+    """The event of a step, from 1, that is done again."""
+    message = (
+        f"A memória acabou no passo {step}: micro-lote de {before} para {after}, "
+        "e o mesmo passo de novo. O resultado não muda."
+    )
+    first = reported.splitlines()[0][:200] if reported else ""
+    return MemoryRanOut(step=step, before=before, after=after, reported=first, message=message)
+
+
+def no_smaller(plan: Plan, reported: str, batch_size: int = 1) -> SlmError:
+    """E_MEMORY for what does not fit in micro-batches of `batch_size`, with what needs less."""
+    asked = replace(
+        plan.request, batch_size=batch_size, checkpoint_every=plan.checkpoint_every, loss=plan.loss
+    )
+    least = setting(asked, plan.machine, batch_size, plan.checkpoint_every, plan.loss).memory.total
     machine, known = plan.machine, plan.machine.memory_bytes
     if known is None or machine.budget >= least:  # the calculation took it to fit, and was wrong
         share = machine.budget / known if known else 1.0
@@ -86,21 +136,21 @@ def no_smaller(plan: Plan, said: str, rows: int = 1) -> SlmError:
         f"{flags}   ({number(way.memory.total / GIB, 2)} GiB, calculado)"
         for flags, way in alternatives(asked, machine, plan.config.model_size)
     ]
-    what = "mesmo com uma sequência por vez" if rows == 1 else f"com micro-lotes de {rows}"
+    what = "mesmo com uma sequência por vez" if batch_size == 1 else f"com micro-lotes de {batch_size}"
     return SlmError(
         "E_MEMORY",
         f"a memória acabou {what}; o último checkpoint está intacto.",
-        where=said.splitlines()[0][:160] if said else plan.config.output,
+        where=reported.splitlines()[0][:160] if reported else plan.config.output,
         hint="Pede menos, pelo cálculo:  " + "\n        ou:  ".join(ways) if ways else "Use um modelo menor.",
     )
 
 
-def half_updated(plan: Plan, said: str) -> SlmError:
+def half_updated(plan: Plan, reported: str) -> SlmError:
     """E_MEMORY for an update that broke off between two weights."""
     return SlmError(
         "E_MEMORY",
         "a memória acabou no meio da atualização dos pesos; o último checkpoint está intacto.",
-        where=said.splitlines()[0][:160] if said else plan.config.output,
+        where=reported.splitlines()[0][:160] if reported else plan.config.output,
         hint="Repita o mesmo comando: ele continua do último checkpoint, com micro-lotes menores.",
     )
 

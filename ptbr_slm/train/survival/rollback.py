@@ -1,109 +1,125 @@
-"""Back to the last good checkpoint after a loss spike, past the data that brought it.
+"""After a loss spike: which checkpoint to go back to, and which data to leave out from there.
 
-The checkpoint is written anew with what was learned (the windows left out, the count of rollbacks), before
-metrics.jsonl forgets the abandoned steps: killed at any instant, the run goes back likewise or has done so.
+`train.trainer` does what is decided here. The checkpoint is written anew with what was learned (the windows
+left out, the rollbacks), before metrics.jsonl forgets the abandoned steps: killed at any instant, the run
+goes back likewise or has done so.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.atomic import discard
-from ptbr_slm.train.events import Listener
-from ptbr_slm.train.reporting.metrics import MetricsLog
-from ptbr_slm.train.saving.checkpoint import TrainState, list_checkpoints, read_state
-from ptbr_slm.train.saving.ownership import is_our_checkpoint
-from ptbr_slm.train.saving.resume import set_aside
-from ptbr_slm.train.survival.guards import Observed, diverged, last_good
-
-if TYPE_CHECKING:
-    from ptbr_slm.train.loop import Trainer
+from ptbr_slm.train.checkpoint.files import list_checkpoints, read_state, step_of
+from ptbr_slm.train.checkpoint.resume import set_aside
+from ptbr_slm.train.events import Listener, RolledBack, Warned
+from ptbr_slm.train.run_folder import is_our_checkpoint
+from ptbr_slm.train.state import TrainState
+from ptbr_slm.train.survival.guards import GuardState, Observed, diverged, last_good
 
 
-def go_back(trainer: Trainer, metrics: MetricsLog, seen: Observed) -> None:
-    """Make the trainer what it was at the last good checkpoint, with the spike's windows left out.
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """What to become: the run at `checkpoint`, with what was learned since."""
 
-    Where no checkpoint was written before the spike, the run goes on and says so. Raises E_TRAINING_DIVERGED
-    when `guard.max_rollbacks` are used up.
-    """
-    state, guards, folder = trainer.state, trainer.guards, trainer.config.output / "checkpoints"
-    since = guards.state.high_step
-    found = trainer.ranks.from_main(lambda: _newest_good(folder, since, trainer.listener))
-    if found is None:
-        guards.accept_level()
-        message = (
-            f"a perda saltou no passo {since} e não há checkpoint anterior a isso: o treino segue daqui."
-        )
-        trainer.listener.event({"event": "warning", "code": "loss_spike", "message": message})
-        return
-    checkpoint, old = found
-    if len(state.rollbacks) >= guards.settings.max_rollbacks:
-        why = f"a perda saltou no passo {since}, já depois de {len(state.rollbacks)} volta(s) a um checkpoint"
-        raise diverged(why, seen, guards.state, guards.run)
-    start = max(old.cursor, guards.state.high_cursor)
-    if any(record["step"] == old.step for record in state.rollbacks):
-        start = old.cursor  # once was not enough: leave out all that was read since this checkpoint
-    record = _record(seen, old.step, since, guards.state.mean, [start, state.cursor])
-    skipped, rollbacks = [*state.skipped_windows, record["skipped_windows"]], [*state.rollbacks, record]
-    trainer.load(checkpoint, old)
-    state.skipped_windows, state.rollbacks = skipped, rollbacks
-    trainer.ranks.from_main(lambda: _remove_later(folder, old.step))
-    trainer.save(replace=True)
-    metrics.rewind(old.step)
-    metrics.write(record)
-    trainer.listener.event(record)
+    checkpoint: Path
+    state: TrainState
+    """The checkpoint's, with the windows to leave out and this rollback added."""
+    event: RolledBack
 
 
-def tell_again(trainer: Trainer, metrics: MetricsLog) -> None:
-    """Write the rollbacks that a kill kept from metrics.jsonl."""
-    for record in trainer.state.rollbacks[metrics.count("rollback") :]:
-        metrics.write(record)
-
-
-def _newest_good(folder: Path, since: int, listener: Listener) -> tuple[Path, TrainState] | None:
-    """The newest checkpoint of before the spike that is intact. A corrupt one is named and skipped."""
-    paths = {int(path.name.removeprefix("step-")): path for path in list_checkpoints(folder)}
-    while (step := last_good(list(paths), since)) is not None:
+def newest_good(folder: Path, high_step: int, listener: Listener) -> Path | None:
+    """The newest checkpoint of before the spike that is intact. A corrupt one is told and passed over."""
+    paths = {step_of(path): path for path in list_checkpoints(folder)}
+    while (step := last_good(list(paths), high_step)) is not None:
         path = paths.pop(step)
         try:
-            return path, read_state(path)
+            read_state(path)
         except SlmError as error:
             if error.code != "E_CHECKPOINT_CORRUPT":
                 raise
             message = f"{error.message} Pulado: {path.name}."
-            listener.event({"event": "warning", "code": error.code, "where": str(path), "message": message})
+            listener.event(Warned(code=error.code, where=str(path), message=message))
+        else:
+            return path
     return None
 
 
-def _remove_later(folder: Path, step: int) -> None:
+def decide(
+    checkpoint: Path,
+    old: TrainState,
+    now: TrainState,
+    guard: GuardState,
+    seen: Observed,
+    *,
+    max_rollbacks: int,
+    run: str,
+) -> Rollback:
+    """How to go back to `checkpoint`, whose state is `old`, from `now`, where the step `seen` was a spike.
+
+    run: its folder, for the message. Raises E_TRAINING_DIVERGED where max_rollbacks are used up.
+    """
+    since = guard.high_step
+    if len(now.rollbacks) >= max_rollbacks:
+        why = f"a perda saltou no passo {since}, já depois de {len(now.rollbacks)} volta(s) a um checkpoint"
+        raise diverged(why, seen, guard, run)
+    start = max(old.cursor, guard.high_cursor)
+    if any(record["step"] == old.step for record in now.rollbacks):
+        start = old.cursor  # once was not enough: leave out all that was read since this checkpoint
+    event = _event(seen, old.step, since, guard.mean, (start, now.cursor))
+    return Rollback(
+        checkpoint,
+        replace(
+            old,
+            skipped_windows=[*now.skipped_windows, list(event.skipped_windows)],
+            rollbacks=[*now.rollbacks, event.record()],
+        ),
+        event,
+    )
+
+
+def no_checkpoint(high_step: int) -> Warned:
+    """The warning where nothing was saved before the spike."""
+    message = (
+        f"a perda saltou no passo {high_step} e não há checkpoint anterior a isso: o treino segue daqui."
+    )
+    return Warned(code="loss_spike", message=message)
+
+
+def remove_later(folder: Path, step: int) -> None:
     """Remove the checkpoints of the abandoned steps, newest first; what is not provably ours is renamed.
 
     A kill in between resumes from one of them, meets the spike again and comes back here.
     """
     for path in list_checkpoints(folder):
-        if int(path.name.removeprefix("step-")) > step:
+        if step_of(path) > step:
             if is_our_checkpoint(path):
                 discard(path)
             else:
                 set_aside(path, "replaced")
 
 
-def _record(seen: Observed, step: int, since: int, mean: float, windows: list[int]) -> dict[str, Any]:
+def untold(state: TrainState, told: int) -> Sequence[RolledBack]:
+    """The rollbacks that a kill kept from metrics.jsonl, which has `told` of them."""
+    return [RolledBack.from_record(record) for record in state.rollbacks[told:]]
+
+
+def _event(seen: Observed, step: int, since: int, mean: float, windows: tuple[int, int]) -> RolledBack:
     message = (
         f"A perda saltou no passo {since} (está em {seen.loss:.3f}; a média era {mean:.3f}): de volta ao "
         f"checkpoint do passo {step}, sem as janelas {windows[0]} a {windows[1] - 1}."
     )
-    return {
-        "event": "rollback",
-        "step": step,
-        "from_step": seen.step,
-        "high_since": since,
-        "loss": seen.loss,
-        "mean_loss": mean,
-        "grad_norm": seen.grad_norm,
-        "learning_rate": seen.learning_rate,
-        "skipped_windows": windows,
-        "message": message,
-    }
+    return RolledBack(
+        step=step,
+        from_step=seen.step,
+        high_since=since,
+        loss=seen.loss,
+        mean_loss=mean,
+        grad_norm=seen.grad_norm,
+        learning_rate=seen.learning_rate,
+        skipped_windows=windows,
+        message=message,
+    )

@@ -8,11 +8,12 @@ import stat
 from pathlib import Path
 
 import pytest
+from listeners import StopAfter
 
 from ptbr_slm.errors import SlmError
+from ptbr_slm.train.checkpoint.files import read_state
 from ptbr_slm.train.reporting.metrics import read_metrics
 from ptbr_slm.train.run import train
-from ptbr_slm.train.saving.checkpoint import read_state
 
 
 @pytest.fixture
@@ -43,17 +44,9 @@ def _writable_again(tmp_path):
             (Path(folder) / name).chmod(0o755)
 
 
-def stopped_at(settings, output: Path, step: int, monkeypatch) -> Path:
+def stopped_at(settings, output: Path, step: int) -> Path:
     """A run that was stopped after `step` steps."""
-    from ptbr_slm.train import loop
-
-    honest = loop.Trainer.step_once
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            loop.Trainer, "agree", lambda trainer, _: "sigterm" if trainer.state.step == step else None
-        )
-        patch.setattr(loop.Trainer, "step_once", honest)
-        train(settings({"output": output, "checkpoint.every": 2}))
+    train(settings({"output": output, "checkpoint.every": 2}), StopAfter(step=step))
     return output
 
 
@@ -61,7 +54,7 @@ def test_the_next_version_goes_on_bit_for_bit_with_its_history(
     settings, tmp_path, kaggle, monkeypatch, weights, recorder
 ):
     train(settings({"checkpoint.every": 2}))
-    before = mounted(stopped_at(settings, tmp_path / "first", 5, monkeypatch), kaggle)
+    before = mounted(stopped_at(settings, tmp_path / "first", 5), kaggle)
     config = settings({"output": kaggle / "working" / "runs" / "x", "checkpoint.every": 2})
     assert train(config, recorder).status == "done"
     (copied,) = recorder.named("copied")
@@ -78,9 +71,9 @@ def test_the_next_version_goes_on_bit_for_bit_with_its_history(
 def test_a_newer_local_checkpoint_wins_and_another_run_is_left_alone(
     settings, tmp_path, kaggle, monkeypatch, recorder, corpus, texts
 ):
-    mounted(stopped_at(settings, tmp_path / "old", 2, monkeypatch), kaggle)
-    mounted(stopped_at(settings, tmp_path / "new", 3, monkeypatch), kaggle, "second/runs/x")
-    own = stopped_at(settings, tmp_path / "own", 6, monkeypatch)
+    mounted(stopped_at(settings, tmp_path / "old", 2), kaggle)
+    mounted(stopped_at(settings, tmp_path / "new", 3), kaggle, "second/runs/x")
+    own = stopped_at(settings, tmp_path / "own", 6)
     train(settings({"output": own, "checkpoint.every": 2}), recorder)
     assert not recorder.named("copied") and recorder.named("resume")[0]["step"] == 6
     recorder.events.clear()
@@ -95,7 +88,7 @@ def test_a_newer_local_checkpoint_wins_and_another_run_is_left_alone(
 def test_a_corrupt_one_is_named_and_skipped_for_the_one_before(
     settings, tmp_path, kaggle, monkeypatch, recorder
 ):
-    run = stopped_at(settings, tmp_path / "first", 5, monkeypatch)
+    run = stopped_at(settings, tmp_path / "first", 5)
     file = run / "checkpoints" / "step-00000005" / "model.safetensors"
     raw = bytearray(file.read_bytes())
     raw[len(raw) // 2] ^= 1
@@ -112,7 +105,7 @@ def test_a_corrupt_one_is_named_and_skipped_for_the_one_before(
 
 
 def test_other_settings_of_the_same_run_are_listed_and_refused(settings, tmp_path, kaggle, monkeypatch):
-    mounted(stopped_at(settings, tmp_path / "first", 4, monkeypatch), kaggle)
+    mounted(stopped_at(settings, tmp_path / "first", 4), kaggle)
     with pytest.raises(SlmError) as caught:
         train(settings({"output": tmp_path / "next", "seed": 7}))
     assert caught.value.code == "E_CONFIG_CHANGED" and "seed 0 -> 7" in caught.value.message
@@ -123,7 +116,7 @@ def test_other_settings_of_the_same_run_are_listed_and_refused(settings, tmp_pat
 def test_a_run_of_the_same_course_is_preferred_to_a_newer_one_of_another(
     settings, tmp_path, kaggle, monkeypatch, recorder
 ):
-    mounted(stopped_at(settings, tmp_path / "same", 3, monkeypatch), kaggle, "a/runs/x")
+    mounted(stopped_at(settings, tmp_path / "same", 3), kaggle, "a/runs/x")
     train(settings({"output": tmp_path / "other", "seed": 3, "resume": "never"}))
     mounted(tmp_path / "other", kaggle, "b/runs/x")
     train(settings({"output": tmp_path / "next"}), recorder)
@@ -131,15 +124,15 @@ def test_a_run_of_the_same_course_is_preferred_to_a_newer_one_of_another(
 
 
 def test_resume_never_does_not_look_there(settings, tmp_path, kaggle, monkeypatch, recorder):
-    mounted(stopped_at(settings, tmp_path / "first", 4, monkeypatch), kaggle)
+    mounted(stopped_at(settings, tmp_path / "first", 4), kaggle)
     train(settings({"output": tmp_path / "next", "resume": "never"}), recorder)
     assert not recorder.named("copied") and not recorder.named("resume")
 
 
 def test_a_kill_while_copying_leaves_nothing_that_counts(settings, tmp_path, kaggle, monkeypatch):
-    from ptbr_slm.train.saving import kaggle_input
+    from ptbr_slm.train.checkpoint import kaggle_input
 
-    mounted(stopped_at(settings, tmp_path / "first", 4, monkeypatch), kaggle)
+    mounted(stopped_at(settings, tmp_path / "first", 4), kaggle)
     config = settings({"output": tmp_path / "next"})
 
     def die(checkpoint):

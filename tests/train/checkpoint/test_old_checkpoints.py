@@ -16,10 +16,10 @@ from ptbr_slm.data.pipeline import prepare
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.manifest import write_manifest
 from ptbr_slm.tokenizer import Tokenizer
+from ptbr_slm.train.checkpoint.files import STATE_SCHEMA, list_checkpoints, read_state
 from ptbr_slm.train.config_file import from_values
 from ptbr_slm.train.reporting.metrics import read_metrics
 from ptbr_slm.train.run import train
-from ptbr_slm.train.saving.checkpoint import STATE_SCHEMA, list_checkpoints, read_state
 
 OLD = Path(__file__).parent / "checkpoint_schema_1"
 LOSSES = [5.4913835525512695, 5.435947418212891, 5.349514007568359, 5.241534233093262, 5.11622428894043,

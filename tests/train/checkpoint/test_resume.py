@@ -9,17 +9,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from listeners import StopAfter
 
 from ptbr_slm.data.pipeline import prepare
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.lock import run_lock
 from ptbr_slm.tokenizer import Tokenizer
-from ptbr_slm.train import loop
+from ptbr_slm.train import trainer
+from ptbr_slm.train.checkpoint.files import list_checkpoints, read_state, write_checkpoint
 from ptbr_slm.train.planning import plan
 from ptbr_slm.train.planning.precision import Precision
 from ptbr_slm.train.reporting.metrics import read_metrics
 from ptbr_slm.train.run import train
-from ptbr_slm.train.saving.checkpoint import list_checkpoints, read_state, write_checkpoint
 
 
 def fails(code: str, config) -> SlmError:
@@ -27,18 +28,6 @@ def fails(code: str, config) -> SlmError:
         train(config)
     assert caught.value.code == code, caught.value
     return caught.value
-
-
-def stop_at(monkeypatch, step: int, number: int = signal.SIGTERM) -> None:
-    """Send this process a signal at the end of a step."""
-    honest = loop.Trainer.step_once
-
-    def stopping(trainer, metrics):
-        honest(trainer, metrics)
-        if trainer.state.step == step:
-            signal.raise_signal(number)
-
-    monkeypatch.setattr(loop.Trainer, "step_once", stopping)
 
 
 COURSE = ("event", "step", "loss", "learning_rate", "grad_norm", "tokens", "scale", "skipped",
@@ -59,15 +48,13 @@ def test_stop_and_resume_give_the_run_that_was_never_stopped(
     watched = {"evaluation.every": 2, "evaluation.sample_tokens": 4, "schedule.kind": "wsd"}
     train(settings(watched))
     config = settings({**watched, "output": tmp_path / "stopped"})
-    stop_at(monkeypatch, step, number)
-    stopped = train(config)
+    stopped = train(config, StopAfter(step=step, number=number))
     assert stopped.status == "stopped" and stopped.step == step
     assert stopped.exit_code == (75 if number == signal.SIGTERM else 130)
     assert (
         stopped.model == config.output / "checkpoints" / f"step-{step:08d}"
         and not (config.output / "final").exists()
     )
-    monkeypatch.undo()
     assert train(config).status == "done"
     assert weights(config.output / "final") == weights(tmp_path / "run" / "final")
     assert course(config.output) == course(tmp_path / "run")
@@ -77,14 +64,13 @@ def test_second_ctrl_c_stops_at_once_and_leaves_no_half_checkpoint(settings, mon
     config = settings({"checkpoint.every": 2})
     before = signal.getsignal(signal.SIGINT)  # SIG_IGN where a shell started the tests in the background
 
-    def interrupted(trainer):
+    def interrupted(*_, **__):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    stop_at(monkeypatch, 3, signal.SIGINT)
-    monkeypatch.setattr(loop.Trainer, "save", interrupted)
+    monkeypatch.setattr(trainer, "write_checkpoint", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(config)
+        train(config, StopAfter(step=3, number=signal.SIGINT))
     monkeypatch.undo()
     assert not list(config.output.rglob(".tmp-*"))
     assert signal.getsignal(signal.SIGINT) is before
@@ -94,9 +80,7 @@ def test_second_ctrl_c_stops_at_once_and_leaves_no_half_checkpoint(settings, mon
 def test_lines_beyond_the_resumed_step_and_a_half_line_are_dropped(settings, monkeypatch, tmp_path):
     train(settings())
     config = settings({"output": tmp_path / "killed"})
-    stop_at(monkeypatch, 3)
-    train(config)
-    monkeypatch.undo()
+    train(config, StopAfter(step=3))
     with (config.output / "metrics.jsonl").open("a") as file:  # as a kill at step 5 would leave it
         file.write('{"event": "step", "step": 4, "loss": 9.0}\n{"event": "step", "step": 5, "lo')
     train(config)
@@ -233,14 +217,13 @@ def test_a_full_disk_is_foreseen_with_bytes_and_the_checkpoint_before_stays(sett
     from collections import namedtuple
 
     config, usage = settings(), namedtuple("usage", "total used free")
-    honest = loop.Trainer.save
 
-    def full_from_the_second_save(trainer):
-        if trainer.state.step > 4:
+    def full_from_the_second_save(folder, *arguments, **keywords):
+        if list_checkpoints(folder):
             monkeypatch.setattr("shutil.disk_usage", lambda _: usage(10**9, 10**9, 1_000_000))
-        return honest(trainer)
+        return write_checkpoint(folder, *arguments, **keywords)
 
-    monkeypatch.setattr(loop.Trainer, "save", full_from_the_second_save)
+    monkeypatch.setattr(trainer, "write_checkpoint", full_from_the_second_save)
     error = fails("E_DISK_FULL", config)
     assert error.exit_code == 5 and "1 MB livres" in error.message
     assert read_state(config.output / "checkpoints" / "step-00000004").step == 4
@@ -257,7 +240,7 @@ def test_old_checkpoints_go_only_when_the_new_one_is_complete(settings, monkeypa
         seen.append((before, [p.name for p in list_checkpoints(folder)]))
         return path
 
-    monkeypatch.setattr(loop, "write_checkpoint", watching)
+    monkeypatch.setattr(trainer, "write_checkpoint", watching)
     train(config)
     assert seen[0] == ([], ["step-00000002"]) and seen[1] == (["step-00000002"], ["step-00000004"])
 
@@ -286,9 +269,7 @@ def test_the_gradient_scaler_is_saved_and_the_fp16_run_resumes_bit_for_bit(
     result = train(settings(steps))
     assert result.skipped_steps > 10, "from a scale of 2^40 the first steps overflow, and are counted"
     config = settings({**steps, "output": tmp_path / "stopped"})
-    with monkeypatch.context() as patch:
-        stop_at(patch, 20)
-        train(config)
+    train(config, StopAfter(step=20))
     state = read_state(config.output / "checkpoints" / "step-00000020")
     assert state.scaler["scale"] == scalers[-1].get_scale() < 2.0**30 and state.skipped_steps > 10
     train(config)

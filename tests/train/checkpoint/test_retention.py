@@ -14,11 +14,11 @@ import pytest
 from ptbr_slm import faults
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.manifest import write_manifest
+from ptbr_slm.train.checkpoint import retention
+from ptbr_slm.train.checkpoint.files import list_checkpoints, read_state
+from ptbr_slm.train.checkpoint.retention import drop_old, make_room, room
 from ptbr_slm.train.config import AUTO
 from ptbr_slm.train.run import train
-from ptbr_slm.train.saving import retention
-from ptbr_slm.train.saving.checkpoint import list_checkpoints, read_state
-from ptbr_slm.train.saving.retention import drop_old, make_room, room
 
 Usage = namedtuple("Usage", "total used free")
 MB = 10**6

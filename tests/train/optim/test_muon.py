@@ -14,6 +14,7 @@ from torch.optim._muon import _zeropower_via_newtonschulz as bf16_reference
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.model import Llama
+from ptbr_slm.train.batches import MicroBatch
 from ptbr_slm.train.config import OptimizerConfig
 from ptbr_slm.train.optim import build_optimizer, muon
 from ptbr_slm.train.optim.muon import JORDAN, NewtonSchulz, compute_dtype, update_scale
@@ -93,6 +94,10 @@ def test_updates_have_the_size_of_adamws():
         assert update.square().mean().sqrt() == pytest.approx(0.2 * math.sqrt(1), rel=0.25)
 
 
+def batch(seed: int = 0) -> MicroBatch:
+    return MicroBatch.of_windows(rows(seed))
+
+
 def rows(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(5, 200, (4, 17))
 
@@ -101,7 +106,7 @@ def trained(ranks: Ranks = ALONE, steps: int = 3) -> Llama:
     model = Llama(SHAPE).initialize(3).train()
     optimizer = build_optimizer(model, OptimizerConfig(name="muon", learning_rate=0.01), ranks)
     for seed in range(steps):
-        optimizer_step(model, optimizer, [rows(seed)], precision=Precision("fp32", ""), scaler=None,
+        optimizer_step(model, optimizer, [batch(seed)], precision=Precision("fp32", ""), scaler=None,
                        gradient_clip=1.0)  # fmt: skip
     return model
 
@@ -174,7 +179,7 @@ def test_an_overflowing_fp16_step_leaves_muons_weights_and_momentum():
     before = [parameter.detach().clone() for parameter in model.parameters()]
     optimizer = build_optimizer(model, OptimizerConfig(name="muon", learning_rate=0.01))
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
-    result = optimizer_step(model, optimizer, [rows()], precision=Precision("fp16", ""), scaler=scaler,
+    result = optimizer_step(model, optimizer, [batch()], precision=Precision("fp16", ""), scaler=scaler,
                             gradient_clip=1.0)  # fmt: skip
     assert not result.applied and scaler.get_scale() == 2.0**39
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))

@@ -15,6 +15,7 @@ from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
 from ptbr_slm.model import Llama
 from ptbr_slm.storage.weights import write_safetensors
+from ptbr_slm.train.batches import MicroBatch
 from ptbr_slm.train.config import OptimizerConfig, default_learning_rate
 from ptbr_slm.train.optim import (
     build_optimizer,
@@ -36,8 +37,8 @@ def new(name: str) -> tuple[Llama, torch.optim.Optimizer]:
     return model, build_optimizer(model, OptimizerConfig(name=name, learning_rate=0.01))
 
 
-def rows(seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(5, 200, (4, 17))
+def rows(seed: int) -> MicroBatch:
+    return MicroBatch.of_windows(np.random.default_rng(seed).integers(5, 200, (4, 17)))
 
 
 def steps(model: Llama, optimizer: torch.optim.Optimizer, seeds: range) -> list[float]:

@@ -15,6 +15,7 @@ import torch
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.model import Llama
+from ptbr_slm.train.batches import MicroBatch
 from ptbr_slm.train.config import OptimizerConfig
 from ptbr_slm.train.optim import build_optimizer
 from ptbr_slm.train.parallel.parallelize import parallelize
@@ -46,12 +47,12 @@ def main() -> None:
         steps = []
         for number in range(STEPS):
             rows = np.random.default_rng(number).integers(0, 300, (2 * ROWS * MICRO_BATCHES, 33))
-            mine = rows[ranks.share(len(rows))]
+            mine = MicroBatch.of_windows(rows[ranks.share(len(rows))])
             torch.cuda.reset_peak_memory_stats(device)
             result = optimizer_step(
                 model,
                 optimizer,
-                [mine[i : i + ROWS] for i in range(0, len(mine), ROWS)],
+                mine.split(ROWS),
                 precision=choose_precision("cuda", (7, 5)),
                 scaler=scaler,
                 gradient_clip=1.0,

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from listeners import StopAfter
 from safetensors.numpy import load_file
 
-from ptbr_slm.train import loop
 from ptbr_slm.train.parallel.environment import started_by_agent
 from ptbr_slm.train.reporting.metrics import read_metrics
 from ptbr_slm.train.run import train
@@ -116,16 +116,8 @@ def test_from_one_rank_to_two_by_sigterm_back_to_one_sees_the_same_samples(
     # A rate at which the last bits of a sum do not grow into another course.
     long = {"max_steps": 300, "checkpoint.every": 0, "optimizer.learning_rate": 3e-4}
     alone = train(settings({**long, "output": tmp_path / "alone"}))
-    moved, honest = settings({**long, "output": tmp_path / "moved"}), loop.Trainer.step_once
-
-    def stopping(trainer, metrics):
-        honest(trainer, metrics)
-        if trainer.state.step == 3:
-            signal.raise_signal(signal.SIGTERM)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop.Trainer, "step_once", stopping)
-        assert train(moved).step == 3
+    moved = settings({**long, "output": tmp_path / "moved"})
+    assert train(moved, StopAfter(step=3)).step == 3
     with start(moved.output, **long, ranks=2) as process:
         until(process, "step", 20)
         process.send_signal(signal.SIGTERM)  # to the parent only

@@ -12,9 +12,9 @@ import pytest
 from ptbr_slm.errors import SlmError
 from ptbr_slm.model import Llama
 from ptbr_slm.storage.model_folder import ModelFolder
+from ptbr_slm.train.checkpoint.files import read_state, restore
 from ptbr_slm.train.parallel.parallelize import check_parallel
 from ptbr_slm.train.parallel.world import ALONE, Ranks, _avoid_peer_access, check_shares
-from ptbr_slm.train.saving.checkpoint import read_state, restore
 
 sys.path.insert(0, str(Path(__file__).parent))
 import two_ranks

@@ -15,6 +15,8 @@ from ptbr_slm.errors import SlmError
 from ptbr_slm.eval.bits import HeldOut
 from ptbr_slm.model import Llama
 from ptbr_slm.tokenizer import Tokenizer
+from ptbr_slm.train.batches import MicroBatch
+from ptbr_slm.train.checkpoint.files import restore, write_checkpoint
 from ptbr_slm.train.config import OptimizerConfig
 from ptbr_slm.train.evaluate import bits_per_byte
 from ptbr_slm.train.optim import build_optimizer
@@ -22,7 +24,7 @@ from ptbr_slm.train.parallel.parallelize import parallelize
 from ptbr_slm.train.parallel.shards import fill, gather, is_sharded
 from ptbr_slm.train.parallel.world import Ranks, join_ranks
 from ptbr_slm.train.planning.precision import Precision
-from ptbr_slm.train.saving.checkpoint import TrainState, restore, write_checkpoint
+from ptbr_slm.train.state import TrainState
 from ptbr_slm.train.step import OutOfMemory, OutOfMemoryAmongOthers, optimizer_step
 
 SHAPE = ModelConfig(vocab_size=300, hidden_size=64, num_layers=3, num_heads=2, num_kv_heads=1, head_dim=32,
@@ -61,12 +63,11 @@ class Run:
         self.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**18) if precision == "fp16" else None
 
     def step(self, number: int):
-        mine = rows(self.sequences, number)[self.ranks.share(self.sequences)]
-        batches = [mine[i : i + self.rows] for i in range(0, len(mine), self.rows)]
+        mine = MicroBatch.of_windows(rows(self.sequences, number)[self.ranks.share(self.sequences)])
         return optimizer_step(
             self.model,
             self.optimizer,
-            batches,
+            mine.split(self.rows),
             precision=self.precision,
             scaler=self.scaler,
             gradient_clip=1.0,

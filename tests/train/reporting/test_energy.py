@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ptbr_slm.train.reporting import energy
-from ptbr_slm.train.reporting.energy import EnergyMeter, NoMeter, energy_meter, total_kwh, visible
+from ptbr_slm.train.reporting import meters
+from ptbr_slm.train.reporting.meters import EnergyMeter, NoMeter, energy_meter, total_kwh, visible
 
 
 class Clock:
@@ -84,5 +84,5 @@ def test_the_cards_are_those_that_cuda_sees():
 
 def test_a_cpu_and_a_machine_without_nvml_have_no_meter(monkeypatch):
     assert isinstance(energy_meter("cpu", 1), NoMeter) and energy_meter("cpu", 1).record() == {}
-    monkeypatch.setattr(energy.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(meters.importlib.util, "find_spec", lambda name: None)
     assert isinstance(energy_meter("cuda", 2), NoMeter)

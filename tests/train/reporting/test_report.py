@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable
@@ -18,11 +19,12 @@ from ptbr_slm.cli.output import Mode, Output
 from ptbr_slm.config import model_config
 from ptbr_slm.errors import SlmError
 from ptbr_slm.train.config import TrainConfig
+from ptbr_slm.train.events import RolledBack, Warned
 from ptbr_slm.train.planning.precision import choose_precision
 from ptbr_slm.train.reporting.curves import MOST_POINTS, Panel, axis, draw, sheet, thinned
-from ptbr_slm.train.reporting.history import History, read_history
 from ptbr_slm.train.reporting.metrics import MetricsLog
-from ptbr_slm.train.reporting.write import write_report
+from ptbr_slm.train.reporting.report import write_report
+from ptbr_slm.train.reporting.sessions import SessionLog, read_sessions
 from ptbr_slm.train.run import train
 
 Write = Callable[[list[dict[str, Any]], list[dict[str, Any]]], Path]
@@ -188,30 +190,36 @@ def test_the_page_fits_a_phone_and_a_desk_and_asks_nobody_for_anything(write, tm
 
 
 def test_a_record_that_is_not_a_number_never_ends_a_run(tmp_path, capsys):
-    record = {"event": "rollback", "step": 3, "grad_norm": float("inf"), "loss": float("nan"), "tokens": 7}
+    event = RolledBack(
+        step=3, from_step=5, high_since=4, loss=math.nan, mean_loss=2.0, grad_norm=math.inf,
+        learning_rate=0.1, skipped_windows=(7, 9), message="de volta",
+    )  # fmt: skip
     with MetricsLog(tmp_path / "metrics.jsonl", 0) as metrics:
-        metrics.write(record)
-    Output(Mode.JSON).event(record)
+        metrics.write(event)
+    Output(Mode.JSON).event(event.record())
     for line in ((tmp_path / "metrics.jsonl").read_text(), capsys.readouterr().out):
-        assert json.loads(line) == {**record, "grad_norm": None, "loss": None}
+        assert json.loads(line) == {**event.record(), "grad_norm": None, "loss": None}
 
 
-def test_the_history_never_hides_what_ended_the_session(tmp_path):
+FACTS = {"device": "cpu", "ranks": 1, "precision": "fp32", "batch_size": 2}
+
+
+def test_the_session_log_never_hides_what_ended_the_session(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
-    with pytest.raises(SlmError, match="cheio"), History(run, 0, {}) as history:
+    with pytest.raises(SlmError, match="cheio"), SessionLog(run, 0, **FACTS) as log:
         shutil.rmtree(run)  # nothing can be written any more
-        history.note({"event": "warning", "message": "quase"})
+        log.note(Warned(code="quase", message="quase"))
         raise SlmError("E_DISK_FULL", "o disco está cheio.", hint="Libere espaço.")
 
 
 def test_a_session_that_failed_or_was_killed_says_so(tmp_path):
-    with pytest.raises(SlmError), History(tmp_path, 0, {}):
+    with pytest.raises(SlmError), SessionLog(tmp_path, 0, **FACTS):
         raise SlmError("E_TRAINING_DIVERGED", "a perda explodiu.", hint="")
-    History(tmp_path, 5, {})  # killed: no end
-    with History(tmp_path, 5, {}) as history:
-        history.end(9, "complete")
-    assert [(s["step"], s["reason"]) for s in read_history(tmp_path)] == [
+    SessionLog(tmp_path, 5, **FACTS)  # killed: no end
+    with SessionLog(tmp_path, 5, **FACTS) as log:
+        log.end(9, "complete")
+    assert [(s["step"], s["reason"]) for s in read_sessions(tmp_path)] == [
         (0, "E_TRAINING_DIVERGED"),
         (5, None),
         (5, "complete"),

@@ -10,8 +10,9 @@ import random
 import pytest
 
 from ptbr_slm.errors import SlmError
+from ptbr_slm.train.batches import remaining_windows
 from ptbr_slm.train.config import GuardConfig
-from ptbr_slm.train.survival.guards import Guards, GuardState, Observed, last_good, take
+from ptbr_slm.train.survival.guards import Guards, GuardState, Observed, last_good
 
 SETTINGS = GuardConfig(spike_steps=3, spike_after=20)
 
@@ -137,11 +138,12 @@ def test_rare_overflows_go_on_for_ever():
 
 
 def test_the_cursor_jumps_over_windows_left_out():
-    assert take(0, 8, []) == ([range(8)], 8)
-    assert take(0, 8, [[8, 16]]) == ([range(8)], 8)
-    assert take(8, 8, [[8, 16]]) == ([range(16, 24)], 24)
-    assert take(4, 8, [[8, 16]]) == ([range(4, 8), range(16, 20)], 20)
-    assert take(4, 8, [[6, 10], [8, 16], [18, 19]]) == ([range(4, 6), range(16, 18), range(19, 23)], 23)
+    assert remaining_windows(0, 8, []) == ([range(8)], 8)
+    assert remaining_windows(0, 8, [[8, 16]]) == ([range(8)], 8)
+    assert remaining_windows(8, 8, [[8, 16]]) == ([range(16, 24)], 24)
+    assert remaining_windows(4, 8, [[8, 16]]) == ([range(4, 8), range(16, 20)], 20)
+    found = remaining_windows(4, 8, [[6, 10], [8, 16], [18, 19]])
+    assert found == ([range(4, 6), range(16, 18), range(19, 23)], 23)
 
 
 def test_the_good_checkpoint_is_one_whose_weights_were_seen_to_do_well():

@@ -13,13 +13,14 @@ from safetensors.numpy import load_file
 
 from ptbr_slm import faults
 from ptbr_slm.errors import SlmError
-from ptbr_slm.train import loop
+from ptbr_slm.train import trainer as trainer_module
+from ptbr_slm.train.batches import MicroBatch
 from ptbr_slm.train.planning import plan
 from ptbr_slm.train.planning.precision import Precision
 from ptbr_slm.train.reporting.metrics import read_metrics
 from ptbr_slm.train.run import train
 from ptbr_slm.train.step import OutOfMemory, optimizer_step
-from ptbr_slm.train.survival import retry
+from ptbr_slm.train.survival import out_of_memory
 
 ROWS = {"batch_size": 4, "grad_accum": 2, "max_steps": 6}
 
@@ -59,16 +60,15 @@ def test_it_halves_again_and_again_and_a_later_start_begins_small(settings, reco
     config = settings({**ROWS, "max_steps": 2})
     train(config, recorder)
     assert [(e["before"], e["after"]) for e in recorder.named("out_of_memory")] == [(4, 2), (2, 1)]
-    assert json.loads((config.output / "micro_batch.json").read_bytes())["rows"] == 1
+    assert json.loads((config.output / "micro_batch.json").read_bytes())["batch_size"] == 1
     used = []
-    honest = loop.Trainer.micro_batches
+    honest = trainer_module.optimizer_step
 
-    def watching(trainer, windows):
-        batches = honest(trainer, windows)
+    def watching(model, optimizer, batches, **keywords):
         used.append([len(batch) for batch in batches])
-        return batches
+        return honest(model, optimizer, batches, **keywords)
 
-    monkeypatch.setattr(loop.Trainer, "micro_batches", watching)
+    monkeypatch.setattr(trainer_module, "optimizer_step", watching)
     train(settings({**ROWS, "max_steps": 3, "allow_config_change": True}))
     assert used == [[1] * 8]
     train(settings({**ROWS, "batch_size": 8, "grad_accum": 1, "max_steps": 4, "allow_config_change": True}))
@@ -90,7 +90,7 @@ def test_nothing_keeps_the_failed_step_alive(settings, monkeypatch):
     """An error's traceback holds the tensors, so that each retry begins with less memory (PyTorch's FAQ)."""
     held: list[weakref.ref] = []
     alive: list[int] = []
-    honest = retry.optimizer_step
+    honest = trainer_module.optimizer_step
 
     def failing(model, optimizer, batches, **keywords):
         if held:
@@ -101,8 +101,8 @@ def test_nothing_keeps_the_failed_step_alive(settings, monkeypatch):
         gc.disable()  # reference counting alone must free it
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(retry, "optimizer_step", failing)
-    monkeypatch.setattr(retry, "free", lambda device: None)
+    monkeypatch.setattr(trainer_module, "optimizer_step", failing)
+    monkeypatch.setattr(out_of_memory, "free", lambda device: None)
     try:
         assert train(settings({**ROWS, "max_steps": 1})).status == "done"
     finally:
@@ -116,29 +116,27 @@ def test_a_failed_update_leaves_weights_moments_and_gradients_clean(settings, mo
         monkeypatch.setattr(plan, "choose_precision", lambda *_: Precision("fp16", "teste"))
     monkeypatch.setenv("PTBR_SLM_FAULT", "oom@step.optimizer:2")
     before = {}
-    honest = retry._make_smaller
+    honest, calls = trainer_module.optimizer_step, []
 
-    def watching(trainer, said, rejoined):
-        honest(trainer, said, rejoined)
-        before["weights"] = [p.detach().clone() for p in trainer.model.parameters()]
-        before["gradients"] = [p.grad for p in trainer.model.parameters()]
-        before["steps"] = {float(s["step"]) for s in trainer.optimizer.state.values() if "step" in s}
+    def watching(model, optimizer, batches, **keywords):
+        calls.append(len(batches))
+        if len(calls) == 3:  # step 2 again
+            before["weights"] = [p.detach().clone() for p in model.parameters()]
+            before["gradients"] = [p.grad for p in model.parameters()]
+            before["steps"] = {float(s["step"]) for s in optimizer.state.values() if "step" in s}
+        result = honest(model, optimizer, batches, **keywords)
+        if len(calls) == 1:
+            before["after_one"] = [p.detach().clone() for p in model.parameters()]
+        return result
 
-    def one_step(trainer, metrics):
-        honest_step(trainer, metrics)
-        if trainer.state.step == 1:
-            before["after_one"] = [p.detach().clone() for p in trainer.model.parameters()]
-
-    honest_step = loop.Trainer.step_once
-    monkeypatch.setattr(retry, "_make_smaller", watching)
-    monkeypatch.setattr(loop.Trainer, "step_once", one_step)
+    monkeypatch.setattr(trainer_module, "optimizer_step", watching)
     assert train(settings({**ROWS, "max_steps": 3})).status == "done"
     assert all(torch.equal(a, b) for a, b in zip(before["weights"], before["after_one"], strict=True))
     assert before["gradients"] == [None] * len(before["weights"]) and before["steps"] <= {1.0}
 
 
 def test_a_half_done_update_is_never_trained_on(settings, monkeypatch):
-    honest = retry.optimizer_step
+    honest = trainer_module.optimizer_step
 
     def tearing(model, optimizer, batches, **keywords):
         result = honest(model, optimizer, batches, **keywords)
@@ -151,20 +149,20 @@ def test_a_half_done_update_is_never_trained_on(settings, monkeypatch):
         return result
 
     torn: list[int] = []
-    monkeypatch.setattr(retry, "optimizer_step", tearing)
+    monkeypatch.setattr(trainer_module, "optimizer_step", tearing)
     config = settings({**ROWS, "checkpoint.every": 1})
     with pytest.raises(SlmError) as caught:
         train(config)
     assert caught.value.code == "E_MEMORY" and "no meio da atualização" in caught.value.message
     monkeypatch.undo()
     assert train(config).step == 6
-    assert json.loads((config.output / "micro_batch.json").read_bytes())["rows"] == 2
+    assert json.loads((config.output / "micro_batch.json").read_bytes())["batch_size"] == 2
 
 
 def test_evaluation_out_of_memory_is_read_in_smaller_pieces(settings, monkeypatch, tmp_path):
     train(settings(ROWS))
     sizes = []
-    honest = retry.bits_per_byte
+    honest = trainer_module.bits_per_byte
 
     def greedy(model, text, rows, *others):
         sizes.append(rows)
@@ -172,7 +170,7 @@ def test_evaluation_out_of_memory_is_read_in_smaller_pieces(settings, monkeypatc
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return honest(model, text, rows, *others)
 
-    monkeypatch.setattr(retry, "bits_per_byte", greedy)
+    monkeypatch.setattr(trainer_module, "bits_per_byte", greedy)
     result = train(settings({**ROWS, "output": tmp_path / "small"}))
     assert sizes == [4, 2, 1] and result.bits_per_byte == pytest.approx(
         read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]["bits_per_byte"], rel=1e-5
@@ -189,7 +187,7 @@ def test_the_step_alone_raises_its_own_error_and_leaves_no_gradient(monkeypatch)
                         intermediate_size=64, max_seq_len=16)  # fmt: skip
     model = Llama(shape).initialize(0).train()
     monkeypatch.setenv("PTBR_SLM_FAULT", "oom@step.backward:2")
-    batches = [np.ones((1, 9), np.int64)] * 3
+    batches = [MicroBatch.of_windows(np.ones((1, 9), np.int64))] * 3
     with pytest.raises(OutOfMemory):
         optimizer_step(model, build_optimizer(model, OptimizerConfig(learning_rate=1e-3)), batches,
                        precision=Precision("fp32", ""), scaler=None, gradient_clip=1.0)  # fmt: skip

@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from poisoned_windows import VARIABLE, poisoned
 
 from ptbr_slm import faults
 from ptbr_slm.errors import SlmError
-from ptbr_slm.train import loop
+from ptbr_slm.train import trainer
+from ptbr_slm.train.checkpoint.files import list_checkpoints, read_state
 from ptbr_slm.train.reporting.metrics import read_metrics
 from ptbr_slm.train.run import train
-from ptbr_slm.train.saving.checkpoint import list_checkpoints, read_state
+from ptbr_slm.train.state import TrainState
 
 WATCHFUL = {"max_steps": 40, "checkpoint.every": 4, "guard.spike_after": 8, "guard.spike_steps": 3}
 SPIKE = (14, 17)
 """Steps, from 0, whose windows are made poisonous."""
-
-POISON = """
-import numpy as np
-from ptbr_slm.train import loop
-honest = loop.Trainer.micro_batches
-def poisoned(trainer, windows):
-    batches, draw = honest(trainer, windows), np.random.default_rng(windows[0].start)
-    if any({first} <= w < {last} for piece in windows for w in piece):
-        batches = [draw.integers(0, 300, b.shape) for b in batches]
-        for group in trainer.optimizer.param_groups:
-            group["lr"] = 2.0
-    return batches
-loop.Trainer.micro_batches = poisoned
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -46,12 +35,11 @@ def _forget_faults():
 
 
 @pytest.fixture
-def poison(monkeypatch) -> str:
-    """Windows 4 * 14 to 4 * 17 are noise that ruins the weights; the code for it, for other processes."""
-    code = POISON.format(first=4 * SPIKE[0], last=4 * SPIKE[1])
-    monkeypatch.setattr(loop.Trainer, "micro_batches", loop.Trainer.micro_batches)  # put back at the end
-    exec(code, {})
-    return code
+def poison() -> Iterator[str]:
+    """Windows 4 * 14 to 4 * 17 are noise that ruins the weights; the variable for other processes."""
+    first, last = 4 * SPIKE[0], 4 * SPIKE[1]
+    with poisoned(first, last):
+        yield f"{first}:{last}"
 
 
 def steps_of(run) -> list[dict]:
@@ -84,13 +72,13 @@ DIE_AT = {
 
 @pytest.mark.parametrize("moment", DIE_AT)
 def test_a_run_killed_around_a_rollback_ends_as_one_that_was_not(
-    settings, train_arguments, tmp_path, weights, poison, moment
+    settings, train_arguments, tmp_path, weights, poison, moment, support_environment
 ):
     config = settings(WATCHFUL)
     train(config)
     other = tmp_path / "killed"
-    code = f"{poison}\nfrom ptbr_slm.cli.main import main\nmain()"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PTBR_SLM_FAULT": DIE_AT[moment]}
+    code = "import poisoned_windows\nfrom ptbr_slm.cli.main import main\nmain()"
+    environment = {**support_environment, VARIABLE: poison, "PTBR_SLM_FAULT": DIE_AT[moment]}
     command = [sys.executable, "-c", code, *train_arguments(other, **WATCHFUL)]
     done = subprocess.run(command, env=environment, capture_output=True, timeout=100)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
@@ -116,16 +104,16 @@ def test_after_the_last_rollback_allowed_a_spike_is_a_diagnosis(settings, poison
 
 
 def test_a_checkpoint_due_within_a_spike_is_not_written(settings, monkeypatch, poison):
-    seen = []
-    honest = loop.Trainer.save
+    written: list[TrainState] = []
+    honest = trainer.write_checkpoint
 
-    def watching(trainer, **keywords):
-        seen.append((trainer.state.step, trainer.guards.state.high))
-        return honest(trainer, **keywords)
+    def watching(folder, model, optimizer, tokenizer, state, **keywords):
+        written.append(copy.deepcopy(state))
+        return honest(folder, model, optimizer, tokenizer, state, **keywords)
 
-    monkeypatch.setattr(loop.Trainer, "save", watching)
+    monkeypatch.setattr(trainer, "write_checkpoint", watching)
     train(settings({**WATCHFUL, "checkpoint.every": 1}))
-    assert all(high == 0 for _, high in seen)
+    assert len(written) > 30 and all(state.guard["high"] == 0 for state in written)
 
 
 EIGHT = {"batch_size": 1, "grad_accum": 8, "max_steps": 6}

@@ -19,43 +19,49 @@ from types import TracebackType
 from typing import Any
 
 from ptbr_slm.errors import SlmError, os_errors
+from ptbr_slm.events import Event
+from ptbr_slm.train.events import Copied, Listener, MemoryRanOut, SessionEnded, SessionStarted, Warned
+from ptbr_slm.train.run_folder import SESSIONS
 from ptbr_slm.version import __version__
 
-NAME = "sessions.jsonl"
-NOTED = ("out_of_memory", "warning", "copied")
+NOTED = (MemoryRanOut, Warned, Copied)
+"""Events that metrics.jsonl does not keep."""
 _PACKAGES = ("torch", "numpy", "tokenizers", "safetensors")
 
 
-class History:
+class SessionLog:
     """A session that begins now at `step`; its end is written when the block is left."""
 
-    def __init__(self, run: Path, step: int, facts: Mapping[str, Any]) -> None:
-        """facts: JSON-ready, such as the device and the precision."""
-        self._path, self._ended = run / NAME, False
+    def __init__(
+        self, run: Path, step: int, *, device: str, ranks: int, precision: str, batch_size: int
+    ) -> None:
+        self._path, self._ended = run / SESSIONS, False
         self._write(
-            {
-                "event": "start",
-                "time": _now(),
-                "step": step,
-                "command": command_line(),
-                "versions": versions(),
-                "commit": commit(),
-                **facts,
-            }
+            SessionStarted(
+                time=_now(),
+                step=step,
+                command=command_line(),
+                versions=versions(),
+                commit=commit(),
+                device=device,
+                ranks=ranks,
+                precision=precision,
+                batch_size=batch_size,
+            ).record()
         )
 
     def end(self, step: int, reason: str) -> None:
         """The session is over: a `TrainResult.reason`, or the code of an error."""
         self._ended = True
-        self._write({"event": "end", "time": _now(), "step": step, "reason": reason})
+        self._write(SessionEnded(time=_now(), step=step, reason=reason).record())
 
-    def note(self, record: Mapping[str, Any]) -> None:
+    def note(self, event: Event) -> None:
         """Keep what metrics.jsonl does not: that the memory ran out, or a warning."""
-        if record.get("event") in NOTED:
+        if isinstance(event, NOTED):
             with suppress(SlmError):  # a full disk is told by what needs the disk
-                self._write({"time": _now(), **record})
+                self._write({"time": _now(), **event.record()})
 
-    def __enter__(self) -> History:
+    def __enter__(self) -> SessionLog:
         return self
 
     def __exit__(
@@ -65,25 +71,41 @@ class History:
             return
         reason = error.code if isinstance(error, SlmError) else type(error).__name__
         with suppress(SlmError):  # nothing here may hide `error`
-            self._write({"event": "end", "time": _now(), "step": None, "reason": reason})
+            self._write(SessionEnded(time=_now(), step=None, reason=reason).record())
 
     def _write(self, record: Mapping[str, Any]) -> None:
         with os_errors(self._path), self._path.open("ab") as file:
             file.write((json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
 
 
-def read_history(run: Path) -> list[dict[str, Any]]:
+class NotingListener:
+    """A listener that also keeps in sessions.jsonl what metrics.jsonl does not hold."""
+
+    def __init__(self, listener: Listener, log: SessionLog) -> None:
+        self._listener, self._log = listener, log
+
+    def event(self, event: Event) -> None:
+        """Note, and hand on."""
+        self._log.note(event)
+        self._listener.event(event)
+
+    def progress(self, done: float, status: str) -> None:
+        """Hand on."""
+        self._listener.progress(done, status)
+
+
+def read_sessions(run: Path) -> list[dict[str, Any]]:
     """The sessions in order: what `start` says, plus `end`, `end_step` and `reason`.
 
     These are None where no end was written: a killed process, or the session that is going on.
     """
     sessions: list[dict[str, Any]] = []
-    for record in _records(run / NAME):
-        if record.get("event") == "start":
+    for record in _records(run / SESSIONS):
+        if record.get("event") == SessionStarted.EVENT:
             sessions.append(
                 {**record, "start": record.get("time"), "end": None, "end_step": None, "reason": None}
             )
-        elif record.get("event") == "end" and sessions and sessions[-1]["end"] is None:
+        elif record.get("event") == SessionEnded.EVENT and sessions and sessions[-1]["end"] is None:
             sessions[-1] |= {
                 "end": record.get("time"),
                 "end_step": record.get("step"),
@@ -96,7 +118,8 @@ def read_history(run: Path) -> list[dict[str, Any]]:
 
 def read_notes(run: Path) -> list[dict[str, Any]]:
     """What happened besides steps: out of memory, warnings."""
-    return [record for record in _records(run / NAME) if record.get("event") in NOTED]
+    noted = [kind.EVENT for kind in NOTED]
+    return [record for record in _records(run / SESSIONS) if record.get("event") in noted]
 
 
 def _records(path: Path) -> list[dict[str, Any]]:

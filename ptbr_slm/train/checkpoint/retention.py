@@ -1,6 +1,6 @@
 """How many checkpoints stay: as many as the disk allows, and never fewer than the one to go on from.
 
-Only a checkpoint whose manifest names every file in it is removed (`train.saving.ownership`).
+Only a checkpoint whose manifest names every file in it is removed (`train.run_folder`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ptbr_slm.storage.manifest import read_manifest
 from ptbr_slm.storage.output import make_folder
 from ptbr_slm.system import kaggle_root
 from ptbr_slm.train.config import AUTO
-from ptbr_slm.train.saving.ownership import is_our_checkpoint
+from ptbr_slm.train.run_folder import is_our_checkpoint
 
 BYTES_PER_PARAMETER = 12
 """Of a checkpoint: fp32 weight and AdamW's two fp32 moments."""

@@ -1,20 +1,49 @@
-"""Energy of the NVIDIA cards of a session, from NVML where `nvidia-ml-py` is installed; nothing elsewhere.
+"""What the machine says while a run goes on: the most memory used so far, and the energy of its cards.
 
-The driver's own counter (Volta and newer) where there is one, else the power read at each step times the time
-since the last. The cards alone: neither processor nor fans, and a neighbour on the same card counts, too.
+Energy comes from NVML where `nvidia-ml-py` is installed; nothing elsewhere. The driver's own counter (Volta
+and newer) where there is one, else the power read at each step times the time since the last. The cards
+alone: neither processor nor fans, and another program on the same card counts, too.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
+
 JOULES_PER_KWH = 3.6e6
 READ_EVERY_S = 1.0
 """Reading costs about a millisecond a card."""
+
+
+class Meters:
+    """Read once a step; whatever this machine cannot say is left out."""
+
+    def __init__(self, device: torch.device, cards: int = 1) -> None:
+        """cards: how many this session uses on this machine."""
+        self._device = device
+        self._energy = energy_meter(device.type, cards)
+
+    def record(self) -> dict[str, float]:
+        """`memory_bytes` and `energy_kwh`, for a step's record."""
+        memory = self.memory_bytes()
+        return ({} if memory is None else {"memory_bytes": memory}) | self._energy.record()
+
+    def memory_bytes(self) -> int | None:
+        """On a GPU the most that PyTorch has reserved; on a CPU the largest resident size."""
+        if self._device.type == "cuda":
+            return int(torch.cuda.max_memory_reserved(self._device))
+        if importlib.util.find_spec("resource") is None:  # Windows
+            return None
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024  # KiB on Linux, bytes on a Mac
 
 
 class EnergyMeter:

@@ -16,7 +16,7 @@ import random
 import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -34,6 +34,7 @@ from ptbr_slm.storage.manifest import read_manifest, write_manifest
 from ptbr_slm.storage.model_folder import write_model_files
 from ptbr_slm.storage.weights import WeightReader, write_safetensors
 from ptbr_slm.tokenizer import Tokenizer
+from ptbr_slm.train.checkpoint.retention import BYTES_PER_PARAMETER, drop_old, make_room
 from ptbr_slm.train.optim import load_optimizer_arrays, optimizer_arrays
 from ptbr_slm.train.parallel.shards import FOLDER as SHARDS
 from ptbr_slm.train.parallel.shards import (
@@ -45,46 +46,10 @@ from ptbr_slm.train.parallel.shards import (
     save_shards,
 )
 from ptbr_slm.train.parallel.world import ALONE, Ranks
-from ptbr_slm.train.saving.retention import BYTES_PER_PARAMETER, drop_old, make_room
+from ptbr_slm.train.state import ADDED, STATE_SCHEMA, TrainState
 from ptbr_slm.version import __version__
 
 _NAME = re.compile(r"step-(\d{8,})")
-
-
-@dataclass(kw_only=True)
-class TrainState:
-    """Where a run is; everything beside weights and moments that its next step depends on."""
-
-    step: int = 0
-    """Optimizer steps done."""
-    cursor: int = 0
-    """Training windows consumed (`train.order`)."""
-    tokens: int = 0
-    """Target tokens trained on."""
-    elapsed_s: float = 0.0
-    """Seconds of training, evaluation included, over all sessions."""
-    skipped_steps: int = 0
-    """Steps whose fp16 gradient overflowed: counted in `step`, without effect on the weights."""
-    scaler: dict[str, Any] | None = None
-    """GradScaler's state, where there is one."""
-    config: dict[str, Any] = field(default_factory=dict)
-    """Settings as dotted key -> value."""
-    model: dict[str, Any] = field(default_factory=dict)
-    """The model's config.json."""
-    data_sha256: str = ""
-    tokenizer_sha256: str = ""
-    guard: dict[str, Any] = field(default_factory=dict)
-    """`train.survival.guards.GuardState` as plain values."""
-    skipped_windows: list[list[int]] = field(default_factory=list)
-    """[first, last + 1) of the training windows that rollbacks left out."""
-    rollbacks: list[dict[str, Any]] = field(default_factory=list)
-    """The records of the rollbacks, as in metrics.jsonl."""
-
-
-STATE_SCHEMA = 2
-"""Of state.json. 1, which had no number: without guard, skipped_windows and rollbacks."""
-_ADDED = {"guard": 2, "skipped_windows": 2, "rollbacks": 2}
-"""Field -> the schema that brought it; an older checkpoint goes on with its default."""
 
 
 def checkpoint_bytes(num_parameters: int) -> int:
@@ -105,7 +70,7 @@ def write_checkpoint(
     replace: bool = False,
     ranks: Ranks = ALONE,
 ) -> Path:
-    """Write folder/step-N, then `latest`, then remove old ones (`train.saving.retention`). Returns step-N.
+    """Write folder/step-N, then `latest`, then remove old ones (`checkpoint.retention`). Returns step-N.
 
     All ranks call it and return when the main one has written it; of a sharded model each writes its part.
     companions: see `write_model_files`. protected: names that stay. replace: write it even where a
@@ -154,16 +119,22 @@ def write_checkpoint(
 def list_checkpoints(folder: Path) -> list[Path]:
     """The step-N folders, newest first, complete or not."""
     found = [path for path in folder.glob("step-*") if _NAME.fullmatch(path.name) and path.is_dir()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+    return sorted(found, key=step_of, reverse=True)
 
 
-def read_state(checkpoint: Path) -> TrainState:
+def step_of(checkpoint: Path) -> int:
+    """The step in a checkpoint's name."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def read_state(checkpoint: Path, *, hashes: bool = True) -> TrainState:
     """Check every file of a checkpoint against its manifest and read its state.
 
+    hashes: False compares sizes only, for a checkpoint that another rank has just checked.
     Raises E_CHECKPOINT_CORRUPT, or E_SCHEMA where a newer version wrote it.
     """
     try:
-        manifest = read_manifest(checkpoint, code="E_CHECKPOINT_CORRUPT")
+        manifest = read_manifest(checkpoint, hashes=hashes, code="E_CHECKPOINT_CORRUPT")
         if manifest.kind != "checkpoint" or "training/state.json" not in manifest.files:
             raise _corrupt(checkpoint, "não é um checkpoint de treino")
         body = json.loads((checkpoint / "training" / "state.json").read_bytes())
@@ -175,7 +146,7 @@ def read_state(checkpoint: Path) -> TrainState:
                 where=checkpoint,
                 hint="Atualize com:  pip install -U ptbr-slm",
             )
-        names = [name for name in TrainState.__dataclass_fields__ if _ADDED.get(name, 1) <= schema]
+        names = [name for name in TrainState.__dataclass_fields__ if ADDED.get(name, 1) <= schema]
         return TrainState(**{name: body[name] for name in names})
     except (KeyError, ValueError, TypeError) as error:
         raise _corrupt(checkpoint, f"state.json não confere ({error})") from error

@@ -17,11 +17,12 @@ from typing import Any
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.atomic import atomic_folder, write_bytes, write_text
 from ptbr_slm.system import kaggle_root
+from ptbr_slm.train.checkpoint.files import checkpoint_bytes, list_checkpoints, read_state
+from ptbr_slm.train.checkpoint.retention import make_room
 from ptbr_slm.train.config import AUTO, TrainConfig
-from ptbr_slm.train.events import Listener
-from ptbr_slm.train.reporting.history import NAME as SESSIONS
-from ptbr_slm.train.saving.checkpoint import TrainState, checkpoint_bytes, list_checkpoints, read_state
-from ptbr_slm.train.saving.retention import make_room
+from ptbr_slm.train.events import Copied, Listener, Warned
+from ptbr_slm.train.run_folder import SESSIONS
+from ptbr_slm.train.state import TrainState
 
 _DEEPEST = 8
 """Folders below /kaggle/input that are looked into: a notebook's output, its runs, a run, its checkpoints."""
@@ -72,16 +73,14 @@ def bring_newer(
             continue
         target = _target(config, source)
         message = f"Checkpoint do passo {step} copiado de {source}, com os sha256 conferidos."
-        listener.event(
-            {"event": "copied", "step": step, "from": str(source), "path": str(target), "message": message}
-        )
+        listener.event(Copied(step=step, source=str(source), path=str(target), message=message))
         return target, state
     return None
 
 
 def _skip(source: Path, code: str, why: str, listener: Listener) -> None:
     message = f"{why} Pulado: {source}."
-    listener.event({"event": "warning", "code": code, "where": str(source), "message": message})
+    listener.event(Warned(code=code, where=str(source), message=message))
 
 
 def _another_course(source: Path, changed: str) -> SlmError:

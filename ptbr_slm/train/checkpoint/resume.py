@@ -8,11 +8,12 @@ from typing import Any
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError, os_errors
+from ptbr_slm.train.checkpoint.files import list_checkpoints, read_state
+from ptbr_slm.train.checkpoint.kaggle_input import Identity, bring_newer
 from ptbr_slm.train.config import TrainConfig
 from ptbr_slm.train.config_file import settings, to_values
-from ptbr_slm.train.events import Listener
-from ptbr_slm.train.saving.checkpoint import TrainState, list_checkpoints, read_state
-from ptbr_slm.train.saving.kaggle_input import Identity, bring_newer
+from ptbr_slm.train.events import Listener, Warned
+from ptbr_slm.train.state import TrainState
 
 
 def find_checkpoint(
@@ -57,9 +58,7 @@ def _newest_valid(folder: Path, listener: Listener) -> tuple[Path, TrainState] |
                 raise
             aside = set_aside(checkpoint, "corrupt")
             message = f"{error.message} Renomeado para {aside.name}; tentando o anterior."
-            listener.event(
-                {"event": "warning", "code": error.code, "where": str(checkpoint), "message": message}
-            )
+            listener.event(Warned(code=error.code, where=str(checkpoint), message=message))
     if any(folder.glob("step-*.corrupt*")):
         raise SlmError(
             "E_CHECKPOINT_CORRUPT",
@@ -93,7 +92,7 @@ def _asked_for(path: Path, folder: Path, listener: Listener) -> tuple[Path, Trai
         if int(later.name.removeprefix("step-")) > found[1].step:
             aside = set_aside(later, "replaced")
             message = f"{later.name} é posterior ao checkpoint pedido: renomeado para {aside.name}."
-            listener.event({"event": "warning", "code": "", "where": str(later), "message": message})
+            listener.event(Warned(code="", where=str(later), message=message))
     return found
 
 

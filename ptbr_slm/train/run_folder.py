@@ -1,4 +1,4 @@
-"""What in a run's folder is ours: only that is replaced or deleted."""
+"""The files of a run's folder: their names, and which are ours. Only those are replaced or deleted."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from ptbr_slm.storage.lock import is_run_lock
 from ptbr_slm.storage.output import real_output
 from ptbr_slm.storage.record import foreign_files, kind_of
 
-WRITTEN = (
-    "lock",
-    "final",
-    "report",
-    "checkpoints",
-    "metrics.jsonl",
-    "sessions.jsonl",
-    "cooldown.jsonl",
-    "micro_batch.json",
-    "config.resolved.toml",
-)
+CHECKPOINTS, FINAL, REPORT = "checkpoints", "final", "report"
+CONFIG, LOCK = "config.resolved.toml", "lock"
+METRICS = "metrics.jsonl"
+"""The records of the steps, which read as one undisturbed run."""
+SESSIONS = "sessions.jsonl"
+"""When each process began and ended, and what happened besides steps."""
+COOLDOWN = "cooldown.jsonl"
+"""The records of the last cooldown at a session's end."""
+MICRO_BATCH = "micro_batch.json"
+"""The micro-batch that fits, once the memory has run out."""
+WRITTEN = (LOCK, FINAL, REPORT, CHECKPOINTS, METRICS, SESSIONS, COOLDOWN, MICRO_BATCH, CONFIG)
 """What a run replaces in its folder. `data` is not here: there it only adds a folder of its own."""
 
 
@@ -48,14 +48,14 @@ def check_run_folder(run: Path) -> None:
 
 def _is_run(run: Path) -> bool:
     """A lock that a run wrote, a checkpoint or model that says whose it is, or settings and records."""
-    lock = run / "lock"
+    lock = run / LOCK
     if lock.is_file() and lock.stat().st_size and is_run_lock(lock):
         return True
-    if (run / "config.resolved.toml").is_file() and (run / "metrics.jsonl").is_file():
+    if (run / CONFIG).is_file() and (run / METRICS).is_file():
         return True
-    if kind_of(run / "final") == "model":
+    if kind_of(run / FINAL) == "model":
         return True
-    return any(kind_of(path) == "checkpoint" for path in (run / "checkpoints").glob("step-*"))
+    return any(kind_of(path) == "checkpoint" for path in (run / CHECKPOINTS).glob("step-*"))
 
 
 def _holds_something(path: Path) -> bool:

@@ -1,20 +1,35 @@
-"""How old the session is, and what still fits into it. No torch here.
+"""The session of a run: its age, what still fits into it, and the signals that end it. No torch here.
 
-A session is what ends without grace: a notebook's 12 hours. Its age is read once from the wall clock or the
-kernel; from then on only a clock that never jumps counts.
+A session is one process's work on a run, in a notebook that is stopped after 12 hours. Its age is read once
+from the wall clock or the kernel; from then on only a clock that never jumps counts.
 """
 
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from types import FrameType
+from typing import Any, Literal
 
-from ptbr_slm.errors import SlmError
+from ptbr_slm.errors import Exit, SlmError
 from ptbr_slm.text import number
-from ptbr_slm.train.process import BORN_VARIABLE, age_of, clock
+from ptbr_slm.train.process import SESSION_START_VARIABLE, age_of, clock, stop_signals
+
+StopReason = Literal["sigterm", "sighup", "interrupt", "max_time"]
+
+EXIT_OF: dict[StopReason, Exit] = {
+    "sigterm": Exit.STOPPED,
+    "sighup": Exit.STOPPED,
+    "interrupt": Exit.INTERRUPTED,
+    "max_time": Exit.STOPPED,
+}
+
+_BY_URGENCY: tuple[StopReason | None, ...] = (None, "max_time", "sighup", "sigterm", "interrupt")
 
 REPORT_S = 3.0
 """Seconds for the report at the end."""
@@ -29,8 +44,8 @@ def session_age(start: str = "") -> Clock:
 
     Raises E_CONFIG where `start` is no time, or lies in the future.
     """
-    born = _born(start)
-    return lambda: clock() - born
+    began = _session_start(start)
+    return lambda: clock() - began
 
 
 @dataclass(slots=True)
@@ -67,7 +82,48 @@ class Deadline:
         return self.limit_s - MEASURED_LATE * save_s - evaluation_s - REPORT_S
 
 
-def _born(start: str) -> float:
+def urgency(reason: StopReason | None) -> int:
+    """A number for `Ranks.exchange`: 0 for no reason, and more the more pressing it is."""
+    return _BY_URGENCY.index(reason)
+
+
+def most_urgent(urgencies: Iterable[int]) -> StopReason | None:
+    """The reason of the largest of these numbers, which all ranks then stop for."""
+    return _BY_URGENCY[max(urgencies)]
+
+
+_REASON_OF: dict[str, StopReason] = {"SIGINT": "interrupt", "SIGTERM": "sigterm", "SIGHUP": "sighup"}
+
+
+class SignalGuard:
+    """While the block runs, SIGTERM, SIGHUP and Ctrl-C ask to stop after the step; a second Ctrl-C stops at
+    once.
+
+    A SIGHUP that this process ignores stays ignored: under nohup a run outlives its terminal. Outside the
+    main thread (a notebook's worker) signals cannot be caught, and `reason` stays None.
+    """
+
+    def __init__(self) -> None:
+        self.reason: StopReason | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> SignalGuard:
+        if threading.current_thread() is threading.main_thread():
+            for number in stop_signals():
+                self._previous[number] = signal.signal(number, self._caught)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for caught, handler in self._previous.items():
+            signal.signal(caught, handler)
+
+    def _caught(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.reason is not None:
+            raise KeyboardInterrupt
+        self.reason = _REASON_OF[signal.Signals(number).name]
+
+
+def _session_start(start: str) -> float:
     """When the session began, on `clock`."""
     if start == "kaggle":
         return clock() - age_of("1")
@@ -76,7 +132,7 @@ def _born(start: str) -> float:
         if age < 0:
             raise _no_time(start, f"fica {number(-age)} segundos no futuro")
         return clock() - age
-    told = os.environ.get(BORN_VARIABLE)
+    told = os.environ.get(SESSION_START_VARIABLE)
     return float(told) if told else clock() - age_of("self")
 
 

@@ -1,23 +1,37 @@
-"""What a run's records amount to: the document of report.json, from metrics.jsonl and sessions.jsonl.
+"""report/: what a run did, for a person and for a program: report.md, .html, .json, loss.svg, samples.md.
 
-Every field may be missing: older runs, other devices, a run of one step.
+It is made of metrics.jsonl and sessions.jsonl alone. Every field may be missing: older runs,
+other devices, a run of one step.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ptbr_slm.train.config_file import to_values
+from ptbr_slm.storage.atomic import atomic_folder, write_text
+from ptbr_slm.train.config_file import to_toml, to_values
+from ptbr_slm.train.events import (
+    CooldownEnded,
+    Evaluated,
+    MemoryRanOut,
+    RolledBack,
+    Sampled,
+    Step,
+    StepEvent,
+)
 from ptbr_slm.train.planning.plan import Plan
-from ptbr_slm.train.reporting.curves import Panel, Point
-from ptbr_slm.train.reporting.energy import total_kwh
-from ptbr_slm.train.reporting.history import read_history, read_notes, versions
+from ptbr_slm.train.reporting.curves import Panel, Point, draw, sheet
+from ptbr_slm.train.reporting.meters import total_kwh
 from ptbr_slm.train.reporting.metrics import read_metrics
-from ptbr_slm.train.saving.checkpoint import TrainState
+from ptbr_slm.train.reporting.pages import html_page, markdown_page, samples_page
+from ptbr_slm.train.reporting.sessions import read_notes, read_sessions, versions
+from ptbr_slm.train.run_folder import METRICS, REPORT
+from ptbr_slm.train.state import TrainState
 
 Records = list[dict[str, Any]]
 _NUMBERS = (int, float)
@@ -29,29 +43,44 @@ class Course:
     def __init__(self, run: Path) -> None:
         self.by_event: dict[str, Records] = {}
         self._points: dict[tuple[str, str], list[Point]] = {}
-        for record in read_metrics(run / "metrics.jsonl"):
+        for record in read_metrics(run / METRICS):
             self.by_event.setdefault(record["event"], []).append(record)
-        self.sessions = read_history(run)
+        self.sessions = read_sessions(run)
         self.notes = read_notes(run)
 
-    def of(self, event: str) -> Records:
-        """The records of this event, in order."""
-        return self.by_event.get(event, [])
+    def of(self, kind: type[StepEvent]) -> Records:
+        """The records of this kind, in order; a version before may have written them with fewer keys."""
+        return self.by_event.get(kind.EVENT, [])
 
-    def points(self, name: str, event: str = "step", factor: float = 1.0) -> list[Point]:
+    def points(self, name: str, kind: type[StepEvent] = Step, factor: float = 1.0) -> list[Point]:
         """(step, value) of a field, wherever it is a finite number."""
-        found = self._points.get((name, event))
+        found = self._points.get((name, kind.EVENT))
         if found is None:
-            found = self._points[name, event] = [
+            found = self._points[name, kind.EVENT] = [
                 (float(record["step"]), value)
-                for record in self.of(event)
+                for record in self.of(kind)
                 if isinstance(value := record.get(name), _NUMBERS) and math.isfinite(value)
             ]
         return found if factor == 1.0 else [(step, factor * value) for step, value in found]
 
-    def values(self, name: str, event: str = "step") -> list[float]:
-        """The finite values of a field."""
-        return [value for _, value in self.points(name, event)]
+    def values(self, name: str) -> list[float]:
+        """The finite values of a field of the steps."""
+        return [value for _, value in self.points(name)]
+
+
+def write_report(run: Path, plan: Plan, state: TrainState) -> Path:
+    """Write run/report from the run's records, replacing an earlier one. Returns the folder."""
+    course = Course(run)
+    found = summary(run, plan, state, course)
+    curves, toml = draw(panels(course)), to_toml(plan.config)
+    with atomic_folder(run / REPORT) as folder:
+        write_text(folder / "loss.svg", sheet(curves))
+        write_text(folder / "samples.md", samples_page(course.of(Sampled)))
+        write_text(folder / "report.md", markdown_page(found, toml))
+        write_text(folder / "report.html", html_page(found, curves, toml))
+        text = json.dumps(_plain(found), ensure_ascii=False, indent=1, allow_nan=False)
+        write_text(folder / "report.json", text + "\n")
+    return run / REPORT
 
 
 def summary(run: Path, plan: Plan, state: TrainState, course: Course) -> dict[str, Any]:
@@ -78,16 +107,16 @@ def summary(run: Path, plan: Plan, state: TrainState, course: Course) -> dict[st
         "tokens_per_step": plan.config.step_tokens,
         "seconds": round(state.elapsed_s, 3),
         "loss": _first_and_last(course.points("loss")),
-        "bits_per_byte": _first_and_last(course.points("bits_per_byte", "eval")),
+        "bits_per_byte": _first_and_last(course.points("bits_per_byte", Evaluated)),
         **_speed(course),
-        "cooldown": _without(course.of("cooldown")[-1], "event") if course.of("cooldown") else None,
+        "cooldown": _without(course.of(CooldownEnded)[-1], "event") if course.of(CooldownEnded) else None,
         "skipped_steps": state.skipped_steps,
         "lowest_scale": min(course.values("scale"), default=None),
-        "rollbacks": [_without(record, "event") for record in course.of("rollback")],
-        "out_of_memory": [note for note in course.notes if note.get("event") == "out_of_memory"],
+        "rollbacks": [_without(record, "event") for record in course.of(RolledBack)],
+        "out_of_memory": [note for note in course.notes if note.get("event") == MemoryRanOut.EVENT],
         "energy_kwh": _energy(course),
-        "samples": latest_samples(course.of("sample")),
-        "evaluations": [[step, value] for step, value in course.points("bits_per_byte", "eval")],
+        "samples": latest_samples(course.of(Sampled)),
+        "evaluations": [[step, value] for step, value in course.points("bits_per_byte", Evaluated)],
         "sessions": course.sessions,
         "command": course.sessions[-1].get("command") if course.sessions else None,
         "versions": course.sessions[-1].get("versions") if course.sessions else versions(),
@@ -101,11 +130,11 @@ def panels(course: Course) -> list[Panel]:
     marks = [
         (float(s["step"]), f"nova sessão, {s.get('start', '')}") for s in course.sessions[1:] if "step" in s
     ]
-    marks += [(float(r["step"]), str(r.get("message", "volta"))) for r in course.of("rollback")]
+    marks += [(float(r["step"]), str(r.get("message", "volta"))) for r in course.of(RolledBack)]
     marks += [
         (float(note["step"]), str(note.get("message", "memória")))
         for note in course.notes
-        if note.get("event") == "out_of_memory" and isinstance(note.get("step"), int)
+        if note.get("event") == MemoryRanOut.EVENT and isinstance(note.get("step"), int)
     ]
     scale = [(step, math.log2(value)) for step, value in course.points("scale") if value > 0]
     mfu = "mfu" if course.points("mfu") else "mfu_gemm"
@@ -113,7 +142,7 @@ def panels(course: Course) -> list[Panel]:
     candidates = [
         Panel(title="perda (nats por token)", points=course.points("loss"), smooth=True, decimals=3,
               marks=marks),
-        Panel(title="bits por byte na validação", points=course.points("bits_per_byte", "eval"), dots=True,
+        Panel(title="bits por byte na validação", points=course.points("bits_per_byte", Evaluated), dots=True,
               decimals=4, marks=marks),
         Panel(title="taxa de aprendizado", points=course.points("learning_rate")),
         Panel(title="norma do gradiente", points=course.points("grad_norm"), smooth=True, decimals=2),
@@ -168,3 +197,12 @@ def _first_and_last(points: Sequence[Point]) -> dict[str, float] | None:
 
 def _without(record: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {key: value for key, value in record.items() if key not in names}
+
+
+def _plain(value: Any) -> Any:
+    """The same without NaN and infinity, which are not JSON."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,154 @@
+"""The options that `train` and `find-lr` share: a table, and what they say as a TrainConfig."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ptbr_slm.train.config import TrainConfig
+
+SAME = "the option's own name"
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """An option of the command line."""
+
+    name: str
+    """As it is typed: `--batch-size`."""
+    kind: type = str
+    """What its value is; bool: a switch, list[str]: may be repeated."""
+    key: str | None = SAME
+    """The setting that it gives (`train.config`); None: it is no setting."""
+    short: str = ""
+    metavar: str | None = None
+    help: str = ""
+    """In Portuguese."""
+
+    @property
+    def parameter(self) -> str:
+        """The name of its argument: `batch_size`."""
+        return self.name.removeprefix("--").replace("-", "_")
+
+    def signature(self) -> inspect.Parameter:
+        """The parameter that Typer makes the option from. Without a value it is None, or False."""
+        names = [self.name, *([self.short] if self.short else [])]
+        option = typer.Option(*names, metavar=self.metavar, help=self.help)
+        switch = self.kind is bool
+        kind: Any = self.kind if switch else self.kind | None
+        return inspect.Parameter(
+            self.parameter,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=False if switch else None,
+            annotation=Annotated[kind, option],
+        )
+
+
+FLAGS = (
+    Flag("--data", kind=Path, help="Dados preparados, ou texto, JSONL ou Parquet."),
+    Flag("--output", short="-o", kind=Path, help="Pasta do treino."),
+    Flag("--tokenizer", kind=Path, help="tokenizer.json; pode faltar se os dados já têm um."),
+    Flag("--config", kind=Path, key=None, metavar="ARQUIVO.toml", help="Arquivo de configuração."),
+    Flag(
+        "--set",
+        kind=list[str],
+        key=None,
+        metavar="CHAVE=VALOR",
+        help="Qualquer opção do arquivo; vence as demais.",
+    ),
+    Flag(
+        "--resume",
+        metavar="auto|never|CAMINHO",
+        help="Continuar o treino que a pasta já tem (auto), nunca, ou de um checkpoint.",
+    ),
+    Flag(
+        "--allow-config-change", kind=bool, help="Aceita continuar com opções diferentes das do checkpoint."
+    ),
+    Flag("--max-time", metavar="11h30m", help="Salva e para antes deste tempo, com código de saída 75."),
+    Flag(
+        "--session-start",
+        metavar="kaggle|HORA",
+        help="De quando contar --max-time: kaggle, data e hora ISO ou segundos; padrão: deste processo.",
+    ),
+    Flag(
+        "--cooldown",
+        metavar="schedule|session",
+        help="session: resfria no fim da sessão e grava RUN/final; a próxima continua de antes disso.",
+    ),
+    Flag(
+        "--logger",
+        kind=list[str],
+        metavar="tensorboard|trackio|wandb",
+        help="Mostra as curvas também ali; pode repetir. Nada sai do computador sem você pedir.",
+    ),
+    Flag("--seed", kind=int, help="Semente dos pesos e da ordem dos dados."),
+    Flag(
+        "--dry-run", kind=bool, key=None, help="Só mostra tamanho, memória, passos e épocas; não grava nada."
+    ),
+    Flag("--model-size", metavar="TAMANHO", help="nano, mini, 85m, 160m, 400m ou 800m."),
+    Flag("--init-from", kind=Path, metavar="MODELO", help="Parte dos pesos de um modelo."),
+    Flag("--precision", metavar="auto|fp32|fp16|bf16", help="Formato dos cálculos."),
+    Flag(
+        "--checkpointing",
+        metavar="auto|none|full|every:K",
+        help="Recalcular ativações para gastar menos memória.",
+    ),
+    Flag(
+        "--parallel",
+        metavar="auto|none|ddp|fsdp",
+        help="Várias GPUs: uma cópia em cada (ddp, o padrão), o modelo repartido (fsdp), ou só uma.",
+    ),
+    Flag("--compile", kind=bool, help="torch.compile por camada, conferido antes de ser usado."),
+    Flag("--batch-size", metavar="N|auto", help="Sequências por micro-lote; auto: o que couber."),
+    Flag("--grad-accum", kind=int, help="Micro-lotes por passo."),
+    Flag("--tokens-per-step", kind=int, metavar="N", help="Tokens por passo; calcula --grad-accum."),
+    Flag("--seq-len", kind=int, help="Tokens por sequência."),
+    Flag("--max-steps", kind=int, help="Passos do treino inteiro."),
+    Flag(
+        "--optimizer",
+        metavar="adamw|adamw8bit|muon",
+        key="optimizer.name",
+        help="muon aprende mais por passo; adamw8bit guarda 2 bytes por parâmetro em vez de 8.",
+    ),
+    Flag("--learning-rate", kind=float, key="optimizer.learning_rate", help="Taxa de aprendizado máxima."),
+    Flag("--warmup-steps", kind=int, key="schedule.warmup_steps", help="Passos de aquecimento."),
+    Flag(
+        "--gradient-clip",
+        kind=float,
+        key="optimizer.gradient_clip",
+        help="Norma máxima do gradiente; 0 não limita.",
+    ),
+    Flag("--save-every", kind=int, metavar="N", key="checkpoint.every", help="Passos entre checkpoints."),
+    Flag("--eval-every", kind=int, metavar="N", key="evaluation.every", help="Passos entre avaliações."),
+)
+
+
+def with_flags(verb: Callable[..., Any], *, leave_out: tuple[str, ...] = ()) -> Callable[..., Any]:
+    """Give a verb that takes `**given` the options of the table, after its own. leave_out: some of them."""
+    own = [p for p in inspect.signature(verb, eval_str=True).parameters.values() if p.kind != p.VAR_KEYWORD]
+    shared = [flag.signature() for flag in FLAGS if flag.name not in leave_out]
+    own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+    verb.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
+    return verb
+
+
+def settings_of(given: Mapping[str, Any]) -> TrainConfig:
+    """The settings that the options say, by parameter name; None: not given. Raises E_CONFIG, E_USAGE."""
+    from ptbr_slm.train.config_file import load_config
+
+    values: dict[str, Any] = {}
+    for flag in FLAGS:
+        value = given.get(flag.parameter)
+        if flag.key is not None and value is not False:  # a switch that is off was not given
+            values[flag.parameter if flag.key == SAME else flag.key] = value
+    if logger := values.get("logger"):
+        values["logger"] = [name.strip() for text in logger for name in text.split(",")]
+    if (batch_size := values.get("batch_size")) and batch_size.isdecimal():
+        values["batch_size"] = int(batch_size)
+    return load_config(given.get("config"), values, given.get("set") or [])

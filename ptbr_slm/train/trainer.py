@@ -1,0 +1,436 @@
+"""The trainer: a run in progress, and what can be done to it: a step, a look, a save, a way back.
+
+`train.loop` says when. What a guard or a full memory means is decided in `train.survival`, which returns a
+decision; only the trainer changes the run.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ptbr_slm.data.prepared import PreparedData
+from ptbr_slm.eval.bits import HeldOut, held_out_windows
+from ptbr_slm.model import Llama
+from ptbr_slm.tokenizer import Tokenizer
+from ptbr_slm.train.batches import BatchSource, MicroBatch, remaining_windows
+from ptbr_slm.train.checkpoint.files import (
+    checkpoint_bytes,
+    list_checkpoints,
+    read_state,
+    restore,
+    step_of,
+    write_checkpoint,
+)
+from ptbr_slm.train.config_file import to_values
+from ptbr_slm.train.evaluate import bits_per_byte
+from ptbr_slm.train.events import Dropped, Evaluated, Listener, Sampled, Saved, Step, Warned
+from ptbr_slm.train.optim import build_optimizer, set_learning_rate
+from ptbr_slm.train.parallel.parallelize import parallelize
+from ptbr_slm.train.parallel.shards import gather
+from ptbr_slm.train.parallel.world import ALONE, Ranks
+from ptbr_slm.train.planning.plan import Plan
+from ptbr_slm.train.planning.speed import throughput
+from ptbr_slm.train.reporting.meters import Meters
+from ptbr_slm.train.reporting.metrics import MetricsLog
+from ptbr_slm.train.reporting.samples import write_sample
+from ptbr_slm.train.reporting.status import Pace, Status
+from ptbr_slm.train.run_folder import CHECKPOINTS
+from ptbr_slm.train.schedule import lr_factor
+from ptbr_slm.train.session import Deadline
+from ptbr_slm.train.state import TrainState
+from ptbr_slm.train.step import (
+    OutOfMemory,
+    OutOfMemoryAmongOthers,
+    StepResult,
+    all_finite,
+    is_out_of_memory,
+    optimizer_step,
+)
+from ptbr_slm.train.survival import out_of_memory as memory
+from ptbr_slm.train.survival import rollback
+from ptbr_slm.train.survival.guards import Guards, GuardState, Observed, diverged, last_good
+
+
+class Trainer:
+    """Model, optimizer, data and state of a run."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        data: PreparedData,
+        tokenizer: Tokenizer,
+        listener: Listener,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self.plan, self.config, self.listener, self.tokenizer = plan, plan.config, listener, tokenizer
+        self.ranks = ranks
+        self.batch_size = self.config.batch_size
+        """Sequences of the micro-batch in use; below config.batch_size after an out of memory."""
+        self.companions: dict[str, bytes] = {}
+        """Files of the model that the run began from, for every model folder it writes."""
+        self.batches = BatchSource(
+            data.split("train"),
+            seq_len=self.config.seq_len,
+            seed=self.config.seed,
+        )
+        self.held_out = held_out_windows(
+            data.split("valid"),
+            tokenizer,
+            self.config.seq_len,
+            self.config.evaluation.tokens,
+            data_sha256=data.sha256,
+        )
+        # Before the model takes its memory; the other ranks' cards are taken to be like the main one's.
+        self.throughput = throughput(
+            plan.model, self.config.seq_len, plan.device, plan.precision, ranks.world, measure=ranks.main
+        )
+        self.model = Llama(plan.model)
+        self.model.checkpoint_every = plan.checkpoint_every
+        self.model.loss, self.model.z_loss = plan.loss, self.config.z_loss
+        self.parallel = parallelize(self.model, plan.device, ranks, self.config.parallel)
+        self.optimizer = build_optimizer(self.model, self.config.optimizer, ranks)
+        self.scaler = torch.amp.GradScaler(plan.device.type) if plan.precision.needs_scaler else None
+        self.state = TrainState(
+            config=to_values(self.config),
+            model=plan.model.to_hf(),
+            data_sha256=data.sha256,
+            tokenizer_sha256=tokenizer.sha256,
+        )
+        self.guards = Guards(self.config.guard, run=str(self.config.output))
+        self.pace = Pace()
+        self.deadline: Deadline | None = None
+        """The session's, once training has begun."""
+        self.rate_factor = 1.0
+        """Of the schedule's learning rate; below 1 in a cooldown at a session's end."""
+        self.in_branch = False
+        """Whether the steps are no part of the run any more: nothing is saved."""
+        self.save_s = checkpoint_bytes(plan.model.num_parameters) / 200e6  # until one was measured
+        self._checkpoints = self.config.output / CHECKPOINTS
+        self._meters = Meters(plan.device, ranks.world)
+        self._evaluation_s: float | None = None
+        self._seen: Observed | None = None
+        self._elapsed_before, self._began = 0.0, time.monotonic()
+        self._told_elapsed: float | None = None
+
+    # The run's state.
+
+    def load(self, checkpoint: Path, state: TrainState) -> None:
+        """Become what the run was at this checkpoint, whose state this is; the clock goes on."""
+        restore(checkpoint, self.model, self.optimizer)
+        for name in ("step", "cursor", "tokens", "skipped_steps", "skipped_windows", "rollbacks"):
+            setattr(self.state, name, copy.deepcopy(getattr(state, name)))
+        self.guards = Guards(self.config.guard, GuardState(**state.guard), run=self.guards.run)
+        if self.scaler is not None and state.scaler is not None:
+            self.scaler.load_state_dict(state.scaler)
+
+    def resume(self, checkpoint: Path, state: TrainState) -> None:
+        """Continue another session's run from this checkpoint."""
+        self.load(checkpoint, state)
+        self._elapsed_before = state.elapsed_s
+
+    def begin(self, deadline: Deadline) -> None:
+        """Start the clock of this session, and give every rank the main one's weights."""
+        self._began, self.deadline = time.monotonic(), deadline
+        deadline.began_s = deadline.age()
+        self.model.train()
+        self.parallel.agree_on_weights()
+
+    def begin_branch(self) -> None:
+        """From here on nothing is part of the run: no checkpoints, and no rollbacks to one."""
+        self.in_branch = True
+        settings = replace(self.config.guard, spike_sigmas=0.0)
+        self.guards = Guards(settings, self.guards.state, run=self.guards.run)
+
+    @property
+    def evaluation_s(self) -> float:
+        """Seconds that an evaluation takes: the last one, or a guess from the pace of training."""
+        if self._evaluation_s is not None:
+            return self._evaluation_s
+        tokens = 0 if self.held_out is None else self.held_out.inputs.size
+        return tokens / (3 * self.pace.tokens_per_second) if self.pace.tokens_per_second else 0.0
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds of training over all sessions; with several ranks, as the main one told last."""
+        if self._told_elapsed is not None:
+            return self._told_elapsed
+        return self._elapsed_before + time.monotonic() - self._began
+
+    def share_clock(self, own: float) -> list[float]:
+        """Take the main rank's clock; every rank's `own` number, in the order of the ranks."""
+        if self.ranks.world == 1:
+            return [own]
+        self._told_elapsed = None
+        told = self.ranks.exchange([self.elapsed_s, own])
+        self._told_elapsed = told[0][0]
+        return [numbers[1] for numbers in told]
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done, 0 to 1."""
+        by_steps = self.state.step / self.config.max_steps
+        minutes = self.config.schedule.minutes
+        return min(1.0, max(by_steps, self.elapsed_s / (60 * minutes)) if minutes else by_steps)
+
+    # A step.
+
+    def step_once(self, metrics: MetricsLog) -> None:
+        """The next optimizer step; where the loss spiked, back to an earlier one.
+
+        Raises E_TRAINING_DIVERGED, E_MEMORY, and OutOfMemoryAmongOthers, after which only a restart helps.
+        """
+        state, rate = self.state, self._learning_rate()
+        set_learning_rate(self.optimizer, rate)
+        windows, cursor = remaining_windows(state.cursor, self.config.step_sequences, state.skipped_windows)
+        started = time.monotonic()
+        result = self._attempt(windows)
+        self.pace.add(result.target_tokens, time.monotonic() - started)
+        seen = Observed(
+            step=state.step + 1,
+            cursor=state.cursor,
+            windows=cursor - state.cursor,
+            loss=result.loss,
+            grad_norm=result.grad_norm,
+            learning_rate=rate,
+            applied=result.applied,
+            scale=result.scale,
+            bad_parts=result.bad_parts,
+            parts=result.parts,
+        )
+        self._seen = seen
+        verdict = self.guards.judge(seen)
+        state.step += 1
+        state.cursor = cursor
+        state.tokens += result.target_tokens
+        state.skipped_steps += not result.applied
+        self._record(metrics, result, rate)
+        if verdict == "spike":
+            self._roll_back(metrics, seen)
+
+    def _learning_rate(self) -> float:
+        """Of the next step."""
+        peak = self.config.optimizer.learning_rate
+        assert peak is not None
+        factor = lr_factor(self.config.schedule, self.state.step, self.config.max_steps, self.elapsed_s)
+        return peak * factor * self.rate_factor
+
+    def next_micro_batch(self) -> MicroBatch:
+        """The first one of the next step."""
+        cursor = self.state.cursor
+        return self.batches.sequences([range(cursor, cursor + self.batch_size)])
+
+    def _micro_batches(self, windows: list[range]) -> list[MicroBatch]:
+        """This rank's share of these windows."""
+        share = self.ranks.share(sum(map(len, windows)))
+        return self.batches.sequences(windows, share).split(self.batch_size)
+
+    def _attempt(self, windows: list[range]) -> StepResult:
+        """One step over these windows; where the memory runs out, again with smaller micro-batches."""
+        random, versions = memory.random_states(self.plan.device), memory.weight_versions(self.model)
+        while True:
+            reported, rejoined = "", self.ranks.world == 1
+            try:
+                return optimizer_step(
+                    self.model,
+                    self.optimizer,
+                    self._micro_batches(windows),
+                    precision=self.plan.precision,
+                    scaler=self.scaler,
+                    gradient_clip=self.config.optimizer.gradient_clip,
+                    parallel=self.parallel,
+                    ranks=self.ranks,
+                )
+            except OutOfMemory as error:
+                reported, rejoined = str(error), not isinstance(error, OutOfMemoryAmongOthers)
+            except (RuntimeError, MemoryError) as error:
+                if not (isinstance(error, MemoryError) or is_out_of_memory(error)):
+                    raise
+                reported = str(error)
+            # Outside the except blocks, whose tracebacks would keep every tensor of the partial step alive.
+            if versions != memory.weight_versions(self.model):
+                rejoined = False  # half of the weights are updated already: only a checkpoint is whole
+            self._make_smaller(reported, rejoined)
+            memory.restore_random(random, self.plan.device)
+
+    def _make_smaller(self, reported: str, rejoined: bool) -> None:
+        """Go on with a smaller micro-batch, as `survival.out_of_memory.smaller` decides, or raise."""
+        self.optimizer.zero_grad(set_to_none=True)
+        memory.free(self.plan.device)
+        before, ranks = self.batch_size, self.ranks
+        decided = memory.smaller(self.plan, before, reported, rejoined=rejoined, world=ranks.world)
+        if not rejoined:
+            memory.remember(self.plan, decided.batch_size)
+        elif decided.error is not None:
+            ranks.from_main(lambda: memory.forget(self.plan))
+        elif ranks.main:
+            memory.remember(self.plan, decided.batch_size)
+        if decided.error is not None:
+            raise decided.error
+        self.batch_size = decided.batch_size
+        if self.scaler is not None:  # it may wait for an update that never came
+            self.scaler = memory.same_scaler(self.scaler, self.plan.device)
+        self.listener.event(memory.retried(self.state.step + 1, before, self.batch_size, reported))
+
+    def _record(self, metrics: MetricsLog, result: StepResult, rate: float) -> None:
+        known = math.isfinite(result.loss)
+        numbers: dict[str, Any] = {
+            "step": self.state.step,
+            "learning_rate": rate,
+            "grad_norm": result.grad_norm if math.isfinite(result.grad_norm) else None,
+            "tokens": self.state.tokens,
+            "tokens_per_second": round(self.pace.tokens_per_second, 1),
+            **self.throughput.of(self.pace.tokens_per_second),
+            **self._meters.record(),
+            "elapsed_s": round(self.elapsed_s, 3),
+            "scale": result.scale,
+            "skipped": None if result.applied else True,
+            "bad_micro_batches": None if result.applied else result.bad_parts,
+        }
+        event = Step(loss=result.loss, **numbers) if known else Dropped(**numbers)
+        metrics.write(event)
+        self.listener.event(event)
+        if known:
+            self.listener.progress(self.progress, self._status(result.loss).line())
+        if self.state.step == 1 and self.config.init_from is None:
+            self._check_first_loss(result.loss)
+
+    def _status(self, loss: float) -> Status:
+        state, deadline, minutes = self.state, self.deadline, self.config.schedule.minutes
+        by_steps = (self.config.max_steps - state.step) * self.pace.step_s
+        session = None
+        if deadline is not None and deadline.limit_s is not None:
+            session = deadline.end(self.save_s, self.evaluation_s) - deadline.age()
+        return Status(
+            step=state.step,
+            max_steps=None if minutes else self.config.max_steps,
+            loss=loss,
+            tokens_per_second=self.pace.tokens_per_second,
+            run_left_s=60 * minutes - self.elapsed_s if minutes else by_steps,
+            session_left_s=session,
+            gpu_memory_bytes=self._meters.memory_bytes() if self.plan.device.type == "cuda" else None,
+            scale=None if self._seen is None else self._seen.scale,
+            skipped_steps=state.skipped_steps,
+        )
+
+    def _check_first_loss(self, loss: float) -> None:
+        """A fresh model knows nothing: its loss is ln V, or shapes, data or initialisation are wrong."""
+        expected = math.log(self.plan.model.vocab_size)
+        if abs(loss - expected) > 0.1 * expected:
+            message = f"a primeira perda, {loss:.2f}, está longe de ln V = {expected:.2f}: confira os dados."
+            self.listener.event(Warned(code="first_loss", message=message))
+
+    def _roll_back(self, metrics: MetricsLog, seen: Observed) -> None:
+        """Become what the run was at the last good checkpoint, as `survival.rollback.decide` says.
+
+        Where no checkpoint was written before the spike, the run goes on and says so.
+        """
+        guard, since = self.guards.state, self.guards.state.high_step
+        found = self.ranks.from_main(lambda: self._newest_good(since))
+        if found is None:
+            self.guards.accept_level()
+            self.listener.event(rollback.no_checkpoint(since))
+            return
+        checkpoint = self._checkpoints / found
+        old = read_state(checkpoint, hashes=False)  # checked by the main rank
+        limit, run = self.config.guard.max_rollbacks, self.guards.run
+        decided = rollback.decide(checkpoint, old, self.state, guard, seen, max_rollbacks=limit, run=run)
+        self.load(decided.checkpoint, decided.state)
+        self.ranks.from_main(lambda: rollback.remove_later(self._checkpoints, self.state.step))
+        self.save(replace=True)
+        metrics.rewind(self.state.step)
+        metrics.write(decided.event)
+        self.listener.event(decided.event)
+
+    def _newest_good(self, since: int) -> str | None:
+        found = rollback.newest_good(self._checkpoints, since, self.listener)
+        return None if found is None else found.name
+
+    # A look.
+
+    def observe(self, metrics: MetricsLog) -> None:
+        """Evaluate (all ranks) and write samples (the main one), once a step."""
+        step, settings, started = self.state.step, self.config.evaluation, time.monotonic()
+        if self.held_out is not None and not self.ranks.from_main(lambda: metrics.has(Evaluated, step)):
+            evaluated = Evaluated(step=step, bits_per_byte=self._evaluate(self.held_out))
+            metrics.write(evaluated)
+            self.listener.event(evaluated)
+        if settings.sample_tokens and not self.ranks.from_main(lambda: metrics.has(Sampled, step)):
+            model = gather(self.model, self.ranks)
+            for prompt in settings.prompts if self.ranks.main else ():
+                text = write_sample(model, self.tokenizer, prompt, settings.sample_tokens, self.config.seed)
+                sampled = Sampled(step=step, prompt=prompt, text=text)
+                metrics.write(sampled)
+                self.listener.event(sampled)
+        if metrics.has(Evaluated, step):
+            self._evaluation_s = max(time.monotonic() - started, self._evaluation_s or 0.0)
+
+    def _evaluate(self, text: HeldOut) -> float:
+        """Bits per byte on the held-out part; one sequence at a time if need be.
+
+        Raises E_MEMORY, OutOfMemoryAmongOthers.
+        """
+        batch_size = self.batch_size
+        while True:
+            try:
+                return bits_per_byte(self.parallel, text, batch_size, self.plan.precision, self.ranks)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                reported = str(error)
+            memory.free(self.plan.device)
+            batch_size //= 2
+            if batch_size == 0:
+                raise memory.no_smaller(self.plan, reported)
+            if self.ranks.world > 1:  # the others wait for this rank's share
+                memory.remember(self.plan, batch_size)
+                raise OutOfMemoryAmongOthers(reported)
+
+    # A save.
+
+    def save(self, *, replace: bool = False) -> Path:
+        """Write a checkpoint of this step; all ranks wait for it. replace: even where one of it exists.
+
+        Raises E_TRAINING_DIVERGED where a weight is not finite, E_DISK_FULL and its kin.
+        """
+        assert not self.in_branch
+        self._refuse_broken_weights()
+        started = time.monotonic()
+        self.state.guard = asdict(self.guards.state)
+        self.state.elapsed_s = self.elapsed_s
+        self.state.scaler = self.scaler.state_dict() if self.scaler is not None else None
+        path = write_checkpoint(
+            self._checkpoints,
+            self.model,
+            self.optimizer,
+            self.tokenizer,
+            self.state,
+            keep=self.config.checkpoint.keep,
+            companions=self.companions,
+            protected=self._protected(),
+            replace=replace,
+            ranks=self.ranks,
+        )
+        self.save_s = time.monotonic() - started
+        self.listener.event(Saved(step=self.state.step, path=str(path), seconds=round(self.save_s, 3)))
+        return path
+
+    def _refuse_broken_weights(self) -> None:
+        """A checkpoint with a weight that is no number would be the newest, and worthless."""
+        if self._seen is not None and self.ranks.any(not all_finite(self.model)):
+            why = "há pesos que deixaram de ser números, e por isso nada foi salvo"
+            raise diverged(why, self._seen, self.guards.state, self.guards.run)
+
+    def _protected(self) -> list[str]:
+        """The checkpoint that a spike which is building up would go back to."""
+        if not self.guards.state.high:
+            return []
+        names = {step_of(path): path.name for path in list_checkpoints(self._checkpoints)}
+        step = last_good(list(names), self.guards.state.high_step)
+        return [] if step is None else [names[step]]
