@@ -65,12 +65,14 @@ class Encoder:
         self.tokens = 0
         """Written so far."""
 
-    def add(self, split: SplitName, document: Document) -> None:
-        """Take a document for `split`; a full batch is written."""
+    def add(self, split: SplitName, document: Document) -> bool:
+        """Take a document for `split`; a full batch is written. Whether one was."""
         self._batch.append((split, document))
         self._characters += len(document.text)
-        if self._characters >= BATCH_CHARACTERS:
-            self.flush()
+        if self._characters < BATCH_CHARACTERS:
+            return False
+        self.flush()
+        return True
 
     def flush(self) -> None:
         """Encode and write what is waiting."""

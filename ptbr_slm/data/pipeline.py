@@ -33,7 +33,7 @@ from ptbr_slm.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class PrepareProgress:
-    """How far `prepare` is: an event after every document."""
+    """How far `prepare` is: an event after every batch of documents and at the end."""
 
     input_bytes: int
     """Bytes of the input files read so far, compressed ones as they are on disk."""
@@ -55,6 +55,7 @@ def read_documents(
     """
     counts = counts if counts is not None else DocumentCounts()
     for path, format in list_files(inputs, counts):
+        by_paragraph = paragraph_documents and format == "text"
         for raw in raw_documents(path, format, counts):
             cleaned = clean(raw.text)
             for kind in cleaned.repairs:
@@ -62,12 +63,11 @@ def read_documents(
             if cleaned.dropped is not None:
                 counts.drop(cleaned.dropped, raw.source)
                 continue
-            by_paragraph = paragraph_documents and format == "text"
             for text in cleaned.text.split("\n\n") if by_paragraph else [cleaned.text]:
                 if len(text.split(maxsplit=2)) < 2:
                     counts.drop("too_short", raw.source)
                 else:
-                    yield Document(text, raw.source)
+                    yield raw if text == raw.text else Document(text, raw.source)
 
 
 def prepare(
@@ -109,10 +109,11 @@ def prepare(
             }
             encoder = Encoder(tokenizer, bos, eos, writers)
             for split, document in assigned:
-                encoder.add(split, document)
-                if progress is not None:
+                if encoder.add(split, document) and progress is not None:
                     progress(PrepareProgress(counts.input_bytes, encoder.tokens))
             encoder.flush()
+            if progress is not None:
+                progress(PrepareProgress(counts.input_bytes, encoder.tokens))
             if not encoder.tokens:
                 raise _nothing_left(inputs, counts)
             return {name: writer.finish() for name, writer in writers.items()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ptbr_slm.data.stages.unwrap import SOFT_HYPHEN, unwrap
 from ptbr_slm.errors import missing_extra
@@ -27,8 +27,7 @@ _MANY_NEWLINES = re.compile(r"\n{3,}")
 _TRAILING = re.compile(r"[ \t]+$", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
-class Cleaned:
+class Cleaned(NamedTuple):
     """What cleaning made of a text."""
 
     text: str
