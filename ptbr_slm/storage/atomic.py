@@ -26,9 +26,8 @@ from ptbr_slm.storage.output import (
     require_file,
     require_folder,
 )
-from ptbr_slm.storage.publish import publish_folder, recover
 from ptbr_slm.storage.record import kind_of
-from ptbr_slm.storage.temporary import Temporary
+from ptbr_slm.storage.temporary import Temporary, publish_folder, recover
 
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -84,7 +83,7 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder; on success fsync its files and give it the place of `path`, links followed.
+    """Yield a temporary folder; on success fsync its files and move it to `path`, links followed.
 
     An existing folder is replaced, but for the files in it that no record of ours names. On any exception
     nothing of the new folder is left behind and the old one is untouched; what an earlier, killed writer
@@ -95,8 +94,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         require_folder(target)
         made = make_folder(target.parent)
         try:
-            for place in (target.parent, target):
-                remove_leftovers(place, target.name)
+            for parent in (target.parent, target):
+                remove_leftovers(parent, target.name)
             work = _begin(target)
             try:
                 work.new.mkdir()
@@ -126,8 +125,8 @@ def scratch_folder(beside: Path, name: str) -> Iterator[Path]:
     try:
         work = temporary.create(beside, name)
     except OSError:
-        with tempfile.TemporaryDirectory(prefix="ptbr-slm-") as place, named_instead(Path(place), beside):
-            yield Path(place)
+        with tempfile.TemporaryDirectory(prefix="ptbr-slm-") as system, named_instead(Path(system), beside):
+            yield Path(system)
         return
     try:
         work.new.mkdir()
@@ -138,7 +137,7 @@ def scratch_folder(beside: Path, name: str) -> Iterator[Path]:
 
 
 def may_replace(path: Path, kind: str) -> bool:
-    """Whether a folder of ours may take this place: nothing is there, an empty folder, or one of this kind.
+    """Whether a folder of ours may be written here: nothing is there, an empty folder, or one of this kind.
 
     Only the record of the one that is there is read (`storage.record`), so a damaged one may be replaced.
     """
@@ -156,7 +155,7 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
     """Clean up after the killed writers of the output `name` in `folder`, or of any.
 
     Only in temporary folders that carry our mark and whose lock is free (`storage.temporary`). What such a
-    writer had moved away for a new folder that never came goes back to its place.
+    writer had moved away for a new folder that never came goes back to where it was.
     """
     for work in temporary.abandoned(folder, name):
         with suppress(OSError, SlmError):

@@ -67,13 +67,13 @@ def remove_made(folders: list[Path]) -> None:
 
 
 def require_folder(path: Path) -> None:
-    """Refuse, with E_EXISTS, a place for a folder where something else is."""
+    """Refuse, with E_EXISTS, a path for a folder where something else is."""
     if path.exists() and not path.is_dir():
         raise _in_the_way(path)
 
 
 def require_file(path: Path) -> None:
-    """Refuse a place for a file where a folder, a device, a pipe or a mount point is. E_EXISTS."""
+    """Refuse a path for a file where a folder, a device, a pipe or a mount point is. E_EXISTS."""
     if path.is_dir():
         raise SlmError(
             "E_EXISTS",

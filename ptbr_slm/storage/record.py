@@ -43,9 +43,9 @@ def foreign_files(folder: Path) -> list[str]:
 def files_below(folder: Path) -> list[str]:
     """Relative POSIX paths of all files below `folder`, sorted; links count as files and are not followed."""
     found = []
-    for place, folders, names in os.walk(folder):
-        links = [name for name in folders if Path(place, name).is_symlink()]
-        found += [Path(place, name).relative_to(folder).as_posix() for name in (*names, *links)]
+    for parent, folders, names in os.walk(folder):
+        links = [name for name in folders if Path(parent, name).is_symlink()]
+        found += [Path(parent, name).relative_to(folder).as_posix() for name in (*names, *links)]
     return sorted(found)
 
 

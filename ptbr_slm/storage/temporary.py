@@ -1,4 +1,4 @@
-"""A temporary folder that carries a mark of ours, locked while its writer lives.
+"""A temporary folder that carries a mark of ours, locked while its writer lives; and how it is published.
 
     .tmp-NAME-0123456789ab/
       ptbr-slm.lock   the mark: what the folder is for; the kernel frees its lock when the writer dies
@@ -7,6 +7,12 @@
 
 Only such a folder is ever cleaned up after a killed writer, and only while its lock is free. A process id
 would not do: it says nothing in another PID namespace, and a name alone proves nothing about who made it.
+
+A finished folder is published from beside its target or from inside it. Beside: the old folder moves away,
+the new one takes its name. Inside, where the target itself cannot be moved (a mount point, the current
+folder, a folder whose parent may not be written to): file by file after a journal, the record of the folder
+last. Killed in between, the next writer finishes or undoes it. Files of the old folder that neither the new
+one nor the old one's record names are the user's, and stay.
 """
 
 from __future__ import annotations
@@ -17,16 +23,19 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.lock import Lock, same_file, try_lock
+from ptbr_slm.storage.record import RECORDS, files_below, foreign_files, recorded_files
 from ptbr_slm.version import __version__
 
 PREFIX = ".tmp-"
 MARK = "ptbr-slm.lock"
+_JOURNAL = "publish.json"
 _KIND = "temporary"
 _ATTEMPTS = 100
 _NAME_CHARACTERS = 50
@@ -138,6 +147,34 @@ def abandoned(folder: Path, name: str | None = None) -> Iterator[Temporary]:
                     yield found
 
 
+def publish_folder(work: Temporary) -> None:
+    """Move `work.new`, which is whole, to its target. Raises OSError or E_EXISTS; `recover` mends it then."""
+    if work.inside:
+        _write_journal(work)
+        _carry_out(work)
+        return
+    if os.path.lexists(work.target):
+        work.target.rename(work.old)
+    work.new.rename(work.target)
+
+
+def recover(work: Temporary) -> None:
+    """Finish or undo what a writer began, and remove its temporary folder; OSError leaves it there."""
+    try:
+        if work.inside:
+            _carry_out(work)
+        elif os.path.lexists(work.old):
+            if os.path.lexists(work.target):
+                _keep_foreign(work.old, work.target)
+                work.old.rename(work.path / "gone")  # half deleted, it must not come back
+            else:
+                work.old.rename(work.target)
+    except OSError:
+        work.release()
+        raise
+    work.delete()
+
+
 def _claim(path: Path, name: str | None) -> Temporary | None:
     """Its lock, where the folder carries our mark and the lock is free. Raises OSError."""
     mark = path / MARK
@@ -175,3 +212,53 @@ def _marked(content: bytes, path: Path) -> Temporary | None:
     if not isinstance(name, str) or Path(name).name != name or not isinstance(inside, bool):
         return None
     return Temporary(path, name, inside, -1)
+
+
+def _keep_foreign(old: Path, target: Path) -> None:
+    """Move the user's own files of the old folder into the new one."""
+    if not old.is_dir() or old.is_symlink():
+        return
+    for name in foreign_files(old):
+        goal = target / name
+        if not os.path.lexists(goal):
+            goal.parent.mkdir(parents=True, exist_ok=True)
+            (old / name).rename(goal)
+
+
+def _write_journal(work: Temporary) -> None:
+    """From here on the new files replace the old ones, whatever happens to this process."""
+    new = files_below(work.new)
+    for name in new:
+        goal = work.target / name
+        if goal.is_dir() and not goal.is_symlink():
+            raise SlmError(
+                "E_EXISTS",
+                "há uma pasta onde um arquivo seria gravado: não vou apagá-la.",
+                where=goal,
+                hint="Escolha outra pasta de saída.",
+            )
+    dropped = sorted(recorded_files(work.target).intersection(files_below(work.target)) - set(new))
+    draft = work.path / "journal"
+    with draft.open("w", encoding="ascii") as file:
+        json.dump({"new": new, "dropped": dropped}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.rename(work.path / _JOURNAL)
+
+
+def _carry_out(work: Temporary) -> None:
+    """What the journal says and is not done yet; nothing without a journal."""
+    try:
+        journal = json.loads((work.path / _JOURNAL).read_bytes())
+    except FileNotFoundError:
+        return
+    for name in _records_last(journal["new"]):
+        if os.path.lexists(work.new / name):
+            (work.target / name).parent.mkdir(parents=True, exist_ok=True)
+            (work.new / name).replace(work.target / name)
+    for name in journal["dropped"]:
+        (work.target / name).unlink(missing_ok=True)
+
+
+def _records_last(names: Iterable[str]) -> list[str]:
+    return sorted(names, key=lambda name: (name in RECORDS, name))

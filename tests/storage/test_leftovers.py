@@ -31,7 +31,7 @@ from ptbr_slm.train.run_folder import check_run_folder, is_our_checkpoint
 
 WRITER = """
 import os, pathlib, signal, sys, time
-from ptbr_slm.storage import atomic, publish
+from ptbr_slm.storage import atomic, temporary
 from ptbr_slm.storage.manifest import write_manifest
 target, content, where = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 def die(*_):

@@ -28,7 +28,7 @@ HERE = Path()
 WRITER = """
 import os, pathlib, signal, sys
 from ptbr_slm.errors import SlmError
-from ptbr_slm.storage import atomic, publish
+from ptbr_slm.storage import atomic, temporary
 from ptbr_slm.storage.manifest import write_manifest
 target, names, kill = pathlib.Path(sys.argv[1]), sys.argv[2].split(), sys.argv[3:]
 if kill:  # after so many files took their places
