@@ -1,4 +1,4 @@
-"""The simulated CUDA provider catches what a card would: each test breaks a rule and must be told so."""
+"""The simulated CUDA provider catches what a card would: each test breaks a rule and must see its error."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def doubling(card):
     return ort.InferenceSession(graph, providers=[(CUDA, {"enable_cuda_graph": "1"})], enable_fallback=0)
 
 
-def bound(session, x, y, place="cuda"):
+def bound(session, x, y, device="cuda"):
     io = session.io_binding()
-    io.bind_input("x", place, 0, np.float32, (2,), x)
+    io.bind_input("x", device, 0, np.float32, (2,), x)
     io.bind_output("y", "cuda", 0, np.float32, (2,), y)
     return io
 
@@ -141,13 +141,13 @@ def test_releasing_a_captured_graph_does_nothing_as_in_1_31_1(doubling, card):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [({"nonsense": "1"}, 'Unknown provider option: "nonsense"'), ({"arena_extend_strategy": "x"}, "Failed")],
 )
-def test_options_are_those_of_1_31_1(card, options, said):
+def test_options_are_those_of_1_31_1(card, options, message):
     ends = [Tensor(name, "float32", ("n",)) for name in "xy"]
     graph = model_bytes("twice", [Node("Add", ["x", "x"], ["y"])], ends[:1], ends[1:])
-    with pytest.raises(RuntimeError, match=said):
+    with pytest.raises(RuntimeError, match=message):
         ort.InferenceSession(graph, providers=[(CUDA, options)], enable_fallback=0)
 
 

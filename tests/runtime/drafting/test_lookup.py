@@ -59,14 +59,14 @@ def test_a_draft_never_runs_past_the_context(toy):
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.integers(1, 4), st.integers(0, 9))
-def test_a_draft_is_what_followed_the_latest_match(ids, limit, room):
+def test_a_draft_is_what_followed_the_latest_match(ids, limit, most):
     drafter = LookupDrafter(ids, limit)
-    draft = drafter.draft(room)
-    assert len(draft) <= min(limit, room)
+    draft = drafter.draft(most)
+    assert len(draft) <= min(limit, most)
     for size in (3, 2):
         ends = [end for end in range(size, len(ids)) if ids[end - size : end] == ids[-size:]]
         if ends:
-            assert draft == ids[ends[-1] : ends[-1] + min(limit, room)]
+            assert draft == ids[ends[-1] : ends[-1] + min(limit, most)]
             return
     assert draft == []
 

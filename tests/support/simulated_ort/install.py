@@ -38,13 +38,13 @@ def install(card: Card) -> Any:
     import onnxruntime
     from onnxruntime.capi import onnxruntime_inference_collection as collection
 
-    kept = collection.C, onnxruntime.get_available_providers, getattr(onnxruntime, "cuda_version", None)
-    collection.C = _Compiled(card, kept[0])
+    former = collection.C, onnxruntime.get_available_providers, getattr(onnxruntime, "cuda_version", None)
+    collection.C = _Compiled(card, former[0])
     onnxruntime.get_available_providers = collection.C.get_available_providers
     onnxruntime.cuda_version = "13.0"
 
     def remove() -> None:
-        collection.C, onnxruntime.get_available_providers, onnxruntime.cuda_version = kept
+        collection.C, onnxruntime.get_available_providers, onnxruntime.cuda_version = former
 
     return remove
 

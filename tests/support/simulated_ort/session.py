@@ -1,4 +1,4 @@
-"""In the place of the compiled InferenceSession and SessionIOBinding: runs, captured graphs, profiles."""
+"""Replaces the compiled InferenceSession and SessionIOBinding: runs, captured graphs, profiles."""
 
 from __future__ import annotations
 
@@ -342,16 +342,16 @@ class Recorded:
 
     def __init__(self, binding: Binding, host: dict[str, np.ndarray]) -> None:
         self._card, self._real, self._host = binding._card, binding._session._real, host
-        self._kept = (dict(binding._copied), dict(binding._scratch))
+        self._alive = (dict(binding._copied), dict(binding._scratch))
         self._binding, self._checked = binding._real_binding(host)
 
     def require_same(self, binding: Binding) -> None:
         """A host value that changed is not read again: on a card a wrong text, here an error."""
-        for name, kept in self._host.items():
+        for name, captured in self._host.items():
             now = _host_array(binding._inputs[name].pointer, binding._inputs[name])
-            if not np.array_equal(now, kept):
+            if not np.array_equal(now, captured):
                 raise CardError(
-                    f"{name} was {kept} when the graph was captured, and is {now}: it stays {kept}"
+                    f"{name} was {captured} when the graph was captured, and is {now}: it stays {captured}"
                 )
 
     def execute(self) -> None:

@@ -1,4 +1,4 @@
-"""In the place of the compiled OrtValue: tensors in the card's memory, or the real ones for the host."""
+"""Replaces the compiled OrtValue: tensors in the card's memory, or the real ones for the host."""
 
 from __future__ import annotations
 

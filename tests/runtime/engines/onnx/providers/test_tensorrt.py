@@ -143,7 +143,7 @@ def test_the_caches_place_can_be_chosen():
 
 
 def test_an_engine_is_built_once_told_of_and_kept(tmp_path):
-    told, built = [], []
+    notices, built = [], []
 
     def open_in(folder: Path) -> str:
         engine = folder / "x.engine"
@@ -153,13 +153,13 @@ def test_an_engine_is_built_once_told_of_and_kept(tmp_path):
         return engine.read_text()
 
     for _ in range(3):
-        assert reuse_or_build(tmp_path / "key", open_in, told.append) == "motor"
-    assert len(built) == len(told) == 1 and "minutos" in told[0] and str(tmp_path / "key") in told[0]
+        assert reuse_or_build(tmp_path / "key", open_in, notices.append) == "motor"
+    assert len(built) == len(notices) == 1 and "minutos" in notices[0] and str(tmp_path / "key") in notices[0]
     assert [path.name for path in tmp_path.iterdir()] == ["key"]
 
 
 def test_a_damaged_engine_is_built_anew_and_too_little_memory_is_not(tmp_path):
-    told: list[str] = []
+    notices: list[str] = []
 
     def open_in(folder: Path) -> str:
         engine = folder / "x.engine"
@@ -171,11 +171,11 @@ def test_a_damaged_engine_is_built_anew_and_too_little_memory_is_not(tmp_path):
     key = tmp_path / "key"
     key.mkdir()
     (key / "x.engine").write_text("E_MODEL_INVALID")
-    assert reuse_or_build(key, open_in, told.append) == "aberto"
-    assert len(told) == 2 and (key / "x.engine").read_text() == "motor"
+    assert reuse_or_build(key, open_in, notices.append) == "aberto"
+    assert len(notices) == 2 and (key / "x.engine").read_text() == "motor"
     (key / "x.engine").write_text("E_MEMORY")
     with pytest.raises(SlmError):
-        reuse_or_build(key, open_in, told.append)
+        reuse_or_build(key, open_in, notices.append)
     assert (key / "x.engine").exists()
 
 
@@ -339,8 +339,8 @@ def test_the_whole_way_over_two_sessions_and_device_memory_gives_pytorchs_logits
     try:
         assert engine.device == "cuda" and engine.describe()["tensorrt"] == "10.16"
         assert [options["trt_engine_cache_prefix"] for options in pretended] == ["decode", "prefill"]
-        (kept,) = (tmp_path / "tensorrt").iterdir()
-        assert "-ort" in kept.name and "-trt10.16-sm75-fp32-" in kept.name
+        (stored,) = (tmp_path / "tensorrt").iterdir()
+        assert "-ort" in stored.name and "-trt10.16-sm75-fp32-" in stored.name
         assert "minutos" in caplog.text
         for slot, chosen in enumerate((engine, torch_engine)):
             chosen.reset(18, chosen.config.max_seq_len)  # more slots than one call takes
