@@ -30,6 +30,15 @@ FORBIDDEN = {
         "ptbr_slm.bench",
         "onnxruntime",
     ],
+    "ptbr_slm/tokenizer": [
+        "ptbr_slm.storage",
+        "ptbr_slm.data",
+        "ptbr_slm.train",
+        "ptbr_slm.runtime",
+        "ptbr_slm.cli",
+        "torch",
+    ],
+    "ptbr_slm/doctor": ["ptbr_slm.data", "ptbr_slm_export", "ptbr_slm.cli", "ptbr_slm.app", "torch"],
     "ptbr_slm/bench": ["ptbr_slm_export", "ptbr_slm.cli", "ptbr_slm.app", "onnxruntime"],
     "ptbr_slm/storage": ["ptbr_slm.train", "ptbr_slm.runtime", "ptbr_slm.data", "ptbr_slm_export", "torch"],
     "export/ptbr_slm_export": ["ptbr_slm.train", "ptbr_slm.model", "ptbr_slm.cli", "ptbr_slm.app", "torch"],
@@ -88,7 +97,7 @@ def test_importing_costs_neither_torch_nor_onnxruntime_nor_gradio(code):
     }
 
 
-def test_files_stay_rooms_with_one_purpose():
+def test_files_are_short_and_none_is_a_catch_all():
     sizes = {p: len(p.read_text().splitlines()) for p in ROOT.glob("**/*.py") if ".venv" not in p.parts}
     assert {str(p.relative_to(ROOT)): n for p, n in sizes.items() if n > 450} == {}
     assert not [p for p in sizes if p.name in ("utils.py", "helpers.py", "common.py", "misc.py")]

@@ -63,6 +63,21 @@ VARIANTS = (
 PRECISIONS = ("fp16", "int8", "int4")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exported:
+    """What the exporter answered."""
+
+    path: str = ""
+    seconds: float = 0.0
+    bytes: int = 0
+    parity: dict[str, Any] | None = None
+    """What the verification found; None where this computer does not run the target."""
+    code: str = ""
+    """Of the error; empty where there is an export."""
+    reason: str = ""
+    """In Portuguese."""
+
+
 def measure_exports(request: SectionRequest, answer: Answer) -> None:
     """Check small exports of each precision, then the speed of an 85m, and of a 400m if there is time."""
     missing = [name for name in ("onnx", "onnx_ir") if importlib.util.find_spec(name) is None]
@@ -108,18 +123,18 @@ class _Exports:
                 self.answer.missing(name, "skipped", "não coube no tempo da seção")
                 continue
             made = self._export(size, precision, "cuda", verify=True)
-            parity = made.get("parity")
+            parity = made.parity
             passed = None if parity is None else float(parity["passed"])
-            if made.get("code") == "E_VERIFY" or maybe_fail("bench.onnx.verify"):
+            if made.code == "E_VERIFY" or maybe_fail("bench.onnx.verify"):
                 passed = 0.0
             label = f"{size} em {precision} responde como o PyTorch (1: sim)"
             self.answer.check(f"verify_{precision}", label, passed, low=1.0)
             if parity is None:
-                status = "absent" if made.get("code") == "E_DEPENDENCY" else "error"
-                self.answer.missing(name, status, made.get("reason") or "este computador não roda este alvo")
+                status = "absent" if made.code == "E_DEPENDENCY" else "error"
+                self.answer.missing(name, status, made.reason or "este computador não roda este alvo")
                 continue
             worst = {check["name"]: check["value"] for check in parity["checks"]}
-            self.answer.line(name, provider=parity["provider"], seconds=made["seconds"], **worst)
+            self.answer.line(name, provider=parity["provider"], seconds=made.seconds, **worst)
 
     def speeds(self) -> None:
         """Prefill and decode speed, one variant after the other."""
@@ -139,7 +154,7 @@ class _Exports:
 
     def _all_variants(self, size: str, variants: tuple[Variant, ...]) -> dict[Variant, float]:
         """Tokens/s written, of those that were measured."""
-        exports: dict[str, dict[str, Any]] = {}
+        exports: dict[str, Exported] = {}
         found = {}
         for variant in variants:
             if self.request.left_s < NEED_S:
@@ -152,14 +167,14 @@ class _Exports:
                 found[variant] = speed
         return found
 
-    def _speed(self, size: str, variant: Variant, made: Mapping[str, Any], *, target: str) -> float | None:
+    def _speed(self, size: str, variant: Variant, made: Exported, *, target: str) -> float | None:
         """A line of one variant."""
         name = _name(size, variant) if target == "cuda" else f"{size} {variant.precision}, no processador"
-        if "code" in made:
-            self.answer.missing(name, "error", f"{made['code']}: {made['reason']}")
+        if made.code:
+            self.answer.missing(name, "error", f"{made.code}: {made.reason}")
             return None
         case = GenerateCase(
-            path=made["path"],
+            path=made.path,
             device=target,
             batch=variant.batch,
             prompts=(16,) if self.request.smoke else (256,),
@@ -180,7 +195,7 @@ class _Exports:
         return self._add_speed(name, size, variant, made, result_from(ended.answer))
 
     def _add_speed(
-        self, name: str, size: str, variant: Variant, made: Mapping[str, Any], result: CaseResult
+        self, name: str, size: str, variant: Variant, made: Exported, result: CaseResult
     ) -> float | None:
         if result.status != "ok" or not result.figures:
             status = "error" if result.status == "ok" else result.status
@@ -208,8 +223,8 @@ class _Exports:
             bandwidth_share=share,
             kv_bytes=figures.kv_bytes,
             open_s=result.open_s,
-            export_bytes=made["bytes"],
-            export_s=made["seconds"],
+            export_bytes=made.bytes,
+            export_s=made.seconds,
             sdpa_kernel=self.kernel if variant.kernel == "auto" else variant.kernel,
             cuda_graph=variant.graphs,
         )
@@ -240,8 +255,8 @@ class _Exports:
         graph = "graph" if variant.graphs else "plain"
         return f"{size}_{variant.precision}_{variant.kernel}_{graph}_{variant.batch}"
 
-    def _export(self, size: str, precision: str, target: str, *, verify: bool) -> dict[str, Any]:
-        """What the exporter answers, and the folder in `path`; `code` and `reason` where there is none."""
+    def _export(self, size: str, precision: str, target: str, *, verify: bool) -> Exported:
+        """Export a random model of this size with the exporter, in a process of its own."""
         model = self._model(size)
         output = self.scratch / f"{size}-{target}-{precision}{'-verified' if verify else ''}"
         question = {
@@ -253,8 +268,8 @@ class _Exports:
         }
         ended = run_module(self.request.exporter, question, self.request.left_s - 1, self.request.environment)
         if ended.answer is None:
-            return {"code": "E_INTERNAL", "reason": _ending(ended)}
-        return {**ended.answer, "path": str(output)}
+            return Exported(code="E_INTERNAL", reason=_ending(ended))
+        return Exported(path=str(output), **ended.answer)
 
     def _model(self, size: str) -> Path:
         """A random model of this size, drawn once."""
