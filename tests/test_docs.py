@@ -91,6 +91,13 @@ def test_every_section_of_the_check_and_every_tolerance_is_explained():
     assert number(agreement.LEAST_SPEED_UP, 1) in text and number(exports.LEAST_GAIN, 2) in text
 
 
+def test_docs_eventos_md_is_made_from_the_classes():
+    made = runpy.run_path(str(ROOT / "scripts" / "generate_events_docs.py"))
+    assert made["PAGE"].read_text(encoding="utf-8") == made["render"](), (
+        "python scripts/generate_events_docs.py"
+    )
+
+
 def test_docs_cli_md_is_the_help_of_every_verb(cli_docs, monkeypatch):
     for columns in ("40", "200"):
         monkeypatch.setenv("COLUMNS", columns)

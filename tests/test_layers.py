@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from import_graph import cycles, imports, module_graph, package_graphs
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -95,6 +96,61 @@ def test_importing_costs_neither_torch_nor_onnxruntime_nor_gradio(code):
         "pyarrow",
         "matplotlib",
     }
+
+
+FLOORS = {
+    # package -> its parts, from the lowest floor up: a part imports from its own floor and from those below
+    "ptbr_slm.train": [
+        {"config", "config_file", "events", "schedule", "state", "session", "process", "run_folder"},
+        {"batches", "planning", "parallel", "optim"},
+        {"step", "compile", "evaluate", "checkpoint"},
+        {"survival", "reporting"},
+        {"trainer", "loop", "run", "find_lr"},
+    ],
+    "ptbr_slm.runtime": [
+        {"results", "drafting", "sampling", "protocol"},
+        {"engines", "sequence"},
+        {"load", "cache", "batch", "engine_loop"},
+        {"model"},
+    ],
+    "ptbr_slm_export": [
+        {"llama", "tokenizer_compat", "quantization"},
+        {"graphs", "gguf", "genai"},
+        {"verification", "targets"},
+        {"export", "measure", "__init__"},
+    ],
+}
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_inside_a_package_imports_go_down(package):
+    floor_of = {part: number for number, floor in enumerate(FLOORS[package]) for part in floor}
+    imports = package_graphs(module_graph())[package.removeprefix("ptbr_slm.")]
+    parts = set(imports).union(*imports.values())
+    assert parts == set(floor_of), "a part without a floor, or a floor without its part"
+    upward = [(a, b) for a, targets in imports.items() for b in targets if floor_of[b] > floor_of[a]]
+    assert not upward
+
+
+def test_no_part_of_any_package_imports_another_in_a_cycle():
+    found = {package: cycles(children) for package, children in package_graphs(module_graph()).items()}
+    assert {package: loops for package, loops in found.items() if loops} == {}
+
+
+def test_nothing_below_the_loop_knows_the_trainer():
+    users = {module for module, imported in module_graph().items() if "ptbr_slm.train.trainer" in imported}
+    assert {module for module in users if module.startswith("ptbr_slm.train.")} == {
+        "ptbr_slm.train.loop",
+        "ptbr_slm.train.run",
+    }
+
+
+def test_a_cycle_is_found_wherever_the_import_stands(tmp_path):
+    """The tool itself: one import under TYPE_CHECKING and one inside a function are two halves of a cycle."""
+    (tmp_path / "a.py").write_text("if TYPE_CHECKING:\n    from package.b import x\n")
+    (tmp_path / "b.py").write_text("def f():\n    import package.a\n")
+    graph = {f"package.{file.stem}": {name for name, _ in imports(file)} for file in tmp_path.glob("*.py")}
+    assert cycles(package_graphs(graph)["package"]) == [["a", "b"]]
 
 
 def test_files_are_short_and_none_is_a_catch_all():

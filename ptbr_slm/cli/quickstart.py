@@ -109,7 +109,7 @@ def _prepare(out: Output, output: Path, source: Path) -> PreparedData:
 
 
 def _train(out: Output, data: PreparedData, run: Path, minutes: float) -> TrainResult:
-    from ptbr_slm.cli.train_text import Printer
+    from ptbr_slm.cli.train import Printer
     from ptbr_slm.train.config_file import from_values
     from ptbr_slm.train.run import train
 

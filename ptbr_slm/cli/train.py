@@ -1,15 +1,30 @@
-"""`ptbr-slm train`."""
+"""`ptbr-slm train`: the verb, the ranks that it starts, and what a run says to a person."""
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+import os
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ptbr_slm.cli.command import command
-from ptbr_slm.cli.output import Output, Report
-from ptbr_slm.cli.train_text import dry_run_report
+from ptbr_slm.cli.command import as_slm_error, command
+from ptbr_slm.cli.output import Mode, Output, Progress, Report, table
+from ptbr_slm.cli.streams import make_streams_safe
 from ptbr_slm.cli.training_options import settings_of, with_flags
+from ptbr_slm.errors import Exit, SlmError
+from ptbr_slm.events import Event
+from ptbr_slm.text import human_bytes, number, quoted
+from ptbr_slm.train import events as told
+from ptbr_slm.train.events import Done, Planned
+
+if TYPE_CHECKING:
+    from ptbr_slm.train.config import TrainConfig
+    from ptbr_slm.train.events import TrainResult
+    from ptbr_slm.train.planning.memory import MemoryEstimate
+    from ptbr_slm.train.planning.plan import DryRun
 
 
 def register(app: typer.Typer) -> None:
@@ -24,6 +39,222 @@ def train(out: Output, **given: Any) -> Report:
         from ptbr_slm.train.planning.plan import dry_run as calculate
 
         return dry_run_report(calculate(settings))
-    from ptbr_slm.cli.train_ranks import run_training
-
     return run_training(out, settings)
+
+
+# In one process or in several.
+
+_STOPPED = Report(
+    Done(status="stopped", reason="sigterm", step=None, loss=None, bits_per_byte=None).record(),
+    "Parado antes do primeiro passo. Repita o mesmo comando.",
+    exit_code=Exit.STOPPED,
+)
+
+
+def run_training(out: Output, settings: TrainConfig) -> Report:
+    """Train here, or start a rank for each GPU and report what the main one answers.
+
+    Under torchrun this process is one of the ranks already; all but the main one are silent and end with 0,
+    since torchrun takes any other code for a death.
+    """
+    from ptbr_slm.train.parallel.environment import ranks_to_start, started_by_agent
+
+    count = ranks_to_start(settings)
+    if count > 1:
+        from ptbr_slm.train.parallel.launch import launch
+
+        answer = launch(_rank, (settings, out.mode, out.debug), count)
+        if isinstance(answer, BaseException):
+            raise answer
+        report: Report = answer
+        return report
+    if started_by_agent() and not _main():
+        _rank(settings, out.mode, out.debug, launched=False)  # what it says, the main one says
+        out.mode = Mode.QUIET
+        return Report({})
+    return _train(out, settings)
+
+
+def _train(out: Output, settings: TrainConfig) -> Report:
+    from ptbr_slm.train.run import train
+
+    with out.progress("treinando", total=1.0, eta=False) as bar:
+        return train_report(train(settings, Printer(out, bar)))
+
+
+def _rank(
+    settings: TrainConfig, mode: Mode, debug: bool, launched: bool = True
+) -> Report | SlmError | KeyboardInterrupt:
+    """One rank's whole life; its answer is for the process that started it. Raises what a restart may
+    mend.
+    """
+    from ptbr_slm.train.parallel.launch import hear_signals
+    from ptbr_slm.train.parallel.messages import RankLost, StopBeforeTraining
+
+    make_streams_safe()
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        if launched:
+            hear_signals()
+        return _train(Output(mode if _main() else Mode.QUIET, debug=debug), settings)
+    except KeyboardInterrupt as error:
+        return error
+    except StopBeforeTraining:
+        return _STOPPED
+    except RankLost:
+        raise
+    except Exception as error:
+        if debug and _main():
+            traceback.print_exception(error)
+        return as_slm_error(error)
+
+
+def _main() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+# What a person reads.
+
+
+class Printer:
+    """Shows a run: JSON lines, or notes and a bar for a person."""
+
+    def __init__(self, out: Output, bar: Progress) -> None:
+        self.out, self.bar = out, bar
+
+    def event(self, event: Event) -> None:
+        """Print what a person should read; every record in `--json` mode."""
+        if self.out.mode is Mode.JSON:
+            self.out.event(event.record())
+        elif text := sentence(event):
+            self.out.note(text)
+
+    def progress(self, done: float, status: str) -> None:
+        """Move the bar."""
+        self.bar.update(done, status)
+
+
+def sentence(event: Event) -> str:
+    """What a person reads of an event, in Portuguese; empty for what only a machine wants."""
+    match event:
+        case told.Started():
+            lines = [
+                f"Modelo de {number(event.parameters)} parâmetros em {event.device}, "
+                f"{number(event.tokens_per_step)} tokens por passo, taxa {event.learning_rate:.1e}",
+                f"  precisão {event.precision}: {event.precision_reason}",
+                f"  ativações: {event.checkpointing_reason}",
+                *(f"  plano: {reason}" for reason in event.plan_reasons),
+                *(f"  atenção: {note}" for note in event.notes),
+            ]
+            return "\n".join(lines)
+        case told.RanksJoined():
+            return f"  {event.world} processos ({event.parallel}) repartem cada passo"
+        case told.Resumed():
+            return f"Continuando do passo {number(event.step)} ({event.path})"
+        case told.Copied() | told.RolledBack() | told.MemoryRanOut() | told.CooldownStarted():
+            return event.message
+        case told.Dropped():
+            return f"Atenção: passo {number(event.step)} descartado: a perda não era um número."
+        case told.Warned():
+            return f"Atenção: {event.message}"
+        case told.Evaluated():
+            return f"passo {number(event.step)}: {number(event.bits_per_byte, 4)} bits por byte"
+        case told.Sampled():
+            return f"  «{event.prompt}»{' '.join(event.text.splitlines())}"
+        case _:
+            return ""
+
+
+_WHY_STOPPED = {
+    "max_time": "o tempo acabou",
+    "sigterm": "SIGTERM",
+    "sighup": "o terminal fechou",
+    "interrupt": "Ctrl-C",
+}
+
+
+def train_report(result: TrainResult) -> Report:
+    """The last words of a run, finished or stopped."""
+    bits = "" if result.bits_per_byte is None else f", {number(result.bits_per_byte, 4)} bits por byte"
+    if result.status == "done":
+        head = f"Treino completo: {number(result.step)} passos, {number(result.tokens)} tokens{bits}."
+        following = (
+            f"  modelo     {result.model}\n  relatório  {result.run / 'report' / 'report.html'}\n\n"
+            f"Próximo passo:\n  ptbr-slm export {quoted(result.model)} -o {quoted(result.run / 'export')}"
+        )
+    else:
+        why = _WHY_STOPPED[result.reason]
+        head = f"Treino parado no passo {number(result.step)} ({why}) e salvo{bits}."
+        what = "modelo resfriado" if result.model.name == "final" else "checkpoint"
+        following = (
+            f"  {what}  {result.model}\n\nPara continuar, repita o mesmo comando. Para já usar o modelo:\n"
+            f"  ptbr-slm export {quoted(result.model)} -o {quoted(result.run / 'export')}"
+        )
+    return Report(
+        result.event().record(), f"{head}\n{following}", brief=str(result.model), exit_code=result.exit_code
+    )
+
+
+def dry_run_report(found: DryRun) -> Report:
+    """What `--dry-run` says."""
+    from ptbr_slm.cli.plan_tables import options_data, options_text
+
+    plan, memory = found.plan, found.plan.memory
+    config = plan.config
+    epochs = "só depois de preparar os dados" if found.epochs is None else number(found.epochs, 2)
+    rows = [
+        ("parâmetros", number(plan.model.num_parameters)),
+        ("tokens por passo", number(config.step_tokens)),
+        ("micro-lote", f"{config.batch_size} x {number(config.seq_len)} tokens"),
+        ("micro-lotes por passo", number(config.grad_accum)),
+        ("passos", number(config.max_steps)),
+        ("tokens do treino", number(config.step_tokens * config.max_steps)),
+        ("épocas", epochs),
+        *((f"memória: {name}", human_bytes(size)) for name, size in _parts(plan.memory) if size),
+    ]
+    notes = [
+        f"precisão {plan.precision.name}: {plan.precision.reason}",
+        f"ativações: {plan.checkpointing_reason}",
+        *(f"plano: {reason}" for reason in plan.reasons),
+    ]
+    options = options_text(plan.options, plan.machine)
+    text = "\n\n".join(
+        [table(rows), options, "\n".join([*notes, *plan.notes, "Nada foi gravado (--dry-run)."])]
+    )
+    event = Planned(
+        parameters=plan.model.num_parameters,
+        tokens_per_step=config.step_tokens,
+        max_steps=config.max_steps,
+        epochs=found.epochs,
+        train_tokens=found.train_tokens,
+        precision=plan.precision.name,
+        batch_size=config.batch_size,
+        grad_accum=config.grad_accum,
+        checkpoint_every=plan.checkpoint_every,
+        loss=plan.loss,
+        ranks=plan.machine.ranks,
+        options=options_data(plan.options, plan.machine),
+        reasons=plan.reasons,
+        learning_rate=config.optimizer.learning_rate,
+        memory_bytes={**dataclasses.asdict(memory), "total": memory.total},
+        notes=plan.notes,
+    )
+    return Report(event.record(), text, brief=number(plan.model.num_parameters))
+
+
+def _parts(memory: MemoryEstimate) -> list[tuple[str, int]]:
+    """(Portuguese name, bytes) of each part."""
+    return [
+        ("pesos", memory.weights),
+        ("cópias de meia precisão", memory.autocast_cache),
+        ("gradientes", memory.gradients),
+        ("otimizador", memory.optimizer),
+        ("ativações", memory.activations),
+        ("logits", memory.logits),
+        ("trabalho", memory.workspace),
+        ("comunicação", memory.communication),
+        ("contexto da GPU", memory.context),
+        ("total", memory.total),
+    ]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ptbr_slm.cli.train_text import train_report
+from ptbr_slm.cli.train import train_report
 from ptbr_slm.errors import Exit
 from ptbr_slm.text import quoted
 from ptbr_slm.train.events import TrainResult
