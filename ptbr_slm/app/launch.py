@@ -84,7 +84,7 @@ def launch_options(
     share: bool = False,
     auth: tuple[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The arguments of `Blocks.launch`: nothing leaves this machine, nothing is kept, no files are served."""
+    """The arguments of `Blocks.launch`: nothing leaves this machine, nothing is stored, no file is served."""
     from ptbr_slm.app.errors import queue_handlers
     from ptbr_slm.app.theme import CSS, HEAD, theme
 

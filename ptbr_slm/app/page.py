@@ -32,7 +32,7 @@ MAX_WAITING = 16
 
 MAX_SNAPSHOTS = 20
 MAX_CHARACTERS = 200_000
-"""Of one snapshot: a pasted megabyte that the model refuses anyway is not kept in the server's memory."""
+"""Of one snapshot: a pasted megabyte that the model refuses anyway is not stored in the server's memory."""
 
 
 def build_demo(writer: Writer) -> Any:

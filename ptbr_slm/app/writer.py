@@ -14,10 +14,10 @@ from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.model import Model
 
 SHOW_EVERY_S = 0.05
-"""Each update carries the whole text: beyond twenty a second only the wire notices."""
+"""Each update carries the whole text; nobody sees more than twenty a second."""
 
 MAX_SEED = 1_000_000
-"""Seeds we draw stay below this: short enough to read aloud and type again."""
+"""Seeds we draw stay below this: short enough to be typed again."""
 
 
 class Writer:

@@ -95,3 +95,9 @@ def cuda_exports(model_folder) -> dict[str, Path]:
         found[precision] = model_folder.parent / f"cuda-{precision}"
         export_model(model_folder, found[precision], target="cuda", precision=precision, verify=False)
     return found
+
+
+@pytest.fixture(scope="session")
+def half_folder(cuda_exports) -> Path:
+    """An fp16 export for CUDA."""
+    return cuda_exports["fp16"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 import sys
 
-import numpy as np
 import pytest
+from prompts import random_ids
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime import batch as batch_module
@@ -86,13 +86,9 @@ def alone(engine, prompt, **options):
     return reader.result
 
 
-def some_ids(seed, size):
-    return np.random.default_rng(seed).integers(5, 300, size).tolist()
-
-
 def test_a_greedy_text_is_what_the_engine_says_token_for_token(toy):
     engine = toy()
-    prompt = some_ids(1, 40)
+    prompt = random_ids(1, 40)
     [reader] = run(Batch(engine), ask(engine, prompt, temperature=0.0, max_new_tokens=30))
     assert reader.tokens == plainly(toy(), prompt, 30)
     assert reader.result.tokens == tuple(reader.tokens)
@@ -106,10 +102,12 @@ def test_any_course_of_requests_gives_each_the_text_it_has_alone(toy, seed):
     memory = chance.choice([None, 1])
     engine = toy(precision, memory)
     batch = Batch(engine, limit=chance.randint(1, 4), cache_bytes=chance.choice([0, 10**6, 10**9]))
-    beginnings = [some_ids(10 + i, chance.randint(1, 300)) for i in range(3)]
+    beginnings = [random_ids(10 + i, chance.randint(1, 300)) for i in range(3)]
     asked, pending = [], []
     for number in range(14):
-        prompt = chance.choice(beginnings)[: chance.randint(1, 300)] + some_ids(number, chance.randint(0, 30))
+        prompt = chance.choice(beginnings)[: chance.randint(1, 300)] + random_ids(
+            number, chance.randint(0, 30)
+        )
         options = {
             "max_new_tokens": chance.randint(1, 90),
             "temperature": chance.choice([0.0, 0.9]),
@@ -162,10 +160,10 @@ def test_any_course_of_requests_gives_each_the_text_it_has_alone(toy, seed):
 def test_a_long_prompt_delays_a_running_text_by_one_chunk_a_token(toy):
     engine = toy(context=4096)
     batch = Batch(engine)
-    [first] = ask(engine, some_ids(1, 20), temperature=0.0, max_new_tokens=60)
+    [first] = ask(engine, random_ids(1, 20), temperature=0.0, max_new_tokens=60)
     batch.submit(first.sequence)
     batch.step()
-    [long] = ask(engine, some_ids(2, 2000), temperature=0.0, max_new_tokens=4)
+    [long] = ask(engine, random_ids(2, 2000), temperature=0.0, max_new_tokens=4)
     batch.submit(long.sequence)
     before = len(first.chunks)
     for steps in range(1, 17):  # 8 chunks of the prompt, a token of the other text after each
@@ -178,7 +176,7 @@ def test_a_long_prompt_delays_a_running_text_by_one_chunk_a_token(toy):
 def test_short_prompts_are_prefilled_together_before_the_next_token(toy):
     engine = toy()
     batch = Batch(engine)
-    readers = ask(engine, *(some_ids(i, 30) for i in range(8)), temperature=0.0, max_new_tokens=3)
+    readers = ask(engine, *(random_ids(i, 30) for i in range(8)), temperature=0.0, max_new_tokens=3)
     for reader in readers:
         batch.submit(reader.sequence)
     batch.step()
@@ -189,7 +187,7 @@ def test_requests_beyond_the_limit_begin_in_order(toy):
     engine = toy()
     batch = Batch(engine, limit=3)
     begun = []
-    readers = ask(engine, *(some_ids(i, 9) for i in range(10)), temperature=0.0, max_new_tokens=6)
+    readers = ask(engine, *(random_ids(i, 9) for i in range(10)), temperature=0.0, max_new_tokens=6)
     for index, reader in enumerate(readers):
         reader.sequence.deliver = lambda what, index=index, take=reader.take: (
             begun.append(index),
@@ -203,7 +201,7 @@ def test_requests_beyond_the_limit_begin_in_order(toy):
 def test_a_sequence_whose_reader_sleeps_pauses_and_goes_on_where_it_was(toy):
     engine = toy()
     batch = Batch(engine)
-    [sleeper] = ask(engine, some_ids(1, 10), temperature=0.9, seed=3, max_new_tokens=200, reads=False)
+    [sleeper] = ask(engine, random_ids(1, 10), temperature=0.9, seed=3, max_new_tokens=200, reads=False)
     batch.submit(sleeper.sequence)
     for _ in range(150):
         batch.step()
@@ -218,7 +216,7 @@ def test_a_sequence_whose_reader_sleeps_pauses_and_goes_on_where_it_was(toy):
     run(batch, [])
     assert sleeper.result == pytest.approx(sleeper.result)
     assert sleeper.tokens == list(
-        alone(toy(), some_ids(1, 10), temperature=0.9, seed=3, max_new_tokens=200).tokens
+        alone(toy(), random_ids(1, 10), temperature=0.9, seed=3, max_new_tokens=200).tokens
     )
 
 
@@ -227,12 +225,12 @@ def test_sleeping_readers_give_their_slots_to_those_who_wait(toy, cache_bytes):
     engine = toy()
     batch = Batch(engine, limit=2, cache_bytes=cache_bytes)
     options = {"temperature": 0.9, "seed": 3, "max_new_tokens": 150}
-    sleepers = ask(engine, some_ids(1, 10), some_ids(2, 300), reads=False, **options)
+    sleepers = ask(engine, random_ids(1, 10), random_ids(2, 300), reads=False, **options)
     for reader in sleepers:
         batch.submit(reader.sequence)
     for _ in range(MAX_UNREAD + 10):
         batch.step()
-    others = ask(engine, some_ids(3, 10), some_ids(4, 10), some_ids(5, 10), max_new_tokens=70, seed=1)
+    others = ask(engine, random_ids(3, 10), random_ids(4, 10), random_ids(5, 10), max_new_tokens=70, seed=1)
     for reader in others:
         batch.submit(reader.sequence)
     for _ in range(300):
@@ -243,7 +241,7 @@ def test_sleeping_readers_give_their_slots_to_those_who_wait(toy, cache_bytes):
         reader.reads = True
         reader.sequence.consumed = len(reader.chunks)
     run(batch, [])
-    for reader, prompt in zip(sleepers, (some_ids(1, 10), some_ids(2, 300)), strict=True):
+    for reader, prompt in zip(sleepers, (random_ids(1, 10), random_ids(2, 300)), strict=True):
         assert reader.tokens == list(alone(toy(), prompt, **options).tokens)
 
 
@@ -253,7 +251,7 @@ def test_an_error_of_the_engine_ends_the_sequences_it_concerns_and_no_other(toy,
     chance = random.Random(seed)
     engine = toy()
     batch = Batch(engine, limit=4)
-    prompts = [some_ids(i, chance.randint(1, 300)) for i in range(9)]
+    prompts = [random_ids(i, chance.randint(1, 300)) for i in range(9)]
     readers = ask(engine, *prompts, temperature=0.0, max_new_tokens=40)
     poisoned = chance.sample(readers, 2)
     moments = {id(reader): chance.randint(0, 330) for reader in poisoned}
@@ -281,7 +279,7 @@ def test_an_error_of_the_engine_ends_the_sequences_it_concerns_and_no_other(toy,
 def test_a_closed_engine_ends_every_sequence_with_its_error(toy):
     engine = toy()
     batch = Batch(engine, limit=2)
-    readers = ask(engine, *(some_ids(i, 9) for i in range(5)), temperature=0.0, max_new_tokens=40)
+    readers = ask(engine, *(random_ids(i, 9) for i in range(5)), temperature=0.0, max_new_tokens=40)
     for reader in readers:
         batch.submit(reader.sequence)
     for _ in range(4):
@@ -296,7 +294,7 @@ def test_a_closed_engine_ends_every_sequence_with_its_error(toy):
 def test_ctrl_c_in_the_middle_of_a_step_spoils_no_other_text(toy, moment):
     engine = toy()
     batch = Batch(engine)
-    prompts = [some_ids(i, 50 + i) for i in range(3)]
+    prompts = [random_ids(i, 50 + i) for i in range(3)]
     readers = ask(engine, *prompts, temperature=0.9, seed=2, max_new_tokens=20)
     for reader in readers:
         batch.submit(reader.sequence)
@@ -324,7 +322,7 @@ def test_ctrl_c_at_any_line_leaves_each_text_whole_or_ended_by_an_error(toy, see
     """Raised where the interpreter happens to be: between two lines of the batch or a sequence."""
     engine = toy()
     batch = Batch(engine, limit=2)
-    prompts = [some_ids(i, 40) for i in range(4)]
+    prompts = [random_ids(i, 40) for i in range(4)]
     readers = ask(engine, *prompts, temperature=0.9, seed=2, max_new_tokens=15)
     for reader in readers:
         batch.submit(reader.sequence)
@@ -362,7 +360,7 @@ def test_cancelled_before_it_begins_a_text_is_empty_and_says_so(toy):
     engine = toy()
     cancel = Cancel()
     cancel.cancel()
-    [reader] = run(Batch(engine), ask(engine, some_ids(1, 9), cancel=cancel))
+    [reader] = run(Batch(engine), ask(engine, random_ids(1, 9), cancel=cancel))
     assert (reader.result.text, reader.result.tokens, reader.result.finish_reason) == ("", (), "cancelled")
     assert engine.runs == []
 
@@ -370,7 +368,7 @@ def test_cancelled_before_it_begins_a_text_is_empty_and_says_so(toy):
 def test_a_text_ends_within_one_token_of_its_cancellation(toy):
     engine = toy()
     batch, cancel = Batch(engine), Cancel()
-    [reader] = ask(engine, some_ids(1, 9), temperature=0.0, cancel=cancel)
+    [reader] = ask(engine, random_ids(1, 9), temperature=0.0, cancel=cancel)
     batch.submit(reader.sequence)
     for _ in range(12):
         batch.step()
@@ -378,7 +376,7 @@ def test_a_text_ends_within_one_token_of_its_cancellation(toy):
     cancel.cancel()
     batch.step()
     assert reader.chunks[-1].finish_reason == "cancelled"
-    assert reader.result.tokens == tuple(reader.tokens) == tuple(plainly(toy(), some_ids(1, 9), 12))
+    assert reader.result.tokens == tuple(reader.tokens) == tuple(plainly(toy(), random_ids(1, 9), 12))
     assert reader.result.text == "".join(chunk.text for chunk in reader.chunks)
 
 
@@ -387,7 +385,7 @@ def test_out_of_time_a_text_ends_where_it_is(toy, monkeypatch):
     monkeypatch.setattr(sequence.time, "perf_counter", lambda: now[0])
     engine = toy()
     batch = Batch(engine)
-    [reader] = ask(engine, some_ids(1, 9), temperature=0.0, timeout_s=2.0)
+    [reader] = ask(engine, random_ids(1, 9), temperature=0.0, timeout_s=2.0)
     batch.submit(reader.sequence)
     for _ in range(5):
         now[0] += 0.3
@@ -401,7 +399,7 @@ def test_out_of_time_a_text_ends_where_it_is(toy, monkeypatch):
 def test_the_sequence_of_an_abandoned_call_frees_its_slot_at_the_next_step(toy):
     engine = toy()
     batch = Batch(engine, cache_bytes=0)
-    [reader] = ask(engine, some_ids(1, 9), temperature=0.0)
+    [reader] = ask(engine, random_ids(1, 9), temperature=0.0)
     batch.submit(reader.sequence)
     batch.step()
     reader.sequence.abandoned = True

@@ -5,15 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from near_ties import assert_same_tokens
+from prompts import random_ids
 
 from ptbr_slm.runtime.batch import Batch
 from ptbr_slm.runtime.model import Model
 from ptbr_slm.runtime.sampling.params import SamplingParams
 from ptbr_slm.runtime.sequence import make_sequences
-
-
-def some_ids(seed, size):
-    return np.random.default_rng(seed).integers(5, 300, size).tolist()
 
 
 def start(batch, engine, *prompts, **options):
@@ -46,9 +43,9 @@ def prefilled(engine):
 def test_a_prompt_run_before_is_not_run_again_but_for_its_last_token(toy):
     engine = toy()
     batch = Batch(engine)
-    [first] = run(batch, engine, some_ids(1, 100))
+    [first] = run(batch, engine, random_ids(1, 100))
     assert (first.reused_tokens, prefilled(engine)) == (0, 100)
-    [again] = run(batch, engine, some_ids(1, 100))
+    [again] = run(batch, engine, random_ids(1, 100))
     assert (again.reused_tokens, prefilled(engine)) == (99, 101)
     assert again.tokens == first.tokens
 
@@ -56,8 +53,8 @@ def test_a_prompt_run_before_is_not_run_again_but_for_its_last_token(toy):
 def test_a_conversation_costs_what_is_new_in_it(toy):
     engine = toy()
     batch = Batch(engine)
-    [answer] = run(batch, engine, some_ids(1, 100), max_new_tokens=20)
-    text = [*some_ids(1, 100), *answer.tokens, *some_ids(2, 30)]
+    [answer] = run(batch, engine, random_ids(1, 100), max_new_tokens=20)
+    text = [*random_ids(1, 100), *answer.tokens, *random_ids(2, 30)]
     [second] = run(batch, engine, text)
     assert second.reused_tokens == 119  # all but the last token of the answer: nobody ever ran that
     assert second.tokens == run(Batch(toy()), toy(), text)[0].tokens
@@ -67,31 +64,31 @@ def test_a_conversation_costs_what_is_new_in_it(toy):
 def test_with_rounding_kernels_only_aligned_tokens_of_a_prefill_are_taken(toy):
     engine = toy("int4")
     batch = Batch(engine)
-    [answer] = run(batch, engine, some_ids(1, 100), max_new_tokens=20)
-    text = [*some_ids(1, 100), *answer.tokens, *some_ids(2, 30)]
+    [answer] = run(batch, engine, random_ids(1, 100), max_new_tokens=20)
+    text = [*random_ids(1, 100), *answer.tokens, *random_ids(2, 30)]
     assert run(batch, engine, text)[0].reused_tokens == 96
-    assert run(batch, engine, some_ids(1, 97))[0].reused_tokens == 80  # two tokens at least are run again
+    assert run(batch, engine, random_ids(1, 97))[0].reused_tokens == 80  # two tokens at least are run again
 
 
 def test_of_a_long_text_a_short_beginning_is_copied_and_the_text_stays(toy):
     engine = toy()
     batch = Batch(engine)
-    run(batch, engine, some_ids(1, 200))
-    [other] = run(batch, engine, some_ids(1, 50) + some_ids(2, 50))
+    run(batch, engine, random_ids(1, 200))
+    [other] = run(batch, engine, random_ids(1, 50) + random_ids(2, 50))
     assert other.reused_tokens == 50
-    assert run(batch, engine, some_ids(1, 200))[0].reused_tokens == 199
-    assert run(batch, engine, some_ids(1, 50) + some_ids(2, 50))[0].reused_tokens == 99
+    assert run(batch, engine, random_ids(1, 200))[0].reused_tokens == 199
+    assert run(batch, engine, random_ids(1, 50) + random_ids(2, 50))[0].reused_tokens == 99
 
 
 def test_a_text_in_the_making_lends_its_beginning(toy):
     engine = toy()
     batch = Batch(engine)
-    start(batch, engine, some_ids(1, 100), max_new_tokens=200)
+    start(batch, engine, random_ids(1, 100), max_new_tokens=200)
     for _ in range(5):
         batch.step()
-    [other] = [chunk.result for chunk in start_and_wait(batch, engine, some_ids(1, 90) + some_ids(2, 9))]
+    [other] = [chunk.result for chunk in start_and_wait(batch, engine, random_ids(1, 90) + random_ids(2, 9))]
     assert other.reused_tokens == 90
-    assert other.tokens == run(Batch(toy()), toy(), some_ids(1, 90) + some_ids(2, 9))[0].tokens
+    assert other.tokens == run(Batch(toy()), toy(), random_ids(1, 90) + random_ids(2, 9))[0].tokens
 
 
 def start_and_wait(batch, engine, prompt):
@@ -104,14 +101,14 @@ def start_and_wait(batch, engine, prompt):
 def test_completions_of_one_prompt_run_it_once(toy):
     engine = toy()
     batch = Batch(engine, limit=3)
-    results = run(batch, engine, some_ids(1, 300), n=8, seed=4, temperature=0.9, max_new_tokens=30)
+    results = run(batch, engine, random_ids(1, 300), n=8, seed=4, temperature=0.9, max_new_tokens=30)
     assert prefilled(engine) == 300
     assert [result.seed for result in results] == list(range(4, 12))
     assert len({result.tokens for result in results}) == 8
     assert [result.reused_tokens for result in results] == [0] + [300] * 7
     for result in results[::3]:
         [alone] = run(
-            Batch(toy()), toy(), some_ids(1, 300), seed=result.seed, temperature=0.9, max_new_tokens=30
+            Batch(toy()), toy(), random_ids(1, 300), seed=result.seed, temperature=0.9, max_new_tokens=30
         )
         assert alone.tokens == result.tokens
 
@@ -119,12 +116,12 @@ def test_completions_of_one_prompt_run_it_once(toy):
 def test_prompt_logprobs_run_the_whole_prompt_and_change_no_text(toy):
     engine = toy()
     batch = Batch(engine)
-    [plain] = run(batch, engine, some_ids(1, 300))
-    [found] = run(batch, engine, some_ids(1, 300), prompt_logprobs=True, logprobs=2)
+    [plain] = run(batch, engine, random_ids(1, 300))
+    [found] = run(batch, engine, random_ids(1, 300), prompt_logprobs=True, logprobs=2)
     assert found.reused_tokens == 0
     assert found.tokens == plain.tokens
     assert found.prompt_logprobs[0] is None
-    assert [entry.token for entry in found.prompt_logprobs[1:]] == some_ids(1, 300)[1:]
+    assert [entry.token for entry in found.prompt_logprobs[1:]] == random_ids(1, 300)[1:]
     assert all(entry.logprob <= 0 and len(entry.top) == 2 for entry in found.prompt_logprobs[1:])
 
 
@@ -133,28 +130,28 @@ def test_kept_texts_stay_within_their_bytes_and_go_the_oldest_first(toy):
     token_bytes = 2 * 64 * 4
     batch = Batch(engine, cache_bytes=3 * 256 * token_bytes)
     for seed in range(6):
-        run(batch, engine, some_ids(seed, 50))
+        run(batch, engine, random_ids(seed, 50))
         assert len(engine.slots) <= 3
-    assert run(batch, engine, some_ids(5, 50))[0].reused_tokens == 49
-    assert run(batch, engine, some_ids(1, 50))[0].reused_tokens == 0
+    assert run(batch, engine, random_ids(5, 50))[0].reused_tokens == 49
+    assert run(batch, engine, random_ids(1, 50))[0].reused_tokens == 0
 
 
 def test_after_a_burst_of_long_texts_nothing_is_kept(toy):
     """The engine's buffers are as wide as their longest text and shrink when no slot is open."""
     engine = toy()
     batch = Batch(engine, cache_bytes=4 * 512 * 2 * 64 * 4)
-    run(batch, engine, *(some_ids(seed, 300) for seed in range(10)))
+    run(batch, engine, *(random_ids(seed, 300) for seed in range(10)))
     assert engine.slots == {}
-    run(batch, engine, some_ids(1, 300))
+    run(batch, engine, random_ids(1, 300))
     assert len(engine.slots) == 1
 
 
 def test_an_engine_that_was_reset_lends_nothing(toy):
     engine = toy()
     batch = Batch(engine)
-    [first] = run(batch, engine, some_ids(1, 50))
+    [first] = run(batch, engine, random_ids(1, 50))
     engine.slots = {0: []}
-    [again] = run(batch, engine, some_ids(1, 50))
+    [again] = run(batch, engine, random_ids(1, 50))
     assert (again.reused_tokens, again.tokens) == (0, first.tokens)
 
 
@@ -224,7 +221,7 @@ def test_stopping_early_and_going_on_equals_a_fresh_run(models, precision, optio
 def test_quantised_logits_after_a_reused_beginning_are_equal_to_the_last_bit(models, precision):
     """What `slot_pool.GRAIN` promises, on whatever CPU this runs."""
     engine = models[precision].engine
-    ids = some_ids(9, 233)
+    ids = random_ids(9, 233)
     source, fresh, taken = (engine.open_slot() for _ in range(3))
     try:
         engine.prefill(source, ids[:151])
@@ -242,7 +239,7 @@ def test_quantised_logits_after_a_reused_beginning_are_equal_to_the_last_bit(mod
 def test_a_reused_beginning_changes_no_log_probability_of_a_quantised_model(models, precision):
     """401 tokens: two pieces of prefill, the last of an odd length. Equal floats, not close ones."""
     engine = models[precision].engine
-    ids = some_ids(4, 401)
+    ids = random_ids(4, 401)
     options = {"max_new_tokens": 12, "temperature": 0.8, "seed": 1, "logprobs": 0}
     [fresh] = run(Batch(engine, cache_bytes=0), engine, ids, **options)
     batch = Batch(engine)

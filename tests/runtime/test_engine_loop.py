@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 from near_ties import assert_same_but_for_near_ties
+from prompts import random_ids
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.engine_loop import EngineLoop
@@ -42,10 +43,6 @@ def read(call):
 
 def alone(engine, prompt, **options):
     return read(ask(EngineLoop(engine), engine, prompt, **options))[-1].result
-
-
-def some_ids(seed, size):
-    return np.random.default_rng(seed).integers(5, 300, size).tolist()
 
 
 @contextmanager
@@ -80,7 +77,7 @@ def test_eight_threads_get_the_texts_they_get_alone(toy):
         chance = random.Random(number)
         for turn in range(6):
             seed = 100 * number + turn
-            prompt = some_ids(chance.randint(0, 3), chance.randint(1, 300))
+            prompt = random_ids(chance.randint(0, 3), chance.randint(1, 300))
             options = {
                 "max_new_tokens": chance.randint(1, 60),
                 "temperature": chance.choice([0.0, 0.9]),
@@ -145,7 +142,7 @@ def test_two_hundred_clients_share_a_batch_of_sixteen(toy):
     found = {}
 
     def client(number):
-        found[number] = read(ask(scheduler, engine, some_ids(number, 20), max_new_tokens=8, seed=number))
+        found[number] = read(ask(scheduler, engine, random_ids(number, 20), max_new_tokens=8, seed=number))
 
     with at_once(*(lambda n=n: client(n) for n in range(200))):
         pass
@@ -153,30 +150,32 @@ def test_two_hundred_clients_share_a_batch_of_sixteen(toy):
     assert max(tokens for what, tokens in engine.runs if what == "decode") <= 16
     assert engine.most_slots <= 32
     for number in (0, 77, 199):
-        wanted = alone(toy(), some_ids(number, 20), max_new_tokens=8, seed=number)
+        wanted = alone(toy(), random_ids(number, 20), max_new_tokens=8, seed=number)
         assert found[number][-1].result.tokens == wanted.tokens
 
 
 def test_a_call_that_nobody_reads_blocks_nobody_and_stays_bounded(toy):
     engine = toy()
     scheduler = EngineLoop(engine)
-    unread = [ask(scheduler, engine, some_ids(n, 9), temperature=0.0, max_new_tokens=400) for n in range(20)]
+    unread = [
+        ask(scheduler, engine, random_ids(n, 9), temperature=0.0, max_new_tokens=400) for n in range(20)
+    ]
     for n in range(6):
-        result = read(ask(scheduler, engine, some_ids(50 + n, 9), max_new_tokens=100, seed=n))[-1].result
+        result = read(ask(scheduler, engine, random_ids(50 + n, 9), max_new_tokens=100, seed=n))[-1].result
         assert len(result.tokens) == 100 or result.finish_reason == "eos"
     assert all(len(call.ready) <= MAX_UNREAD for call in unread)
     assert any(len(call.ready) == MAX_UNREAD for call in unread)
     texts = [read(call)[-1].result.tokens for call in unread]
     assert texts == [
-        alone(toy(), some_ids(n, 9), temperature=0.0, max_new_tokens=400).tokens for n in range(20)
+        alone(toy(), random_ids(n, 9), temperature=0.0, max_new_tokens=400).tokens for n in range(20)
     ]
 
 
 def test_one_reader_is_enough_for_everybody_to_advance(toy):
     engine = toy()
     scheduler = EngineLoop(engine)
-    mine = ask(scheduler, engine, some_ids(1, 9), temperature=0.0, max_new_tokens=20)
-    other = ask(scheduler, engine, some_ids(2, 9), temperature=0.0, max_new_tokens=20)
+    mine = ask(scheduler, engine, random_ids(1, 9), temperature=0.0, max_new_tokens=20)
+    other = ask(scheduler, engine, random_ids(2, 9), temperature=0.0, max_new_tokens=20)
     read(mine)
     runs = len(engine.runs)
     assert len(read(other)) == 20
@@ -200,11 +199,11 @@ def test_a_failing_engine_leaves_no_thread_waiting(toy):
         for turn in range(5):
             options = {"max_new_tokens": 40, "seed": 10 * number + turn}
             try:
-                result = read(ask(scheduler, engine, some_ids(number, 30), **options))[-1].result
+                result = read(ask(scheduler, engine, random_ids(number, 30), **options))[-1].result
             except SlmError as error:
                 failed.append(error.code)
             else:
-                assert result.tokens == alone(toy(), some_ids(number, 30), **options).tokens
+                assert result.tokens == alone(toy(), random_ids(number, 30), **options).tokens
                 finished.append(number)
 
     with at_once(*(lambda n=n: client(n) for n in range(8))):
@@ -218,7 +217,7 @@ def test_a_failing_engine_leaves_no_thread_waiting(toy):
 def test_a_fault_of_the_loop_itself_reaches_all_and_hangs_none(toy, monkeypatch):
     engine = toy()
     scheduler = EngineLoop(engine)
-    calls = [ask(scheduler, engine, some_ids(n, 9), max_new_tokens=9) for n in range(3)]
+    calls = [ask(scheduler, engine, random_ids(n, 9), max_new_tokens=9) for n in range(3)]
     monkeypatch.setattr(scheduler._batch, "_admit", lambda: 1 / 0)
     for call in calls:
         with pytest.raises(SlmError, match="ZeroDivisionError") as error:
@@ -240,7 +239,7 @@ def test_closing_the_model_ends_waiting_calls_with_its_error(toy):
 
     def client(number):
         with pytest.raises(SlmError) as error:
-            read(ask(scheduler, engine, some_ids(number, 9), temperature=0.0, max_new_tokens=480))
+            read(ask(scheduler, engine, random_ids(number, 9), temperature=0.0, max_new_tokens=480))
         codes.append(error.value.code)
 
     with at_once(*(lambda n=n: client(n) for n in range(4))):
@@ -249,7 +248,7 @@ def test_closing_the_model_ends_waiting_calls_with_its_error(toy):
         scheduler.close()
     assert codes == ["E_CLOSED"] * 4
     with pytest.raises(SlmError, match="fechado"):
-        ask(scheduler, engine, some_ids(1, 9))
+        ask(scheduler, engine, random_ids(1, 9))
 
 
 def test_cancel_from_another_thread_ends_a_reader_that_waits(toy):
@@ -266,7 +265,7 @@ def test_cancel_from_another_thread_ends_a_reader_that_waits(toy):
     engine.fail = fail
 
     def client():
-        call = ask(scheduler, engine, some_ids(1, 9), temperature=0.0, max_new_tokens=490, cancel=cancel)
+        call = ask(scheduler, engine, random_ids(1, 9), temperature=0.0, max_new_tokens=490, cancel=cancel)
         results.append(read(call)[-1].result)
 
     with at_once(client):
@@ -281,7 +280,7 @@ def test_a_call_closed_by_another_thread_lets_its_reader_go(toy):
     engine = toy()
     scheduler = EngineLoop(engine)
     engine.fail = lambda what, slots: time.sleep(0.001)
-    call = ask(scheduler, engine, some_ids(1, 9), temperature=0.0, max_new_tokens=490)
+    call = ask(scheduler, engine, random_ids(1, 9), temperature=0.0, max_new_tokens=490)
     chunks = []
 
     with at_once(lambda: chunks.extend(read(call))):
@@ -324,7 +323,7 @@ def test_a_slow_step_is_run_by_one_and_awaited_by_the_others(toy):
     progress = [0] * 6
     spread = []
 
-    calls = [ask(scheduler, engine, some_ids(n, 9), temperature=0.0, max_new_tokens=120) for n in range(6)]
+    calls = [ask(scheduler, engine, random_ids(n, 9), temperature=0.0, max_new_tokens=120) for n in range(6)]
 
     def client(number):
         while calls[number].next_chunk() is not None:

@@ -43,11 +43,6 @@ def folder(request, cuda_exports):
 
 
 @pytest.fixture
-def half(cuda_exports):
-    return cuda_exports["fp16"]
-
-
-@pytest.fixture
 def engine(card, folder):
     engine = OnnxEngine(folder)
     yield engine
@@ -71,8 +66,8 @@ def test_captured_steps_write_the_same_texts_through_growing_buckets(card, folde
 
 
 @pytest.mark.parametrize("options", scenarios.CHOSEN_ON_THE_CARD + scenarios.CHOSEN_ON_THE_HOST)
-def test_tokens_chosen_on_the_card_are_numpys(card, half, monkeypatch, options):
-    scenarios.tokens_of_the_card_are_numpys(half, monkeypatch, options)
+def test_tokens_chosen_on_the_card_are_numpys(card, half_folder, monkeypatch, options):
+    scenarios.tokens_of_the_card_are_numpys(half_folder, monkeypatch, options)
 
 
 @pytest.mark.parametrize("options", [{}, {"lookahead": 4}])
@@ -80,15 +75,15 @@ def test_greedy_texts_are_good_ones_for_the_cpu(card, folder, options):
     scenarios.greedy_texts_are_good_ones_for_the_cpu(folder, **options)
 
 
-def test_a_form_is_kept_on_the_card(card, half):
+def test_a_form_is_kept_on_the_card(card, half_folder):
     pytest.importorskip("llguidance", reason="constrained output: pip install 'ptbr-slm[constrain]'")
-    with Model(half) as model:
+    with Model(half_folder) as model:
         text = model.generate("O", regex="(sim|não), [0-9]{3}", max_new_tokens=60, seed=1, lookahead=4)
     assert re.fullmatch("(sim|não), [0-9]{3}", text)
 
 
-def test_memory_of_the_card_stays_where_it_was_after_many_texts(card, half):
-    assert scenarios.memory_stays_after_many_texts(half, lambda: card.reserved, rounds=3) < 128 << 10
+def test_memory_of_the_card_stays_where_it_was_after_many_texts(card, half_folder):
+    assert scenarios.memory_stays_after_many_texts(half_folder, lambda: card.reserved, rounds=3) < 128 << 10
 
 
 def test_an_export_for_the_cpu_is_refused_on_the_card(card, export_folder):
@@ -119,8 +114,8 @@ def test_a_kernel_that_takes_no_chunk_is_left_out_with_a_warning(cli, cuda_expor
 
 
 @pytest.mark.parametrize("greedy", [True, False])
-def test_a_token_costs_one_read_and_uploads_of_what_changed(card, half, ids, greedy):
-    engine = OnnxEngine(half)
+def test_a_token_costs_one_read_and_uploads_of_what_changed(card, half_folder, ids, greedy):
+    engine = OnnxEngine(half_folder)
     engine.reset(1, 640)
     token = int(engine.prefill(0, ids[:10]).argmax())
     uniform = iter(np.linspace(0.1, 0.9, 9))
@@ -137,8 +132,8 @@ def test_a_token_costs_one_read_and_uploads_of_what_changed(card, half, ids, gre
     engine.close()
 
 
-def test_a_token_of_the_hosts_choice_costs_one_read_of_its_logits(card, half, ids):
-    engine = OnnxEngine(half)
+def test_a_token_of_the_hosts_choice_costs_one_read_of_its_logits(card, half_folder, ids):
+    engine = OnnxEngine(half_folder)
     engine.reset(1, 640)
     engine.prefill(0, ids[:10])
     engine.decode([0], [5])
@@ -150,8 +145,8 @@ def test_a_token_of_the_hosts_choice_costs_one_read_of_its_logits(card, half, id
     engine.close()
 
 
-def test_one_change_of_threads_a_token(card, half, ids, monkeypatch):
-    engine = OnnxEngine(half)
+def test_one_change_of_threads_a_token(card, half_folder, ids, monkeypatch):
+    engine = OnnxEngine(half_folder)
     engine.reset(1, 640)
     engine.prefill(0, ids[:10])
     pool = engine._provider.memory._worker._pool
@@ -163,8 +158,8 @@ def test_one_change_of_threads_a_token(card, half, ids, monkeypatch):
     engine.close()
 
 
-def test_a_step_is_captured_once_for_each_range_and_bucket(card, half, ids):
-    engine = OnnxEngine(half)
+def test_a_step_is_captured_once_for_each_range_and_bucket(card, half_folder, ids):
+    engine = OnnxEngine(half_folder)
     engine.reset(2, 640)
     for slot in range(2):
         engine.prefill(slot, ids[:250])
@@ -177,10 +172,10 @@ def test_a_step_is_captured_once_for_each_range_and_bucket(card, half, ids):
     engine.close()
 
 
-def test_the_caches_take_what_they_need_of_the_card(card, half, ids, monkeypatch):
+def test_the_caches_take_what_they_need_of_the_card(card, half_folder, ids, monkeypatch):
     """Neither the doubling of Python's own arena, nor what smaller buckets left behind."""
     monkeypatch.setattr(kv_cache, "bucket", lambda tokens, limit: min(limit, -(-tokens // 128) * 128))
-    engine = OnnxEngine(half)
+    engine = OnnxEngine(half_folder)
     engine.reset(1, 640)
     arena = card.python_arena.reserved
     for _ in range(5):
@@ -193,8 +188,8 @@ def test_the_caches_take_what_they_need_of_the_card(card, half, ids, monkeypatch
     engine.close()
 
 
-def test_a_growth_holds_no_buffer_twice_but_one(card, half, ids):
-    engine = OnnxEngine(half)
+def test_a_growth_holds_no_buffer_twice_but_one(card, half_folder, ids):
+    engine = OnnxEngine(half_folder)
     engine.reset(4, 640)
     engine.prefill(0, ids[:200])
     before, buffer = card.reserved, engine.kv_bytes // 4
@@ -206,18 +201,18 @@ def test_a_growth_holds_no_buffer_twice_but_one(card, half, ids):
 
 
 def test_an_older_onnxruntime_without_a_sessions_allocator_and_release_works_too(
-    card, half, ids, monkeypatch
+    card, half_folder, ids, monkeypatch
 ):
     """1.26, the last for CUDA 12."""
     session = onnxruntime.capi.onnxruntime_inference_collection.Session
     for name in ("create_ortvalue_from_shape_and_type", "release_captured_graph"):
         monkeypatch.delattr(session, name, raising=False)
-    scenarios.captured_steps_are_the_plain_ones(half, ids)
+    scenarios.captured_steps_are_the_plain_ones(half_folder, ids)
     assert card.python_arena.reserved > 0
 
 
-def test_a_growth_that_does_not_fit_is_an_error_about_memory_and_the_engine_goes_on(card, half, ids):
-    engine = OnnxEngine(half)
+def test_a_growth_that_does_not_fit_is_an_error_about_memory_and_the_engine_goes_on(card, half_folder, ids):
+    engine = OnnxEngine(half_folder)
     engine.reset(2, 640)
     engine.prefill(0, ids[:100])
     before = engine.decode([0], [5])[0]
@@ -232,8 +227,8 @@ def test_a_growth_that_does_not_fit_is_an_error_about_memory_and_the_engine_goes
     engine.close()
 
 
-def test_texts_whose_growth_does_not_fit_end_with_an_error_and_the_next_ones_work(card, half):
-    with Model(half) as model:
+def test_texts_whose_growth_does_not_fit_end_with_an_error_and_the_next_ones_work(card, half_folder):
+    with Model(half_folder) as model:
         expected = model.generate("O Brasil", max_new_tokens=8, temperature=0.0)
         model.forget()
         card.limit = card.reserved + 4096
@@ -243,9 +238,9 @@ def test_texts_whose_growth_does_not_fit_end_with_an_error_and_the_next_ones_wor
         assert model.generate("O Brasil", max_new_tokens=8, temperature=0.0) == expected
 
 
-def test_a_model_that_does_not_fit_the_card_is_an_error_about_memory(card, half):
+def test_a_model_that_does_not_fit_the_card_is_an_error_about_memory(card, half_folder):
     card.limit = 100_000
-    error = refusal(OnnxEngine, half)
+    error = refusal(OnnxEngine, half_folder)
     assert error.code == "E_MEMORY"
 
 
@@ -276,41 +271,41 @@ def test_a_chunk_that_the_fused_kernels_refuse_reopens_the_model_without_them(
     engine.close()
 
 
-def test_a_sampler_that_does_not_start_leaves_the_choice_to_the_host(card, half, caplog):
-    with Model(half) as model:
+def test_a_sampler_that_does_not_start_leaves_the_choice_to_the_host(card, half_folder, caplog):
+    with Model(half_folder) as model:
         expected = model.generate(scenarios.PROMPTS, max_new_tokens=12, seed=3)
     card.astray = "TopK"
-    with Model(half) as model:
+    with Model(half_folder) as model:
         assert not model.engine.draws_tokens
         assert model.generate(scenarios.PROMPTS, max_new_tokens=12, seed=3) == expected
     assert "o processador os escolhe" in caplog.text
 
 
-def test_a_node_that_ran_on_the_cpu_closes_the_engine(card, half):
+def test_a_node_that_ran_on_the_cpu_closes_the_engine(card, half_folder):
     card.astray = "GroupQueryAttention"
-    error = refusal(OnnxEngine, half)
+    error = refusal(OnnxEngine, half_folder)
     assert error.code == "E_PROVIDER" and "GroupQueryAttention (2)" in error.message
     del error  # its traceback holds the engine
     gc.collect()
     assert card.used == 0
 
 
-def test_a_card_without_kernels_is_named(card, half):
+def test_a_card_without_kernels_is_named(card, half_folder):
     card.no_kernel_image = True
-    error = refusal(OnnxEngine, half)
+    error = refusal(OnnxEngine, half_folder)
     assert error.code == "E_PROVIDER" and "sm_75" in error.message
 
 
-def test_a_provider_that_gives_way_to_the_cpu_is_refused(card, half):
+def test_a_provider_that_gives_way_to_the_cpu_is_refused(card, half_folder):
     card.absent = True
-    error = refusal(OnnxEngine, half)
+    error = refusal(OnnxEngine, half_folder)
     assert error.code == "E_PROVIDER" and "passaria para o processador" in error.message
 
 
-def test_captured_graphs_do_not_grow_without_end(card, half, ids, monkeypatch, caplog):
+def test_captured_graphs_do_not_grow_without_end(card, half_folder, ids, monkeypatch, caplog):
     """ONNX Runtime keeps them: a server's buffers come and go for weeks."""
     monkeypatch.setattr(session, "MAX_CUDA_GRAPHS", 3)
-    engine = OnnxEngine(half)  # captures a step, a greedy choice and a drawn one
+    engine = OnnxEngine(half_folder)  # captures a step, a greedy choice and a drawn one
     found = set()
     for _ in range(4):
         engine.reset(1, 640)
@@ -322,8 +317,8 @@ def test_captured_graphs_do_not_grow_without_end(card, half, ids, monkeypatch, c
     engine.close()
 
 
-def test_all_ranges_of_as_many_rows_share_their_logits(card, half, ids):
-    engine = OnnxEngine(half)
+def test_all_ranges_of_as_many_rows_share_their_logits(card, half_folder, ids):
+    engine = OnnxEngine(half_folder)
     engine.reset(4, 640)
     for slot in range(4):
         engine.prefill(slot, ids[slot : slot + 9])
@@ -338,9 +333,9 @@ def test_all_ranges_of_as_many_rows_share_their_logits(card, half, ids):
     engine.close()
 
 
-def test_a_step_that_was_left_by_ctrl_c_does_not_disturb_the_next(card, half, ids, monkeypatch):
+def test_a_step_that_was_left_by_ctrl_c_does_not_disturb_the_next(card, half_folder, ids, monkeypatch):
     """Its choice goes on running: what the next step feeds must not be overwritten by it."""
-    engine = OnnxEngine(half)
+    engine = OnnxEngine(half_folder)
     engine.reset(1, 640)
     engine.prefill(0, ids[:10])
     expected = engine.decode([0], [7])[0]
@@ -367,9 +362,9 @@ def test_a_step_that_was_left_by_ctrl_c_does_not_disturb_the_next(card, half, id
     engine.close()
 
 
-def test_threads_share_the_captured_steps(card, half):
+def test_threads_share_the_captured_steps(card, half_folder):
     """A replay by another thread than the one that captured is an error here."""
-    with Model(half) as model:
+    with Model(half_folder) as model:
         found = []
         threads = [
             threading.Thread(target=lambda: found.append(model.generate_detailed("O rio", temperature=0.0)))
@@ -384,8 +379,8 @@ def test_threads_share_the_captured_steps(card, half):
             assert_same_but_for_near_ties(model, "O rio", text, found[0], FP16, temperature=0.0)
 
 
-def test_a_release_that_works_changes_nothing(card, half, ids):
+def test_a_release_that_works_changes_nothing(card, half_folder, ids):
     """As a later ONNX Runtime may have."""
     card.releases = True
-    scenarios.captured_steps_are_the_plain_ones(half, ids)
+    scenarios.captured_steps_are_the_plain_ones(half_folder, ids)
     assert card.counts["release"] > 0

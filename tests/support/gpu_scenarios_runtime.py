@@ -13,13 +13,13 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
+from prompts import PROMPTS
 
 from ptbr_slm.runtime.engines.onnx.engine import OnnxEngine
 from ptbr_slm.runtime.load import open_oracle
 from ptbr_slm.runtime.model import Model
 from ptbr_slm.runtime.sampling.params import GREEDY
 
-PROMPTS = ["O Brasil é", "Era uma vez, numa cidade pequena do interior,", "A"]
 PRECISIONS = ["fp16", "int8", "int4"]
 TOLERANCE = 0.05
 """Of the standard deviation of the logits."""

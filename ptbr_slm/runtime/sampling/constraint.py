@@ -35,11 +35,11 @@ _DEEPEST = 64
 
 _LARGEST_DIVISOR = 10_000
 """Of all `multipleOf` together. llguidance makes a state for each remainder, without a limit: 10 us and
-some kB each, so that 2**31 took minutes and gigabytes."""
+some kB each, which is minutes and gigabytes for 2**31."""
 
 _LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-"""One way to write JSON, Python's own: a small model that may choose spaces writes them without end. A schema
-may say otherwise with "x-guidance"."""
+"""One way to write JSON, Python's own: where spaces are free, a small model may generate them without end. A
+schema may change it with "x-guidance"."""
 
 _tokenizers: WeakKeyDictionary[Tokenizer, dict[tuple[int, ...], Any]] = WeakKeyDictionary()
 """llguidance's LLTokenizer by tokenizer and end ids: 0.1 s to build for 32,000 tokens."""
@@ -109,9 +109,9 @@ def build_constraint(
         raise missing_extra("llguidance") from None
     subject = "json_schema" if params.regex is None else "regex"
     ends = tuple(sorted({token for token in end_ids if token < tokenizer.vocab_size}))
-    # llguidance needs an end token: a model that has none gets one that it cannot choose.
-    stand_in = None if ends else min(tokenizer.special_ids, default=0)
-    vocabulary = llguidance_tokenizer(tokenizer, ends if stand_in is None else (stand_in,))
+    # llguidance needs an end token: a model that has none gets one that is never allowed.
+    placeholder = None if ends else min(tokenizer.special_ids, default=0)
+    vocabulary = llguidance_tokenizer(tokenizer, ends if placeholder is None else (placeholder,))
     if vocabulary is None:
         raise _refused(subject, "o tokenizador deste modelo não diz os bytes de cada token")
     try:
@@ -119,7 +119,7 @@ def build_constraint(
             _check_size(params.regex, subject)
             if (len(params.regex) - len(params.regex.rstrip("\\"))) % 2:  # regex_to_lark would drop it
                 raise _refused(subject, "termina com uma barra invertida sozinha")
-            # \d is 0 to 9: a CEP in Bengali digits is nobody's wish. \w has all letters, accents included.
+            # \d is 0 to 9 only, without the digits of other scripts. \w has all letters, accents included.
             grammar = LLMatcher.grammar_from_lark(f"start: /{regex_to_lark(params.regex, 'd')}/")
         else:
             schema = _schema_text(params.json_schema)
@@ -128,7 +128,7 @@ def build_constraint(
         raise _refused(subject, str(error)) from None
     limits = LLParserLimits(verbose_errors=False)
     matcher = LLMatcher(vocabulary, grammar, log_level=0, limits=limits)
-    constraint = Constraint(matcher, tokenizer.vocab_size, subject, stand_in)
+    constraint = Constraint(matcher, tokenizer.vocab_size, subject, placeholder)
     constraint.allowed()  # what cannot even begin is refused before a text does
     return constraint
 

@@ -48,7 +48,7 @@ _KERNELS = {"auto": None, "math": "16", "efficient": "2", "flash": "1"}
 writes the keys of grouped heads out once a query head, over the whole capacity, each step; math does not."""
 
 _UNSUPPORTED = ("unsupported m", "fpA_intB")
-"""In what the fused kernels of int4 and int8 throw for a product that they find no tile for
+"""Parts of the errors that the fused kernels of int4 and int8 raise for a product without a tile
 (onnxruntime#29691; 1.31.1 says `No valid fpA_intB MatMulNBits tactic for M=16, N=64, K=96`)."""
 
 _COPIES = ("MemcpyFromHost", "MemcpyToHost")

@@ -33,16 +33,6 @@ from ptbr_slm.runtime.model import Model
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
-@pytest.fixture(scope="session")
-def half_folder(model_folder):
-    """An fp16 export for CUDA."""
-    from ptbr_slm_export import export_model
-
-    path = model_folder.parent / "export-cuda"
-    export_model(model_folder, path, target="cuda", verify=False)
-    return path
-
-
 @pytest.fixture
 def pretended(monkeypatch):
     """The CPU provider under the name of CUDA's; what sessions were asked for is noted."""

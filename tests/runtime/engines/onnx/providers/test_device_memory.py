@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from near_ties import assert_same_but_for_near_ties, possible_choices
+from prompts import PROMPTS
 
 from ptbr_slm.runtime.engines.onnx.engine import OnnxEngine
 from ptbr_slm.runtime.engines.onnx.providers import registry
@@ -26,7 +27,6 @@ from ptbr_slm.runtime.sampling.sampler import Sampler
 CPU = ["CPUExecutionProvider"]
 SHAPE = (3, 2, 4, 16)
 """slots, heads, capacity, head_dim"""
-PROMPTS = ["O Brasil é", "Era uma vez, numa cidade", "A"]
 
 
 @pytest.fixture(scope="module")
