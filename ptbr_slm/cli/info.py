@@ -28,6 +28,11 @@ LABELS = {
     "precision": "precisão",
     "step": "passo",
     "bits_per_byte": "bits por byte (medido)",
+    "held_out.data_sha256": "  sha256 dos dados em que foram medidos",
+    "held_out.seq_len": "  tokens de cada janela",
+    "held_out.targets": "  tokens previstos",
+    "held_out.bytes": "  bytes desses tokens",
+    "held_out.sampled": "  tokens em que a mudança foi medida",
     "source_sha256": "sha256 da origem",
     "ptbr_slm": "versão do ptbr-slm",
 }

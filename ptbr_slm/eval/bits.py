@@ -94,7 +94,7 @@ class HeldOut:
     def facts(self) -> dict[str, Any]:
         """What a manifest records beside the bits per byte, to tell what they were measured on."""
         return {
-            "data_sha256": self.data_sha256,
+            **({} if self.data_sha256 is None else {"data_sha256": self.data_sha256}),
             "seq_len": self.inputs.shape[1],
             "targets": self.counted,
             "bytes": self.bytes,

@@ -182,8 +182,8 @@ class _StandardGraph(LlamaGraph):
 
     def _silu(self, layer: int, x: ir.Value) -> ir.Value:
         """x * sigmoid(x): the parser of TensorRT 10 has no Swish."""
-        opened = self.writer.node("Sigmoid", [x], f"layers.{layer}.sigmoid")
-        return self.writer.node("Mul", [x, opened], f"layers.{layer}.silu")
+        sigmoid = self.writer.node("Sigmoid", [x], f"layers.{layer}.sigmoid")
+        return self.writer.node("Mul", [x, sigmoid], f"layers.{layer}.silu")
 
     def _add_norm(
         self, stream: ir.Value, branch: ir.Value | None, gain: Floats, name: str

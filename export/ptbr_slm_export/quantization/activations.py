@@ -80,10 +80,10 @@ class Activations:
             stream = stream + mixed @ out.T
             x = rms_norm(stream, norms[1], self.config.norm_eps)
             self._note(prefix + "gate", x)
-            opened = x @ gate.T
-            opened = opened / (1 + np.exp(-np.maximum(opened, -80))) * (x @ up.T)
-            self._note(prefix + "down", opened)
-            self._streams[index] = stream + opened @ down.T
+            gated = x @ gate.T
+            gated = gated / (1 + np.exp(-np.maximum(gated, -80))) * (x @ up.T)
+            self._note(prefix + "down", gated)
+            self._streams[index] = stream + gated @ down.T
         if self._watching:
             self._grams[prefix + "up"] = self._grams[prefix + "gate"]
 

@@ -69,12 +69,12 @@ class Blocks:
         shifted = self.codes.astype(np.float32) - self.zeros[:, None].astype(np.float32)
         return self.scales[:, None] * shifted
 
-    def where(self, kept: npt.NDArray[np.bool_], other: Blocks) -> Blocks:
-        """These blocks where `kept` (n,) says so, else the other's."""
+    def where(self, mask: npt.NDArray[np.bool_], other: Blocks) -> Blocks:
+        """These blocks where `mask` (n,) says so, else the other's."""
         return Blocks(
-            np.where(kept[:, None], self.codes, other.codes),
-            np.where(kept, self.scales, other.scales),
-            np.where(kept, self.zeros, other.zeros),
+            np.where(mask[:, None], self.codes, other.codes),
+            np.where(mask, self.scales, other.scales),
+            np.where(mask, self.zeros, other.zeros),
         )
 
     def replaced(self, places: npt.NDArray[np.bool_], others: Blocks) -> Blocks:

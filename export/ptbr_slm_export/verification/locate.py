@@ -161,7 +161,7 @@ def _against(
 
 
 class GraphTrace:
-    """A graph of the gqa or the std kind, opened to look inside."""
+    """A graph of the gqa or the std kind, with its inner values as outputs."""
 
     def __init__(self, graph: Path, config: ModelConfig) -> None:
         """Raises whatever onnxruntime raises for a graph it cannot run here."""

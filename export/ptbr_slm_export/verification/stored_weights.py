@@ -120,7 +120,7 @@ class StoredWeights:
 
     @property
     def is_quantised(self) -> bool:
-        """Whether any matrix is kept in codes."""
+        """Whether any matrix is stored in codes."""
         return any(name.endswith(".codes") for name in self._tensors)
 
     def of(self, name: str) -> Floats:
@@ -130,7 +130,7 @@ class StoredWeights:
         return self.read(name, self.shape(name))
 
     def blocks(self, name: str) -> int:
-        """Blocks in a row of a stored weight; 1 where it is kept in floats."""
+        """Blocks in a row of a stored weight; 1 where it is stored in floats."""
         codes = self._tensors.get(self._inner_name(name) + ".codes")
         return 1 if codes is None else int(codes.shape[1])
 

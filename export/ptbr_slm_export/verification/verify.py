@@ -83,12 +83,11 @@ class VerifyReport:
         text, manifest = self.text.facts(), model.manifest
         trained = {} if manifest is None else manifest.extra
         known, value = trained.get("held_out"), trained.get("bits_per_byte")
-        same = ("data_sha256", "seq_len")
         if (
             isinstance(known, dict)
             and isinstance(value, float)
-            and text["data_sha256"] is not None
-            and all(known.get(key) == text[key] for key in same)
+            and "data_sha256" in text
+            and all(known.get(key) == text[key] for key in ("data_sha256", "seq_len"))
             and known.get("targets") != text["targets"]
         ):
             change = self.bits_per_byte / self.reference_bits_per_byte
