@@ -131,7 +131,12 @@ def find_lr(
 def _train(plan: Plan, data: PreparedData, rates: list[float]) -> Iterator[float]:
     """The loss of one step at each rate."""
     config = plan.config
-    batches = BatchSource(data.split("train"), seq_len=config.seq_len, seed=config.seed)
+    batches = BatchSource(
+        data.split("train"),
+        seq_len=config.seq_len,
+        seed=config.seed,
+        document_mask=config.data_options.document_mask,
+    )
     model = _model(plan)
     optimizer = build_optimizer(model, config.optimizer)
     scaler = torch.amp.GradScaler(plan.device.type) if plan.precision.needs_scaler else None

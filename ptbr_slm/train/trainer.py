@@ -79,6 +79,7 @@ class Trainer:
             data.split("train"),
             seq_len=self.config.seq_len,
             seed=self.config.seed,
+            document_mask=self.config.data_options.document_mask,
         )
         self.held_out = held_out_windows(
             data.split("valid"),

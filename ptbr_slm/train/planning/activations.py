@@ -60,6 +60,8 @@ class PassMemory:
     device: str
     chunked: bool
     """Whether the loss makes its logits in chunks."""
+    document_mask: bool = False
+    """Whether attention gets a mask: one for all layers (`ptbr_slm.model.document_mask`)."""
 
     @property
     def tokens(self) -> int:
@@ -113,9 +115,14 @@ class PassMemory:
         return [stream if self._recomputed(index) else full for index in range(self.model.num_layers)]
 
     def ends(self) -> int:
-        """Kept outside the layers: token ids and targets, the final norm, the head's input."""
+        """Kept outside the layers: token ids and targets, the mask, the final norm, the head's input."""
         head_input = FP32 if self.chunked else self.half
-        return self.tokens * (2 * INDEX + self.norm() + head_input * self.model.hidden_size)
+        a_token = 2 * INDEX + self.norm() + head_input * self.model.hidden_size
+        return self.tokens * a_token + self.mask()
+
+    def mask(self) -> int:
+        """The mask (B, 1, T, T), in the format of the scores."""
+        return self.half * self.tokens * self.seq_len if self.document_mask else 0
 
     def copies(self, layers: int, *, head: bool) -> int:
         """Half-precision copies of the matrices of so many layers, and of the head."""
@@ -173,7 +180,7 @@ class PassMemory:
         """
         inner, cast = self.model.intermediate_size, self.half if self.half < FP32 else 0
         alive = sum(not self._recomputed(below) for below in range(index)) + 1
-        activations = 2 * INDEX * self.tokens + sum(self.held()[:index]) + self.layer()
+        activations = 2 * INDEX * self.tokens + self.mask() + sum(self.held()[:index]) + self.layer()
         done = self.half * self.tokens * 4 * inner  # gate, up, silu(gate) and the product, freed by then
         weight = (FP32 + cast) * 2 * inner * self.model.hidden_size
         flowing = self.tokens * (FP32 * self.model.hidden_size + self.half * 2 * inner)

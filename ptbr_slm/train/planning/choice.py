@@ -62,6 +62,7 @@ class Request:
     batch_size: int | None = None
     checkpoint_every: int | None = None
     loss: str | None = None
+    document_mask: bool = False
 
     @property
     def open(self) -> bool:
@@ -134,6 +135,7 @@ def setting(request: Request, machine: Machine, batch_size: int, every: int, los
         ranks=machine.ranks,
         parallel=request.parallel,
         loss=loss,
+        document_mask=request.document_mask,
     )
     micro = micro_batch_seconds(
         request.model,

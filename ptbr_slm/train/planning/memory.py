@@ -90,6 +90,7 @@ def estimate(
     ranks: int = 1,
     parallel: str = "ddp",
     loss: str = "chunked",
+    document_mask: bool = False,
 ) -> MemoryEstimate:
     """Memory on one device of a training step with micro-batches of `batch_size` x `seq_len` tokens.
 
@@ -97,14 +98,14 @@ def estimate(
     precision: fp32, or fp16/bf16 for autocast over fp32 weights. optimizer: adamw, adamw8bit or muon.
     device: `cuda` or `cpu`. ranks, parallel: how many devices share the work, `ddp` (each holds all) or
     `fsdp` (each holds its share of weights, gradients and state). loss: `chunked` or `plain`
-    (`ptbr_slm.loss`). Raises E_CONFIG for any other value.
+    (`ptbr_slm.loss`). document_mask: as `data.document_mask`. Raises E_CONFIG for any other value.
     """
     _check(batch_size=batch_size, seq_len=seq_len, checkpoint_every=checkpoint_every, ranks=ranks)
     half = _choice("precision", precision, _HALF)
     _choice("optimizer", optimizer, dict.fromkeys(STATES, 0))
     shards = ranks if _choice("parallel", parallel, _PARALLEL) else 1
     chunked = _choice("loss", loss, _LOSSES) == 0
-    step = PassMemory(model, batch_size, seq_len, checkpoint_every, half, device, chunked)
+    step = PassMemory(model, batch_size, seq_len, checkpoint_every, half, device, chunked, document_mask)
     worst = max(step.instants(), key=lambda instant: instant.total)
     buffers = buffer_bytes(model, optimizer, precision=precision, ranks=ranks)
     return MemoryEstimate(
@@ -130,13 +131,15 @@ def saved_tensors(
     precision: str,
     device: str,
     loss: str = "chunked",
+    document_mask: bool = False,
 ) -> int:
     """Bytes that autograd holds once the loss is known, weights left out: what saved-tensor hooks count.
 
     Of the chunked loss without the gradients that it may have formed, which hooks do not see.
     """
     half, chunked = _choice("precision", precision, _HALF), _choice("loss", loss, _LOSSES) == 0
-    return PassMemory(model, batch_size, seq_len, checkpoint_every, half, device, chunked).saved()
+    step = PassMemory(model, batch_size, seq_len, checkpoint_every, half, device, chunked, document_mask)
+    return step.saved()
 
 
 def _gathered(model: ModelConfig) -> int:

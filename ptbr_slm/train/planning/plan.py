@@ -143,6 +143,7 @@ def _request(config: TrainConfig, model: ModelConfig, precision: Precision) -> R
         batch_size=config.batch_size or None,
         checkpoint_every=config.checkpoint_every,
         loss=None if config.loss == "auto" else config.loss,
+        document_mask=config.data_options.document_mask,
     )
 
 
