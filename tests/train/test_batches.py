@@ -101,10 +101,8 @@ def test_one_document_is_as_no_mask_and_the_mask_is_causal():
 @pytest.mark.parametrize("every", [0, 1])
 @pytest.mark.parametrize("name", ["fp32", "bf16"])
 def test_the_planner_counts_the_mask_once_for_all_layers(name, every):
-    model, batch = (
-        network(checkpoint_every=every),
-        random_batch(96, 2, 64, documents=3).to(torch.device("cpu")),
-    )
+    model, cpu = network(checkpoint_every=every), torch.device("cpu")
+    batch = random_batch(96, 2, 64, documents=3).to(cpu)
 
     def forward() -> torch.Tensor:
         with autocast(cpu, Precision(name, "")):
