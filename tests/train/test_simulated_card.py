@@ -29,16 +29,16 @@ def found(played: dict, name: str) -> dict:
 
 
 PLACES = {
-    "parallel.py:parallelize",  # the new model's weights, once
+    "parallelize.py:parallelize",  # the new model's weights, once
     "find_lr.py:_model",
     "model.py:initialize",  # drawn on the host, once
     "step.py:optimizer_step",
     "step.py:all_finite",  # before a checkpoint
-    "loop.py:save",  # the scaler's state
+    "trainer.py:save",  # the scaler's state
     "model.py:<dictcomp>",  # weights for a checkpoint
     "evaluate.py:bits_per_byte",
     "samples.py:write_sample",
-    "throughput.py:_wait",  # the product that is timed at the start
+    "speed.py:_wait",  # the product that is timed at the start
 }
 """Where the host may wait for the card."""
 
