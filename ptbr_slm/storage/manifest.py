@@ -101,7 +101,7 @@ def _parse(path: Path, code: str) -> dict[str, Any]:
     with os_errors(path):
         raw = path.read_bytes()
     try:
-        body = json.loads(raw)
+        body: dict[str, Any] = json.loads(raw)
         well_formed = (
             isinstance(body["schema"], int)
             and isinstance(body["kind"], str)
@@ -113,7 +113,7 @@ def _parse(path: Path, code: str) -> dict[str, Any]:
         well_formed = False
     if not well_formed:
         raise SlmError(code, "o manifesto está quebrado.", where=path, hint=_REDO)
-    return body  # type: ignore[no-any-return]
+    return body
 
 
 def _check_file(
