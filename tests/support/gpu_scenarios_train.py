@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file
+from tiny_runs import losses
 
 Run = Callable[..., CompletedProcess[str]]
 Arguments = Callable[..., list[str]]
@@ -30,11 +31,6 @@ def record(done: CompletedProcess[str]) -> list[dict[str, Any]]:
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert events[-1]["event"] == "done"
     return events
-
-
-def losses(output: Path) -> list[float]:
-    lines = (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [body["loss"] for body in map(json.loads, lines) if body["event"] == "step"]
 
 
 def weights(output: Path) -> dict[str, np.ndarray]:
