@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import functools
 import os
-import random
-import socket
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 from listeners import Recorder
+from ranks import run_ranks
+from tiny_runs import SETTINGS, arguments, write_texts
 
 from ptbr_slm.data.pipeline import prepare
 from ptbr_slm.data.prepared import PreparedData
@@ -23,36 +22,10 @@ from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.config import TrainConfig
 from ptbr_slm.train.config_file import from_values
 
-TINY = {
-    "model_size": "nano",
-    "model.num_layers": 2,
-    "model.intermediate_size": 64,
-    "seq_len": 16,
-    "batch_size": 2,
-    "grad_accum": 2,
-    "max_steps": 8,
-    "optimizer.learning_rate": 0.01,
-    "evaluation.every": 0,
-    "evaluation.tokens": 512,
-    "evaluation.sample_tokens": 0,
-    "checkpoint.every": 4,
-}
-"""The shape and course of a run that takes a fraction of a second."""
-
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
-
-
-def write_texts(folder: Path, sentences: list[str], documents: int = 24, seed: int = 0) -> Path:
-    """A folder of small text files whose words come from `sentences`."""
-    words = " ".join(sentences).split()
-    draw = random.Random(seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    for index in range(documents):
-        (folder / f"{index}.txt").write_text(" ".join(draw.choices(words, k=120)) + ".\n", encoding="utf-8")
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +54,9 @@ def settings(prepared: PreparedData, tmp_path: Path) -> Callable[..., TrainConfi
     """TrainConfig of a tiny run in tmp_path/run; give dotted keys to change it."""
 
     def make(values: Mapping[str, Any] | None = None) -> TrainConfig:
-        return from_values({"data": prepared.folder, "output": tmp_path / "run", **TINY, **(values or {})})
+        return from_values(
+            {"data": prepared.folder, "output": tmp_path / "run", **SETTINGS, **(values or {})}
+        )
 
     return make
 
@@ -90,14 +65,7 @@ def settings(prepared: PreparedData, tmp_path: Path) -> Callable[..., TrainConfi
 def train_arguments(prepared: PreparedData) -> Callable[..., list[str]]:
     """The command line of a tiny run, for a real process."""
 
-    def make(output: Path, **values: Any) -> list[str]:
-        known = {"data": str(prepared.folder), "output": str(output), **TINY, **values}
-        return [
-            "train",
-            *(part for key, value in known.items() for part in ("--set", f"{key}={json.dumps(value)}")),
-        ]
-
-    return make
+    return functools.partial(arguments, prepared.folder)
 
 
 @pytest.fixture(scope="session")
@@ -105,21 +73,7 @@ def start_two() -> Callable[..., str]:
     """Run a script as two ranks, as torchrun would on one machine; what they said on stderr."""
 
     def start(script: str | Path, *arguments: str | Path, env: Mapping[str, str] | None = None) -> str:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            port = str(listener.getsockname()[1])
-        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1",
-                  "GLOO_SOCKET_IFNAME": "lo", **(env or {})}  # fmt: skip
-        ranks = [
-            subprocess.Popen(
-                [sys.executable, script, *arguments],
-                stderr=subprocess.PIPE,
-                text=True,
-                env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            )
-            for rank in (0, 1)
-        ]
-        return "\n".join(rank.communicate(timeout=120)[1] for rank in ranks)
+        return run_ranks([sys.executable, script, *arguments], env=env)
 
     return start
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import random
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +21,7 @@ from poisoned_windows import poisoned
 from safetensors.numpy import load_file
 from simulated_cuda import Card
 from simulated_cuda.device import CONTEXT_BYTES
+from tiny_runs import SETTINGS, losses, write_texts
 
 from ptbr_slm import faults
 from ptbr_slm.bench.train import Case
@@ -41,51 +41,14 @@ from ptbr_slm.train.planning.precision import Precision
 from ptbr_slm.train.reporting.metrics import read_metrics
 from ptbr_slm.train.run import train
 
-TINY = {
-    "model_size": "nano",
-    "model.num_layers": 3,
-    "model.intermediate_size": 64,
-    "seq_len": 16,
-    "batch_size": 2,
-    "grad_accum": 2,
-    "max_steps": 4,
-    "optimizer.learning_rate": 0.01,
-    "evaluation.every": 2,
-    "evaluation.tokens": 512,
-    "evaluation.sample_tokens": 0,
-    "checkpoint.every": 2,
-}
-WORDS = [
-    "o",
-    "rio",
-    "corre",
-    "devagar",
-    "entre",
-    "as",
-    "pedras",
-    "e",
-    "a",
-    "manhã",
-    "começa",
-    "com",
-    "cheiro",
-    "de",
-    "café",
-    "na",
-    "janela",
-    "da",
-    "rua",
-]
+TINY = {**SETTINGS, "model.num_layers": 3, "max_steps": 4, "evaluation.every": 2, "checkpoint.every": 2}
+WORDS = ["o rio corre devagar entre as pedras e a manhã começa com cheiro de café na janela da rua"]
 
 
 @lru_cache
 def texts(folder: Path) -> Path:
     """A prepared corpus of invented sentences."""
-    draw = random.Random(0)
-    source = folder / "textos"
-    source.mkdir()
-    for index in range(24):
-        (source / f"{index}.txt").write_text(" ".join(draw.choices(WORDS, k=120)) + ".\n", encoding="utf-8")
+    source = write_texts(folder / "textos", WORDS)
     tokenizer = Tokenizer.train([" ".join(WORDS)] * 4, 300)
     prepare([source], folder / "dados", tokenizer, valid_fraction=0.2)
     return folder / "dados"
@@ -98,10 +61,6 @@ def run(folder: Path, name: str, **values: Any) -> tuple[Path, Recorder]:
     config = from_values({"data": texts(folder.parent), "output": folder / name, **TINY, **dotted})
     train(config, heard)
     return config.output, heard
-
-
-def losses(output: Path) -> list[float]:
-    return [r["loss"] for r in read_metrics(output / "metrics.jsonl") if r["event"] == "step"]
 
 
 def distance(one: Path, other: Path) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections import namedtuple
@@ -10,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from small_disk import mounted
 
 from ptbr_slm import faults
 from ptbr_slm.errors import SlmError
@@ -118,27 +118,11 @@ def test_in_kaggles_working_folder_its_20_gb_count_and_not_the_disk(tmp_path, mo
     assert names(folder) == [4, 3]
 
 
-@pytest.fixture(scope="session")
-def may_mount() -> bool:
-    return hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("mount") is not None
-
-
 @pytest.fixture
-def tiny_disk(tmp_path, may_mount) -> Iterator[Path]:
-    """A real tmpfs of 4 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if (
-        not may_mount
-        or subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], check=False, capture_output=True
-        ).returncode
-    ):
-        pytest.skip("sem permissão para montar um tmpfs; rode como root")
-    try:
+def tiny_disk(tmp_path) -> Iterator[Path]:
+    """A real tmpfs of 4 MiB."""
+    with mounted(tmp_path / "disk", kib=4096) as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
 
 
 BIG = {"model.intermediate_size": 256, "max_steps": 12, "checkpoint.every": 2}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import socket
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import torch.multiprocessing
+from ranks import free_port
 from torch.optim._muon import _zeropower_via_newtonschulz as bf16_reference
 
 from ptbr_slm.config import ModelConfig
@@ -150,9 +150,7 @@ def _rank(rank: int, port: int, folder: str) -> None:
 
 def test_two_ranks_give_the_weights_of_one(tmp_path):
     """Each orthogonalises half of the matrices; uneven batches are padded."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port = server.getsockname()[1]
+    port = free_port()
     torch.multiprocessing.spawn(_rank, (port, str(tmp_path)), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     for name, alone in trained().state_dict().items():

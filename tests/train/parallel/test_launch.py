@@ -13,13 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from listeners import StopAfter
-from safetensors.numpy import load_file
+from ranks import free_port
+from tiny_runs import assert_same_weights, losses, records
 
 from ptbr_slm.train.parallel.environment import started_by_agent
-from ptbr_slm.train.reporting.metrics import read_metrics
 from ptbr_slm.train.run import train
 
 TWO = {"ranks": 2, "evaluation.every": 4}
@@ -57,20 +56,6 @@ def until(process: subprocess.Popen[str], event: str, step: int = 0) -> list[dic
     raise AssertionError(process.stderr.read() if process.stderr else "")
 
 
-def steps(run: Path) -> list[dict[str, Any]]:
-    return [record for record in read_metrics(run / "metrics.jsonl") if record["event"] == "step"]
-
-
-def losses(run: Path) -> list[float]:
-    return [record["loss"] for record in steps(run)]
-
-
-def same_weights(one: Path, other: Path, atol: float) -> None:
-    theirs = load_file(other / "model.safetensors")
-    for name, value in load_file(one / "model.safetensors").items():
-        np.testing.assert_allclose(value, theirs[name], atol=atol, err_msg=name)
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on two ranks that nothing happened to, made by the first test that needs it."""
@@ -90,7 +75,7 @@ def test_two_ranks_started_by_the_command_do_the_run_of_one(start, settings, und
         alone.bits_per_byte, rel=1e-5
     )
     assert losses(undisturbed) == pytest.approx(losses(alone.run), abs=1e-4)
-    same_weights(undisturbed / "final", alone.model, atol=1e-4)
+    assert_same_weights(undisturbed / "final", alone.model, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -126,7 +111,7 @@ def test_from_one_rank_to_two_by_sigterm_back_to_one_sees_the_same_samples(
     assert last["reason"] == "sigterm" and 20 <= last["step"] < 300
     assert len(list((moved.output / "checkpoints").glob("step-*"))) == 2, "one a stop"
     assert train(moved).status == "done"
-    assert [r["tokens"] for r in steps(moved.output)] == [r["tokens"] for r in steps(alone.run)]
+    assert [r["tokens"] for r in records(moved.output)] == [r["tokens"] for r in records(alone.run)]
     assert losses(moved.output) == pytest.approx(losses(alone.run), abs=1e-3)
 
 
@@ -142,7 +127,7 @@ def test_ctrl_c_to_the_group_saves_shards_once_and_one_process_goes_on_from_them
     (checkpoint,) = (config.output / "checkpoints").glob("step-*")
     assert len(list((checkpoint / "training" / "shards").glob("*.safetensors"))) == 2
     assert train(config).status == "done"
-    assert len(steps(config.output)) == 300
+    assert len(records(config.output)) == 300
 
 
 @pytest.mark.slow
@@ -188,9 +173,7 @@ def test_two_nodes_under_torchrun_do_the_run_of_one_process(
     train_arguments, settings, tmp_path, monkeypatch, no_pickle, rendezvous
 ):
     """Two agents that meet over TCP, as on two machines; one rank each. As documented, they do not pickle."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     meet = ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=teste"]
     if rendezvous == "static":
         meet = ["--master-addr=127.0.0.1", f"--master-port={port}"]
@@ -213,7 +196,7 @@ def test_two_nodes_under_torchrun_do_the_run_of_one_process(
     assert not (tmp_path / "pickles").exists(), (tmp_path / "pickles").read_text()
     alone = train(settings())
     assert losses(tmp_path / "nodes") == pytest.approx(losses(alone.run), abs=1e-4)
-    same_weights(tmp_path / "nodes" / "final", alone.model, atol=1e-4)
+    assert_same_weights(tmp_path / "nodes" / "final", alone.model, atol=1e-4)
 
 
 def test_without_torchrun_a_process_is_alone(monkeypatch):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from tiny_runs import losses
 
 from ptbr_slm import faults
 from ptbr_slm.errors import SlmError
@@ -30,10 +31,6 @@ def _forget_faults():
     faults.reset()
     yield
     faults.reset()
-
-
-def losses(run) -> list[float]:
-    return [r["loss"] for r in read_metrics(run / "metrics.jsonl") if r["event"] == "step"]
 
 
 @pytest.mark.parametrize("point", ["step.forward:6", "step.backward:5", "step.optimizer:3"])
