@@ -75,6 +75,7 @@ RUNS: dict[str, Values] = {
     "muon": {"optimizer.name": "muon", "optimizer.learning_rate": 0.004},
     "accumulated": {"grad_accum": 4, "checkpointing": "full", "loss": "chunked", "z_loss": 1e-4},
     "wsd": {"schedule.kind": "wsd", "schedule.warmup_steps": 3, "schedule.cooldown_fraction": 0.5},
+    "document mask": {"data.document_mask": True},
     "qk_norm": {"model.qk_norm": True, "model.tie_embeddings": False, "checkpointing": "every:2"},
 }
 """In this process. Two ranks, a resumed run and one from other weights are played by functions below."""
