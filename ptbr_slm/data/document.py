@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 REASONS: dict[str, str] = {
     "not_utf8": "não está em UTF-8",
@@ -37,13 +37,38 @@ MAX_EXAMPLES = 3
 """Locations remembered for each reason."""
 
 
+Attribute = str | int | float | bool
+"""What a stage may find out about a document."""
+
+REPAIRS_ATTRIBUTE = "repairs"
+"""The attribute that names what was repaired in a document: keys of `REPAIRS`, a space between them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A text and where it comes from."""
+    """A text, where it comes from, and what stages found out about it."""
 
     text: str
     source: str
     """The file, with the line or row after a colon where it holds many documents: `textos/a.jsonl:17`."""
+    id: str = ""
+    """The source's own identifier; empty where it has none."""
+    licence: str = ""
+    """Of this document: an SPDX identifier, or the source's words; empty where it is unknown."""
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    """Computed once by stages: `language`, `language_score`, `variety`, `words`, ..."""
+
+    def with_attributes(self, **attributes: Attribute) -> Document:
+        """The document with more attributes, or with others of the same names."""
+        return replace(self, attributes={**self.attributes, **attributes})
+
+    def repaired(self, text: str, *repairs: str) -> Document:
+        """The document with another text; `repairs` (keys of `REPAIRS`) are added to those it has."""
+        if not repairs:
+            return self if text == self.text else replace(self, text=text)
+        earlier = str(self.attributes.get(REPAIRS_ATTRIBUTE, ""))
+        told = " ".join([*earlier.split(), *repairs])
+        return replace(self, text=text, attributes={**self.attributes, REPAIRS_ATTRIBUTE: told})
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -97,8 +97,8 @@ class HoldOut:
             at = cut_point(document.text, self.cut_bytes)
             if at is not None:
                 return (
-                    ("train", Document(document.text[:at].rstrip(), document.source)),
-                    ("valid", Document(document.text[at:].strip("\n"), document.source)),
+                    ("train", replace(document, text=document.text[:at].rstrip())),
+                    ("valid", replace(document, text=document.text[at:].strip("\n"))),
                 )
         held = (key < self.below) != (key in self.exceptions)
         return (("valid" if held else "train", document),)

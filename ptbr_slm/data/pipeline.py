@@ -11,20 +11,22 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ptbr_slm.data import index
-from ptbr_slm.data.document import Document, DocumentCounts, describe_dropped
+from ptbr_slm.data.document import REPAIRS_ATTRIBUTE, Document, DocumentCounts, describe_dropped
 from ptbr_slm.data.duplicates import SeenTexts, fingerprint
 from ptbr_slm.data.encode import Encoder, boundary_ids
 from ptbr_slm.data.hold_out import Assigned, DocumentSizes, HashSplitter, HoldOut, better_hold_out
 from ptbr_slm.data.index import Index, SplitEntry, SplitName
 from ptbr_slm.data.prepared import PreparedData, is_prepared
+from ptbr_slm.data.presets import DEFAULT, Preset, preset
 from ptbr_slm.data.read.files import list_files
 from ptbr_slm.data.read.formats import raw_documents
 from ptbr_slm.data.shards import SHARD_TOKENS, SplitWriter, token_dtype
-from ptbr_slm.data.stages.clean import NORMALIZATION, clean
+from ptbr_slm.data.stages.clean import NORMALIZATION
+from ptbr_slm.data.stages.stage import Stage, run
 from ptbr_slm.errors import Exit, SlmError
 from ptbr_slm.storage.atomic import atomic_folder, may_replace, write_text
 from ptbr_slm.text import UTF16_HINT, quoted
@@ -45,29 +47,54 @@ ProgressCallback = Callable[[PrepareProgress], None]
 
 
 def read_documents(
-    inputs: Sequence[Path], *, paragraph_documents: bool = False, counts: DocumentCounts | None = None
+    inputs: Sequence[Path],
+    *,
+    paragraph_documents: bool = False,
+    stages: Preset | None = None,
+    counts: DocumentCounts | None = None,
 ) -> Iterator[Document]:
-    """Every usable document of `inputs`, cleaned, one at a time; what is left out is counted in `counts`.
+    """Every document of `inputs` that its stages keep, one at a time; what is left out is in `counts`.
 
     A .txt file is a document, or with `paragraph_documents` each of its blank-line blocks; a JSONL line or a
     Parquet row with a `text` is one. Memory holds a document, never a file. Copies are not looked for here.
     Raises E_NOT_FOUND, E_PERMISSION or E_DATA_FORMAT.
     """
     counts = counts if counts is not None else DocumentCounts()
+    stages = stages if stages is not None else preset(DEFAULT)
     for path, format in list_files(inputs, counts):
         by_paragraph = paragraph_documents and format == "text"
         for raw in raw_documents(path, format, counts):
-            cleaned = clean(raw.text)
-            for kind in cleaned.repairs:
-                counts.repair(kind, raw.source)
-            if cleaned.dropped is not None:
-                counts.drop(cleaned.dropped, raw.source)
+            cleaned = _run_counted(stages.cleaning, raw, counts)
+            if cleaned is None:
                 continue
-            for text in cleaned.text.split("\n\n") if by_paragraph else [cleaned.text]:
-                if len(text.split(maxsplit=2)) < 2:
-                    counts.drop("too_short", raw.source)
-                else:
-                    yield raw if text == raw.text else Document(text, raw.source)
+            for part in _paragraphs(cleaned) if by_paragraph else [cleaned]:
+                kept = _run_counted((*stages.tagging, *stages.filtering), part, counts)
+                if kept is not None:
+                    yield kept
+
+
+def _run_counted(stages: tuple[Stage, ...], document: Document, counts: DocumentCounts) -> Document | None:
+    """The document after `stages`, its repairs counted; None where it was dropped, which is counted."""
+    earlier = len(_repairs(document))
+    result = run(stages, document)
+    after = result if isinstance(result, Document) else result[0]
+    for kind in _repairs(after)[earlier:]:
+        counts.repair(kind, after.source)
+    if isinstance(result, Document):
+        return result
+    counts.drop(result[2].reason, document.source)
+    return None
+
+
+def _repairs(document: Document) -> list[str]:
+    return str(document.attributes.get(REPAIRS_ATTRIBUTE, "")).split()
+
+
+def _paragraphs(document: Document) -> Iterator[Document]:
+    """Each blank-line block of a document as a document; the repairs are told of the whole, once."""
+    attributes = {key: value for key, value in document.attributes.items() if key != REPAIRS_ATTRIBUTE}
+    for text in document.text.split("\n\n"):
+        yield replace(document, text=text, attributes=attributes)
 
 
 def prepare(

@@ -1,1 +1,1 @@
-"""What cleaning does to one document. A stage is a function of a text alone; the pipeline counts."""
+"""Steps that look at one document at a time, each with its rule and its source; `presets` lists them."""

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from dataclasses import dataclass
 from typing import NamedTuple
 
+from ptbr_slm.data.document import Document
+from ptbr_slm.data.stages.stage import Dropped
 from ptbr_slm.data.stages.unwrap import SOFT_HYPHEN, unwrap
 from ptbr_slm.errors import missing_extra
 
@@ -70,6 +73,20 @@ def clean(text: str) -> Cleaned:
     if not unwrapped.strip():
         return Cleaned("", tuple(repairs), "empty")
     return Cleaned(unwrapped, tuple(repairs))
+
+
+@dataclass(frozen=True, slots=True)
+class Clean:
+    """`clean` as a stage."""
+
+    name: str = "clean"
+
+    def __call__(self, document: Document) -> Document | Dropped:
+        """The document with its text cleaned; dropped as `binary` or `empty`."""
+        cleaned = clean(document.text)
+        if cleaned.dropped is not None:
+            return Dropped(cleaned.dropped)
+        return document.repaired(cleaned.text, *cleaned.repairs)
 
 
 # UTF-8 read as Latin-1 or Windows-1252

@@ -1,0 +1,45 @@
+"""The stages of each cleaning preset, in order: the one place that lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ptbr_slm.data.stages.clean import Clean
+from ptbr_slm.data.stages.length import AtLeastTwoWords
+from ptbr_slm.data.stages.stage import Stage
+from ptbr_slm.errors import SlmError
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """The stages that the documents of a source go through, in the order of the fields."""
+
+    name: str
+    cleaning: tuple[Stage, ...]
+    """Change a text, or drop what is no text. Paragraphs become documents after these."""
+    tagging: tuple[Stage, ...]
+    """Set attributes, and drop nothing."""
+    filtering: tuple[Stage, ...]
+    """Drop by attributes or by text, and change nothing."""
+
+
+def _none() -> Preset:
+    return Preset("none", cleaning=(Clean(),), tagging=(), filtering=(AtLeastTwoWords(),))
+
+
+DEFAULT = "none"
+PRESETS: dict[str, Callable[[], Preset]] = {"none": _none}
+"""Name -> its stages. `none` makes text whole (encoding, line ends, wrapped lines) and judges nothing."""
+
+
+def preset(name: str) -> Preset:
+    """The preset of this name. Raises E_CONFIG."""
+    if name not in PRESETS:
+        raise SlmError(
+            "E_CONFIG",
+            f"não conheço a limpeza {name!r}.",
+            where="--preset",
+            hint=f"Use uma destas: {', '.join(PRESETS)}.",
+        )
+    return PRESETS[name]()
