@@ -200,6 +200,7 @@ EXTRA_OF = {
     "pyarrow": "train",
     "zstandard": "train",
     "ftfy": "train",
+    "rensa": "train",
     "matplotlib": "train",
     "psutil": "train",
     "onnxruntime": "cpu",

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ptbr_slm.data import index
 from ptbr_slm.data.document import REPAIRS_ATTRIBUTE, Document, DocumentCounts, describe_dropped
-from ptbr_slm.data.duplicates import SeenTexts, fingerprint
+from ptbr_slm.data.duplicates.exact import SeenTexts, fingerprint
 from ptbr_slm.data.encode import Encoder, boundary_ids
 from ptbr_slm.data.hold_out import Assigned, DocumentSizes, HashSplitter, HoldOut, better_hold_out
 from ptbr_slm.data.index import Index, SplitEntry, SplitName

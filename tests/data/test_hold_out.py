@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from prepared_texts import texts_of
 
 from ptbr_slm.data.document import Document, DocumentCounts
-from ptbr_slm.data.duplicates import fingerprint
+from ptbr_slm.data.duplicates.exact import fingerprint
 from ptbr_slm.data.hold_out import MIN_CUT_BYTES, DocumentSizes, HashSplitter, better_hold_out, cut_point
 from ptbr_slm.data.pipeline import prepare
 from ptbr_slm.data.prepared import PreparedData

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ptbr_slm.data import duplicates
 from ptbr_slm.data.document import DocumentCounts
-from ptbr_slm.data.duplicates import SeenTexts
+from ptbr_slm.data.duplicates import exact
+from ptbr_slm.data.duplicates.exact import SeenTexts
 from ptbr_slm.data.pipeline import prepare
 from ptbr_slm.tokenizer import Tokenizer
 
@@ -28,7 +28,7 @@ def test_exact_copies_go_out_and_are_counted(corpus: Path, tmp_path: Path, token
 def test_a_set_of_fingerprints_agrees_with_a_set_and_stays_below_16_bytes_each(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(duplicates, "_RECENT", 1_000)
+    monkeypatch.setattr(exact, "_RECENT", 1_000)
     seen, known = SeenTexts(), set()
     pick = random.Random(3)
     for _ in range(60_000):
