@@ -201,6 +201,8 @@ EXTRA_OF = {
     "zstandard": "train",
     "ftfy": "train",
     "rensa": "train",
+    "validate_docbr": "train",
+    "py3langid": "train",
     "matplotlib": "train",
     "psutil": "train",
     "onnxruntime": "cpu",

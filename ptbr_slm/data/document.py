@@ -30,6 +30,7 @@ REPAIRS: dict[str, str] = {
     "ligatures": "ligaduras de PDF (ﬁ, ﬂ) viraram letras separadas",
     "end_held_out": "documento dividido: o fim dele ficou para a validação",
     "split": "arquivo acima de 8 MiB, dividido entre parágrafos",
+    "masked": "dados pessoais foram trocados por [CPF], [TELEFONE] e outros",
 }
 """What is changed in a document that is kept (for `split`: extra pieces) -> the words of a report."""
 
