@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ptbr_slm.data.stages.clean import Clean
+from ptbr_slm.data.stages.figures import Figures
 from ptbr_slm.data.stages.length import AtLeastTwoWords
+from ptbr_slm.data.stages.rules import ReplacementCharacters, fineweb2
 from ptbr_slm.data.stages.stage import Stage
 from ptbr_slm.errors import SlmError
 
@@ -28,9 +30,32 @@ def _none() -> Preset:
     return Preset("none", cleaning=(Clean(),), tagging=(), filtering=(AtLeastTwoWords(),))
 
 
+def _curated() -> Preset:
+    return Preset(
+        "curated",
+        cleaning=(Clean(),),
+        tagging=(Figures(),),
+        filtering=(AtLeastTwoWords(), ReplacementCharacters()),
+    )
+
+
+def _web() -> Preset:
+    return Preset(
+        "web",
+        cleaning=(Clean(),),
+        tagging=(Figures(),),
+        filtering=(*fineweb2(), ReplacementCharacters()),
+    )
+
+
 DEFAULT = "none"
-PRESETS: dict[str, Callable[[], Preset]] = {"none": _none}
-"""Name -> its stages. `none` makes text whole (encoding, line ends, wrapped lines) and judges nothing."""
+PRESETS: dict[str, Callable[[], Preset]] = {"none": _none, "curated": _curated, "web": _web}
+"""Name -> its stages.
+
+`none` makes text whole (encoding, line ends, wrapped lines) and judges nothing. `curated` is for books, laws
+and encyclopaedias: it repairs and measures, and drops only what is broken. `web` is for crawled pages: the
+rules of FineWeb2 for Portuguese.
+"""
 
 
 def preset(name: str) -> Preset:

@@ -6,6 +6,7 @@ import pickle
 from pathlib import Path
 
 import pytest
+from page_text import PAGE
 
 from ptbr_slm.data.document import REASONS, Document, DocumentCounts
 from ptbr_slm.data.pipeline import read_documents
@@ -30,7 +31,7 @@ class NoShout:
 
 
 def test_a_stage_that_changes_nothing_returns_the_same_object():
-    document = Document("Um texto limpo, que já está bom.", "a.txt")
+    document = Document(PAGE.strip(), "a.txt")
     for name in PRESETS:
         for stage in preset(name).cleaning + preset(name).filtering:
             assert stage(document) is document
