@@ -3,7 +3,7 @@
     python benchmarks/batches.py            # the table on the terminal
     python benchmarks/batches.py --write    # and into docs/benchmarks.md
 
-Every row reads the same prompt from its own cache; what is timed is the tokens of all rows after it. The
+Every sequence reads the same prompt from its own cache; the time is that of all their tokens after it. The
 files are those of benchmarks/inference.py, made where they are missing.
 """
 
@@ -27,29 +27,31 @@ from results import command, progress, spread, table, write_section
 
 BATCHES = (1, 2, 4, 8, 16)
 CAPACITY = 256
-"""Tokens of KV cache a row."""
+"""Tokens of KV cache a sequence."""
 
 
 class PtbrSlmBatch(PtbrSlm):
-    """Ours: one slot a row, all decoded in one call."""
+    """Ours: one slot a sequence, all decoded in one call."""
 
     def __init__(self, path: Path, *, capacity: int, threads: int, batch: int) -> None:
         super().__init__(path, capacity=capacity, threads=threads)
-        self._rows = list(range(batch))
+        self._slots = list(range(batch))
 
     def turn(self, prompt: Sequence[int], steps: int) -> Turn:
-        """See `Contestant.turn`; the tokens are those of the first row."""
-        self._engine.reset(len(self._rows), self._capacity)
+        """See `Contestant.turn`; the tokens are those of the first sequence."""
+        self._engine.reset(len(self._slots), self._capacity)
         start = time.perf_counter()
-        tokens = [[int(self._engine.prefill(row, prompt).argmax()) for row in self._rows]]
+        tokens = [[int(self._engine.prefill(slot, prompt).argmax()) for slot in self._slots]]
         middle = time.perf_counter()
         for _ in range(steps):
-            tokens.append(self._engine.decode(self._rows, tokens[-1]).argmax(axis=1).tolist())
-        return Turn(middle - start, time.perf_counter() - middle, tuple(row[0] for row in tokens))
+            tokens.append(self._engine.decode(self._slots, tokens[-1]).argmax(axis=1).tolist())
+        return Turn(
+            middle - start, time.perf_counter() - middle, tuple(step_tokens[0] for step_tokens in tokens)
+        )
 
 
 class LlamaCppBatch(LlamaCpp):
-    """llama.cpp: one sequence a row in one `llama_batch`, each with a cache of its own."""
+    """llama.cpp: sequences in one `llama_batch`, each with a cache of its own."""
 
     def __init__(self, path: Path, *, capacity: int, threads: int, batch: int) -> None:
         super().__init__(path, capacity=capacity, threads=threads)
@@ -64,27 +66,31 @@ class LlamaCppBatch(LlamaCpp):
         self._batch = self._c.llama_batch_init(512, 0, 1)
 
     def turn(self, prompt: Sequence[int], steps: int) -> Turn:
-        """See `Contestant.turn`; the tokens are those of the first row."""
+        """See `Contestant.turn`; the tokens are those of the first sequence."""
         self._c.llama_memory_clear(self._cells, True)
         start = time.perf_counter()
         firsts = []
-        for row in range(self._count):
+        for sequence in range(self._count):
             last = len(prompt) - 1
-            self._run([(token, at, row, at == last) for at, token in enumerate(prompt)])
+            self._run([(token, at, sequence, at == last) for at, token in enumerate(prompt)])
             firsts.append(int(self._scores(last).argmax()))
         tokens = [firsts]
         middle = time.perf_counter()
         for step in range(steps):
-            self._run([(token, len(prompt) + step, row, True) for row, token in enumerate(tokens[-1])])
-            tokens.append([int(self._scores(row).argmax()) for row in range(self._count)])
-        return Turn(middle - start, time.perf_counter() - middle, tuple(row[0] for row in tokens))
+            self._run(
+                [(token, len(prompt) + step, sequence, True) for sequence, token in enumerate(tokens[-1])]
+            )
+            tokens.append([int(self._scores(sequence).argmax()) for sequence in range(self._count)])
+        return Turn(
+            middle - start, time.perf_counter() - middle, tuple(step_tokens[0] for step_tokens in tokens)
+        )
 
     def _run(self, items: Sequence[tuple[int, int, int, bool]]) -> None:
-        """Decode (token, position, row, wanted) items as one batch."""
+        """Decode (token, position, sequence, wanted) items as one batch."""
         self._batch.n_tokens = len(items)
-        for index, (token, position, row, wanted) in enumerate(items):
+        for index, (token, position, sequence, wanted) in enumerate(items):
             self._batch.token[index], self._batch.pos[index] = token, position
-            self._batch.n_seq_id[index], self._batch.seq_id[index][0] = 1, row
+            self._batch.n_seq_id[index], self._batch.seq_id[index][0] = 1, sequence
             self._batch.logits[index] = wanted
         status = self._c.llama_decode(self._many, self._batch)
         if status != 0:
@@ -103,7 +109,7 @@ class GenaiBatch(Genai):
         self._count = batch
 
     def turn(self, prompt: Sequence[int], steps: int) -> Turn:
-        """See `Contestant.turn`; the tokens are those of the first row."""
+        """See `Contestant.turn`; the tokens are those of the first sequence."""
         generator = self._generator()
         start = time.perf_counter()
         generator.append_tokens(np.array([prompt] * self._count, dtype=np.int32))
@@ -164,7 +170,7 @@ def main() -> None:
 
 def _about(arguments: argparse.Namespace) -> str:
     return (
-        f"{arguments.size}: decode tokens/s of all rows together, each after a prompt of "
+        f"{arguments.size}: decode tokens/s of all sequences together, each after a prompt of "
         f"{arguments.prompt_tokens} tokens; {arguments.decode_tokens} steps, {arguments.rounds} rounds."
     )
 

@@ -148,7 +148,7 @@ def disturbance(scores: list[Score], rules: Rules) -> list[str]:
     return [
         f"**Disturbed run**: the best round of {worst.entry.tool} {worst.entry.weights} was "
         f"{_best_over_median(worst, rules):.1f} times its median, so other work took the cores meanwhile. "
-        "Ratios of such a run say who suffers most from a neighbour, not who is faster."
+        "Ratios of such a run say which one suffers most from other processes, not which is faster."
     ]
 
 

@@ -158,13 +158,13 @@ class Genai:
         """See `Tool.greedy`."""
         found: list[list[int]] = []
         for start in range(0, len(prompts), self._batch):
-            rows = prompts[start : start + self._batch]
-            generator = self._generator(rows, count)
-            tokens: list[list[int]] = [[] for _ in rows]
+            batch = prompts[start : start + self._batch]
+            generator = self._generator(batch, count)
+            tokens: list[list[int]] = [[] for _ in batch]
             for _ in range(count):
                 generator.generate_next_token()
-                for row, token in zip(tokens, generator.get_next_tokens(), strict=True):
-                    row.append(int(token))
+                for sequence, token in zip(tokens, generator.get_next_tokens(), strict=True):
+                    sequence.append(int(token))
             found += tokens
         return found
 
@@ -172,12 +172,12 @@ class Genai:
         """See `Tool.logits`."""
         return np.asarray(self._generator([ids], 1).get_logits(), dtype=np.float32).reshape(-1)
 
-    def _generator(self, rows: Sequence[Sequence[int]], count: int) -> Any:
-        longest = max(map(len, rows))
+    def _generator(self, prompts: Sequence[Sequence[int]], count: int) -> Any:
+        longest = max(map(len, prompts))
         params = self._genai.GeneratorParams(self._model)
-        params.set_search_options(do_sample=False, max_length=longest + count, batch_size=len(rows))
+        params.set_search_options(do_sample=False, max_length=longest + count, batch_size=len(prompts))
         generator = self._genai.Generator(self._model, params)
-        padded = [[*ids, *[self._pad] * (longest - len(ids))] for ids in rows]
+        padded = [[*ids, *[self._pad] * (longest - len(ids))] for ids in prompts]
         generator.append_tokens(np.array(padded, dtype=np.int32))
         return generator
 
@@ -242,19 +242,19 @@ def _tools(folder: Path, out: Path) -> Iterator[Tool]:
 def _prompts(tokenizer: Tokenizer, ids: Sequence[Sequence[int]], count: int) -> list[list[int]]:
     """Beginnings of three lengths, with what the tokenizer puts before a text, so that batches are ragged."""
     start = tokenizer.encode("a")[: -len(tokenizer.encode("a", special=False))]
-    long = [row for row in ids if len(row) > PROMPT_TOKENS]
+    long = [text for text in ids if len(text) > PROMPT_TOKENS]
     spread = long[:: max(1, len(long) // count)]
     lengths = [PROMPT_TOKENS // 3 * (1 + at % 3) for at in range(count)]
-    return [[*start, *row[:length]] for row, length in zip(spread, lengths, strict=False)]
+    return [[*start, *text[:length]] for text, length in zip(spread, lengths, strict=False)]
 
 
 def _ask_ours(path: Path, prompts: Sequence[Sequence[int]], count: int) -> Ours:
     engine, greedy, logits = open_engine(path, "cpu"), [], []
     for prompt in prompts:
         engine.reset(1, len(prompt) + count)
-        row = engine.prefill(0, prompt)
-        logits.append(row.copy())
-        tokens = [int(row.argmax())]
+        last = engine.prefill(0, prompt)
+        logits.append(last.copy())
+        tokens = [int(last.argmax())]
         while len(tokens) < count:
             tokens.append(int(engine.decode([0], tokens[-1:])[0].argmax()))
         greedy.append(tokens)

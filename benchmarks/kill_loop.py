@@ -68,12 +68,12 @@ def compare(folder: Path, kills: int, draw: random.Random) -> tuple[str, bool]:
     began = time.monotonic()
     finish(start(data, whole, steps))
     seconds = time.monotonic() - began
-    told = [kill_once(data, killed, steps, draw) for _ in range(kills)]
+    made = [kill_once(data, killed, steps, draw) for _ in range(kills)]
     finish(start(data, killed, steps))
     sums = [sha256_file(run / "final" / "model.safetensors") for run in (whole, killed)]
     losses = [logged(run) for run in (whole, killed)]
     same = sums[0] == sums[1] and losses[0] == losses[1]
-    return render(told, sums, steps, seconds, losses[0] == losses[1]), same
+    return render(made, sums, steps, seconds, losses[0] == losses[1]), same
 
 
 def make_data(folder: Path, draw: random.Random) -> Path:
@@ -130,19 +130,19 @@ def logged(run: Path) -> list[tuple[int, float]]:
     return [(r["step"], r["loss"]) for r in read_metrics(run / "metrics.jsonl") if r["event"] == "step"]
 
 
-def render(told: list[Kill], sums: list[str], steps: int, seconds: float, same_losses: bool) -> str:
+def render(kills: list[Kill], sums: list[str], steps: int, seconds: float, same_losses: bool) -> str:
     """The report in Markdown."""
     rows = "\n".join(
         f"| {number} | {kill.after_s:.1f} | {kill.step} | {kill.complete} | {'yes' if kill.half else ''} |"
-        for number, kill in enumerate(told, 1)
+        for number, kill in enumerate(kills, 1)
     )
     verdict = "identical" if sums[0] == sums[1] else "DIFFERENT"
     return (
         "| kill | after (s) | last step logged | newest complete checkpoint | while saving |\n"
         "|---|---|---|---|---|\n"
         f"{rows}\n\n"
-        f"{len(told)} kills over {steps} steps (undisturbed run: {seconds:.1f} s); "
-        f"{sum(kill.half for kill in told)} fell into the writing of a checkpoint.\n\n"
+        f"{len(kills)} kills over {steps} steps (undisturbed run: {seconds:.1f} s); "
+        f"{sum(kill.half for kill in kills)} fell into the writing of a checkpoint.\n\n"
         f"- undisturbed: `{sums[0]}`\n- killed:      `{sums[1]}`\n- final weights: **{verdict}**; "
         f"losses in metrics.jsonl: **{'identical' if same_losses else 'DIFFERENT'}**\n"
     )

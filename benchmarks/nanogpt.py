@@ -89,7 +89,7 @@ def train(
     seconds: float,
     seed: int,
 ) -> tuple[GPT, int]:
-    """The model after `seconds` of training on the row `tokens`, and the steps that it did."""
+    """The model after `seconds` of training on `tokens`, and the steps that it did."""
     model = GPT(shape, vocab_size, seed)
     decayed = [parameter for parameter in model.parameters() if parameter.dim() == 2]
     plain = [parameter for parameter in model.parameters() if parameter.dim() < 2]
@@ -105,9 +105,9 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = _rate(steps, progress)
         starts = torch.randint(len(tokens) - shape.block_size, (shape.batch_size,), generator=draw)
-        rows = torch.stack([tokens[start : start + shape.block_size + 1] for start in starts.tolist()])
+        windows = torch.stack([tokens[start : start + shape.block_size + 1] for start in starts.tolist()])
         optimizer.zero_grad(set_to_none=True)
-        loss = model.loss_sum(rows[:, :-1], rows[:, 1:]) / rows[:, 1:].numel()
+        loss = model.loss_sum(windows[:, :-1], windows[:, 1:]) / windows[:, 1:].numel()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimizer.step()

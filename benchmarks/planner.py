@@ -39,7 +39,7 @@ POLICIES = (0, 2, 1)
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One setting: bytes that PyTorch held, and that the planner had said."""
+    """One setting: bytes that PyTorch held, and that the planner computed."""
 
     size: str
     precision: str

@@ -22,7 +22,7 @@ from pathlib import Path
 from results import progress, table, write_section
 from torch import Tensor
 
-from ptbr_slm.train.parallel.world import ALONE, Ranks
+from ptbr_slm.train.parallel.world import SINGLE_PROCESS, Ranks
 
 CASES = (
     # size, batch_size, seq_len, checkpoint_every, loss, optimizer, cards
@@ -139,7 +139,7 @@ def count(index: int) -> tuple[int, int]:
 def _alone_among(world: int) -> Ranks:
     """The main rank of so many, of which the others do what it does: nothing is sent."""
     if world == 1:
-        return ALONE
+        return SINGLE_PROCESS
     import torch
     import torch.distributed as dist
     from torch.testing._internal.distributed.fake_pg import FakeStore

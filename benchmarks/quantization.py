@@ -81,15 +81,15 @@ def main() -> None:
             rows.append(_ours(arguments.model, out, precision, changes, arguments.calibration, text))
         rows += peers
     size, targets = text.bytes, text.counted
-    said = (
+    report = (
         f"`{command()}`\n\n{about}\n\nA model of {config.num_parameters / 1e6:.1f}M parameters "
         f"({config.num_layers} layers of {config.hidden_size}, vocabulary {config.vocab_size:,}), judged on "
         f"{targets:,} tokens ({size:,} bytes) of works that it never saw; the change is relative to fp32, "
         "with the standard error of the change from window to window.\n\n" + _table(rows, size)
     )
-    sys.stdout.write(said + "\n")
+    sys.stdout.write(report + "\n")
     if arguments.write:
-        write_section(arguments.section, said)
+        write_section(arguments.section, report)
 
 
 def _ours(

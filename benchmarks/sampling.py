@@ -78,10 +78,10 @@ def theirs(params: SamplingParams, logits: np.ndarray) -> Callable[[], int] | No
             chain.append(peer.TopPLogitsWarper(params.top_p))
         if params.min_p:
             chain.append(peer.MinPLogitsWarper(params.min_p))
-    source, seen = torch.from_numpy(logits)[None], torch.tensor([PROMPT])
+    source, prompt = torch.from_numpy(logits)[None], torch.tensor([PROMPT])
 
     def choose() -> int:
-        scores = chain(seen, source.clone())
+        scores = chain(prompt, source.clone())
         if not params.temperature:
             return int(scores.argmax(dim=-1))
         return int(torch.multinomial(scores.softmax(dim=-1), 1))

@@ -33,7 +33,7 @@ class SharedGradient:
     """The gradient of a matrix that is both embedding and head, on its way from the one to the other.
 
     Autograd would hold the head's (V, C) until the embedding's is made and then add them into a third; here
-    the loss leaves its gradient, and `tied_embedding` adds its few rows to it and hands it on.
+    the loss leaves its gradient, and `tied_embedding` adds its few rows to it and passes it on.
     """
 
     def __init__(self) -> None:
@@ -172,7 +172,7 @@ class _FormedInForward(torch.autograd.Function):
         to_hidden, to_weight = ctx.gradients
         ctx.gradients = None
         ratio = gradient / ctx.scale
-        # A look at the value is free on a CPU; on a GPU it would make the host wait.
+        # Reading the value is free on a CPU; on a GPU it would make the host wait.
         if ratio.device.type != "cpu" or ratio.item() != 1.0:
             to_hidden, to_weight = to_hidden.mul_(ratio), to_weight.mul_(ratio)
         return to_hidden, _hand_over(to_weight, ctx.shared), None, None, None

@@ -4,7 +4,7 @@ Notable choices: fused QKV and gate/up projections in memory, written out under 
 in fp32 under autocast; tied embeddings; no biases; no dropout. Initialised with standard deviation 0.02,
 residual projections divided by sqrt(2 * num_layers) (GPT-2), so that the first loss is close to ln V.
 
-Shapes: B rows, T tokens, H query heads, K key/value heads, D head_dim, C hidden_size, V vocab_size.
+Shapes: B sequences, T tokens, H query heads, K key/value heads, D head_dim, C hidden_size, V vocab_size.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from ptbr_slm.storage.model_folder import ModelFolder
 
 
 class KVCache:
-    """Keys and values of the tokens read so far, the same number for every row.
+    """Keys and values of the tokens read so far, the same number for every sequence.
 
     keys, values: (num_layers, B, K, capacity, D). Fill by passing it to `Llama.hidden`.
     """
 
-    def __init__(self, config: ModelConfig, rows: int, capacity: int, like: Tensor) -> None:
-        shape = (config.num_layers, rows, config.num_kv_heads, capacity, config.head_dim)
+    def __init__(self, config: ModelConfig, batch_size: int, capacity: int, like: Tensor) -> None:
+        shape = (config.num_layers, batch_size, config.num_kv_heads, capacity, config.head_dim)
         self.keys = like.new_zeros(shape)
         self.values = like.new_zeros(shape)
         self.length = 0
@@ -214,7 +214,7 @@ class Llama(nn.Module):
         """tokens: (B, T) int64 -> final normalised states (B, T, C). Advances `cache` by T.
 
         shared: where the head's gradient waits for the embedding's. document_ids: (B, T), without a cache:
-        each token sees those of its own document only.
+        each token attends to its own document only.
         """
         assert cache is None or document_ids is None
         start = 0 if cache is None else cache.length
@@ -341,16 +341,16 @@ class Llama(nn.Module):
 
 
 def _cache_mask(new: int, total: int, device: torch.device) -> Tensor | None:
-    """(T, total) boolean mask for T new tokens at the end of `total`; None for one token, which sees all."""
+    """(T, total) boolean mask for T new tokens at the end of `total`; None for one, which attends to all."""
     if new == 1:
         return None
     return torch.ones(new, total, dtype=torch.bool, device=device).tril(total - new)
 
 
 def document_mask(document_ids: Tensor, dtype: torch.dtype) -> Tensor:
-    """(B, T) -> (B, 1, T, T) to add to the scores: 0 where a token may look, -inf elsewhere.
+    """(B, T) -> (B, 1, T, T) to add to the scores: 0 where a token may attend, -inf elsewhere.
 
-    It may look at itself and at what comes before it in its own document.
+    It may attend to itself and at what comes before it in its own document.
     """
     same = document_ids[:, :, None] == document_ids[:, None, :]  # (B, T, T)
     zeros = torch.zeros(same.shape, dtype=dtype, device=same.device)

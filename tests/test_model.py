@@ -74,7 +74,7 @@ def test_a_folder_opens_with_the_very_same_weights(model, folder):
 @torch.no_grad()
 def test_prefill_chunks_and_single_tokens_through_the_cache_equal_one_pass(model, tokens):
     whole = model(tokens)
-    cache = KVCache(CONFIG, rows=2, capacity=64, like=model.embed.weight)
+    cache = KVCache(CONFIG, batch_size=2, capacity=64, like=model.embed.weight)
     pieces = [model(tokens[:, :17], cache), model(tokens[:, 17:30], cache)]
     pieces += [model(tokens[:, i : i + 1], cache) for i in range(30, 40)]
     torch.testing.assert_close(torch.cat(pieces, 1), whole, atol=1e-5, rtol=1e-5)
@@ -125,7 +125,7 @@ def test_counted_parameters_are_the_real_ones(model):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "expected"),
     [
         ({"model_type": "gpt2"}, "gpt2"),
         ({"rope_parameters": None, "rope_scaling": {"type": "dynamic", "factor": 2}}, "dynamic"),
@@ -142,8 +142,8 @@ def test_counted_parameters_are_the_real_ones(model):
         ({"num_key_value_heads": 3}, "num_kv_heads"),
     ],
 )
-def test_another_architecture_is_refused_by_name(change, said):
-    with pytest.raises(SlmError, match=said):
+def test_another_architecture_is_refused_by_name(change, expected):
+    with pytest.raises(SlmError, match=expected):
         ModelConfig.from_hf({**CONFIG.to_hf(), **change})
 
 

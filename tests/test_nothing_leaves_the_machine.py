@@ -186,8 +186,8 @@ def test_no_verb_writes_to_a_new_home_or_asks_the_network(watch):
         watch("-m", "ptbr_slm", *verb.split(), *arguments.split()).check()
         if verb == "export":  # these wait more than they work
             later = [watch("-c", API), *([watch("-c", PAGE)] if find_spec("gradio") else [])]
-    for watched in later:
-        watched.check()
+    for check in later:
+        check.check()
 
 
 def test_the_network_is_watched_here():

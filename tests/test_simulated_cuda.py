@@ -1,4 +1,4 @@
-"""The simulated card is worth something only where it fails as a card fails: each of these must be seen."""
+"""The simulated card fails where a real card fails."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ class Measurement:
             torch.cuda.reset_peak_memory_stats(plan.device)
         fill(self.trainer.model, lambda model: model.initialize(0))
         self.trainer.model.train()
-        self.trainer.parallel.agree_on_weights()
+        self.trainer.parallel.broadcast_weights()
         if case.compile:
             self._compile()
 

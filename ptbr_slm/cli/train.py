@@ -88,7 +88,7 @@ def _rank(
     """One rank's whole life; its answer is for the process that started it. Raises what a restart may
     mend.
     """
-    from ptbr_slm.train.parallel.launch import hear_signals
+    from ptbr_slm.train.parallel.launch import handle_signals
     from ptbr_slm.train.parallel.messages import RankLost, StopBeforeTraining
 
     make_streams_safe()
@@ -97,7 +97,7 @@ def _rank(
             stream.reconfigure(errors="replace")
     try:
         if launched:
-            hear_signals()
+            handle_signals()
         return _train(Output(mode if _main() else Mode.QUIET, debug=debug), settings)
     except KeyboardInterrupt as error:
         return error

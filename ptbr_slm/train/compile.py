@@ -1,9 +1,9 @@
-"""torch.compile for the layers of a model in training: opt-in, and compared with eager before it is trusted.
+"""torch.compile for the layers of a model in training: opt-in, and compared with eager before it is used.
 
 One layer is compiled and serves all, since they differ in their weights only. Embedding, loss and head stay
 as they are: the loss forms its own gradients (`ptbr_slm.loss`). Names of weights do not change, so neither do
-checkpoints. What goes wrong (no C++ compiler, a fault of it, a wrong result, too much time) is told, and the
-training goes on in eager mode.
+checkpoints. What goes wrong (no C++ compiler, a fault of it, a wrong result, too much time) is reported, and
+the training goes on in eager mode.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ptbr_slm.text import number
 from ptbr_slm.train.batches import DeviceBatch, MicroBatch
 from ptbr_slm.train.events import Compiled, Listener, Warned
 from ptbr_slm.train.parallel.parallelize import Parallel, Shards
-from ptbr_slm.train.parallel.world import ALONE, Ranks
+from ptbr_slm.train.parallel.world import SINGLE_PROCESS, Ranks
 from ptbr_slm.train.planning.precision import Precision
 from ptbr_slm.train.step import autocast, is_out_of_memory
 
@@ -56,7 +56,7 @@ def compile_layers(
     precision: Precision,
     listener: Listener,
     *,
-    ranks: Ranks = ALONE,
+    ranks: Ranks = SINGLE_PROCESS,
     scale: float = 1.0,
     timeout_s: float = TIMEOUT_S,
     compiler: Callable[..., Any] | None = None,
@@ -65,12 +65,12 @@ def compile_layers(
 
     scale: the loss scale of the training. Without it fp16 flushes small gradients to zero, and two ways that
     are equally right differ by what each happened to lose (4.6 % of the gradient at 32,768 tokens).
-    All ranks keep it or none does. Gradients are cleared. What was decided is told as an event: `compile`, or
+    All ranks keep it or none does. Gradients are cleared. The decision is reported as an event: `compile`, or
     a `warning` with code `compile_fallback`. Raises nothing for a compiler's failure; running out of memory
     is raised as it is.
     """
-    if isinstance(parallel, Shards):  # they meet in hooks of the wrapped model, which a comparison passes by
-        _tell_fallback(listener, "com --parallel fsdp ele não é usado")
+    if isinstance(parallel, Shards):  # the comparison does not call the hooks that hold its collectives
+        _report_fallback(listener, "com --parallel fsdp ele não é usado")
         return False
     started = time.monotonic()
     model, found, why = parallel.model, None, ""
@@ -92,7 +92,7 @@ def compile_layers(
     parallel.clear_gradients()
     if ranks.any(bool(why)):
         model.compiled_layer = None
-        _tell_fallback(listener, why or "falhou em outro processo")
+        _report_fallback(listener, why or "falhou em outro processo")
         return False
     assert found is not None
     seconds = time.monotonic() - started
@@ -127,7 +127,7 @@ def _layer_call(compiler: Callable[..., Any], listener: Listener) -> LayerCall:
             if first:
                 raise
             broken = True
-            _tell_fallback(listener, type(error).__name__)
+            _report_fallback(listener, type(error).__name__)
             return plain(block, x, cos, sin, mask)
         first = False
         return output
@@ -174,7 +174,7 @@ def _compare(eager: tuple[float, list[Tensor]], compiled: tuple[float, list[Tens
     )
 
 
-def _tell_fallback(listener: Listener, why: str) -> None:
+def _report_fallback(listener: Listener, why: str) -> None:
     message = f"compile não pôde ser usado, e o treino segue sem ele: {why}."
     listener.event(Warned(code="compile_fallback", message=message))
 

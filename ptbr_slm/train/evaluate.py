@@ -10,7 +10,7 @@ from ptbr_slm.eval.bits import HeldOut
 from ptbr_slm.model import Llama
 from ptbr_slm.train.batches import MicroBatch
 from ptbr_slm.train.parallel.parallelize import Parallel
-from ptbr_slm.train.parallel.world import ALONE, Ranks
+from ptbr_slm.train.parallel.world import SINGLE_PROCESS, Ranks
 from ptbr_slm.train.planning.precision import Precision
 from ptbr_slm.train.step import autocast
 
@@ -25,7 +25,11 @@ def _cut(mine: slice, size: int, windows: int) -> list[tuple[slice, bool]]:
 
 @torch.no_grad()
 def bits_per_byte(
-    model: Llama | Parallel, text: HeldOut, batch_size: int, precision: Precision, ranks: Ranks = ALONE
+    model: Llama | Parallel,
+    text: HeldOut,
+    batch_size: int,
+    precision: Precision,
+    ranks: Ranks = SINGLE_PROCESS,
 ) -> float:
     """Of the whole text; each rank reads its share of the windows."""
     parallel = model if isinstance(model, Parallel) else Parallel(model)
@@ -36,8 +40,8 @@ def bits_per_byte(
     nats = torch.zeros((), dtype=torch.float64, device=device)
     mine = ranks.share(len(text.inputs))
     most = math.ceil(len(text.inputs) / ranks.world) if parallel.lockstep else 0
-    for rows, counts in _cut(mine, batch_size, most):
-        batch = MicroBatch(text.inputs[rows], text.targets[rows]).to(device)
+    for part, counts in _cut(mine, batch_size, most):
+        batch = MicroBatch(text.inputs[part], text.targets[part]).to(device)
         if not counts:  # the others have another batch, and need this rank there
             batch = batch.without_targets()
         with autocast(device, precision):

@@ -1,4 +1,4 @@
-"""What a run tells while it goes on, and what it returns.
+"""The events of a run, and its result.
 
 Every record of `train --json`, metrics.jsonl, cooldown.jsonl and sessions.jsonl is one of these classes
 (`ptbr_slm.events`).
@@ -16,7 +16,7 @@ from ptbr_slm.events import Event, entry
 
 
 class Listener(Protocol):
-    """Hears a run. Whatever it does with it, the run is the same."""
+    """Receives the events of a run. The run does not depend on what a listener does."""
 
     def event(self, event: Event) -> None:
         """Something happened."""

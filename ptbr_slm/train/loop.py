@@ -1,9 +1,9 @@
-"""The training loop: step, look, save, until the last step or a reason to stop; and a session's cooldown.
+"""The training loop: step, evaluate, save, until the last step or a reason to stop; and a session's cooldown.
 
 A cooldown is a branch at the end of a session that wants a usable model: the learning rate falls to zero
 there. The stable phase is saved first and stays the checkpoint to go on from. The branch writes no
-checkpoint, and its steps go to RUN/cooldown.jsonl; it ends with RUN/final. Killed in the middle, no step of
-the run is lost.
+checkpoint, and its steps go to RUN/cooldown.jsonl; it ends with RUN/final. A kill in the middle
+loses no step of the run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ptbr_slm.train.reporting.status import duration
 from ptbr_slm.train.run_folder import COOLDOWN
 from ptbr_slm.train.schedule import cooldown_factor
 from ptbr_slm.train.session import Deadline, SignalGuard, StopReason, most_urgent, urgency
-from ptbr_slm.train.survival.rollback import untold
+from ptbr_slm.train.survival.rollback import missing_events
 from ptbr_slm.train.trainer import Trainer
 
 
@@ -55,7 +55,7 @@ def run_loop(trainer: Trainer, metrics: MetricsLog, signals: SignalGuard, deadli
     config, ranks = trainer.config, trainer.ranks
     trainer.begin(deadline)
     _agree(trainer, None)
-    for event in untold(trainer.state, metrics.count(RolledBack)):
+    for event in missing_events(trainer.state, metrics.count(RolledBack)):
         metrics.write(event)
     if config.compile:
         compile_layers_of(trainer)

@@ -45,7 +45,7 @@ def stop_signals() -> tuple[signal.Signals, ...]:
 
 
 def clock() -> float:
-    """Seconds on a clock that no one sets and that goes on while the machine sleeps."""
+    """Seconds on a clock that is never set and that goes on while the machine is suspended."""
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()

@@ -70,7 +70,7 @@ def train(config: TrainConfig, listener: Listener | None = None) -> TrainResult:
 def _train(config: TrainConfig, listener: Listener, ranks: Ranks, age: Clock) -> TrainResult:
     """What each rank does once they have met."""
     with ExitStack() as held:
-        ranks.from_main(lambda: _take(config, held))
+        ranks.from_main(lambda: _claim_folder(config, held))
         data = ranks.main_first(lambda: _open_data(config, listener))
         tokenizer = data.load_tokenizer()
         source = None if config.init_from is None else ModelFolder(config.init_from)
@@ -133,23 +133,23 @@ def _deadline(config: TrainConfig, age: Clock) -> Deadline:
 
 
 def _as_restarted(config: TrainConfig) -> TrainConfig:
-    """After a rank died: go on from what this command has written, whatever it was told to begin from."""
+    """After a rank died: go on from what this command has written, whatever `--resume` says."""
     written = restarts() and list_checkpoints(config.output / CHECKPOINTS)
     return replace(config, resume="auto", allow_config_change=True) if written else config
 
 
-def _take(config: TrainConfig, held: ExitStack) -> None:
+def _claim_folder(config: TrainConfig, held: ExitStack) -> None:
     """Lock the run's folder for as long as `held` lasts, and clean up after a killed writer."""
     check_run_folder(config.output)
     made = make_folder(config.output)
     held.callback(remove_made, made)
     held.enter_context(run_lock(config.output / LOCK))
-    held.push(_leave_nothing(config.output / LOCK, made))
+    held.push(_removing_lock(config.output / LOCK, made))
     remove_leftovers(config.output)
     remove_leftovers(config.output / CHECKPOINTS)
 
 
-def _leave_nothing(lock: Path, folders: list[Path]) -> Callable[..., None]:
+def _removing_lock(lock: Path, folders: list[Path]) -> Callable[..., None]:
     """For an ExitStack: after a refusal that wrote nothing, the lock in folders made for it goes again."""
 
     def leave(kind: type[BaseException] | None, *_: object) -> None:
@@ -168,7 +168,7 @@ def _open_data(config: TrainConfig, listener: Listener) -> PreparedData:
         cache,
         progress=lambda now: listener.progress(0.0, f"preparando os dados: {now.tokens} tokens"),
     )
-    if data.folder.parent == cache and data.index.dropped:  # prepared here: nobody was told yet
+    if data.folder.parent == cache and data.index.dropped:  # prepared here, and not reported yet
         message = f"ficou de fora dos dados: {describe_dropped(data.index.dropped)}."
         listener.event(Warned(code="left_out", message=message))
     return data

@@ -33,8 +33,8 @@ _BY_URGENCY: tuple[StopReason | None, ...] = (None, "max_time", "sighup", "sigte
 
 REPORT_S = 3.0
 """Seconds for the report at the end."""
-MEASURED_LATE = 2.0
-"""The measured time of a save is counted so often: the next one may find a busy disk."""
+SAVE_TIME_FACTOR = 2.0
+"""Times that the measured duration of a save is counted: the disk may be busy at the next one."""
 
 Clock = Callable[[], float]
 
@@ -50,7 +50,7 @@ def session_age(start: str = "") -> Clock:
 
 @dataclass(slots=True)
 class Deadline:
-    """Whether another step still fits into the session, with room for all that has to follow it."""
+    """Whether another step still fits into the session, with the saves and the evaluation after it."""
 
     limit_s: float | None
     """Allowed age of the session in seconds; None: no limit."""
@@ -72,14 +72,14 @@ class Deadline:
         end = self.end(save_s, evaluation_s)
         begin = end - self.cooldown_fraction * max(0.0, end - self.began_s)
         # The save of the stable phase comes first.
-        if self.age() + step_s + MEASURED_LATE * save_s <= begin:
+        if self.age() + step_s + SAVE_TIME_FACTOR * save_s <= begin:
             return None
         return end - self.age()
 
     def end(self, save_s: float, evaluation_s: float) -> float:
         """The age at which the last step must be over."""
         assert self.limit_s is not None
-        return self.limit_s - MEASURED_LATE * save_s - evaluation_s - REPORT_S
+        return self.limit_s - SAVE_TIME_FACTOR * save_s - evaluation_s - REPORT_S
 
 
 def urgency(reason: StopReason | None) -> int:
@@ -132,8 +132,8 @@ def _session_start(start: str) -> float:
         if age < 0:
             raise _no_time(start, f"fica {number(-age)} segundos no futuro")
         return clock() - age
-    told = os.environ.get(SESSION_START_VARIABLE)
-    return float(told) if told else clock() - age_of("self")
+    given = os.environ.get(SESSION_START_VARIABLE)
+    return float(given) if given else clock() - age_of("self")
 
 
 def _seconds_since_1970(start: str) -> float:

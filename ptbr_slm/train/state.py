@@ -1,4 +1,4 @@
-"""Where a run is: everything beside weights and moments that its next step depends on."""
+"""The state of a run: all that its next step depends on, beside weights and optimizer moments."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class TrainState:
     step: int = 0
     """Optimizer steps done."""
     cursor: int = 0
-    """Training windows consumed (`train.batches`)."""
+    """Training windows consumed (`ptbr_slm.train.batches`)."""
     tokens: int = 0
     """Target tokens trained on."""
     elapsed_s: float = 0.0
@@ -34,8 +34,8 @@ class TrainState:
     data_sha256: str = ""
     tokenizer_sha256: str = ""
     guard: dict[str, Any] = field(default_factory=dict)
-    """`train.survival.guards.GuardState` as plain values."""
+    """`ptbr_slm.train.survival.guards.GuardState` as plain values."""
     skipped_windows: list[list[int]] = field(default_factory=list)
     """[first, last + 1) of the training windows that rollbacks left out."""
     rollbacks: list[dict[str, Any]] = field(default_factory=list)
-    """The records of the rollbacks (`train.events.RolledBack`), as in metrics.jsonl."""
+    """The records of the rollbacks (`ptbr_slm.train.events.RolledBack`), as in metrics.jsonl."""

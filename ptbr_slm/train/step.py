@@ -18,7 +18,7 @@ from ptbr_slm.model import Llama
 from ptbr_slm.train.batches import MicroBatch
 from ptbr_slm.train.parallel.messages import RankLost
 from ptbr_slm.train.parallel.parallelize import Parallel
-from ptbr_slm.train.parallel.world import ALONE, Ranks
+from ptbr_slm.train.parallel.world import SINGLE_PROCESS, Ranks
 from ptbr_slm.train.planning.precision import Precision
 
 
@@ -53,7 +53,7 @@ class OutOfMemory(Exception):
     """The memory ran out in a step of which nothing was applied: free it, take smaller micro-batches, do it
     again.
 
-    Raised on all ranks alike; the gradients are dropped already. What the device said is `str(error)`.
+    Raised on all ranks; the gradients are dropped already. The device's message is `str(error)`.
     """
 
 
@@ -77,7 +77,7 @@ def optimizer_step(
     scaler: torch.amp.GradScaler | None,
     gradient_clip: float,
     parallel: Parallel | None = None,
-    ranks: Ranks = ALONE,
+    ranks: Ranks = SINGLE_PROCESS,
 ) -> StepResult:
     """Forward and backward over each of this rank's micro-batches, then one update.
 
@@ -102,7 +102,7 @@ def optimizer_step(
     ).tolist()  # the one wait
     finite = math.isfinite(loss_value) and math.isfinite(norm_value)
     maybe_fail("step.optimizer")
-    # Not scaler.step, which would read the flag that the host has seen by now: a second wait with optimizers
+    # Not scaler.step, which would read the flag that the host has already: a second wait with optimizers
     # that are not fused (torch/amp/grad_scaler.py, _maybe_opt_step).
     if finite:
         optimizer.step()
@@ -134,9 +134,9 @@ def _accumulate(
     ranks, and of each micro-batch (this rank's from `first` on) 1 where its loss was not finite, plus 2 where
     the gradients were not after it.
 
-    The ranks ask each other whether all of them came through just before the last backward pass, in which
-    the gradients meet: until there a rank whose memory ran out holds up nobody. Where they meet in every
-    pass, a rank makes `idle` passes whose loss is 0, for those that have more micro-batches.
+    Gradients are summed over the ranks in the last backward pass. Just before it the ranks agree whether any
+    of them ran out of memory; until there none waits for another. Where gradients are summed in every pass, a
+    rank makes `idle` passes whose loss is 0, for those that have more micro-batches.
     """
     device = parallel.model.embed.weight.device
     found = torch.zeros(1 + parts, device=device)
@@ -160,7 +160,7 @@ def _accumulate(
         found[1 + first + number] = _not_finite(share) + 2 * _not_finite(_probe(parallel.model))
 
     *before, last = micro_batches
-    said, together, share = "", parallel.lockstep, None
+    reported, synchronized, share = "", parallel.lockstep, None
     try:
         for _ in range(idle):
             torch.autograd.backward(forward(last[:1], counts=False))
@@ -169,22 +169,22 @@ def _accumulate(
                 backward(number, forward(batch))
         with parallel.micro_batch(last=True):
             share = forward(last)
-            together = ranks.world > 1
+            synchronized = ranks.world > 1
             if not ranks.any(False):
                 backward(len(before), share)
                 return ranks.sum_(found)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        said = str(error).splitlines()[0]
+        reported = str(error).splitlines()[0]
     # Outside the except block, whose traceback would keep every tensor of the partial step alive.
     share = None
-    if together and said:
-        raise OutOfMemoryAmongOthers(said)
-    if not together:
+    if synchronized and reported:
+        raise OutOfMemoryAmongOthers(reported)
+    if not synchronized:
         ranks.any(True)
     parallel.drop_step()
-    raise OutOfMemory(said or "on another rank")
+    raise OutOfMemory(reported or "on another rank")
 
 
 def _probe(model: Llama) -> Tensor:

@@ -1,7 +1,7 @@
-"""The trainer: a run in progress, and what can be done to it: a step, a look, a save, a way back.
+"""The trainer: the state of a run, and its operations: a step, an evaluation, a checkpoint, a rollback.
 
-`train.loop` says when. What a guard or a full memory means is decided in `train.survival`, which returns a
-decision; only the trainer changes the run.
+`ptbr_slm.train.loop` calls them. `ptbr_slm.train.survival` decides what follows from a bad step or an out of
+memory; only the trainer changes the run.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from ptbr_slm.train.events import Dropped, Evaluated, Listener, Sampled, Saved, 
 from ptbr_slm.train.optim import build_optimizer, set_learning_rate
 from ptbr_slm.train.parallel.parallelize import parallelize
 from ptbr_slm.train.parallel.shards import gather
-from ptbr_slm.train.parallel.world import ALONE, Ranks
+from ptbr_slm.train.parallel.world import SINGLE_PROCESS, Ranks
 from ptbr_slm.train.planning.plan import Plan
 from ptbr_slm.train.planning.speed import throughput
 from ptbr_slm.train.reporting.meters import Meters
@@ -55,7 +55,7 @@ from ptbr_slm.train.step import (
 )
 from ptbr_slm.train.survival import out_of_memory as memory
 from ptbr_slm.train.survival import rollback
-from ptbr_slm.train.survival.guards import Guards, GuardState, Observed, diverged, last_good
+from ptbr_slm.train.survival.guards import Guards, GuardState, StepFigures, diverged, last_good
 
 
 class Trainer:
@@ -67,7 +67,7 @@ class Trainer:
         data: PreparedData,
         tokenizer: Tokenizer,
         listener: Listener,
-        ranks: Ranks = ALONE,
+        ranks: Ranks = SINGLE_PROCESS,
     ) -> None:
         self.plan, self.config, self.listener, self.tokenizer = plan, plan.config, listener, tokenizer
         self.ranks = ranks
@@ -111,19 +111,19 @@ class Trainer:
         self.rate_factor = 1.0
         """Of the schedule's learning rate; below 1 in a cooldown at a session's end."""
         self.in_branch = False
-        """Whether the steps are no part of the run any more: nothing is saved."""
+        """Whether the steps are those of a cooldown branch: no checkpoint is written."""
         self.save_s = checkpoint_bytes(plan.model.num_parameters) / 200e6  # until one was measured
         self._checkpoints = self.config.output / CHECKPOINTS
         self._meters = Meters(plan.device, ranks.world)
         self._evaluation_s: float | None = None
-        self._seen: Observed | None = None
+        self._last_figures: StepFigures | None = None
         self._elapsed_before, self._began = 0.0, time.monotonic()
-        self._told_elapsed: float | None = None
+        self._main_elapsed_s: float | None = None
 
     # The run's state.
 
     def load(self, checkpoint: Path, state: TrainState) -> None:
-        """Become what the run was at this checkpoint, whose state this is; the clock goes on."""
+        """Load weights, optimizer, random state and counters of this checkpoint, whose state this is."""
         restore(checkpoint, self.model, self.optimizer)
         for name in ("step", "cursor", "tokens", "skipped_steps", "skipped_windows", "rollbacks"):
             setattr(self.state, name, copy.deepcopy(getattr(state, name)))
@@ -141,10 +141,10 @@ class Trainer:
         self._began, self.deadline = time.monotonic(), deadline
         deadline.began_s = deadline.age()
         self.model.train()
-        self.parallel.agree_on_weights()
+        self.parallel.broadcast_weights()
 
     def begin_branch(self) -> None:
-        """From here on nothing is part of the run: no checkpoints, and no rollbacks to one."""
+        """Start a cooldown branch: no checkpoints and no rollbacks from here on."""
         self.in_branch = True
         settings = replace(self.config.guard, spike_sigmas=0.0)
         self.guards = Guards(settings, self.guards.state, run=self.guards.run)
@@ -159,19 +159,19 @@ class Trainer:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds of training over all sessions; with several ranks, as the main one told last."""
-        if self._told_elapsed is not None:
-            return self._told_elapsed
+        """Seconds of training over all sessions; with several ranks, the main one's, as last shared."""
+        if self._main_elapsed_s is not None:
+            return self._main_elapsed_s
         return self._elapsed_before + time.monotonic() - self._began
 
     def share_clock(self, own: float) -> list[float]:
         """Take the main rank's clock; every rank's `own` number, in the order of the ranks."""
         if self.ranks.world == 1:
             return [own]
-        self._told_elapsed = None
-        told = self.ranks.exchange([self.elapsed_s, own])
-        self._told_elapsed = told[0][0]
-        return [numbers[1] for numbers in told]
+        self._main_elapsed_s = None
+        shared = self.ranks.exchange([self.elapsed_s, own])
+        self._main_elapsed_s = shared[0][0]
+        return [numbers[1] for numbers in shared]
 
     @property
     def progress(self) -> float:
@@ -183,7 +183,7 @@ class Trainer:
     # A step.
 
     def step_once(self, metrics: MetricsLog) -> None:
-        """The next optimizer step; where the loss spiked, back to an earlier one.
+        """The next optimizer step; a loss spike leads to a rollback.
 
         Raises E_TRAINING_DIVERGED, E_MEMORY, and OutOfMemoryAmongOthers, after which only a restart helps.
         """
@@ -193,7 +193,7 @@ class Trainer:
         started = time.monotonic()
         result = self._attempt(windows)
         self.pace.add(result.target_tokens, time.monotonic() - started)
-        seen = Observed(
+        figures = StepFigures(
             step=state.step + 1,
             cursor=state.cursor,
             windows=cursor - state.cursor,
@@ -205,15 +205,15 @@ class Trainer:
             bad_parts=result.bad_parts,
             parts=result.parts,
         )
-        self._seen = seen
-        verdict = self.guards.judge(seen)
+        self._last_figures = figures
+        verdict = self.guards.judge(figures)
         state.step += 1
         state.cursor = cursor
         state.tokens += result.target_tokens
         state.skipped_steps += not result.applied
         self._record(metrics, result, rate)
         if verdict == "spike":
-            self._roll_back(metrics, seen)
+            self._roll_back(metrics, figures)
 
     def _learning_rate(self) -> float:
         """Of the next step."""
@@ -316,21 +316,21 @@ class Trainer:
             run_left_s=60 * minutes - self.elapsed_s if minutes else by_steps,
             session_left_s=session,
             gpu_memory_bytes=self._meters.memory_bytes() if self.plan.device.type == "cuda" else None,
-            scale=None if self._seen is None else self._seen.scale,
+            scale=None if self._last_figures is None else self._last_figures.scale,
             skipped_steps=state.skipped_steps,
         )
 
     def _check_first_loss(self, loss: float) -> None:
-        """A fresh model knows nothing: its loss is ln V, or shapes, data or initialisation are wrong."""
+        """Warn where the loss of a new model, which predicts all tokens alike, is far from ln V."""
         expected = math.log(self.plan.model.vocab_size)
         if abs(loss - expected) > 0.1 * expected:
             message = f"a primeira perda, {loss:.2f}, está longe de ln V = {expected:.2f}: confira os dados."
             self.listener.event(Warned(code="first_loss", message=message))
 
-    def _roll_back(self, metrics: MetricsLog, seen: Observed) -> None:
-        """Become what the run was at the last good checkpoint, as `survival.rollback.decide` says.
+    def _roll_back(self, metrics: MetricsLog, figures: StepFigures) -> None:
+        """Go back to the last good checkpoint, as `survival.rollback.decide` says.
 
-        Where no checkpoint was written before the spike, the run goes on and says so.
+        Where no checkpoint was written before the spike, the run goes on and a warning says so.
         """
         guard, since = self.guards.state, self.guards.state.high_step
         found = self.ranks.from_main(lambda: self._newest_good(since))
@@ -341,7 +341,7 @@ class Trainer:
         checkpoint = self._checkpoints / found
         old = read_state(checkpoint, hashes=False)  # checked by the main rank
         limit, run = self.config.guard.max_rollbacks, self.guards.run
-        decided = rollback.decide(checkpoint, old, self.state, guard, seen, max_rollbacks=limit, run=run)
+        decided = rollback.decide(checkpoint, old, self.state, guard, figures, max_rollbacks=limit, run=run)
         self.load(decided.checkpoint, decided.state)
         self.ranks.from_main(lambda: rollback.remove_later(self._checkpoints, self.state.step))
         self.save(replace=True)
@@ -353,7 +353,7 @@ class Trainer:
         found = rollback.newest_good(self._checkpoints, since, self.listener)
         return None if found is None else found.name
 
-    # A look.
+    # Evaluation and samples.
 
     def observe(self, metrics: MetricsLog) -> None:
         """Evaluate (all ranks) and write samples (the main one), once a step."""
@@ -393,12 +393,12 @@ class Trainer:
                 memory.remember(self.plan, batch_size)
                 raise OutOfMemoryAmongOthers(reported)
 
-    # A save.
+    # Checkpoints.
 
     def save(self, *, replace: bool = False) -> Path:
         """Write a checkpoint of this step; all ranks wait for it. replace: even where one of it exists.
 
-        Raises E_TRAINING_DIVERGED where a weight is not finite, E_DISK_FULL and its kin.
+        Raises E_TRAINING_DIVERGED where a weight is not finite, E_DISK_FULL, E_PERMISSION or E_IO.
         """
         assert not self.in_branch
         self._refuse_broken_weights()
@@ -423,13 +423,13 @@ class Trainer:
         return path
 
     def _refuse_broken_weights(self) -> None:
-        """A checkpoint with a weight that is no number would be the newest, and worthless."""
-        if self._seen is not None and self.ranks.any(not all_finite(self.model)):
+        """Raise E_TRAINING_DIVERGED where a weight is not finite, so that no such checkpoint is written."""
+        if self._last_figures is not None and self.ranks.any(not all_finite(self.model)):
             why = "há pesos que deixaram de ser números, e por isso nada foi salvo"
-            raise diverged(why, self._seen, self.guards.state, self.guards.run)
+            raise diverged(why, self._last_figures, self.guards.state, self.guards.run)
 
     def _protected(self) -> list[str]:
-        """The checkpoint that a spike which is building up would go back to."""
+        """The checkpoint that a rollback would load, where the loss is high now."""
         if not self.guards.state.high:
             return []
         names = {step_of(path): path.name for path in list_checkpoints(self._checkpoints)}

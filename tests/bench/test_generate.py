@@ -1,4 +1,4 @@
-"""`bench generate`: real processes on a tiny model, honest rows for what cannot run, and what it writes."""
+"""`bench generate`: real processes on a tiny model, rows that say what cannot run, and what it writes."""
 
 from __future__ import annotations
 

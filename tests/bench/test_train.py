@@ -1,4 +1,4 @@
-"""`bench train`: real processes on nano, honest rows for what cannot run, and the files that it writes."""
+"""`bench train`: real processes on nano, rows that say what cannot run, and the files that it writes."""
 
 from __future__ import annotations
 

@@ -37,11 +37,11 @@ target, content, where = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 if where == "between the renames":
-    honest = pathlib.Path.rename
+    original = pathlib.Path.rename
     def rename(self, goal):
         if self.name == "new":
             die()
-        return honest(self, goal)
+        return original(self, goal)
     pathlib.Path.rename = rename
 elif where == "after the renames":
     atomic.recover = die

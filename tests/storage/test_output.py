@@ -32,13 +32,13 @@ from ptbr_slm.storage import atomic, temporary
 from ptbr_slm.storage.manifest import write_manifest
 target, names, kill = pathlib.Path(sys.argv[1]), sys.argv[2].split(), sys.argv[3:]
 if kill:  # after so many files took their places
-    left, honest = [int(kill[0])], pathlib.Path.replace
+    left, original = [int(kill[0])], pathlib.Path.replace
     def replace(self, goal):
         if ".tmp-" in str(self) and pathlib.Path(goal).parent == target.resolve():
             if left[0] == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
             left[0] -= 1
-        return honest(self, goal)
+        return original(self, goal)
     pathlib.Path.replace = replace
 try:
     with atomic.atomic_folder(target) as folder:

@@ -12,7 +12,7 @@ from ptbr_slm.train.events import Step
 
 @dataclass
 class Recorder:
-    """Keeps all it hears, as JSON-ready records."""
+    """Keeps all events, as JSON-ready records."""
 
     events: list[dict[str, Any]] = field(default_factory=list)
     statuses: list[str] = field(default_factory=list)

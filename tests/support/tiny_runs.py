@@ -25,7 +25,7 @@ SETTINGS: dict[str, Any] = {
     "evaluation.sample_tokens": 0,
     "checkpoint.every": 4,
 }
-"""The shape and the course of a run, but for `data` and `output`."""
+"""Settings of a run, but for `data` and `output`."""
 
 
 def write_texts(folder: Path, sentences: Sequence[str], documents: int = 24, seed: int = 0) -> Path:

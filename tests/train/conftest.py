@@ -70,7 +70,7 @@ def train_arguments(prepared: PreparedData) -> Callable[..., list[str]]:
 
 @pytest.fixture(scope="session")
 def start_two() -> Callable[..., str]:
-    """Run a script as two ranks, as torchrun would on one machine; what they said on stderr."""
+    """Run a script as two ranks, as torchrun would on one machine; their stderr."""
 
     def start(script: str | Path, *arguments: str | Path, env: Mapping[str, str] | None = None) -> str:
         return run_ranks([sys.executable, script, *arguments], env=env)

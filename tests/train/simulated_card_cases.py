@@ -1,6 +1,6 @@
 """Trainings on a simulated T4, each beside the same one on the CPU; played by `python -m simulated_cuda`.
 
-fp32 on the card must give the CPU's numbers (1e-5): the operators are the same ones. In fp16 only the course
+fp32 on the card must give the CPU's numbers (1e-5): the operators are the same ones. In fp16 only the losses
 can be compared.
 """
 
@@ -57,10 +57,10 @@ def texts(folder: Path) -> Path:
 def run(folder: Path, name: str, **values: Any) -> tuple[Path, Recorder]:
     """Train into folder/name; dotted keys with __ for dots."""
     dotted = {key.replace("__", "."): value for key, value in values.items()}
-    heard = Recorder()
+    recorder = Recorder()
     config = from_values({"data": texts(folder.parent), "output": folder / name, **TINY, **dotted})
-    train(config, heard)
-    return config.output, heard
+    train(config, recorder)
+    return config.output, recorder
 
 
 def distance(one: Path, other: Path) -> float:
@@ -96,9 +96,9 @@ def same(**values: Any) -> Any:
 def half(folder: Path, cards: list[Card]) -> Any:
     """What a T4 does by itself: fp16 with GradScaler."""
     theirs, _ = run(folder, "cpu", device="cpu")
-    ours, heard = run(folder, "card")
+    ours, recorder = run(folder, "card")
     found = waits(cards[0])
-    plan = heard.named("start")[0]
+    plan = recorder.named("start")[0]
     scales = [r["scale"] for r in read_metrics(ours / "metrics.jsonl") if r["event"] == "step"]
     bf16 = [str(key) for key in cards[0].operators if "bfloat16" in key[1]]
     state = json.loads((ours / "checkpoints" / "step-00000002" / "training" / "state.json").read_bytes())
@@ -129,10 +129,10 @@ def resumed(folder: Path, cards: list[Card]) -> Any:
     finally:
         del os.environ[faults.VARIABLE]
         faults.reset()
-    output, heard = run(folder, "died", max_steps=6)
+    output, recorder = run(folder, "died", max_steps=6)
     return {
         "died": died,
-        "resumed at": heard.named("resume")[0]["step"],
+        "resumed at": recorder.named("resume")[0]["step"],
         "distance": distance(whole, output),
         "losses": [losses(whole), losses(output)],
     }
@@ -164,12 +164,12 @@ def bench(folder: Path, cards: list[Card]) -> Any:
 
 
 def out_of_memory(folder: Path, cards: list[Card]) -> Any:
-    """The card is full in the middle of a step; the planner was told of more than there is."""
+    """The card is full in the middle of a step; the planner was given more than there is."""
     values = {"batch_size": 8, "grad_accum": 1, "seq_len": 64, "max_steps": 3, "precision": "fp32",
               "checkpointing": "none", "loss": "chunked", "schedule.warmup_steps": 1}  # fmt: skip
     gc.collect()
     cards[0].peak = before = cards[0].allocated
-    calm, _ = run(folder, "calm", **values)
+    undisturbed, _ = run(folder, "undisturbed", **values)
     enough = before + int(0.8 * (cards[0].peak - before))
 
     class Full(Recorder):
@@ -180,25 +180,25 @@ def out_of_memory(folder: Path, cards: list[Card]) -> Any:
             if isinstance(event, Step) and event.step == 1:
                 cards[0].taken_bytes = cards[0].total_bytes - CONTEXT_BYTES - enough
 
-    heard = Full()
+    recorder = Full()
     gc.collect()
     config = from_values({"data": texts(folder.parent), "output": folder / "full", **TINY, **values})
-    train(config, heard)
+    train(config, recorder)
     return {
-        "told": [(e["step"], e["before"], e["after"]) for e in heard.named("out_of_memory")],
-        "said": heard.named("out_of_memory")[0]["said"] if heard.named("out_of_memory") else "",
-        "losses": [losses(calm), losses(config.output)],
+        "events": [(e["step"], e["before"], e["after"]) for e in recorder.named("out_of_memory")],
+        "said": recorder.named("out_of_memory")[0]["said"] if recorder.named("out_of_memory") else "",
+        "losses": [losses(undisturbed), losses(config.output)],
     }
 
 
 def spike(folder: Path, cards: list[Card]) -> Any:
     """A spike goes back to a checkpoint: weights, moments and scaler return to the card."""
     with poisoned(4 * 14, 4 * 17):
-        output, heard = run(
+        output, recorder = run(
             folder, "run", max_steps=24, checkpoint__every=4, guard__spike_after=8, guard__spike_steps=3,
             evaluation__every=0, precision="fp32",
         )  # fmt: skip
-    return {"rollbacks": [e["step"] for e in heard.named("rollback")], "losses": losses(output)}
+    return {"rollbacks": [e["step"] for e in recorder.named("rollback")], "losses": losses(output)}
 
 
 def compiled(folder: Path, cards: list[Card]) -> Any:
@@ -208,12 +208,12 @@ def compiled(folder: Path, cards: list[Card]) -> Any:
 
     model = Llama(model_config("nano", vocab_size=96, max_seq_len=32)).initialize(0).to("cuda").train()
     tokens = torch.randint(0, 96, (2, 17), generator=torch.Generator().manual_seed(0))
-    heard = Recorder()
+    recorder = Recorder()
     kept = compile_layers(
-        Parallel(model), MicroBatch.of_windows(tokens.numpy()), Precision("fp16", ""), heard, scale=65536.0,
-        compiler=lambda plain, **_: plain,
+        Parallel(model), MicroBatch.of_windows(tokens.numpy()), Precision("fp16", ""), recorder,
+        scale=65536.0, compiler=lambda plain, **_: plain,
     )  # fmt: skip
-    return {"kept": kept, "events": heard.events}
+    return {"kept": kept, "events": recorder.events}
 
 
 def torch_engine(folder: Path, cards: list[Card]) -> Any:
@@ -244,28 +244,28 @@ PLANNED = [
 
 def planned(folder: Path, cards: list[Card]) -> Any:
     """The planner's peak beside the bytes of the simulated card, in fp16, gradients and moments included."""
-    rows = []
+    found = []
     for index, values in enumerate(PLANNED):
         for card in cards:  # what the start-up benchmark took does not count
             card.peak = card.largest = card.allocated
         before = cards[0].allocated
-        heard = Recorder()
+        recorder = Recorder()
         config = from_values(
             {"data": texts(folder.parent), "output": folder / str(index), **TINY, "evaluation.every": 0,
              "model.num_layers": 6, "grad_accum": 2, "max_steps": 3,
              "schedule.warmup_steps": 1, "model.intermediate_size": 192, "model.hidden_size": 128,
              "model.num_heads": 4, "model.num_kv_heads": 2, "model.head_dim": 32, **values}
         )  # fmt: skip
-        train(config, _PeakOfSteps(heard, cards[0]))
-        start = heard.named("start")[0]
+        train(config, _PeakOfSteps(recorder, cards[0]))
+        start = recorder.named("start")[0]
         model = config.new_model(300, 0, 1, 2)
         wanted = estimate(
             model, batch_size=8, seq_len=64, checkpoint_every=start["checkpoint_every"], precision="fp16",
             optimizer=config.optimizer.name, loss=start["loss"],
         )  # fmt: skip
-        rows.append({"planned": wanted.total - wanted.context, "measured": cards[0].peak - before,
+        found.append({"planned": wanted.total - wanted.context, "measured": cards[0].peak - before,
                      "asked": str(values), "peak": wanted.peak})  # fmt: skip
-    return rows
+    return found
 
 
 class _PeakOfSteps:
@@ -280,7 +280,7 @@ class _PeakOfSteps:
             self._card.peak = self._card.allocated
 
     def progress(self, done: float, status: str) -> None:
-        """Nobody watches."""
+        """Ignore."""
 
 
 CASES = {

@@ -1,4 +1,4 @@
-"""Micro-batches: which tokens, which targets, and documents that do not see each other where asked."""
+"""The order of the data, and micro-batches: which tokens, which targets, and masked documents."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.model import IGNORE, Llama, document_mask
-from ptbr_slm.train.batches import BatchSource, MicroBatch, WindowOrder, random_batch
+from ptbr_slm.train.batches import BatchSource, MicroBatch, WindowOrder, _keys, permute, random_batch
 from ptbr_slm.train.compile import compile_layers
 from ptbr_slm.train.find_lr import find_lr
 from ptbr_slm.train.parallel.parallelize import Parallel
@@ -24,6 +27,8 @@ from ptbr_slm.train.step import autocast
 SHAPE = ModelConfig(vocab_size=96, hidden_size=64, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=32,
                     intermediate_size=96, max_seq_len=64)  # fmt: skip
 MASKED = {"data.document_mask": True}
+GOLDEN = [6805, 5205, 5909, 1621, 661, 6993, 3793, 17]
+"""First tokens of the windows 150 to 157 of 10,000 tokens, seed 0: never to change."""
 
 
 def network(**settings) -> Llama:
@@ -33,6 +38,58 @@ def network(**settings) -> Llama:
     return model
 
 
+@given(size=st.integers(1, 3000), seed=st.integers(0, 2**63 - 1), epoch=st.integers(0, 1000))
+@examples(max_examples=60, deadline=None)
+def test_every_window_of_an_epoch_comes_exactly_once(size, seed, epoch):
+    assert sorted(permute(np.arange(size), size, _keys(seed, epoch))) == list(range(size))
+
+
+@given(
+    tokens=st.integers(2, 5000),
+    seq_len=st.integers(1, 300),
+    seed=st.integers(0, 99),
+    cursor=st.integers(0, 10**6),
+)
+@examples(max_examples=100, deadline=None)
+def test_windows_are_inside_the_text(tokens, seq_len, seed, cursor):
+    if tokens <= seq_len:
+        return
+    starts = WindowOrder(tokens, seq_len, seed).starts(cursor, 17)
+    assert starts.min() >= 0 and starts.max() + seq_len + 1 <= tokens
+
+
+@given(cuts=st.lists(st.integers(1, 40), min_size=1, max_size=8))
+@examples(max_examples=30, deadline=None)
+def test_however_the_run_is_cut_it_sees_the_same_windows(cuts):
+    order = WindowOrder(tokens=1000, seq_len=32, seed=7)
+    pieces, cursor = [], 0
+    for count in cuts:
+        pieces.append(order.starts(cursor, count))
+        cursor += count
+    assert np.array_equal(np.concatenate(pieces), order.starts(0, cursor))
+
+
+def test_epochs_and_seeds_differ_in_order_and_offset():
+    order = WindowOrder(tokens=10_000, seq_len=64, seed=1)
+    first, second = order.starts(0, order.windows), order.starts(order.windows, order.windows)
+    other = WindowOrder(10_000, 64, seed=2).starts(0, order.windows)
+    assert not np.array_equal(first, second) and not np.array_equal(first, other)
+    assert len({int(a[0]) % 64 for a in (first, second, other)}) > 1
+    assert len(set(first % 64)) == 1, "an epoch's windows share one offset, so none overlaps another"
+
+
+def test_the_order_is_fixed_for_ever():
+    """A resume after an upgrade must read the same windows: these numbers never change."""
+    assert WindowOrder(10_000, 64, seed=0).starts(150, 8).tolist() == GOLDEN
+
+
+def test_shuffle_leaves_no_visible_order():
+    starts = WindowOrder(tokens=64_000, seq_len=32, seed=0).starts(0, 1900)
+    correlation = np.corrcoef(np.arange(1900), starts)[0, 1]
+    neighbours = np.mean(np.abs(np.diff(starts)) <= 32)
+    assert abs(correlation) < 0.07 and neighbours < 0.01
+
+
 def test_the_source_reads_the_windows_of_the_order_and_each_rank_its_share(prepared):
     split = prepared.split("train")
     source = BatchSource(split, seq_len=16, seed=3, document_mask=True)
@@ -40,9 +97,10 @@ def test_the_source_reads_the_windows_of_the_order_and_each_rank_its_share(prepa
     starts = [*WindowOrder(split.tokens, 16, 3).starts(5, 4), *WindowOrder(split.tokens, 16, 3).starts(12, 2)]
     whole = source.sequences(windows)
     assert len(whole) == 6 and [len(part) for part in whole.split(4)] == [4, 2]
-    for row, start in enumerate(map(int, starts)):
+    for index, start in enumerate(map(int, starts)):
         text = split.read(start, start + 17)
-        assert np.array_equal(whole.tokens[row], text[:-1]) and np.array_equal(whole.targets[row], text[1:])
+        assert np.array_equal(whole.tokens[index], text[:-1])
+        assert np.array_equal(whole.targets[index], text[1:])
     assert np.array_equal(whole.document_ids, split.document_ids(np.array(starts), 17)[:, :-1])
     mine = source.sequences(windows, slice(2, 5))
     assert np.array_equal(mine.tokens, whole.tokens[2:5])
@@ -148,18 +206,18 @@ def test_the_mask_reaches_smaller_micro_batches_and_find_lr(settings, tmp_path):
 
 
 def test_compile_compares_with_the_mask(recorder):
-    seen: list[bool] = []
+    masks: list[bool] = []
 
     def compiler(plain, **_):
         def call(block, x, cos, sin, mask):
-            seen.append(mask is not None)
+            masks.append(mask is not None)
             return plain(block, x, cos, sin, mask)
 
         return call
 
     batch = random_batch(96, 2, 16, documents=3)
     assert compile_layers(Parallel(network()), batch, Precision("fp32", ""), recorder, compiler=compiler)
-    assert seen and all(seen)
+    assert masks and all(masks)
 
 
 def test_documents_of_a_batch_go_with_its_sequences():

@@ -1,4 +1,4 @@
-"""`compile`: kept only where it computes what eager does; what goes wrong is told and costs nothing else."""
+"""`compile`: kept only where it computes what eager does; a fault is reported and changes nothing else."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def network() -> Llama:
     return Llama(SHAPE).initialize(0).train()
 
 
-def tokens(rows: int = 2) -> Tensor:
-    return torch.randint(0, 96, (rows, 17), generator=torch.Generator().manual_seed(rows))
+def tokens(batch_size: int = 2) -> Tensor:
+    return torch.randint(0, 96, (batch_size, 17), generator=torch.Generator().manual_seed(batch_size))
 
 
 def same(plain: Callable[..., Tensor], **_: Any) -> Callable[..., Tensor]:
@@ -41,20 +41,22 @@ def same(plain: Callable[..., Tensor], **_: Any) -> Callable[..., Tensor]:
     return plain
 
 
-def micro_batch(rows: int = 2) -> MicroBatch:
-    return MicroBatch.of_windows(tokens(rows).numpy())
+def micro_batch(batch_size: int = 2) -> MicroBatch:
+    return MicroBatch.of_windows(tokens(batch_size).numpy())
 
 
-def loss(model: Llama, rows: int = 2) -> Tensor:
-    return model.loss_sum(tokens(rows)[:, :-1], tokens(rows)[:, 1:])
+def loss(model: Llama, batch_size: int = 2) -> Tensor:
+    return model.loss_sum(tokens(batch_size)[:, :-1], tokens(batch_size)[:, 1:])
 
 
 def test_what_agrees_with_eager_is_kept_and_told(recorder) -> None:
     model = network()
     assert compile_layers(Parallel(model), micro_batch(), FP32, recorder, compiler=same)
-    told = recorder.named("compile")[0]
+    event = recorder.named("compile")[0]
     assert (
-        told["loss_difference"] == 0 and told["gradient_difference"] == 0 and "compiladas" in told["message"]
+        event["loss_difference"] == 0
+        and event["gradient_difference"] == 0
+        and "compiladas" in event["message"]
     )
     assert model.compiled_layer is not None and all(p.grad is None for p in model.parameters())
     assert loss(model).item() == loss(network()).item()
@@ -112,19 +114,19 @@ def test_a_shape_that_fails_to_compile_later_runs_in_eager_mode_and_is_told_once
 
     model = network()
     assert compile_layers(Parallel(model), micro_batch(), FP32, recorder, compiler=choosy)
-    assert loss(model, rows=1).item() == loss(network(), rows=1).item()
+    assert loss(model, batch_size=1).item() == loss(network(), batch_size=1).item()
     assert [w["code"] for w in recorder.named("warning")] == ["compile_fallback"]
 
 
 def test_out_of_memory_is_not_taken_for_a_compilers_fault(recorder) -> None:
-    def hungry(_: Callable[..., Tensor], **__: Any) -> Callable[..., Tensor]:
+    def exhausted(_: Callable[..., Tensor], **__: Any) -> Callable[..., Tensor]:
         def call(*_: Any) -> Tensor:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
         return call
 
     with pytest.raises(torch.OutOfMemoryError):
-        compile_layers(Parallel(network()), micro_batch(), FP32, recorder, compiler=hungry)
+        compile_layers(Parallel(network()), micro_batch(), FP32, recorder, compiler=exhausted)
 
 
 def test_without_a_main_thread_there_is_no_time_limit_and_no_error(recorder) -> None:

@@ -59,5 +59,5 @@ def test_all_that_a_run_tells_is_what_its_classes_say(settings, recorder):
         "checkpoint",
     }
     for record in recorder.events:
-        told = of[record["event"]].from_record(record).record()
-        assert json.loads(json.dumps(told)) == json.loads(json.dumps(record))
+        again = of[record["event"]].from_record(record).record()
+        assert json.loads(json.dumps(again)) == json.loads(json.dumps(record))

@@ -24,7 +24,11 @@ from ptbr_slm.train.planning.plan import dry_run
 from ptbr_slm.train.reporting.metrics import read_metrics
 from ptbr_slm.train.run import train
 
-WATCHED = {"evaluation.every": 4, "evaluation.sample_tokens": 6, "evaluation.prompts": ["O rio <b>", "Maria"]}
+OBSERVED = {
+    "evaluation.every": 4,
+    "evaluation.sample_tokens": 6,
+    "evaluation.prompts": ["O rio <b>", "Maria"],
+}
 
 
 def fails(code: str, config) -> SlmError:
@@ -35,7 +39,7 @@ def fails(code: str, config) -> SlmError:
 
 
 def test_a_run_writes_the_layout_of_the_design(settings, recorder, weights):
-    config = settings(WATCHED)
+    config = settings(OBSERVED)
     result = train(config, recorder)
     run = config.output
     assert (result.status, result.exit_code, result.step, result.tokens) == ("done", 0, 8, 8 * 64)
@@ -62,7 +66,7 @@ def test_a_run_writes_the_layout_of_the_design(settings, recorder, weights):
 
 
 def test_metrics_and_events_tell_the_course(settings, recorder):
-    config = settings(WATCHED)
+    config = settings(OBSERVED)
     train(config, recorder)
     records = read_metrics(config.output / "metrics.jsonl")
     steps = [r for r in records if r["event"] == "step"]
@@ -80,7 +84,7 @@ def test_metrics_and_events_tell_the_course(settings, recorder):
 
 
 def test_report_shows_the_curve_and_never_runs_what_the_model_wrote(settings):
-    config = settings(WATCHED)
+    config = settings(OBSERVED)
     train(config)
     report = config.output / "report"
     page, text = (report / "report.html").read_text("utf-8"), (report / "report.md").read_text("utf-8")
@@ -90,7 +94,7 @@ def test_report_shows_the_curve_and_never_runs_what_the_model_wrote(settings):
 
 
 def test_repeating_a_finished_run_changes_nothing(settings, weights):
-    config = settings(WATCHED)
+    config = settings(OBSERVED)
     train(config)
     metrics, before = (config.output / "metrics.jsonl").read_bytes(), weights(config.output / "final")
     result = train(config)
@@ -101,8 +105,8 @@ def test_repeating_a_finished_run_changes_nothing(settings, weights):
 
 def test_watching_the_model_does_not_change_it(settings, tmp_path, weights):
     train(settings())
-    train(settings({**WATCHED, "evaluation.every": 1, "output": tmp_path / "watched"}))
-    assert weights(tmp_path / "run" / "final") == weights(tmp_path / "watched" / "final")
+    train(settings({**OBSERVED, "evaluation.every": 1, "output": tmp_path / "evaluated"}))
+    assert weights(tmp_path / "run" / "final") == weights(tmp_path / "evaluated" / "final")
 
 
 def test_recomputing_activations_gives_the_same_weights(settings, tmp_path, weights):
@@ -125,14 +129,14 @@ def test_init_from_begins_with_the_weights_of_a_model(settings, tmp_path):
 
 def test_a_diverged_run_keeps_its_last_checkpoint(settings, monkeypatch):
     config = settings({"checkpoint.every": 2})
-    honest, steps = trainer.optimizer_step, []
+    original, steps = trainer.optimizer_step, []
 
     def poisoned(model, *arguments, **keywords):
         steps.append(len(steps) + 1)
         if steps[-1] == 6:
             with torch.no_grad():
                 model.norm.weight.fill_(math.nan)
-        return honest(model, *arguments, **keywords)
+        return original(model, *arguments, **keywords)
 
     monkeypatch.setattr(trainer, "optimizer_step", poisoned)
     error = fails("E_TRAINING_DIVERGED", config)
@@ -143,10 +147,10 @@ def test_a_diverged_run_keeps_its_last_checkpoint(settings, monkeypatch):
 
 
 def test_a_first_loss_far_from_ln_v_is_told(settings, monkeypatch, recorder):
-    honest = Llama.initialize
+    original = Llama.initialize
 
     def loud(model, seed):
-        honest(model, seed)
+        original(model, seed)
         with torch.no_grad():
             model.embed.weight.mul_(50)
         return model

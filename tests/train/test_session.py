@@ -32,11 +32,11 @@ class Clock:
 
     def __init__(self, monkeypatch, start: float = 100.0) -> None:
         self.age = start
-        honest = trainer.optimizer_step
+        original = trainer.optimizer_step
 
         def ticking(*arguments, **keywords):
             self.age += 10.0
-            return honest(*arguments, **keywords)
+            return original(*arguments, **keywords)
 
         monkeypatch.setattr(trainer, "optimizer_step", ticking)
         monkeypatch.setattr(trainer, "time", SimpleNamespace(monotonic=lambda: self.age))

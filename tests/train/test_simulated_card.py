@@ -102,7 +102,7 @@ def test_a_run_begins_from_the_weights_of_a_folder(played):
 
 def test_memory_that_runs_out_in_a_step_is_halved_into_the_same_result(played):
     body = found(played, "out of memory")
-    assert body["told"] == [[2, 8, 4]] and body["said"].startswith("CUDA out of memory")
+    assert body["events"] == [[2, 8, 4]] and body["said"].startswith("CUDA out of memory")
     assert body["losses"][0] == pytest.approx(body["losses"][1], abs=1e-5)
 
 

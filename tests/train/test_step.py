@@ -22,7 +22,7 @@ SHAPE = ModelConfig(vocab_size=200, hidden_size=64, num_layers=4, num_heads=2, n
                     intermediate_size=96, max_seq_len=32)  # fmt: skip
 
 
-def rows(count: int, seed: int = 0) -> MicroBatch:
+def micro_batch(count: int, seed: int = 0) -> MicroBatch:
     return MicroBatch.of_windows(windows(count, seed))
 
 
@@ -53,7 +53,7 @@ def new() -> Llama:
 
 @pytest.mark.parametrize("cut", [[1] * 8, [2, 2, 4], [5, 3]])
 def test_accumulated_gradients_equal_one_large_batch(cut):
-    data, whole, parts = rows(8), new(), new()
+    data, whole, parts = micro_batch(8), new(), new()
     one = step(whole, [data])
     many = step(parts, [data[end - size : end] for end, size in zip(np.cumsum(cut), cut, strict=True)])
     assert many.loss == pytest.approx(one.loss, abs=1e-5) and many.target_tokens == one.target_tokens == 128
@@ -82,28 +82,28 @@ def test_micro_batches_with_fewer_targets_do_not_weigh_more():
 
 
 def test_first_loss_is_close_to_ln_of_the_vocabulary():
-    assert step(new(), [rows(8)]).loss == pytest.approx(math.log(200), rel=0.05)
+    assert step(new(), [micro_batch(8)]).loss == pytest.approx(math.log(200), rel=0.05)
 
 
 @pytest.mark.parametrize("every", [1, 2, 3])
 def test_recomputing_activations_changes_memory_and_not_the_loss(every):
     def held(model: Llama) -> int:
         """Bytes that autograd keeps at the end of the forward pass."""
-        seen: dict[int, int] = {}
+        sizes: dict[int, int] = {}
 
         def keep(tensor: torch.Tensor) -> torch.Tensor:
-            seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
             return tensor
 
         tokens = torch.from_numpy(windows(4))
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
             model.train().loss_sum(tokens[:, :-1], tokens[:, 1:])
-        return sum(seen.values())
+        return sum(sizes.values())
 
     plain, saving = new(), new()
     saving.checkpoint_every = every
     assert held(saving) < held(plain)
-    one, other = step(plain, [rows(4)]), step(saving, [rows(4)])
+    one, other = step(plain, [micro_batch(4)]), step(saving, [micro_batch(4)])
     assert one == other
     assert all(torch.equal(g, gradients(plain)[name]) for name, g in gradients(saving).items())
 
@@ -111,9 +111,9 @@ def test_recomputing_activations_changes_memory_and_not_the_loss(every):
 def test_clipping_sees_the_unscaled_gradient():
     plain, scaled = new(), new()
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-    limit = 0.5 * step(new(), [rows(4)]).grad_norm
-    one = step(plain, [rows(4)], clip=limit)
-    other = step(scaled, [rows(4)], clip=limit, scaler=scaler)
+    limit = 0.5 * step(new(), [micro_batch(4)]).grad_norm
+    one = step(plain, [micro_batch(4)], clip=limit)
+    other = step(scaled, [micro_batch(4)], clip=limit, scaler=scaler)
     assert other.grad_norm == pytest.approx(one.grad_norm, rel=1e-4)
     norm = math.sqrt(sum(float(g.square().sum()) for g in gradients(scaled).values()))
     assert norm == pytest.approx(limit, rel=1e-3)
@@ -123,7 +123,7 @@ def test_clipping_sees_the_unscaled_gradient():
 
 def test_clip_zero_never_clips():
     model = new()
-    result = step(model, [rows(4)], clip=0.0)
+    result = step(model, [micro_batch(4)], clip=0.0)
     norm = math.sqrt(sum(float(g.square().sum()) for g in gradients(model).values()))
     assert norm == pytest.approx(result.grad_norm, rel=1e-4)
 
@@ -131,7 +131,7 @@ def test_clip_zero_never_clips():
 def test_an_overflowing_fp16_step_leaves_the_weights_and_halves_the_scale():
     model, before = new(), new()
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
-    result = step(model, [rows(4)], precision=FP16, scaler=scaler)
+    result = step(model, [micro_batch(4)], precision=FP16, scaler=scaler)
     assert not result.applied and math.isfinite(result.loss)
     assert scaler.get_scale() == 2.0**39
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before.parameters(), strict=True))
@@ -140,7 +140,7 @@ def test_an_overflowing_fp16_step_leaves_the_weights_and_halves_the_scale():
 def test_fp16_step_is_close_to_fp32():
     half, full = new(), new()
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-    one, other = step(full, [rows(8)]), step(half, [rows(8)], precision=FP16, scaler=scaler)
+    one, other = step(full, [micro_batch(8)]), step(half, [micro_batch(8)], precision=FP16, scaler=scaler)
     assert other.applied and other.loss == pytest.approx(one.loss, rel=1e-3)
     assert other.grad_norm == pytest.approx(one.grad_norm, rel=2e-2)
     assert all(p.dtype == torch.float32 and p.grad.dtype == torch.float32 for p in half.parameters())
@@ -151,7 +151,7 @@ def test_a_loss_that_is_not_a_number_leaves_the_weights():
     with torch.no_grad():
         model.norm.weight[0] = math.nan
     before = [p.detach().clone() for p in model.parameters()]
-    result = step(model, [rows(2)])
+    result = step(model, [micro_batch(2)])
     assert not result.applied and math.isnan(result.loss)
     assert all(
         torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True) if not b.isnan().any()
@@ -176,7 +176,7 @@ def test_our_adamw_is_the_textbooks():
     w, m, v = weight.detach().double().numpy().copy(), 0.0, 0.0
     for count in range(1, 4):
         optimizer_step(
-            model, optimizer, [rows(4, seed=count)], precision=FP32, scaler=None, gradient_clip=0.0
+            model, optimizer, [micro_batch(4, seed=count)], precision=FP32, scaler=None, gradient_clip=0.0
         )
         g = weight.grad.double().numpy()
         m, v = 0.9 * m + 0.1 * g, 0.95 * v + 0.05 * g * g

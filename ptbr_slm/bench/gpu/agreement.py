@@ -128,7 +128,7 @@ def _train(run: SmallRun, ranks: Ranks) -> LossCurve:
         trainer.scaler = torch.amp.GradScaler("cpu")
     fill(trainer.model, lambda model: model.initialize(0))
     trainer.model.train()
-    trainer.parallel.agree_on_weights()
+    trainer.parallel.broadcast_weights()
     if ranks.main:
         config.output.mkdir(exist_ok=True)
     with MetricsLog(config.output / "metrics.jsonl", 0, writes=ranks.main) as metrics:

@@ -117,7 +117,7 @@ def _peak(setting: Setting, request: SectionRequest, scratch: Path) -> dict[str,
     from ptbr_slm.bench import t4_rules
     from ptbr_slm.bench.train_measure import Measurement, config_of
     from ptbr_slm.data.prepared import PreparedData
-    from ptbr_slm.train.parallel.world import ALONE
+    from ptbr_slm.train.parallel.world import SINGLE_PROCESS
     from ptbr_slm.train.planning.plan import make_plan
     from ptbr_slm.train.reporting.metrics import MetricsLog
 
@@ -137,7 +137,7 @@ def _peak(setting: Setting, request: SectionRequest, scratch: Path) -> dict[str,
     plan = make_plan(config_of(case, scratch, rules), data.load_tokenizer(), memory_limit=rules.memory_limit)
     cuda = plan.device.type == "cuda"
     before = torch.cuda.memory_allocated(plan.device) if cuda else 0
-    run = Measurement(case, plan, data, ALONE, scratch)
+    run = Measurement(case, plan, data, SINGLE_PROCESS, scratch)
     if cuda:  # the trainer has measured a product, with matrices that a small model's step does not fill
         torch.cuda.reset_peak_memory_stats(plan.device)
     scratch.joinpath("run").mkdir(exist_ok=True)

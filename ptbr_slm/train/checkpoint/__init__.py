@@ -1,1 +1,1 @@
-"""What outlives a process: checkpoints, and which of them a run goes on from."""
+"""Checkpoints: written, found, restored, and removed when there are too many."""

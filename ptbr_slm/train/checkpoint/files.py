@@ -34,7 +34,7 @@ from ptbr_slm.storage.manifest import read_manifest, write_manifest
 from ptbr_slm.storage.model_folder import write_model_files
 from ptbr_slm.storage.weights import WeightReader, write_safetensors
 from ptbr_slm.tokenizer import Tokenizer
-from ptbr_slm.train.checkpoint.retention import BYTES_PER_PARAMETER, drop_old, make_room
+from ptbr_slm.train.checkpoint.retention import BYTES_PER_PARAMETER, drop_old, ensure_space
 from ptbr_slm.train.optim import load_optimizer_arrays, optimizer_arrays
 from ptbr_slm.train.parallel.shards import FOLDER as SHARDS
 from ptbr_slm.train.parallel.shards import (
@@ -45,7 +45,7 @@ from ptbr_slm.train.parallel.shards import (
     load_shards,
     save_shards,
 )
-from ptbr_slm.train.parallel.world import ALONE, Ranks
+from ptbr_slm.train.parallel.world import SINGLE_PROCESS, Ranks
 from ptbr_slm.train.state import ADDED, STATE_SCHEMA, TrainState
 from ptbr_slm.version import __version__
 
@@ -68,7 +68,7 @@ def write_checkpoint(
     companions: Mapping[str, bytes] = MappingProxyType({}),
     protected: Collection[str] = (),
     replace: bool = False,
-    ranks: Ranks = ALONE,
+    ranks: Ranks = SINGLE_PROCESS,
 ) -> Path:
     """Write folder/step-N, then `latest`, then remove old ones (`checkpoint.retention`). Returns step-N.
 
@@ -82,7 +82,7 @@ def write_checkpoint(
 
     def write(held: ExitStack) -> Path:
         """Weights and, but for shards, moments; `held` publishes the folder at its end."""
-        make_room(folder, list_checkpoints(folder), size, keep)
+        ensure_space(folder, list_checkpoints(folder), size, keep)
         temporary = held.enter_context(atomic_folder(target))
         write_model_files(temporary, whole.config, whole.to_hf_weights(), tokenizer, companions)
         maybe_fail("checkpoint.after_weights")

@@ -18,7 +18,7 @@ from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.atomic import atomic_folder, write_bytes, write_text
 from ptbr_slm.system import kaggle_root
 from ptbr_slm.train.checkpoint.files import checkpoint_bytes, list_checkpoints, read_state
-from ptbr_slm.train.checkpoint.retention import make_room
+from ptbr_slm.train.checkpoint.retention import ensure_space
 from ptbr_slm.train.config import AUTO, TrainConfig
 from ptbr_slm.train.events import Copied, Listener, Warned
 from ptbr_slm.train.run_folder import SESSIONS
@@ -63,7 +63,7 @@ def bring_newer(
             found.append((differences(body.get("config", {})), body["step"], path))
     for changed, step, source in sorted(found, key=lambda item: (not item[0], item[1]), reverse=True):
         if changed and not config.allow_config_change:
-            raise _another_course(source, changed)
+            raise _settings_changed(source, changed)
         try:
             state = _copy(source, config)
         except SlmError as error:
@@ -83,7 +83,7 @@ def _skip(source: Path, code: str, why: str, listener: Listener) -> None:
     listener.event(Warned(code=code, where=str(source), message=message))
 
 
-def _another_course(source: Path, changed: str) -> SlmError:
+def _settings_changed(source: Path, changed: str) -> SlmError:
     return SlmError(
         "E_CONFIG_CHANGED",
         f"este treino já começou numa versão anterior do notebook, com outra configuração: {changed}.",
@@ -97,7 +97,7 @@ def _copy(source: Path, config: TrainConfig) -> TrainState:
     """Put a checked copy into the run's folder. Raises E_CHECKPOINT_CORRUPT, E_DISK_FULL or E_IO."""
     target = _target(config, source)
     size = sum(path.stat().st_size for path in source.rglob("*") if path.is_file())
-    make_room(target.parent, list_checkpoints(target.parent), size + checkpoint_bytes(0), AUTO)
+    ensure_space(target.parent, list_checkpoints(target.parent), size + checkpoint_bytes(0), AUTO)
     with atomic_folder(target) as temporary:
         for file in (path for path in source.rglob("*") if path.is_file()):
             copy = temporary / file.relative_to(source)

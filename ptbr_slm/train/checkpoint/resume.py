@@ -38,12 +38,12 @@ def find_checkpoint(
     if config.resume != "auto":
         return _asked_for(Path(config.resume), folder, listener)
     own = _newest_valid(folder, listener)
-    course = _course(to_values(config))
+    fixed = _fixed_settings(to_values(config))
     newer = bring_newer(
         config,
         identity,
         -1 if own is None else own[1].step,
-        lambda values: _differences(_course(values), course),
+        lambda values: _differences(_fixed_settings(values), fixed),
         listener,
     )
     return newer or own
@@ -88,7 +88,7 @@ def _asked_for(path: Path, folder: Path, listener: Listener) -> tuple[Path, Trai
             where=folder,
             hint="Escolha outra pasta em --output, ou continue este com --resume auto.",
         )
-    for later in own:  # a later automatic resume must not jump back on to the abandoned course
+    for later in own:  # a later automatic resume must not go on from the abandoned steps
         if int(later.name.removeprefix("step-")) > found[1].step:
             aside = set_aside(later, "replaced")
             message = f"{later.name} é posterior ao checkpoint pedido: renomeado para {aside.name}."
@@ -129,7 +129,7 @@ def check_unchanged(
             where=config.output,
             hint="Repita com o modelo do checkpoint, ou comece outro treino em outra pasta de --output.",
         )
-    changed = _differences(_course(state.config), _course(to_values(config)))
+    changed = _differences(_fixed_settings(state.config), _fixed_settings(to_values(config)))
     if changed and not config.allow_config_change:
         raise SlmError(
             "E_CONFIG_CHANGED",
@@ -139,16 +139,16 @@ def check_unchanged(
         )
 
 
-def _course(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that alter the course of a run; of the micro-batches, only what a step adds up to.
+def _fixed_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that change what a run computes; of the micro-batches, only what a step adds up to.
 
     A setting that an older version did not know has its default: that version did what the default does.
     """
     values = {**to_values(TrainConfig(data=Path(), output=Path())), **values}
     tokens = values["batch_size"] * values["grad_accum"] * values["seq_len"]
     free = {key for key, entry in settings().items() if entry.per_session}
-    course = {key: value for key, value in values.items() if key not in free}
-    return course | {"tokens_per_step": tokens}
+    fixed = {key: value for key, value in values.items() if key not in free}
+    return fixed | {"tokens_per_step": tokens}
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

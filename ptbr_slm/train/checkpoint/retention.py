@@ -21,8 +21,8 @@ from ptbr_slm.train.run_folder import is_our_checkpoint
 
 BYTES_PER_PARAMETER = 12
 """Of a checkpoint: fp32 weight and AdamW's two fp32 moments."""
-MOST = 20
-"""With `checkpoint.keep = auto`: more of them serve nobody."""
+MAX_CHECKPOINTS = 20
+"""The most checkpoints that `checkpoint.keep = auto` keeps."""
 KAGGLE_OUTPUT_BYTES = 20 * 10**9
 """What Kaggle keeps of /kaggle/working; a larger output is lost as a whole."""
 _SPARE_SHARE, _MOST_SPARE = 0.05, 10 * 10**9
@@ -30,7 +30,7 @@ _SPARE_SHARE, _MOST_SPARE = 0.05, 10 * 10**9
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class DiskSpace:
     """The space that a folder is allowed, in bytes."""
 
     total: int
@@ -38,35 +38,35 @@ class Room:
 
     @property
     def spare(self) -> int:
-        """What checkpoints that nobody needs must not take."""
+        """Bytes that old checkpoints leave free."""
         return min(_MOST_SPARE, int(_SPARE_SHARE * self.total))
 
 
-def room(folder: Path) -> Room:
+def disk_space(folder: Path) -> DiskSpace:
     """Of the disk that `folder` is on; inside /kaggle/working, also of what Kaggle keeps of it."""
     usage = shutil.disk_usage(folder)
     working = kaggle_root() / "working"
     if not folder.resolve().is_relative_to(working.resolve()):
-        return Room(usage.total, usage.free)
+        return DiskSpace(usage.total, usage.free)
     left = KAGGLE_OUTPUT_BYTES - _size(working)
-    return Room(min(usage.total, KAGGLE_OUTPUT_BYTES), max(0, min(usage.free, left)))
+    return DiskSpace(min(usage.total, KAGGLE_OUTPUT_BYTES), max(0, min(usage.free, left)))
 
 
-def make_room(folder: Path, existing: list[Path], needed: int, keep: int) -> None:
+def ensure_space(folder: Path, existing: list[Path], needed: int, keep: int) -> None:
     """Before a checkpoint of `needed` bytes is written. existing: those in `folder`, newest first.
 
-    With `auto` the oldest go until there is room, but for the newest complete one. Raises E_DISK_FULL.
+    With `auto` the oldest go until it fits, except for the newest complete one. Raises E_DISK_FULL.
     """
     make_folder(folder)
-    free = room(folder).free
+    free = disk_space(folder).free
     if keep == AUTO:
-        anchor = next((path for path in existing if _complete(path)), None)
+        newest_complete = next((path for path in existing if _complete(path)), None)
         for old in reversed(existing):
             if free >= needed:
                 break
-            if old != anchor and is_our_checkpoint(old):
+            if old != newest_complete and is_our_checkpoint(old):
                 discard(old)
-                free = room(folder).free
+                free = disk_space(folder).free
     if free < needed:
         raise SlmError(
             "E_DISK_FULL",
@@ -82,15 +82,15 @@ def drop_old(
 ) -> None:
     """After a checkpoint was written. existing: those in `folder`, newest first; the newest always stays.
 
-    With a number, all beyond it go. With `auto`, those beyond MOST, and the oldest ones while the next
-    checkpoint, the final model (a third of it) and the spare part of the disk would not fit.
-    protected: names that stay whatever happens.
+    With a number, all beyond it go. With `auto`, those beyond MAX_CHECKPOINTS, and the oldest ones while
+    the next checkpoint, the final model (a third of it) and the spare part of the disk would not fit.
+    protected: names that always stay.
     """
     count = len(existing)
     for old in reversed(existing[1:]):
         if keep == AUTO:
-            now = room(folder)
-            enough = count <= MOST and now.free >= next_bytes + next_bytes // 3 + now.spare
+            now = disk_space(folder)
+            enough = count <= MAX_CHECKPOINTS and now.free >= next_bytes + next_bytes // 3 + now.spare
         else:
             enough = count <= keep
         if enough:

@@ -100,7 +100,7 @@ class TrainConfig(Section):
     resume: str = field(default="auto", metadata=per_session(stored=False))
     """auto continues the run that output holds, never refuses one, a path continues from that checkpoint."""
     allow_config_change: bool = field(default=False, metadata=per_session(stored=False))
-    """Whether a resumed run may change settings that alter its course."""
+    """Whether a resumed run may change settings that change what it computes."""
     data_options: DataConfig = field(default_factory=DataConfig)
     model: ModelOverrides = field(default_factory=ModelOverrides)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

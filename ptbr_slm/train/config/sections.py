@@ -134,7 +134,7 @@ class CheckpointConfig(Section):
     """Steps between checkpoints; 0 only when the run stops."""
     keep: int = field(default=AUTO, metadata=integer(1, unit="checkpoints", auto=True))
     """Checkpoints to keep; `auto` (`AUTO`) keeps as many as the disk allows (`retention`). An older one goes
-    only when the new one is complete, or to make room for it."""
+    only when the new one is complete, or where the disk has no space for it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,7 +149,7 @@ class GuardConfig(Section):
     spike_steps: int = field(default=5, metadata=integer(1, unit="passos"))
     """High losses in a row that make a spike: back to the last good checkpoint, past those data."""
     spike_after: int = field(default=100, metadata=integer(1, unit="passos"))
-    """Losses to have seen before any counts as high: the first ones fall too fast to judge."""
+    """Losses before any counts as high: the first ones fall too fast for a limit."""
     max_rollbacks: int = field(default=3, metadata=integer(0, unit="voltas"))
     """Spikes after which the run stops with a diagnosis instead of going back once more."""
     max_bad_steps: int = field(default=3, metadata=integer(1, unit="passos"))

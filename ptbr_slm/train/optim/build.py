@@ -11,7 +11,7 @@ from ptbr_slm.model import Llama
 from ptbr_slm.train.config import OptimizerConfig
 from ptbr_slm.train.optim.adamw import AdamW, adamw8bit
 from ptbr_slm.train.optim.muon import Muon, Part
-from ptbr_slm.train.parallel.world import ALONE, Ranks
+from ptbr_slm.train.parallel.world import SINGLE_PROCESS, Ranks
 
 EMBEDDING_RATE_WIDTH = 1920
 """With muon, hidden_size at which embedding and matrices would learn at the same rate.
@@ -19,7 +19,9 @@ EMBEDDING_RATE_WIDTH = 1920
 See docs/decisions/0019-muon.md."""
 
 
-def build_optimizer(model: Llama, config: OptimizerConfig, ranks: Ranks = ALONE) -> torch.optim.Optimizer:
+def build_optimizer(
+    model: Llama, config: OptimizerConfig, ranks: Ranks = SINGLE_PROCESS
+) -> torch.optim.Optimizer:
     """The optimizer of this configuration over the model's parameters, its state allocated.
 
     Decay on the matrices of the layers and on an untied head; not on norms, whose natural value is 1, and not

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ptbr_slm.train.optim.adamw import AdamW
-from ptbr_slm.train.parallel.world import ALONE, Ranks
+from ptbr_slm.train.parallel.world import SINGLE_PROCESS, Ranks
 
 BATCH_ELEMENTS = 1 << 23
 """Numbers orthogonalised at once on a rank: 32 MiB a buffer in fp32, of which there are two, and squares."""
@@ -65,7 +65,7 @@ class Muon(torch.optim.Optimizer):
         learning_rate: float,
         momentum: float,
         weight_decay: float,
-        ranks: Ranks = ALONE,
+        ranks: Ranks = SINGLE_PROCESS,
     ) -> None:
         matrices = list(dict.fromkeys(part.parameter for part in parts))
         muon = {"params": matrices, "lr": learning_rate, "momentum": momentum, "weight_decay": weight_decay}

@@ -1,9 +1,8 @@
 """Several GPUs, one command: torchrun's elastic agent starts a process for each and starts all again if one
-dies.
+exits without an answer.
 
-A rank answers with a value: a finished run, a stopped one and an error that the user can mend are all
-answers, after which nothing is started again. Only a process that dies, or is lost to the others, is a
-failure.
+A rank answers with a value: a finished run, a stopped one, or an error that the user can correct. After an
+answer nothing is started again. A failure is a process that exits without one, or loses its connections.
 
 Signals: the ranks leave the process group of their parent, so that Ctrl-C reaches the parent alone; it
 passes each signal on to each rank exactly once, and a rank that is still starting finds it waiting. The
@@ -101,7 +100,7 @@ def _private_temporary_folder() -> Iterator[None]:
 
 
 def _rank(work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """In a new process: leave the parent's group, work, answer. `work` calls `hear_signals` first.
+    """In a new process: leave the parent's group, work, answer. `work` calls `handle_signals` first.
 
     An exception ends the process with code 1 and reaches the agent as JSON, in the agent's own error file.
     """
@@ -121,10 +120,10 @@ def _rank(work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         threading.Thread(target=_exit_without, args=(parent,), daemon=True).start()
 
 
-def hear_signals() -> None:
-    """In a rank that was launched, where their exceptions are caught: those that came before strike now.
+def handle_signals() -> None:
+    """In a rank that was launched, where their exceptions are caught: pending ones are delivered now.
 
-    KeyboardInterrupt or StopBeforeTraining, until `stop.SignalGuard` takes over.
+    KeyboardInterrupt or StopBeforeTraining, until `ptbr_slm.train.session.SignalGuard` is entered.
     """
     for number in stop_signals():
         interrupt = number == signal.SIGINT

@@ -23,7 +23,7 @@ _PACKAGE = "ptbr_slm."
 
 
 class RankLost(Exception):
-    """This rank and the others have lost each other: only starting all of them again can help."""
+    """The connection to another rank is lost: all ranks have to be started again."""
 
 
 class StopBeforeTraining(BaseException):
@@ -57,10 +57,10 @@ def encode_error(error: BaseException) -> bytes:
 
 def decode_error(body: bytes) -> BaseException:
     """The exception to raise for what `encode_error` gave."""
-    told = decode(body)
-    code, message = told["code"], told["message"]
+    fields = decode(body)
+    code, message = fields["code"], fields["message"]
     if code in CODES:
-        return SlmError(code, message, where=told["where"], hint=told["hint"])
+        return SlmError(code, message, where=fields["where"], hint=fields["hint"])
     if code in _WITHOUT_ANSWER:
         return _WITHOUT_ANSWER[code](message)
     return RuntimeError(f"{code}: {message}")
@@ -94,7 +94,7 @@ def _to_json(value: object) -> object:
     if dataclasses.is_dataclass(kind) and kind.__module__.startswith(_PACKAGE):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(kind) if field.init}
         return {f"{kind.__module__}:{kind.__qualname__}": _to_json(fields)}
-    raise TypeError(f"a rank cannot tell the others a {kind.__module__}.{kind.__qualname__}")
+    raise TypeError(f"cannot send to another rank: {kind.__module__}.{kind.__qualname__}")
 
 
 def _from_json(value: Any) -> Any:
@@ -121,4 +121,4 @@ def _dataclass_named(name: str) -> type[Any]:
     found = vars(sys.modules[module]).get(qualname) if module in sys.modules else None
     if module.startswith(_PACKAGE) and isinstance(found, type) and dataclasses.is_dataclass(found):
         return found
-    raise ValueError(f"a rank told the others an unknown type: {name[:80]}")
+    raise ValueError(f"a message names an unknown type: {name[:80]}")

@@ -52,7 +52,7 @@ class Parallel:
         return self.model.loss_sum(tokens, targets, document_ids)
 
     def clear_gradients(self) -> None:
-        """Forget the last step's gradients."""
+        """Drop the gradients of the last step."""
         self.model.zero_grad(set_to_none=True)
 
     @contextmanager
@@ -60,11 +60,11 @@ class Parallel:
         """Around forward and backward of a micro-batch; gradients are whole after the `last` of the step."""
         yield
 
-    def agree_on_weights(self) -> None:
+    def broadcast_weights(self) -> None:
         """Give every rank the main one's weights, once they are loaded."""
 
     def drop_step(self) -> None:
-        """Forget a step that all ranks gave up before its last backward pass; all of them call it."""
+        """Drop a step that all ranks gave up before its last backward pass; all of them call it."""
         self.model.zero_grad(set_to_none=True)
 
 
@@ -91,7 +91,7 @@ class Shards(Parallel):
         for part in self._module.modules():
             if isinstance(part, FSDPModule):
                 part.set_gradient_divide_factor(1.0)  # the sum, as in Replicas
-                part.set_force_sum_reduction_for_comms(True)  # gloo knows no other
+                part.set_force_sum_reduction_for_comms(True)  # gloo has no other
         for name, table in model.named_buffers(recurse=False):
             setattr(model, name, table.to(device))
 
@@ -116,13 +116,13 @@ class Replicas(Parallel):
     def _wrap(self) -> None:
         device = self.model.embed.weight.device
         with warnings.catch_warnings():
-            # Later versions rename broadcast_buffers; 2.10, on Kaggle, knows no other name.
+            # Later versions rename broadcast_buffers; 2.10, on Kaggle, has no other name.
             warnings.simplefilter("ignore", FutureWarning)
             self._ddp = DistributedDataParallel(
                 LossSum(self.model),
                 device_ids=[device.index] if device.type == "cuda" else None,
                 broadcast_buffers=False,  # RoPE tables: the same everywhere
-                init_sync=False,  # no weights yet: see agree_on_weights
+                init_sync=False,  # no weights yet: see broadcast_weights
                 gradient_as_bucket_view=True,  # or 4 bytes a parameter more (documentation of DDP)
             )
         self._ddp.register_comm_hook(None, lambda _, bucket: _summed(bucket))
@@ -165,8 +165,8 @@ class Replicas(Parallel):
         del self._ddp  # its buckets are freed before the new ones are made
         self._wrap()
 
-    def agree_on_weights(self) -> None:
-        """The main rank's weights for all: files that differ between machines would go unseen for ever."""
+    def broadcast_weights(self) -> None:
+        """The main rank's weights for all: files that differ between machines would not be noticed."""
         for parameter in self.model.parameters():
             self.ranks.broadcast_(parameter.detach(), 0)
 

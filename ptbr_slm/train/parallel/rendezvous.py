@@ -1,4 +1,4 @@
-"""Where the ranks of one machine meet: a store on the loopback interface, for torchrun's elastic agent.
+"""The rendezvous of the ranks of one machine: a store on loopback, for torchrun's elastic agent.
 
 The agent's usual rendezvous, c10d, is not used: it keeps its state in the store as a pickle, which anyone who
 reaches the port could replace (torch/distributed/elastic/rendezvous/dynamic_rendezvous.py). Its static one
@@ -26,7 +26,7 @@ TIMEOUT = timedelta(minutes=15)
 
 
 def register() -> str:
-    """Let the agent find `LoopbackRendezvous`; returns its name, `BACKEND`."""
+    """Register `LoopbackRendezvous` with the agent; returns its name, `BACKEND`."""
     rendezvous_handler_registry.register(BACKEND, LoopbackRendezvous)
     return BACKEND
 
@@ -65,7 +65,7 @@ class LoopbackRendezvous(RendezvousHandler):
         return False
 
     def set_closed(self) -> None:
-        """Nothing to tell: see `is_closed`."""
+        """Does nothing: see `is_closed`."""
 
     def num_nodes_waiting(self) -> int:
         """Agents that would like to join: there are no others."""

@@ -1,9 +1,10 @@
-"""The ranks of a training: this process's number among them, their collectives, and how they meet.
+"""The ranks of a training: this process's number among them, their collectives, and how they connect.
 
-The course of a run does not depend on the number of ranks: an optimizer step takes `batch_size * grad_accum`
+What a run computes does not depend on the number of ranks: an optimizer step takes `batch_size * grad_accum`
 sequences in all, and each rank computes its share of them. Only `Ranks.main` writes files and calls the
-listener; what depends on files, clocks or signals is decided there and sent to all (`from_main`), or put to
-the vote (`any`). Values and errors travel as JSON (`messages`), numbers as tensors; nothing is pickled.
+listener; what depends on files, clocks or signals is decided there and sent to all (`from_main`), or is
+true for all where it is true on one (`any`). Values and errors travel as JSON (`messages`), numbers as
+tensors; nothing is pickled.
 """
 
 from __future__ import annotations
@@ -153,7 +154,7 @@ class Ranks:
 _VALUE, _ERROR = b"v", b"e"
 """First byte of a message: what follows is a value, or an error."""
 
-ALONE = Ranks()
+SINGLE_PROCESS = Ranks()
 
 
 def check_shares(config: TrainConfig, ranks: Ranks) -> None:
@@ -170,7 +171,7 @@ def check_shares(config: TrainConfig, ranks: Ranks) -> None:
 
 @contextmanager
 def join_ranks(device: str = "auto") -> Iterator[Ranks]:
-    """Meet the other ranks that torchrun's environment names; ALONE where it names none.
+    """Meet the other ranks that torchrun's environment names; SINGLE_PROCESS where it names none.
 
     device: auto, cpu or cuda, as in TrainConfig. On CUDA tensors go through NCCL, messages through gloo; on
     the CPU both through gloo. An exception of one rank becomes the exception of all: it is left in the
@@ -178,7 +179,7 @@ def join_ranks(device: str = "auto") -> Iterator[Ranks]:
     it there. Raises RankLost where another rank is gone and left no error.
     """
     if not started_by_agent():
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     cuda = device != "cpu" and visible_cards() > 0
@@ -186,7 +187,8 @@ def join_ranks(device: str = "auto") -> Iterator[Ranks]:
         torch.cuda.set_device(local_rank())
         _avoid_peer_access(torch.cuda.get_device_name(local_rank()))
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-    # The agent's store outlives the ranks: without a prefix for each start, gloo reads a dead rank's address.
+    # The agent's store outlives the ranks: without a prefix for each start, gloo reads the address of a rank
+    # that has exited.
     # Two connections, since a group that waits for a lost rank may hold the one it was given.
     prefix = f"ptbr-slm/{restarts()}"
     store, own = (
@@ -239,7 +241,7 @@ _ERROR_KEY = "error"
 
 
 def _leave_error(store: Store, error: BaseException) -> None:
-    """Put the error where the other ranks look when this one is gone."""
+    """Put the error into the store, where the other ranks read it when this one has exited."""
     with suppress(Exception):  # the store may be gone with its host
         store.set(_ERROR_KEY, encode_error(error).decode())
 

@@ -179,14 +179,14 @@ class PassMemory:
         tied.
         """
         inner, cast = self.model.intermediate_size, self.half if self.half < FP32 else 0
-        alive = sum(not self._recomputed(below) for below in range(index)) + 1
+        live = sum(not self._recomputed(below) for below in range(index)) + 1
         activations = 2 * INDEX * self.tokens + self.mask() + sum(self.held()[:index]) + self.layer()
         done = self.half * self.tokens * 4 * inner  # gate, up, silu(gate) and the product, freed by then
         weight = (FP32 + cast) * 2 * inner * self.model.hidden_size
         flowing = self.tokens * (FP32 * self.model.hidden_size + self.half * 2 * inner)
         waiting = FP32 * self.head if self.model.tie_embeddings else 0
         workspace = flowing + waiting + max(0, weight - done)
-        return Instant("layers", self.copies(alive, head=False), activations, 0, workspace)
+        return Instant("layers", self.copies(live, head=False), activations, 0, workspace)
 
     def _embedding_gradients(self) -> int:
         """The embedding's gradient. Tied, under the plain loss, also the head's, and in fp32 their sum, which

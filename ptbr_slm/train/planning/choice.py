@@ -112,10 +112,10 @@ def options(request: Request, machine: Machine) -> list[Setting]:
 def settings(request: Request, machine: Machine) -> Iterator[Setting]:
     """Every setting that the request leaves open."""
     share = -(-request.sequences // machine.ranks)
-    rows = [request.batch_size] if request.batch_size else _divisors(request.sequences, share)
+    candidates = [request.batch_size] if request.batch_size else _divisors(request.sequences, share)
     policies = POLICIES if request.checkpoint_every is None else (request.checkpoint_every,)
     losses = tuple(LOSSES) if request.loss is None else (request.loss,)
-    for batch_size in rows:
+    for batch_size in candidates:
         for every in policies:
             for loss in losses:
                 yield setting(request, machine, batch_size, every, loss)
@@ -123,10 +123,10 @@ def settings(request: Request, machine: Machine) -> Iterator[Setting]:
 
 def setting(request: Request, machine: Machine, batch_size: int, every: int, loss: str) -> Setting:
     """What this way of computing the step takes. Micro-batches larger than a rank's share do not fill up."""
-    rows = min(batch_size, -(-request.sequences // machine.ranks))
+    in_use = min(batch_size, -(-request.sequences // machine.ranks))
     memory = estimate(
         request.model,
-        batch_size=rows,
+        batch_size=in_use,
         seq_len=request.seq_len,
         checkpoint_every=every,
         precision=request.precision,
@@ -140,18 +140,18 @@ def setting(request: Request, machine: Machine, batch_size: int, every: int, los
     micro = micro_batch_seconds(
         request.model,
         machine.device,
-        tokens=rows * request.seq_len,
+        tokens=in_use * request.seq_len,
         seq_len=request.seq_len,
         checkpoint_every=every,
         precision=request.precision,
         loss=loss,
-        loss_chunks=_chunks(request, machine, rows) if loss == "chunked" else 1,
+        loss_chunks=_chunks(request, machine, in_use) if loss == "chunked" else 1,
     )
     seconds = step_seconds(
         request.model,
         micro,
         sequences=request.sequences,
-        batch_size=rows,
+        batch_size=in_use,
         ranks=machine.ranks,
         parallel=request.parallel,
     )
@@ -165,8 +165,8 @@ def setting(request: Request, machine: Machine, batch_size: int, every: int, los
     )
 
 
-def _chunks(request: Request, machine: Machine, rows: int) -> int:
-    tokens = rows * request.seq_len
+def _chunks(request: Request, machine: Machine, batch_size: int) -> int:
+    tokens = batch_size * request.seq_len
     return -(-tokens // chunk_rows(tokens, request.model.vocab_size, machine.kind))
 
 
@@ -175,8 +175,8 @@ def alternatives(
 ) -> list[tuple[str, Setting]]:
     """Up to `most` (piece of command line, setting) that fit by the estimate, the least change first.
 
-    First what does not alter the course at all, then sharding or 8-bit moments, then a shorter sequence with
-    the tokens of a step held, then the largest smaller size.
+    First what does not change the results, then sharding or 8-bit moments, then a shorter sequence with as
+    many tokens a step, then the largest smaller size.
     """
     free = replace(request, batch_size=None, checkpoint_every=None, loss=None)
     found: list[tuple[str, Setting]] = []

@@ -156,7 +156,7 @@ def _require_kernels(index: int, capability: tuple[int, int], alone: bool) -> No
     if alone:
         raise _refusal(obstacle, "auto")
     names = visible_names(os.environ.get(VISIBLE_VARIABLE), torch.cuda.device_count())
-    kept = ",".join(name for place, name in enumerate(names) if place != index)
+    kept = ",".join(name for position, name in enumerate(names) if position != index)
     raise SlmError(
         "E_GPU",
         f"GPU {index}: {obstacle.message}.",

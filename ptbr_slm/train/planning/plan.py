@@ -46,7 +46,7 @@ from ptbr_slm.train.planning.speed import cpu_speed, data_sheet, gpu_speed
 
 REFUSED_FROM = 1.1
 """A setting of which every part was asked for is refused from this multiple of the memory on: the calculation
-is tested to 10 %. Below it the user is told and the run begins."""
+is tested to 10 %. Below it there is a note and the run begins."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,8 +109,8 @@ def make_plan(
             "se a memória acabar, o micro-lote será dividido; --batch-size auto escolhe um que cabe."
         )
     if only_math(model, device, precision.name):
-        rows, every = setting.batch_size, setting.checkpoint_every
-        notes.append(math_note(model, batch_size=rows, seq_len=config.seq_len, checkpoint_every=every))
+        batch_size, every = setting.batch_size, setting.checkpoint_every
+        notes.append(math_note(model, batch_size=batch_size, seq_len=config.seq_len, checkpoint_every=every))
     reasons = (batch_size_reason(request, machine, setting), loss_reason(request, machine, setting))
     return Plan(
         config=_resolved(config, model, precision, request, setting),

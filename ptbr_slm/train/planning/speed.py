@@ -252,7 +252,7 @@ def gemm_flops(device: torch.device, precision: str, threads: int) -> float | No
     """FLOP/s of square matrix products in the training's format; None where they do not fit its memory.
 
     threads: that torch uses now; remembered with the result, not set. The fastest of several short runs: a
-    neighbour or a slow start makes a product slower, never faster.
+    another process or a slow start makes a product slower, never faster.
     """
     import torch
 

@@ -1,1 +1,1 @@
-"""What a person sees of a run: progress, records, samples, loggers, the report."""
+"""What a run shows: progress, records, samples, loggers, the report."""

@@ -17,7 +17,7 @@ from ptbr_slm.text import number
 WIDTH, HEIGHT = 360, 200
 """Of a panel, in CSS pixels."""
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 30, 24
-"""Room around the plot for title and tick labels."""
+"""Margins of the plot, for title and tick labels."""
 MOST_POINTS = 400
 """Points of a curve; more steps are put together, a band behind their mean from the lowest to the highest."""
 
@@ -100,8 +100,8 @@ def sheet(drawings: Sequence[str], columns: int = 2) -> str:
     placed = []
     for index, drawing in enumerate(drawings):
         x, y = 16 + index % columns * (WIDTH + 16), 16 + index // columns * (HEIGHT + 16)
-        place = f'<svg x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}"'
-        placed.append(drawing.replace("<svg", place, 1))
+        positioned = f'<svg x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}"'
+        placed.append(drawing.replace("<svg", positioned, 1))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
         f'height="{height}"><style>{STYLE}</style><rect width="100%" height="100%" fill="#fff"/>'
@@ -122,7 +122,7 @@ def finite(points: Sequence[Point]) -> list[Point]:
 
 
 def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> tuple[list[Point], list[Point]]:
-    """(means, lows and highs) of at most `most` groups; no band where every point has its place.
+    """(means, lows and highs) of at most `most` groups; no band where every point is drawn.
 
     The band runs along the highs and back along the lows.
     """

@@ -1,6 +1,6 @@
 """TensorBoard, trackio and Weights & Biases, each through its own library, as listeners beside the printer.
 
-All write below the run's folder and need no network: trackio and wandb are told to stay offline unless the
+All write below the run's folder and need no network: trackio and wandb are set to stay offline unless the
 user's own environment (TRACKIO_SPACE_ID, WANDB_MODE) says otherwise. What a logger does, or fails to do,
 never changes or stops a run.
 """
@@ -43,7 +43,7 @@ class TensorBoard:
     def __init__(self, run: Path, config: Mapping[str, Any], step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        # A run that a kill threw back to `step` writes the steps after it again: hide the first ones.
+        # A run that a kill set back to `step` writes the steps after it again: hide the first ones.
         self._writer: Any = SummaryWriter(run / "tensorboard", purge_step=step + 1 if step else None)
         lines = "\n".join(f"    {key} = {value}" for key, value in config.items())
         self._writer.add_text("config", lines, step)
@@ -144,7 +144,7 @@ def check_loggers(names: Sequence[str]) -> None:
 
 
 class Loggers:
-    """A listener that hands everything on, and the numbers to the loggers too. One that fails is let go."""
+    """A listener that passes everything on, numbers to the loggers too. A logger that fails is dropped."""
 
     def __init__(self, listener: Listener, loggers: dict[str, Logger]) -> None:
         self._listener, self._loggers = listener, loggers

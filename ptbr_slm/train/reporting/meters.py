@@ -22,7 +22,7 @@ READ_EVERY_S = 1.0
 
 
 class Meters:
-    """Read once a step; whatever this machine cannot say is left out."""
+    """Read once a step; what this machine cannot measure is left out."""
 
     def __init__(self, device: torch.device, cards: int = 1) -> None:
         """cards: how many this session uses on this machine."""
@@ -63,7 +63,7 @@ class EnergyMeter:
             try:
                 self._read()
             except self._nvml.NVMLError:
-                self._works = False  # the driver stopped answering: no figure is better than a wrong one
+                self._works = False  # the driver stopped answering: no figure from here on
                 return {}
         return {"energy_kwh": round(self._joules / JOULES_PER_KWH, 9)}
 

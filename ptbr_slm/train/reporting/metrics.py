@@ -38,7 +38,7 @@ class MetricsLog:
             self._file = self.path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n")
 
     def rewind(self, step: int) -> None:
-        """Drop the records beyond `step`: the run went back to it, and will tell of those steps anew."""
+        """Drop the records beyond `step`: the run went back to it, and will record those steps again."""
         self._file.close()
         self._open(step)
 

@@ -37,7 +37,7 @@ Records = list[dict[str, Any]]
 _NUMBERS = (int, float)
 
 
-class Course:
+class RunHistory:
     """The records of a run by their event."""
 
     def __init__(self, run: Path) -> None:
@@ -70,12 +70,12 @@ class Course:
 
 def write_report(run: Path, plan: Plan, state: TrainState) -> Path:
     """Write run/report from the run's records, replacing an earlier one. Returns the folder."""
-    course = Course(run)
-    found = summary(run, plan, state, course)
-    curves, toml = draw(panels(course)), to_toml(plan.config)
+    history = RunHistory(run)
+    found = summary(run, plan, state, history)
+    curves, toml = draw(panels(history)), to_toml(plan.config)
     with atomic_folder(run / REPORT) as folder:
         write_text(folder / "loss.svg", sheet(curves))
-        write_text(folder / "samples.md", samples_page(course.of(Sampled)))
+        write_text(folder / "samples.md", samples_page(history.of(Sampled)))
         write_text(folder / "report.md", markdown_page(found, toml))
         write_text(folder / "report.html", html_page(found, curves, toml))
         text = json.dumps(_plain(found), ensure_ascii=False, indent=1, allow_nan=False)
@@ -83,7 +83,7 @@ def write_report(run: Path, plan: Plan, state: TrainState) -> Path:
     return run / REPORT
 
 
-def summary(run: Path, plan: Plan, state: TrainState, course: Course) -> dict[str, Any]:
+def summary(run: Path, plan: Plan, state: TrainState, history: RunHistory) -> dict[str, Any]:
     """report.json: English keys, plain values; None where nothing is known."""
     model = plan.model
     return {
@@ -106,51 +106,52 @@ def summary(run: Path, plan: Plan, state: TrainState, course: Course) -> dict[st
         "tokens": state.tokens,
         "tokens_per_step": plan.config.step_tokens,
         "seconds": round(state.elapsed_s, 3),
-        "loss": _first_and_last(course.points("loss")),
-        "bits_per_byte": _first_and_last(course.points("bits_per_byte", Evaluated)),
-        **_speed(course),
-        "cooldown": _without(course.of(CooldownEnded)[-1], "event") if course.of(CooldownEnded) else None,
+        "loss": _first_and_last(history.points("loss")),
+        "bits_per_byte": _first_and_last(history.points("bits_per_byte", Evaluated)),
+        **_speed(history),
+        "cooldown": _without(history.of(CooldownEnded)[-1], "event") if history.of(CooldownEnded) else None,
         "skipped_steps": state.skipped_steps,
-        "lowest_scale": min(course.values("scale"), default=None),
-        "rollbacks": [_without(record, "event") for record in course.of(RolledBack)],
-        "out_of_memory": [note for note in course.notes if note.get("event") == MemoryRanOut.EVENT],
-        "energy_kwh": _energy(course),
-        "samples": latest_samples(course.of(Sampled)),
-        "evaluations": [[step, value] for step, value in course.points("bits_per_byte", Evaluated)],
-        "sessions": course.sessions,
-        "command": course.sessions[-1].get("command") if course.sessions else None,
-        "versions": course.sessions[-1].get("versions") if course.sessions else versions(),
-        "commit": course.sessions[-1].get("commit") if course.sessions else None,
+        "lowest_scale": min(history.values("scale"), default=None),
+        "rollbacks": [_without(record, "event") for record in history.of(RolledBack)],
+        "out_of_memory": [note for note in history.notes if note.get("event") == MemoryRanOut.EVENT],
+        "energy_kwh": _energy(history),
+        "samples": latest_samples(history.of(Sampled)),
+        "evaluations": [[step, value] for step, value in history.points("bits_per_byte", Evaluated)],
+        "sessions": history.sessions,
+        "command": history.sessions[-1].get("command") if history.sessions else None,
+        "versions": history.sessions[-1].get("versions") if history.sessions else versions(),
+        "commit": history.sessions[-1].get("commit") if history.sessions else None,
         "config": to_values(plan.config),
     }
 
 
-def panels(course: Course) -> list[Panel]:
+def panels(history: RunHistory) -> list[Panel]:
     """The curves worth drawing, in the order in which a person reads them."""
     marks = [
-        (float(s["step"]), f"nova sessão, {s.get('start', '')}") for s in course.sessions[1:] if "step" in s
+        (float(s["step"]), f"nova sessão, {s.get('start', '')}") for s in history.sessions[1:] if "step" in s
     ]
-    marks += [(float(r["step"]), str(r.get("message", "volta"))) for r in course.of(RolledBack)]
+    marks += [(float(r["step"]), str(r.get("message", "volta"))) for r in history.of(RolledBack)]
     marks += [
         (float(note["step"]), str(note.get("message", "memória")))
-        for note in course.notes
+        for note in history.notes
         if note.get("event") == MemoryRanOut.EVENT and isinstance(note.get("step"), int)
     ]
-    scale = [(step, math.log2(value)) for step, value in course.points("scale") if value > 0]
-    mfu = "mfu" if course.points("mfu") else "mfu_gemm"
+    scale = [(step, math.log2(value)) for step, value in history.points("scale") if value > 0]
+    mfu = "mfu" if history.points("mfu") else "mfu_gemm"
     of = "do pico da placa" if mfu == "mfu" else "de um produto medido"
+    evaluated = history.points("bits_per_byte", Evaluated)
     candidates = [
-        Panel(title="perda (nats por token)", points=course.points("loss"), smooth=True, decimals=3,
+        Panel(title="perda (nats por token)", points=history.points("loss"), smooth=True, decimals=3,
               marks=marks),
-        Panel(title="bits por byte na validação", points=course.points("bits_per_byte", Evaluated), dots=True,
+        Panel(title="bits por byte na validação", points=evaluated, dots=True,
               decimals=4, marks=marks),
-        Panel(title="taxa de aprendizado", points=course.points("learning_rate")),
-        Panel(title="norma do gradiente", points=course.points("grad_norm"), smooth=True, decimals=2),
+        Panel(title="taxa de aprendizado", points=history.points("learning_rate")),
+        Panel(title="norma do gradiente", points=history.points("grad_norm"), smooth=True, decimals=2),
         Panel(title="escala do fp16 (expoente de 2)", points=scale),
-        Panel(title="tokens por segundo", points=course.points("tokens_per_second")),
-        Panel(title="memória máxima (GiB)", points=course.points("memory_bytes", factor=2**-30), decimals=2),
-        Panel(title=f"MFU {of} (%)", points=course.points(mfu, factor=100.0), decimals=1),
-        Panel(title="energia das GPUs na sessão (kWh)", points=course.points("energy_kwh"), decimals=3),
+        Panel(title="tokens por segundo", points=history.points("tokens_per_second")),
+        Panel(title="memória máxima (GiB)", points=history.points("memory_bytes", factor=2**-30), decimals=2),
+        Panel(title=f"MFU {of} (%)", points=history.points(mfu, factor=100.0), decimals=1),
+        Panel(title="energia das GPUs na sessão (kWh)", points=history.points("energy_kwh"), decimals=3),
     ]  # fmt: skip
     return [panel for panel in candidates if panel.points]
 
@@ -164,18 +165,18 @@ def latest_samples(samples: Records) -> Records:
     ]
 
 
-def _speed(course: Course) -> dict[str, Any]:
+def _speed(history: RunHistory) -> dict[str, Any]:
     """Medians over the steps; the highest memory."""
     found: dict[str, Any] = {}
     for name in ("tokens_per_second", "mfu", "mfu_gemm"):
-        values = course.values(name)
+        values = history.values(name)
         found[name] = round(statistics.median(values), 4) if values else None
-    found["memory_bytes"] = max((int(value) for value in course.values("memory_bytes")), default=None)
+    found["memory_bytes"] = max((int(value) for value in history.values("memory_bytes")), default=None)
     return found
 
 
-def _energy(course: Course) -> float | None:
-    readings = course.values("energy_kwh")
+def _energy(history: RunHistory) -> float | None:
+    readings = history.values("energy_kwh")
     return round(total_kwh(readings), 6) if readings else None
 
 

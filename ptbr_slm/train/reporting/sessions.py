@@ -58,7 +58,7 @@ class SessionLog:
     def note(self, event: Event) -> None:
         """Keep what metrics.jsonl does not: that the memory ran out, or a warning."""
         if isinstance(event, NOTED):
-            with suppress(SlmError):  # a full disk is told by what needs the disk
+            with suppress(SlmError):  # a full disk is reported by what needs it
                 self._write({"time": _now(), **event.record()})
 
     def __enter__(self) -> SessionLog:
@@ -85,12 +85,12 @@ class NotingListener:
         self._listener, self._log = listener, log
 
     def event(self, event: Event) -> None:
-        """Note, and hand on."""
+        """Note, and pass on."""
         self._log.note(event)
         self._listener.event(event)
 
     def progress(self, done: float, status: str) -> None:
-        """Hand on."""
+        """Pass on."""
         self._listener.progress(done, status)
 
 

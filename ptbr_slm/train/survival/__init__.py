@@ -1,1 +1,1 @@
-"""What keeps a run alive: guards against bad steps, memory that runs out, sessions that end."""
+"""What a run does about bad steps, loss spikes and memory that runs out."""

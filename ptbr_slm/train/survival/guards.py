@@ -1,8 +1,8 @@
-"""What watches over a run: a loss that is no number, a loss scale at its floor, a loss that jumps.
+"""Checks of every step: a loss that is not a number, a loss scale at its minimum, a loss that jumps.
 
-Each step ends in `Guards.judge`, which restores nothing itself: it says what the step was, and raises
-E_TRAINING_DIVERGED where going on would only hide the fault. All that it remembers is `GuardState`, saved in
-every checkpoint, so that a resumed run judges as one that was never stopped. No torch here.
+Each step ends in `Guards.judge`, which changes nothing in the run: it classifies the step, and raises
+E_TRAINING_DIVERGED where the run cannot recover. Its state is `GuardState`, saved in every checkpoint, so
+that a resumed run decides as one that was never stopped. No torch here.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from ptbr_slm.text import number
 from ptbr_slm.train.config import GuardConfig
 
 MEMORY = 50
-"""Steps that the running mean of the loss remembers."""
+"""Steps that the running mean of the loss averages over."""
 LEAST_SIGMA = 0.01
-"""Smallest standard deviation believed, as a share of the mean: a loss almost without noise is no trap."""
+"""Smallest standard deviation used, as a share of the mean: else a loss almost without noise spikes often."""
 MAX_SKIPS = 25
 """fp16 steps skipped in a row before giving up: the scale has then fallen by 2^25."""
 SKIP_WINDOW = 100
-"""Steps looked back on; with half of them skipped, the scale finds no place to rest."""
+"""Steps that are counted; with more than half of them skipped, no scale fits."""
 LEAST_SCALE = 1.0
-"""A loss scale that falls so far protects nothing: the gradients overflow by themselves."""
+"""A loss scale that falls to this has no use: the unscaled gradients overflow."""
 _HISTORY = 12
 
 Verdict = Literal["good", "dropped", "high", "spike"]
@@ -33,8 +33,8 @@ Verdict = Literal["good", "dropped", "high", "spike"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Observed:
-    """One optimizer step, as the guards see it."""
+class StepFigures:
+    """The figures of one optimizer step."""
 
     step: int
     """Its number, from 1."""
@@ -57,7 +57,7 @@ class Observed:
 
 @dataclass(kw_only=True)
 class GuardState:
-    """What the guards remember from step to step; plain numbers, kept in state.json."""
+    """State of the guards between steps; plain numbers, kept in state.json."""
 
     mean: float = 0.0
     """Running mean of the loss; steps above the limit are not in it."""
@@ -98,37 +98,37 @@ class Guards:
         sigma = max(math.sqrt(self.state.variance), LEAST_SIGMA * abs(self.state.mean))
         return self.state.mean + self.settings.spike_sigmas * sigma
 
-    def judge(self, seen: Observed) -> Verdict:
+    def judge(self, figures: StepFigures) -> Verdict:
         """What this step was. Raises E_TRAINING_DIVERGED where dropping steps does not help."""
         state = self.state
-        self._note_scale(seen)
-        if not seen.applied:
+        self._note_scale(figures)
+        if not figures.applied:
             verdict: Verdict = "dropped"
-            overflow = seen.scale is not None and math.isfinite(seen.loss)
-            self._skipped(seen) if overflow else self._bad(seen)
+            overflow = figures.scale is not None and math.isfinite(figures.loss)
+            self._skipped(figures) if overflow else self._bad(figures)
         else:
             state.bad = state.skips_in_a_row = 0
-            verdict = self._loss(seen)
-        state.last_cursor = seen.cursor
+            verdict = self._loss(figures)
+        state.last_cursor = figures.cursor
         return verdict
 
-    def _note_scale(self, seen: Observed) -> None:
+    def _note_scale(self, figures: StepFigures) -> None:
         scales = self.state.scales
-        if seen.scale is not None and (not scales or scales[-1][1] != seen.scale):
-            scales.append([seen.step, seen.scale])
+        if figures.scale is not None and (not scales or scales[-1][1] != figures.scale):
+            scales.append([figures.step, figures.scale])
             del scales[:-_HISTORY]
 
-    def _loss(self, seen: Observed) -> Verdict:
+    def _loss(self, figures: StepFigures) -> Verdict:
         state = self.state
-        if seen.loss > self.limit:
+        if figures.loss > self.limit:
             if state.high == 0:
-                state.high_step, state.high_cursor = seen.step, state.last_cursor
+                state.high_step, state.high_cursor = figures.step, state.last_cursor
             state.high += 1
             return "spike" if state.high >= self.settings.spike_steps else "high"
         state.high = 0
         state.seen += 1
-        weight = max(1 / state.seen, 1 / MEMORY)  # a plain mean at first, then one that forgets
-        difference = seen.loss - state.mean
+        weight = max(1 / state.seen, 1 / MEMORY)  # a plain mean at first, then an exponential one
+        difference = figures.loss - state.mean
         state.mean += weight * difference
         state.variance = (1 - weight) * (state.variance + weight * difference * difference)
         return "good"
@@ -138,15 +138,15 @@ class Guards:
         self.state.seen = self.state.high = 0
         self.state.mean = self.state.variance = 0.0
 
-    def _skipped(self, seen: Observed) -> None:
+    def _skipped(self, figures: StepFigures) -> None:
         """An fp16 gradient overflowed; the scaler has halved its scale."""
         state = self.state
         state.bad = 0
         state.skips_in_a_row += 1
-        state.skips = [step for step in state.skips if step > seen.step - SKIP_WINDOW] + [seen.step]
-        assert seen.scale is not None
-        if seen.scale <= LEAST_SCALE:
-            why = f"a escala da perda caiu a {number(seen.scale, 2)}, onde já não protege nada"
+        state.skips = [step for step in state.skips if step > figures.step - SKIP_WINDOW] + [figures.step]
+        assert figures.scale is not None
+        if figures.scale <= LEAST_SCALE:
+            why = f"a escala da perda caiu a {number(figures.scale, 2)}, onde já não protege nada"
         elif state.skips_in_a_row >= MAX_SKIPS:
             why = f"{state.skips_in_a_row} passos seguidos foram saltados porque o gradiente passou do fp16"
         elif len(state.skips) > SKIP_WINDOW // 2:
@@ -154,36 +154,42 @@ class Guards:
             why = f"{share} passos foram saltados: o gradiente não cabe em fp16"
         else:
             return
-        raise diverged(why, seen, state, self.run)
+        raise diverged(why, figures, state, self.run)
 
-    def _bad(self, seen: Observed) -> None:
+    def _bad(self, figures: StepFigures) -> None:
         """The loss, or a gradient that no scaler could have overflowed, is not a number."""
         state = self.state
         state.bad += 1
         if state.bad == 1:
-            state.bad_step = seen.step
+            state.bad_step = figures.step
         if state.bad >= self.settings.max_bad_steps:
-            steps = f"no passo {seen.step}" if state.bad == 1 else f"do passo {state.bad_step} ao {seen.step}"
-            raise diverged(f"a perda ou o gradiente deixou de ser um número {steps}", seen, state, self.run)
+            steps = (
+                f"no passo {figures.step}"
+                if state.bad == 1
+                else f"do passo {state.bad_step} ao {figures.step}"
+            )
+            raise diverged(
+                f"a perda ou o gradiente deixou de ser um número {steps}", figures, state, self.run
+            )
 
 
-def diverged(why: str, seen: Observed, state: GuardState, run: str) -> SlmError:
+def diverged(why: str, figures: StepFigures, state: GuardState, run: str) -> SlmError:
     """E_TRAINING_DIVERGED with all that a person needs to decide what to change."""
     facts = [
-        f"passo {seen.step}",
-        f"perda {seen.loss:.4g}",
-        f"norma do gradiente {seen.grad_norm:.4g}",
-        f"taxa {seen.learning_rate:.2e}",
-        f"janelas {seen.cursor} a {seen.cursor + seen.windows - 1}",
+        f"passo {figures.step}",
+        f"perda {figures.loss:.4g}",
+        f"norma do gradiente {figures.grad_norm:.4g}",
+        f"taxa {figures.learning_rate:.2e}",
+        f"janelas {figures.cursor} a {figures.cursor + figures.windows - 1}",
     ]
-    if seen.bad_parts:
-        which = ", ".join(map(str, seen.bad_parts))
-        facts.append(f"micro-lote {which} de {seen.parts}")
+    if figures.bad_parts:
+        which = ", ".join(map(str, figures.bad_parts))
+        facts.append(f"micro-lote {which} de {figures.parts}")
     if state.scales:
         history = " -> ".join(f"{scale:g} (passo {step:.0f})" for step, scale in state.scales[-6:])
         facts.append(f"escala {history}")
-    half = f"--learning-rate {seen.learning_rate / 2:.1e} --allow-config-change"
-    other = ", ou com --precision fp32" if seen.scale is not None else ""
+    half = f"--learning-rate {figures.learning_rate / 2:.1e} --allow-config-change"
+    other = ", ou com --precision fp32" if figures.scale is not None else ""
     return SlmError(
         "E_TRAINING_DIVERGED",
         f"{why} ({'; '.join(facts)}); o último checkpoint está intacto.",

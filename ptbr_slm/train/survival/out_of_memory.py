@@ -1,4 +1,4 @@
-"""The memory ran out in the middle of a run: the same step again, in smaller pieces.
+"""The memory ran out in the middle of a run: the same step again, in smaller micro-batches.
 
 The micro-batch in use is halved; what the run computes stays, since `train.step` sums the same sequences. It
 is kept in RUN/micro_batch.json, so that a process that had to be started again does not run out again. What
@@ -60,7 +60,7 @@ def same_scaler(scaler: torch.amp.GradScaler, device: torch.device) -> torch.amp
 
 
 def remember(plan: Plan, batch_size: int) -> None:
-    """Write down the micro-batch to use from now on; 0: not even one sequence was possible."""
+    """Store the micro-batch to use from now on; 0: not even one sequence was possible."""
     body = {"batch_size": batch_size, "asked": plan.config.batch_size, "device": _device_name(plan)}
     write_json(plan.config.output / MICRO_BATCH, body)
 

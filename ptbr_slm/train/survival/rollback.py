@@ -1,8 +1,8 @@
 """After a loss spike: which checkpoint to go back to, and which data to leave out from there.
 
-`train.trainer` does what is decided here. The checkpoint is written anew with what was learned (the windows
-left out, the rollbacks), before metrics.jsonl forgets the abandoned steps: killed at any instant, the run
-goes back likewise or has done so.
+`ptbr_slm.train.trainer` applies the decision. It writes the checkpoint again with the windows to leave out
+and the rollbacks, and then drops the abandoned steps from metrics.jsonl. A run that is killed in between
+rolls back again when it is resumed, or has rolled back already.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from ptbr_slm.train.checkpoint.resume import set_aside
 from ptbr_slm.train.events import Listener, RolledBack, Warned
 from ptbr_slm.train.run_folder import is_our_checkpoint
 from ptbr_slm.train.state import TrainState
-from ptbr_slm.train.survival.guards import GuardState, Observed, diverged, last_good
+from ptbr_slm.train.survival.guards import GuardState, StepFigures, diverged, last_good
 
 
 @dataclass(frozen=True, slots=True)
 class Rollback:
-    """What to become: the run at `checkpoint`, with what was learned since."""
+    """The state to load: the run at `checkpoint`, with the windows to leave out."""
 
     checkpoint: Path
     state: TrainState
@@ -32,7 +32,7 @@ class Rollback:
 
 
 def newest_good(folder: Path, high_step: int, listener: Listener) -> Path | None:
-    """The newest checkpoint of before the spike that is intact. A corrupt one is told and passed over."""
+    """The newest checkpoint of before the spike that is intact. A corrupt one is reported and skipped."""
     paths = {step_of(path): path for path in list_checkpoints(folder)}
     while (step := last_good(list(paths), high_step)) is not None:
         path = paths.pop(step)
@@ -53,23 +53,24 @@ def decide(
     old: TrainState,
     now: TrainState,
     guard: GuardState,
-    seen: Observed,
+    figures: StepFigures,
     *,
     max_rollbacks: int,
     run: str,
 ) -> Rollback:
-    """How to go back to `checkpoint`, whose state is `old`, from `now`, where the step `seen` was a spike.
+    """How to go back to `checkpoint`, whose state is `old`, from `now`.
 
-    run: its folder, for the message. Raises E_TRAINING_DIVERGED where max_rollbacks are used up.
+    figures: of the step that was the spike. run: its folder, for the message. Raises E_TRAINING_DIVERGED
+    where max_rollbacks are used up.
     """
     since = guard.high_step
     if len(now.rollbacks) >= max_rollbacks:
         why = f"a perda saltou no passo {since}, já depois de {len(now.rollbacks)} volta(s) a um checkpoint"
-        raise diverged(why, seen, guard, run)
+        raise diverged(why, figures, guard, run)
     start = max(old.cursor, guard.high_cursor)
     if any(record["step"] == old.step for record in now.rollbacks):
         start = old.cursor  # once was not enough: leave out all that was read since this checkpoint
-    event = _event(seen, old.step, since, guard.mean, (start, now.cursor))
+    event = _event(figures, old.step, since, guard.mean, (start, now.cursor))
     return Rollback(
         checkpoint,
         replace(
@@ -92,7 +93,7 @@ def no_checkpoint(high_step: int) -> Warned:
 def remove_later(folder: Path, step: int) -> None:
     """Remove the checkpoints of the abandoned steps, newest first; what is not provably ours is renamed.
 
-    A kill in between resumes from one of them, meets the spike again and comes back here.
+    A kill in between resumes from one of them, meets the spike again and rolls back again.
     """
     for path in list_checkpoints(folder):
         if step_of(path) > step:
@@ -102,24 +103,24 @@ def remove_later(folder: Path, step: int) -> None:
                 set_aside(path, "replaced")
 
 
-def untold(state: TrainState, told: int) -> Sequence[RolledBack]:
-    """The rollbacks that a kill kept from metrics.jsonl, which has `told` of them."""
-    return [RolledBack.from_record(record) for record in state.rollbacks[told:]]
+def missing_events(state: TrainState, recorded: int) -> Sequence[RolledBack]:
+    """The rollbacks that a kill kept from metrics.jsonl, which has `recorded` of them."""
+    return [RolledBack.from_record(record) for record in state.rollbacks[recorded:]]
 
 
-def _event(seen: Observed, step: int, since: int, mean: float, windows: tuple[int, int]) -> RolledBack:
+def _event(figures: StepFigures, step: int, since: int, mean: float, windows: tuple[int, int]) -> RolledBack:
     message = (
-        f"A perda saltou no passo {since} (está em {seen.loss:.3f}; a média era {mean:.3f}): de volta ao "
+        f"A perda saltou no passo {since} (está em {figures.loss:.3f}; a média era {mean:.3f}): de volta ao "
         f"checkpoint do passo {step}, sem as janelas {windows[0]} a {windows[1] - 1}."
     )
     return RolledBack(
         step=step,
-        from_step=seen.step,
+        from_step=figures.step,
         high_since=since,
-        loss=seen.loss,
+        loss=figures.loss,
         mean_loss=mean,
-        grad_norm=seen.grad_norm,
-        learning_rate=seen.learning_rate,
+        grad_norm=figures.grad_norm,
+        learning_rate=figures.learning_rate,
         skipped_windows=windows,
         message=message,
     )

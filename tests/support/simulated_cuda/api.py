@@ -1,4 +1,4 @@
-"""`torch.cuda` of a simulated machine, and what else has to be told that there is a card."""
+"""`torch.cuda` of a simulated machine, and the other functions of torch that ask for a card."""
 
 from __future__ import annotations
 

@@ -113,11 +113,11 @@ class Card:
         key = storage._cdata
         if key not in self._leases:
             size = -(-storage.nbytes() // BLOCK) * BLOCK
-            room = self.total_bytes - self.taken_bytes - CONTEXT_BYTES - self.allocated
-            if size > room:
+            free = self.total_bytes - self.taken_bytes - CONTEXT_BYTES - self.allocated
+            if size > free:
                 raise torch.OutOfMemoryError(
                     f"CUDA out of memory. Tried to allocate {size / 2**20:.2f} MiB. GPU {self.index} has a "
-                    f"total capacity of {self.total_bytes / 2**30:.2f} GiB of which {room / 2**20:.2f} MiB "
+                    f"total capacity of {self.total_bytes / 2**30:.2f} GiB of which {free / 2**20:.2f} MiB "
                     "is free."
                 )
             self._leases[key], self._sizes[key] = 0, size

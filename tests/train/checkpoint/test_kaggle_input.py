@@ -97,8 +97,8 @@ def test_a_corrupt_one_is_named_and_skipped_for_the_one_before(
     mounted(run, kaggle)
     config = settings({"output": tmp_path / "next", "checkpoint.every": 2})
     assert train(config, recorder).status == "done"
-    told = [w["message"] for w in recorder.named("warning") if w["code"] == "E_CHECKPOINT_CORRUPT"]
-    assert len(told) == 2 and "step-00000002" in told[0] and "step-00000005" in told[1]
+    warnings = [w["message"] for w in recorder.named("warning") if w["code"] == "E_CHECKPOINT_CORRUPT"]
+    assert len(warnings) == 2 and "step-00000002" in warnings[0] and "step-00000005" in warnings[1]
     assert recorder.named("copied")[0]["step"] == 4
     assert not (config.output / "checkpoints" / "step-00000005.corrupt").exists()
     assert not list(config.output.rglob(".tmp-*"))

@@ -1,4 +1,4 @@
-"""Going on: bit for bit after any stop, from the newest valid checkpoint, never on another run's course."""
+"""Going on: bit for bit after any stop, from the newest valid checkpoint, never on that of another run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ COURSE = ("event", "step", "loss", "learning_rate", "grad_norm", "tokens", "scal
 """What a record says of the run; the rest is of the machine and the clock."""
 
 
-def course(run_folder: Path) -> list[dict]:
+def metrics(run_folder: Path) -> list[dict]:
     """What metrics.jsonl says of the run."""
     return [{k: r[k] for k in COURSE if k in r} for r in read_metrics(run_folder / "metrics.jsonl")]
 
@@ -45,9 +45,9 @@ def course(run_folder: Path) -> list[dict]:
 def test_stop_and_resume_give_the_run_that_was_never_stopped(
     settings, tmp_path, monkeypatch, weights, number, step
 ):
-    watched = {"evaluation.every": 2, "evaluation.sample_tokens": 4, "schedule.kind": "wsd"}
-    train(settings(watched))
-    config = settings({**watched, "output": tmp_path / "stopped"})
+    evaluated = {"evaluation.every": 2, "evaluation.sample_tokens": 4, "schedule.kind": "wsd"}
+    train(settings(evaluated))
+    config = settings({**evaluated, "output": tmp_path / "stopped"})
     stopped = train(config, StopAfter(step=step, number=number))
     assert stopped.status == "stopped" and stopped.step == step
     assert stopped.exit_code == (75 if number == signal.SIGTERM else 130)
@@ -57,7 +57,7 @@ def test_stop_and_resume_give_the_run_that_was_never_stopped(
     )
     assert train(config).status == "done"
     assert weights(config.output / "final") == weights(tmp_path / "run" / "final")
-    assert course(config.output) == course(tmp_path / "run")
+    assert metrics(config.output) == metrics(tmp_path / "run")
 
 
 def test_second_ctrl_c_stops_at_once_and_leaves_no_half_checkpoint(settings, monkeypatch, weights):
@@ -84,7 +84,7 @@ def test_lines_beyond_the_resumed_step_and_a_half_line_are_dropped(settings, mon
     with (config.output / "metrics.jsonl").open("a") as file:  # as a kill at step 5 would leave it
         file.write('{"event": "step", "step": 4, "loss": 9.0}\n{"event": "step", "step": 5, "lo')
     train(config)
-    assert course(config.output) == course(tmp_path / "run")
+    assert metrics(config.output) == metrics(tmp_path / "run")
 
 
 def broken(kind: str, checkpoint: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_checkpoint_of_a_newer_version_is_named_and_kept(settings):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "listed"),
     [
         ({"batch_size": 4}, "tokens_per_step 64 -> 128"),
         ({"optimizer.weight_decay": 0.2}, "optimizer.weight_decay 0.1 -> 0.2"),
@@ -153,10 +153,10 @@ def test_a_checkpoint_of_a_newer_version_is_named_and_kept(settings):
         ({"max_steps": 20}, "max_steps 8 -> 20"),
     ],
 )
-def test_changed_settings_are_listed_and_refused_unless_accepted(settings, change, told):
+def test_changed_settings_are_listed_and_refused_unless_accepted(settings, change, listed):
     train(settings())
     error = fails("E_CONFIG_CHANGED", settings(change))
-    assert told in error.message and "--allow-config-change" in error.hint and error.exit_code == 3
+    assert listed in error.message and "--allow-config-change" in error.hint and error.exit_code == 3
     assert train(settings({**change, "allow_config_change": True})).status == "done"
 
 
@@ -213,7 +213,7 @@ def test_two_writers_the_second_is_refused(settings, tmp_path):
     assert train(config).status == "done"
 
 
-def test_a_full_disk_is_foreseen_with_bytes_and_the_checkpoint_before_stays(settings, monkeypatch):
+def test_a_full_disk_is_forenames_with_bytes_and_the_checkpoint_before_stays(settings, monkeypatch):
     from collections import namedtuple
 
     config, usage = settings(), namedtuple("usage", "total used free")
@@ -232,17 +232,17 @@ def test_a_full_disk_is_foreseen_with_bytes_and_the_checkpoint_before_stays(sett
 
 def test_old_checkpoints_go_only_when_the_new_one_is_complete(settings, monkeypatch):
     config = settings({"checkpoint.every": 2, "checkpoint.keep": 1})
-    seen = []
+    names = []
 
     def watching(folder, *arguments, **keywords):
         before = [p.name for p in list_checkpoints(folder)]
         path = write_checkpoint(folder, *arguments, **keywords)
-        seen.append((before, [p.name for p in list_checkpoints(folder)]))
+        names.append((before, [p.name for p in list_checkpoints(folder)]))
         return path
 
     monkeypatch.setattr(trainer, "write_checkpoint", watching)
     train(config)
-    assert seen[0] == ([], ["step-00000002"]) and seen[1] == (["step-00000002"], ["step-00000004"])
+    assert names[0] == ([], ["step-00000002"]) and names[1] == (["step-00000002"], ["step-00000004"])
 
 
 def test_no_pickle_is_written(settings):
@@ -258,10 +258,10 @@ def test_the_gradient_scaler_is_saved_and_the_fp16_run_resumes_bit_for_bit(
     """On the CPU with autocast in fp16, which `choose_precision` itself never picks there."""
     monkeypatch.setattr(plan, "choose_precision", lambda *_: Precision("fp16", "teste"))
     scalers = []
-    honest = torch.amp.GradScaler
+    original = torch.amp.GradScaler
 
     def eager(device):
-        scalers.append(honest(device, init_scale=2.0**40, growth_interval=3))
+        scalers.append(original(device, init_scale=2.0**40, growth_interval=3))
         return scalers[-1]
 
     monkeypatch.setattr(torch.amp, "GradScaler", eager)

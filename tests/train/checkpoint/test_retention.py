@@ -16,7 +16,7 @@ from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.manifest import write_manifest
 from ptbr_slm.train.checkpoint import retention
 from ptbr_slm.train.checkpoint.files import list_checkpoints, read_state
-from ptbr_slm.train.checkpoint.retention import drop_old, make_room, room
+from ptbr_slm.train.checkpoint.retention import disk_space, drop_old, ensure_space
 from ptbr_slm.train.config import AUTO
 from ptbr_slm.train.run import train
 
@@ -70,7 +70,7 @@ def test_auto_leaves_room_for_the_next_one_the_final_model_and_a_share_of_the_di
     pretend(monkeypatch, tmp_path, 9 * MB)
     drop_old(tmp_path, found, MB, AUTO)
     assert names(tmp_path) == [8, 7, 6, 5, 4, 3, 2]
-    assert room(tmp_path).free >= MB + MB // 3 + 0.05 * 9 * MB
+    assert disk_space(tmp_path).free >= MB + MB // 3 + 0.05 * 9 * MB
 
 
 def test_the_newest_and_the_protected_one_stay_even_on_a_full_disk(tmp_path, monkeypatch):
@@ -91,19 +91,19 @@ def test_room_for_a_new_one_is_made_of_the_oldest_and_never_of_the_newest_whole_
     found = checkpoints(tmp_path, 4)
     (found[0] / "data").write_bytes(b"half")  # the newest is broken
     pretend(monkeypatch, tmp_path, 4 * MB)
-    make_room(tmp_path, found, 2 * MB, AUTO)
+    ensure_space(tmp_path, found, 2 * MB, AUTO)
     assert names(tmp_path) == [4, 3]
     with pytest.raises(SlmError) as caught:
-        make_room(tmp_path, list_checkpoints(tmp_path), 4 * MB, AUTO)
+        ensure_space(tmp_path, list_checkpoints(tmp_path), 4 * MB, AUTO)
     assert caught.value.code == "E_DISK_FULL" and 3 in names(tmp_path)
     assert "4 MB" in caught.value.message and "livres" in caught.value.message
 
 
-def test_with_a_number_nothing_is_removed_to_make_room(tmp_path, monkeypatch):
+def test_with_a_number_nothing_is_removed_to_free_space(tmp_path, monkeypatch):
     found = checkpoints(tmp_path, 3)
     pretend(monkeypatch, tmp_path, 3 * MB + 3000)
     with pytest.raises(SlmError):
-        make_room(tmp_path, found, MB, 3)
+        ensure_space(tmp_path, found, MB, 3)
     assert names(tmp_path) == [3, 2, 1]
 
 
@@ -113,7 +113,7 @@ def test_in_kaggles_working_folder_its_20_gb_count_and_not_the_disk(tmp_path, mo
     folder = tmp_path / "working" / "runs" / "x" / "checkpoints"
     found = checkpoints(folder, 4)
     (tmp_path / "working" / "other.bin").write_bytes(bytes(MB // 2))
-    assert room(folder).free < MB < room(tmp_path).free
+    assert disk_space(folder).free < MB < disk_space(tmp_path).free
     drop_old(folder, found, MB, AUTO)
     assert names(folder) == [4, 3]
 
@@ -144,17 +144,17 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_checkpoint_leaves_the_one_befor
 ):
     """Another program takes the space after it was measured."""
     config = settings({**BIG, "output": tiny_disk / "run"})
-    honest, filler = retention.room, tiny_disk / "filler"
+    original, filler = retention.disk_space, tiny_disk / "filler"
 
     def measured_too_early(folder):
-        found = honest(folder)
+        found = original(folder)
         if len(list_checkpoints(folder)) == 1 and not filler.exists():
             free = shutil.disk_usage(tiny_disk).free
             filler.write_bytes(bytes(free - 600_000))
-            return retention.Room(found.total, 10**9)
+            return retention.DiskSpace(found.total, 10**9)
         return found
 
-    monkeypatch.setattr(retention, "room", measured_too_early)
+    monkeypatch.setattr(retention, "disk_space", measured_too_early)
     with pytest.raises(SlmError) as caught:
         train(config)
     assert caught.value.code == "E_DISK_FULL" and caught.value.exit_code == 5

@@ -176,11 +176,11 @@ def test_a_setting_beside_the_data_is_a_quoted_key_and_reads_back(tmp_path):
     assert load_config(file) == config
 
 
-def test_what_alters_the_course_of_the_weights_stays_the_same_in_all_sessions():
+def test_what_alters_the_fixed_of_the_weights_stays_the_same_in_all_sessions():
     free = {key for key, entry in settings().items() if entry.per_session}
-    course = {"seed", "seq_len", "max_steps", "precision", "z_loss", "tokens_per_step", "compile"}
-    course |= {key for key in settings() if key.startswith(("data.", "optimizer.", "schedule."))}
-    assert set(settings()) - free == course
+    fixed = {"seed", "seq_len", "max_steps", "precision", "z_loss", "tokens_per_step", "compile"}
+    fixed |= {key for key in settings() if key.startswith(("data.", "optimizer.", "schedule."))}
+    assert set(settings()) - free == fixed
 
 
 def test_the_page_of_all_settings_is_up_to_date():

@@ -18,7 +18,7 @@ from ptbr_slm.train.batches import MicroBatch
 from ptbr_slm.train.config import OptimizerConfig
 from ptbr_slm.train.optim import build_optimizer, muon
 from ptbr_slm.train.optim.muon import JORDAN, NewtonSchulz, compute_dtype, update_scale
-from ptbr_slm.train.parallel.world import ALONE, Ranks
+from ptbr_slm.train.parallel.world import SINGLE_PROCESS, Ranks
 from ptbr_slm.train.planning.precision import Precision
 from ptbr_slm.train.step import optimizer_step
 
@@ -95,14 +95,14 @@ def test_updates_have_the_size_of_adamws():
 
 
 def batch(seed: int = 0) -> MicroBatch:
-    return MicroBatch.of_windows(rows(seed))
+    return MicroBatch.of_windows(windows(seed))
 
 
-def rows(seed: int = 0) -> np.ndarray:
+def windows(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(5, 200, (4, 17))
 
 
-def trained(ranks: Ranks = ALONE, steps: int = 3) -> Llama:
+def trained(ranks: Ranks = SINGLE_PROCESS, steps: int = 3) -> Llama:
     model = Llama(SHAPE).initialize(3).train()
     optimizer = build_optimizer(model, OptimizerConfig(name="muon", learning_rate=0.01), ranks)
     for seed in range(steps):
@@ -163,12 +163,12 @@ def test_a_step_allocates_nothing_of_size_after_a_weight_has_changed():
     shape = replace(SHAPE, hidden_size=192, num_heads=3, num_kv_heads=1, head_dim=64)
     model = Llama(shape).initialize(3).train()
     optimizer = build_optimizer(model, OptimizerConfig(name="muon", learning_rate=0.01))
-    model.loss_sum(torch.from_numpy(rows()[:, :-1]), torch.from_numpy(rows()[:, 1:])).backward()
+    model.loss_sum(torch.from_numpy(windows()[:, :-1]), torch.from_numpy(windows()[:, 1:])).backward()
     with torch.profiler.profile(
         profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]
-    ) as seen:
+    ) as profile:
         optimizer.step()
-    largest = max(event.self_cpu_memory_usage for event in seen.events())
+    largest = max(event.self_cpu_memory_usage for event in profile.events())
     assert largest < 4 * 64 * 192  # the smallest matrix of the layers
 
 

@@ -1,4 +1,4 @@
-"""Every optimizer: what it does to which parameter, its state in checkpoints, its room before the step."""
+"""Every optimizer: what it does to which parameter, its state in checkpoints, its memory before the step."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def new(name: str) -> tuple[Llama, torch.optim.Optimizer]:
     return model, build_optimizer(model, OptimizerConfig(name=name, learning_rate=0.01))
 
 
-def rows(seed: int) -> MicroBatch:
+def micro_batch(seed: int) -> MicroBatch:
     return MicroBatch.of_windows(np.random.default_rng(seed).integers(5, 200, (4, 17)))
 
 
@@ -46,7 +46,12 @@ def steps(model: Llama, optimizer: torch.optim.Optimizer, seeds: range) -> list[
     for seed in seeds:
         set_learning_rate(optimizer, 0.01 / (1 + seed))
         result = optimizer_step(
-            model, optimizer, [rows(seed)], precision=Precision("fp32", ""), scaler=None, gradient_clip=1.0
+            model,
+            optimizer,
+            [micro_batch(seed)],
+            precision=Precision("fp32", ""),
+            scaler=None,
+            gradient_clip=1.0,
         )
         results.append(result.loss)
     return results
@@ -83,7 +88,12 @@ def test_each_learns(name):
     before = steps(model, optimizer, range(1))[0]
     losses = [
         optimizer_step(
-            model, optimizer, [rows(0)], precision=Precision("fp32", ""), scaler=None, gradient_clip=1.0
+            model,
+            optimizer,
+            [micro_batch(0)],
+            precision=Precision("fp32", ""),
+            scaler=None,
+            gradient_clip=1.0,
         ).loss
         for _ in range(25)
     ]

@@ -27,7 +27,7 @@ from ptbr_slm.train.step import optimizer_step
 
 SHAPE = ModelConfig(vocab_size=300, hidden_size=256, num_layers=4, num_heads=4, num_kv_heads=2, head_dim=64,
                     intermediate_size=704, max_seq_len=32)  # fmt: skip
-ROWS, STEPS, MICRO_BATCHES = 2, 4, 4
+BATCH_SIZE, STEPS, MICRO_BATCHES = 2, 4, 4
 
 
 def main() -> None:
@@ -41,18 +41,18 @@ def main() -> None:
         model.checkpoint_every = 1
         parallel = parallelize(model, device, ranks, how)
         fill(model, lambda whole: whole.initialize(0))
-        parallel.agree_on_weights()
+        parallel.broadcast_weights()
         optimizer = build_optimizer(model, OptimizerConfig(learning_rate=1e-3), ranks)
         scaler = torch.amp.GradScaler("cuda")
         steps = []
         for number in range(STEPS):
-            rows = np.random.default_rng(number).integers(0, 300, (2 * ROWS * MICRO_BATCHES, 33))
-            mine = MicroBatch.of_windows(rows[ranks.share(len(rows))])
+            windows = np.random.default_rng(number).integers(0, 300, (2 * BATCH_SIZE * MICRO_BATCHES, 33))
+            mine = MicroBatch.of_windows(windows[ranks.share(len(windows))])
             torch.cuda.reset_peak_memory_stats(device)
             result = optimizer_step(
                 model,
                 optimizer,
-                mine.split(ROWS),
+                mine.split(BATCH_SIZE),
                 precision=choose_precision("cuda", (7, 5)),
                 scaler=scaler,
                 gradient_clip=1.0,
@@ -62,7 +62,13 @@ def main() -> None:
             peak = torch.cuda.max_memory_allocated(device) - before
             steps.append({"loss": result.loss, "peak": peak, "applied": result.applied})
         planned = estimate(
-            SHAPE, batch_size=ROWS, seq_len=32, checkpoint_every=1, precision="fp16", ranks=2, parallel=how
+            SHAPE,
+            batch_size=BATCH_SIZE,
+            seq_len=32,
+            checkpoint_every=1,
+            precision="fp16",
+            ranks=2,
+            parallel=how,
         )
         body = {"steps": steps, "planned": asdict(planned) | {"total": planned.total - planned.context},
                 "weights": 4 * SHAPE.num_parameters}  # fmt: skip

@@ -68,7 +68,7 @@ def test_two_ranks_started_by_the_command_do_the_run_of_one(start, settings, und
     with start(undisturbed, **TWO) as process:
         lines = until(process, "done")
         rest, errors = process.communicate(timeout=60)
-    assert process.returncode == 0 and rest == "" and errors == "", "one voice, one stream"
+    assert process.returncode == 0 and rest == "" and errors == "", "only one rank writes, and only to stdout"
     assert [line["event"] for line in lines].count("step") == 8, "only the main rank speaks"
     assert next(line for line in lines if line["event"] == "ranks")["world"] == 2
     assert lines[-1]["step"] == 8 and lines[-1]["bits_per_byte"] == pytest.approx(
@@ -98,7 +98,7 @@ def test_kill_9_of_a_rank_restarts_both_and_the_result_is_the_undisturbed_runs(
 def test_from_one_rank_to_two_by_sigterm_back_to_one_sees_the_same_samples(
     start, settings, tmp_path, monkeypatch
 ):
-    # A rate at which the last bits of a sum do not grow into another course.
+    # A rate at which the last bits of a sum do not grow into another result.
     long = {"max_steps": 300, "checkpoint.every": 0, "optimizer.learning_rate": 3e-4}
     alone = train(settings({**long, "output": tmp_path / "alone"}))
     moved = settings({**long, "output": tmp_path / "moved"})
@@ -189,10 +189,10 @@ def test_two_nodes_under_torchrun_do_the_run_of_one_process(
         )
         for number in range(2)
     ]  # fmt: skip
-    said = [node.communicate(timeout=120) for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], said
-    speaker, silent = sorted((out for out, _ in said), key=len, reverse=True)
-    assert silent == "" and json.loads(speaker.splitlines()[-1])["step"] == 8
+    outputs = [node.communicate(timeout=120) for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], outputs
+    printed, silent = sorted((out for out, _ in outputs), key=len, reverse=True)
+    assert silent == "" and json.loads(printed.splitlines()[-1])["step"] == 8
     assert not (tmp_path / "pickles").exists(), (tmp_path / "pickles").read_text()
     alone = train(settings())
     assert losses(tmp_path / "nodes") == pytest.approx(losses(alone.run), abs=1e-4)

@@ -14,7 +14,7 @@ from ptbr_slm.model import Llama
 from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.train.checkpoint.files import read_state, restore
 from ptbr_slm.train.parallel.parallelize import check_parallel
-from ptbr_slm.train.parallel.world import ALONE, Ranks, _avoid_peer_access, check_shares
+from ptbr_slm.train.parallel.world import SINGLE_PROCESS, Ranks, _avoid_peer_access, check_shares
 
 sys.path.insert(0, str(Path(__file__).parent))
 import two_ranks
@@ -35,7 +35,7 @@ def played(tmp_path_factory: pytest.TempPathFactory, tokenizer_file: Path, start
 
 @pytest.mark.parametrize("case", two_ranks.CASES)
 def test_two_ranks_compute_what_one_computes(played, case):
-    alone = two_ranks.play(case, ALONE)
+    alone = two_ranks.play(case, SINGLE_PROCESS)
     main, other = (dict(np.load(played / f"{case}.{rank}.npz")) for rank in (0, 1))
     half = "scaled" in case  # fp16 rounds its products by 2^-11, and micro-batches are cut differently
     scale = max(np.abs(value).max() for key, value in alone.items() if key.startswith("gradient"))
@@ -61,12 +61,12 @@ def test_one_process_goes_on_from_shards(played, tokenizer_file):
     ModelFolder.open(checkpoint)
     assert read_state(checkpoint).step == 2
     assert len(list((checkpoint / "training" / "shards").glob("*.safetensors"))) == 2
-    again, calm = (two_ranks.Run("even", ALONE) for _ in range(2))
+    again, undisturbed = (two_ranks.Run("even", SINGLE_PROCESS) for _ in range(2))
     restore(checkpoint, again.model, again.optimizer)
     for number in range(3):
-        calm.step(number)
+        undisturbed.step(number)
     again.step(2)
-    for key, value in calm.weights().items():
+    for key, value in undisturbed.weights().items():
         np.testing.assert_allclose(again.weights()[key], value, atol=2e-4, err_msg=key)
     assert Llama.from_folder(checkpoint).config == again.model.config
 
@@ -87,7 +87,7 @@ def test_shares_cover_every_sequence_once_and_evenly():
             assert max(sizes) - min(sizes) <= 1
 
 
-@pytest.mark.parametrize(("ranks", "how"), [(Ranks(0, 2), "none"), (ALONE, "fsdp")])
+@pytest.mark.parametrize(("ranks", "how"), [(Ranks(0, 2), "none"), (SINGLE_PROCESS, "fsdp")])
 def test_a_way_of_sharing_that_the_ranks_cannot_go_is_refused(ranks, how):
     with pytest.raises(SlmError) as caught:
         check_parallel(ranks, how)

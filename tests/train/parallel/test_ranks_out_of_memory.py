@@ -40,8 +40,8 @@ def test_one_rank_of_two_out_of_memory(settings, train_arguments, tmp_path, poin
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert any(e.get("code") == "restart" for e in events) == restarted
     assert json.loads((run / "micro_batch.json").read_bytes())["batch_size"] == 2
-    told = [e for e in events if e["event"] == "out_of_memory"]
-    assert [(e["before"], e["after"]) for e in told] == ([] if restarted else [(4, 2)])
+    retries = [e for e in events if e["event"] == "out_of_memory"]
+    assert [(e["before"], e["after"]) for e in retries] == ([] if restarted else [(4, 2)])
     losses = [[r["loss"] for r in read_metrics(folder / "metrics.jsonl") if r["event"] == "step"]
               for folder in (run, tmp_path / "run")]  # fmt: skip
     assert losses[0] == pytest.approx(losses[1], abs=1e-5) and len(losses[0]) == 3

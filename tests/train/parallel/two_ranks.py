@@ -32,7 +32,7 @@ SHAPE = ModelConfig(vocab_size=300, hidden_size=64, num_layers=3, num_heads=2, n
 CPU = torch.device("cpu")
 STEPS = 4
 CASES = {
-    # name: (sequences of a step, rows of a micro-batch, parallel, precision, tied embedding)
+    # name: (sequences of a step, sequences of a micro-batch, parallel, precision, tied embedding)
     "even": (8, 2, "ddp", "fp32", True),
     "uneven": (3, 1, "ddp", "fp32", True),
     "scaled": (6, 2, "ddp", "fp16", True),
@@ -43,7 +43,7 @@ CASES = {
 }
 
 
-def rows(count: int, seed: int) -> np.ndarray:
+def windows(count: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(5, 300, (count, 17))
 
 
@@ -51,7 +51,7 @@ class Run:
     """A few steps of one case."""
 
     def __init__(self, name: str, ranks: Ranks) -> None:
-        self.sequences, self.rows, parallel, precision, tied = CASES[name]
+        self.sequences, self.batch_size, parallel, precision, tied = CASES[name]
         self.ranks, self.precision = ranks, Precision(precision, "")  # type: ignore[arg-type]
         self.model = Llama(ModelConfig(**{**SHAPE_FIELDS, "tie_embeddings": tied}))
         self.parallel = parallelize(self.model, CPU, ranks, "auto" if ranks.world == 1 else parallel)
@@ -63,11 +63,11 @@ class Run:
         self.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**18) if precision == "fp16" else None
 
     def step(self, number: int):
-        mine = MicroBatch.of_windows(rows(self.sequences, number)[self.ranks.share(self.sequences)])
+        mine = MicroBatch.of_windows(windows(self.sequences, number)[self.ranks.share(self.sequences)])
         return optimizer_step(
             self.model,
             self.optimizer,
-            mine.split(self.rows),
+            mine.split(self.batch_size),
             precision=self.precision,
             scaler=self.scaler,
             gradient_clip=1.0,
@@ -99,7 +99,7 @@ def play(name: str, ranks: Ranks) -> dict[str, np.ndarray]:
     out["loss"] = np.array([result.loss for result in results])
     out["norm"] = np.array([result.grad_norm for result in results])
     out["applied"] = np.array([result.applied for result in results])
-    text = HeldOut(rows(5, 99)[:, :-1], rows(5, 99)[:, 1:], 100)
+    text = HeldOut(windows(5, 99)[:, :-1], windows(5, 99)[:, 1:], 100)
     out["bits"] = np.array(bits_per_byte(run.parallel, text, 1, run.precision, ranks))
     out |= {f"weight {key}": value for key, value in run.weights().items()}
     if run.scaler is not None:
@@ -112,7 +112,7 @@ def play(name: str, ranks: Ranks) -> dict[str, np.ndarray]:
 def out_of_memory(ranks: Ranks) -> None:
     """A rank that runs out before the gradients meet: all drop the step, and it can be done again."""
     for fault in ("oom@step.forward:1:1", "oom@step.backward:1:1", "oom@step.forward:2:1"):
-        run, calm = Run("even", ranks), Run("even", ranks)
+        run, undisturbed = Run("even", ranks), Run("even", ranks)
         os.environ[faults.VARIABLE] = fault
         faults.reset()
         try:
@@ -123,14 +123,14 @@ def out_of_memory(ranks: Ranks) -> None:
             raise AssertionError("not raised")
         del os.environ[faults.VARIABLE]
         assert all(parameter.grad is None for parameter in run.model.parameters())
-        run.rows = 1
-        assert abs(run.step(0).loss - calm.step(0).loss) < 1e-5
-        for ours, theirs in zip(run.model.parameters(), calm.model.parameters(), strict=True):
+        run.batch_size = 1
+        assert abs(run.step(0).loss - undisturbed.step(0).loss) < 1e-5
+        for ours, theirs in zip(run.model.parameters(), undisturbed.model.parameters(), strict=True):
             assert torch.allclose(ours, theirs, atol=2e-4)
 
 
 def messages(ranks: Ranks) -> None:
-    assert ranks.from_main(lambda: {"said": ranks.rank}) == {"said": 0}
+    assert ranks.from_main(lambda: {"rank": ranks.rank}) == {"rank": 0}
     assert ranks.any(ranks.rank == 1) and not ranks.any(False)
     assert ranks.total(ranks.rank + 1) == 3 and ranks.exchange([ranks.rank]) == [[0.0], [1.0]]
 
@@ -142,7 +142,7 @@ def messages(ranks: Ranks) -> None:
     except SlmError as error:
         assert (error.code, error.where, error.hint) == ("E_DISK_FULL", "aqui", "apague")
     else:
-        raise AssertionError("only the main rank heard of it")
+        raise AssertionError("only the main rank raised it")
 
     def fail_on_the_other() -> None:
         if not ranks.main:
@@ -154,7 +154,7 @@ def messages(ranks: Ranks) -> None:
     except SlmError as error:
         assert (error.code, error.where, error.hint) == ("E_DISK_FULL", "aqui", "apague")
     else:
-        raise AssertionError("only the other rank heard of it")
+        raise AssertionError("only the other rank raised it")
 
 
 def checkpoints(ranks: Ranks, folder: Path) -> None:

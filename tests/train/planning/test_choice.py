@@ -88,7 +88,7 @@ def test_fsdp_pays_for_what_it_sends() -> None:
 
 def test_small_micro_batches_are_slower_and_recomputation_costs_a_forward() -> None:
     asked, machine = request("400m"), t4()
-    one, eight = (setting(asked, machine, rows, 0, "chunked") for rows in (1, 8))
+    one, eight = (setting(asked, machine, batch_size, 0, "chunked") for batch_size in (1, 8))
     assert one.seconds > 1.05 * eight.seconds
     full = setting(asked, machine, 8, 1, "chunked")
     assert 1.2 < full.seconds / eight.seconds < 1.4

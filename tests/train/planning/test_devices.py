@@ -76,7 +76,7 @@ def refused(call: Callable[..., object], *args: object, **values: object) -> Slm
 
 
 def lines(text: str) -> list[str]:
-    """The error's lines, the last three of what was said."""
+    """The error: the last three lines of the output."""
     return text.strip().splitlines()[-3:]
 
 
@@ -273,8 +273,10 @@ def test_a_pytorch_for_the_processor_beside_a_card_is_told_by_the_real_command(
         pytest.skip("este PyTorch tem CUDA; o teste precisa do de processador")
     environment = nvidia_smi(tmp_path, T4)
     arguments = [*train_arguments(tmp_path / "run"), "--dry-run"]
-    told = cli(*arguments, env=environment)
-    assert told.returncode == 0 and "só para processador" in told.stdout and "pip install" in told.stdout
+    result = cli(*arguments, env=environment)
+    assert (
+        result.returncode == 0 and "só para processador" in result.stdout and "pip install" in result.stdout
+    )
     done = cli(*arguments, "--set", 'device="cuda"', env=environment)
     assert done.returncode == 1 and done.stderr.startswith("Erro [E_PROVIDER]"), done.stderr
     assert "só para processador" in done.stderr and "Traceback" not in done.stderr
@@ -329,8 +331,8 @@ def test_the_plain_attention_keeps_a_matrix_a_layer_as_the_note_says():
     """The saved tensors of the math kernel, counted on the CPU in fp32."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    rows, heads, tokens, width = 2, 3, 64, 16
-    q = torch.randn(rows, heads, tokens, width, requires_grad=True)
+    batch, heads, tokens, width = 2, 3, 64, 16
+    q = torch.randn(batch, heads, tokens, width, requires_grad=True)
     sizes: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -340,7 +342,7 @@ def test_the_plain_attention_keeps_a_matrix_a_layer_as_the_note_says():
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with hooks, sdpa_kernel(SDPBackend.MATH):
         out = torch.nn.functional.scaled_dot_product_attention(q, q, q, is_causal=True)
-    matrix = 4 * rows * heads * tokens**2
+    matrix = 4 * batch * heads * tokens**2
     assert out.requires_grad and matrix <= sum(size for size in sizes.values()) <= 2 * matrix
 
 

@@ -1,4 +1,4 @@
-"""The bytes that each optimizer is said to keep, against what the real one holds."""
+"""The bytes that each optimizer is computed to keep, against what the real one holds."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def after_a_step(model: ModelConfig, name: str):  # type: ignore[no-untyped-def]
 
 def bytes_of(optimizer) -> int:  # type: ignore[no-untyped-def]
     """Of the distinct tensors of the state, tables shared by all parameters left out."""
-    seen: dict[int, int] = {}
+    sizes: dict[int, int] = {}
     for state in optimizer.state.values():
         for key, value in state.items():
             if isinstance(value, torch.Tensor) and value.dim() and not key.startswith("qmap"):
-                seen[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
-    return sum(seen.values())
+                sizes[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+    return sum(sizes.values())
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -153,7 +153,7 @@ def test_the_sessions_of_a_run_are_kept_whatever_ended_them(settings, tmp_path):
     train(config)
     train(replace(config, max_time=""))
     before = (config.output / "sessions.jsonl").read_bytes()
-    train(replace(config, max_time=""))  # over already: nothing happened, nothing is told
+    train(replace(config, max_time=""))  # over already: no session is recorded
     assert (config.output / "sessions.jsonl").read_bytes() == before
     found = json.loads((config.output / "report" / "report.json").read_text("utf-8"))
     first, second = found["sessions"]

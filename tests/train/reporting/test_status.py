@@ -12,7 +12,7 @@ from ptbr_slm.train.session import Deadline
 
 
 @pytest.mark.parametrize(
-    ("run_s", "session_s", "said"),
+    ("run_s", "session_s", "expected"),
     [
         (125.0, None, "faltam 2min05s"),
         (125.0, 7200.0, "faltam 2min05s"),
@@ -20,8 +20,8 @@ from ptbr_slm.train.session import Deadline
         (90_000.0, -3.0, "faltam 25h00min, mas a sessão acaba antes, em 0s"),
     ],
 )
-def test_it_says_which_ends_first_the_run_or_its_session(run_s, session_s, said):
-    assert time_left(run_s, session_s) == said
+def test_it_says_which_ends_first_the_run_or_its_session(run_s, session_s, expected):
+    assert time_left(run_s, session_s) == expected
 
 
 def status(**values: Any) -> str:

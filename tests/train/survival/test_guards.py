@@ -12,12 +12,12 @@ import pytest
 from ptbr_slm.errors import SlmError
 from ptbr_slm.train.batches import remaining_windows
 from ptbr_slm.train.config import GuardConfig
-from ptbr_slm.train.survival.guards import Guards, GuardState, Observed, last_good
+from ptbr_slm.train.survival.guards import Guards, GuardState, StepFigures, last_good
 
 SETTINGS = GuardConfig(spike_steps=3, spike_after=20)
 
 
-def seen(step: int, loss: float = 3.0, **changes) -> Observed:
+def figures(step: int, loss: float = 3.0, **changes) -> StepFigures:
     values = {
         "cursor": 8 * (step - 1),
         "windows": 8,
@@ -25,7 +25,7 @@ def seen(step: int, loss: float = 3.0, **changes) -> Observed:
         "learning_rate": 1e-3,
         "applied": True,
     }
-    return Observed(step=step, loss=loss, **{**values, **changes})
+    return StepFigures(step=step, loss=loss, **{**values, **changes})
 
 
 def noisy(count: int, level: float = 3.0, noise: float = 0.05) -> list[float]:
@@ -34,10 +34,10 @@ def noisy(count: int, level: float = 3.0, noise: float = 0.05) -> list[float]:
 
 
 def feed(guards: Guards, losses: list[float], first: int = 1) -> list[str]:
-    return [guards.judge(seen(first + i, loss)) for i, loss in enumerate(losses)]
+    return [guards.judge(figures(first + i, loss)) for i, loss in enumerate(losses)]
 
 
-def diagnosis(guards: Guards, step: Observed) -> SlmError:
+def diagnosis(guards: Guards, step: StepFigures) -> SlmError:
     with pytest.raises(SlmError) as caught:
         guards.judge(step)
     assert caught.value.code == "E_TRAINING_DIVERGED"
@@ -64,7 +64,7 @@ def test_the_fast_fall_of_the_first_steps_and_a_loss_without_noise_are_no_spikes
     falling = [3 + 7 * math.exp(-step / 15) for step in range(200)]
     assert set(feed(Guards(SETTINGS), falling)) == {"good"}
     assert set(feed(Guards(SETTINGS), [2.0] * 50 + [2.05] * 50)) == {"good"}
-    assert set(feed(Guards(SETTINGS), [3.0, 9.0] * 10)) == {"good"}, "too little seen to judge"
+    assert set(feed(Guards(SETTINGS), [3.0, 9.0] * 10)) == {"good"}, "too few losses to judge"
 
 
 def test_no_false_alarm_in_ten_thousand_noisy_steps():
@@ -85,17 +85,17 @@ def test_state_survives_json_and_judges_on_as_before():
     second = Guards(SETTINGS, GuardState(**body))
     feed(second, losses[61:], 62)
     assert second.state == whole.state
-    assert second.judge(seen(63, 4.0)) == "spike"
+    assert second.judge(figures(63, 4.0)) == "spike"
 
 
 def test_bad_steps_are_dropped_and_the_third_in_a_row_is_a_diagnosis_with_all_facts():
     guards = Guards(GuardConfig(max_bad_steps=3), run="runs/x")
     bad = {"applied": False, "grad_norm": math.nan, "bad_parts": [5], "parts": 8}
-    assert guards.judge(seen(7, math.nan, **bad)) == guards.judge(seen(8, math.nan, **bad)) == "dropped"
-    assert guards.judge(seen(9)) == "good", "a good step ends the row"
+    assert guards.judge(figures(7, math.nan, **bad)) == guards.judge(figures(8, math.nan, **bad)) == "dropped"
+    assert guards.judge(figures(9)) == "good", "a good step starts the count again"
     for step in (10, 11):
-        guards.judge(seen(step, math.nan, **bad))
-    error = diagnosis(guards, seen(12, math.nan, **bad))
+        guards.judge(figures(step, math.nan, **bad))
+    error = diagnosis(guards, figures(12, math.nan, **bad))
     for fact in (
         "do passo 10 ao 12",
         "taxa 1.00e-03",
@@ -112,8 +112,8 @@ def test_a_loss_scale_at_its_floor_is_a_diagnosis_with_its_history():
     overflow = {"applied": False, "grad_norm": math.inf}
     for step in range(1, 4):
         scale /= 2
-        assert guards.judge(seen(step, scale=scale, **overflow)) == "dropped"
-    error = diagnosis(guards, seen(4, scale=1.0, **overflow))
+        assert guards.judge(figures(step, scale=scale, **overflow)) == "dropped"
+    error = diagnosis(guards, figures(4, scale=1.0, **overflow))
     assert "escala 8 (passo 1) -> 4 (passo 2) -> 2 (passo 3) -> 1 (passo 4)" in error.message
     assert "--precision fp32" in error.hint
 
@@ -122,19 +122,19 @@ def test_too_many_overflows_in_a_row_or_in_a_window_are_a_diagnosis():
     overflow = {"applied": False, "grad_norm": math.inf, "scale": 1024.0}
     guards = Guards(GuardConfig())
     for step in range(1, 25):
-        guards.judge(seen(step, **overflow))
-    assert "25 passos seguidos" in diagnosis(guards, seen(25, **overflow)).message
+        guards.judge(figures(step, **overflow))
+    assert "25 passos seguidos" in diagnosis(guards, figures(25, **overflow)).message
     guards = Guards(GuardConfig())
     with pytest.raises(SlmError, match="51 dos últimos 100 passos"):
         for step in range(1, 200):
-            guards.judge(seen(step, **overflow) if step % 5 < 3 else seen(step, scale=1024.0))
+            guards.judge(figures(step, **overflow) if step % 5 < 3 else figures(step, scale=1024.0))
 
 
 def test_rare_overflows_go_on_for_ever():
     guards = Guards(GuardConfig())
     for step in range(1, 2000):
         skipped = {"applied": False, "grad_norm": math.inf} if step % 20 == 0 else {}
-        assert guards.judge(seen(step, scale=1024.0, **skipped)) == ("dropped" if skipped else "good")
+        assert guards.judge(figures(step, scale=1024.0, **skipped)) == ("dropped" if skipped else "good")
 
 
 def test_the_cursor_jumps_over_windows_left_out():

@@ -42,8 +42,8 @@ def test_the_step_is_done_again_in_halves_and_the_run_ends_as_if_nothing_had_bee
     config = settings({**ROWS, "output": tmp_path / "hit"})
     result = train(config, recorder)
     assert result.status == "done" and result.tokens == 6 * 8 * 16 and result.skipped_steps == 0
-    (told,) = recorder.named("out_of_memory")
-    assert (told["step"], told["before"], told["after"]) == (3, 4, 2)
+    (event,) = recorder.named("out_of_memory")
+    assert (event["step"], event["before"], event["after"]) == (3, 4, 2)
     assert losses(config.output) == pytest.approx(losses(tmp_path / "run"), abs=1e-5)
     ours, theirs = (
         load_file(run / "final" / "model.safetensors") for run in (config.output, tmp_path / "run")
@@ -59,11 +59,11 @@ def test_it_halves_again_and_again_and_a_later_start_begins_small(settings, reco
     assert [(e["before"], e["after"]) for e in recorder.named("out_of_memory")] == [(4, 2), (2, 1)]
     assert json.loads((config.output / "micro_batch.json").read_bytes())["batch_size"] == 1
     used = []
-    honest = trainer_module.optimizer_step
+    original = trainer_module.optimizer_step
 
     def watching(model, optimizer, batches, **keywords):
         used.append([len(batch) for batch in batches])
-        return honest(model, optimizer, batches, **keywords)
+        return original(model, optimizer, batches, **keywords)
 
     monkeypatch.setattr(trainer_module, "optimizer_step", watching)
     train(settings({**ROWS, "max_steps": 3, "allow_config_change": True}))
@@ -87,12 +87,12 @@ def test_nothing_keeps_the_failed_step_alive(settings, monkeypatch):
     """An error's traceback holds the tensors, so that each retry begins with less memory (PyTorch's FAQ)."""
     held: list[weakref.ref] = []
     alive: list[int] = []
-    honest = trainer_module.optimizer_step
+    original = trainer_module.optimizer_step
 
     def failing(model, optimizer, batches, **keywords):
         if held:
             alive.append(sum(reference() is not None for reference in held))
-            return honest(model, optimizer, batches, **keywords)
+            return original(model, optimizer, batches, **keywords)
         activations = torch.ones(1000)
         held.append(weakref.ref(activations))
         gc.disable()  # reference counting alone must free it
@@ -113,7 +113,7 @@ def test_a_failed_update_leaves_weights_moments_and_gradients_clean(settings, mo
         monkeypatch.setattr(plan, "choose_precision", lambda *_: Precision("fp16", "teste"))
     monkeypatch.setenv("PTBR_SLM_FAULT", "oom@step.optimizer:2")
     before = {}
-    honest, calls = trainer_module.optimizer_step, []
+    original, calls = trainer_module.optimizer_step, []
 
     def watching(model, optimizer, batches, **keywords):
         calls.append(len(batches))
@@ -121,7 +121,7 @@ def test_a_failed_update_leaves_weights_moments_and_gradients_clean(settings, mo
             before["weights"] = [p.detach().clone() for p in model.parameters()]
             before["gradients"] = [p.grad for p in model.parameters()]
             before["steps"] = {float(s["step"]) for s in optimizer.state.values() if "step" in s}
-        result = honest(model, optimizer, batches, **keywords)
+        result = original(model, optimizer, batches, **keywords)
         if len(calls) == 1:
             before["after_one"] = [p.detach().clone() for p in model.parameters()]
         return result
@@ -133,10 +133,10 @@ def test_a_failed_update_leaves_weights_moments_and_gradients_clean(settings, mo
 
 
 def test_a_half_done_update_is_never_trained_on(settings, monkeypatch):
-    honest = trainer_module.optimizer_step
+    original = trainer_module.optimizer_step
 
     def tearing(model, optimizer, batches, **keywords):
-        result = honest(model, optimizer, batches, **keywords)
+        result = original(model, optimizer, batches, **keywords)
         if len(torn) == 1:
             torn.append(2)
             with torch.no_grad():
@@ -159,13 +159,13 @@ def test_a_half_done_update_is_never_trained_on(settings, monkeypatch):
 def test_evaluation_out_of_memory_is_read_in_smaller_pieces(settings, monkeypatch, tmp_path):
     train(settings(ROWS))
     sizes = []
-    honest = trainer_module.bits_per_byte
+    original = trainer_module.bits_per_byte
 
-    def greedy(model, text, rows, *others):
-        sizes.append(rows)
-        if rows > 1:
+    def greedy(model, text, batch_size, *others):
+        sizes.append(batch_size)
+        if batch_size > 1:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return honest(model, text, rows, *others)
+        return original(model, text, batch_size, *others)
 
     monkeypatch.setattr(trainer_module, "bits_per_byte", greedy)
     result = train(settings({**ROWS, "output": tmp_path / "small"}))

@@ -50,18 +50,18 @@ def test_a_spike_goes_back_to_the_checkpoint_before_it_and_leaves_its_data_out(s
     config = settings(WATCHFUL)
     result = train(config, recorder)
     assert result.status == "done" and result.step == 40
-    (told,) = recorder.named("rollback")
-    assert told["step"] == 12 and told["high_since"] == 16 and told["from_step"] == 18
-    assert told["skipped_windows"][0] == 4 * 14 and told["skipped_windows"][1] == 4 * 18
+    (event,) = recorder.named("rollback")
+    assert event["step"] == 12 and event["high_since"] == 16 and event["from_step"] == 18
+    assert event["skipped_windows"][0] == 4 * 14 and event["skipped_windows"][1] == 4 * 18
     steps = steps_of(config.output)
     assert [r["step"] for r in steps] == list(range(1, 41)), "metrics.jsonl reads as one run"
-    assert max(r["loss"] for r in steps[20:]) < told["loss"] - 1 and steps[-1]["loss"] < steps[0]["loss"]
+    assert max(r["loss"] for r in steps[20:]) < event["loss"] - 1 and steps[-1]["loss"] < steps[0]["loss"]
     assert [r["step"] for r in read_metrics(config.output / "metrics.jsonl") if r["event"] == "rollback"] == [
         12
     ]
     state = read_state(list_checkpoints(config.output / "checkpoints")[0])
-    assert state.skipped_windows == [told["skipped_windows"]] and len(state.rollbacks) == 1
-    assert state.cursor == 4 * 40 + told["skipped_windows"][1] - told["skipped_windows"][0]
+    assert state.skipped_windows == [event["skipped_windows"]] and len(state.rollbacks) == 1
+    assert state.cursor == 4 * 40 + event["skipped_windows"][1] - event["skipped_windows"][0]
 
 
 DIE_AT = {
@@ -105,11 +105,11 @@ def test_after_the_last_rollback_allowed_a_spike_is_a_diagnosis(settings, poison
 
 def test_a_checkpoint_due_within_a_spike_is_not_written(settings, monkeypatch, poison):
     written: list[TrainState] = []
-    honest = trainer.write_checkpoint
+    original = trainer.write_checkpoint
 
     def watching(folder, model, optimizer, tokenizer, state, **keywords):
         written.append(copy.deepcopy(state))
-        return honest(folder, model, optimizer, tokenizer, state, **keywords)
+        return original(folder, model, optimizer, tokenizer, state, **keywords)
 
     monkeypatch.setattr(trainer, "write_checkpoint", watching)
     train(settings({**WATCHFUL, "checkpoint.every": 1}))
