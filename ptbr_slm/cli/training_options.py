@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -130,12 +131,20 @@ FLAGS = (
 
 
 def with_flags(verb: Callable[..., Any], *, leave_out: tuple[str, ...] = ()) -> Callable[..., Any]:
-    """Give a verb that takes `**given` the options of the table, after its own. leave_out: some of them."""
+    """A verb that takes `**given`, with the options of the table after its own. leave_out: some of them.
+
+    `verb` itself stays as it is, so that it can be registered more than once.
+    """
+
+    @functools.wraps(verb)
+    def wrapped(out: Any, **given: Any) -> Any:
+        return verb(out, **given)
+
     own = [p for p in inspect.signature(verb, eval_str=True).parameters.values() if p.kind != p.VAR_KEYWORD]
     shared = [flag.signature() for flag in FLAGS if flag.name not in leave_out]
     own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
-    verb.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
-    return verb
+    wrapped.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
+    return wrapped
 
 
 def settings_of(given: Mapping[str, Any]) -> TrainConfig:
