@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ptbr_slm.cli.command import command
+from ptbr_slm.cli.help import HelpGroup
 from ptbr_slm.cli.output import Output, Report, table
 from ptbr_slm.errors import Exit, SlmError
 
@@ -29,7 +30,7 @@ def register(app: typer.Typer) -> None:
     command(bench, "train")(train)
     command(bench, "generate")(generate)
     command(bench, "gpu")(gpu)
-    app.add_typer(bench, name="bench")
+    app.add_typer(bench, name="bench", cls=HelpGroup)
 
 
 def train(

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperOption
 
+from ptbr_slm.cli.help import HelpCommand
 from ptbr_slm.cli.output import Mode, Output, Report
 from ptbr_slm.cli.streams import OutputLost
 from ptbr_slm.errors import EXTRA_OF, Exit, SlmError, from_os_error, missing_extra, says_out_of_memory
@@ -51,7 +51,7 @@ def command(app: typer.Typer, name: str) -> Callable[[Callable[..., Report]], Ca
         parameters = [parameter.replace(kind=keyword) for parameter in own] + common
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        app.command(name, cls=PanelCommand)(run)
+        app.command(name, cls=HelpCommand)(run)
         return function
 
     return register
@@ -97,38 +97,3 @@ def as_slm_error(error: Exception) -> SlmError:
         f"{type(error).__name__}: {text.splitlines()[0][:200] if text else 'sem detalhes'}",
         hint="É um defeito nosso: repita com --debug e abra uma issue com o que aparecer.",
     )
-
-
-ARGUMENTS, OPTIONS, LAST = "Argumentos", "Opções", "Geral"
-
-
-class PanelCommand(TyperCommand):
-    """A verb whose help is laid out by heading: arguments, plain options, panels as they come, `Geral`."""
-
-    def get_help_option(self, ctx: Any) -> Any:
-        """`--help` in Portuguese, among the options that every verb has."""
-        option = super().get_help_option(ctx)
-        if option is not None:
-            option.help = "Mostra esta ajuda."
-        return option
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the sections to `formatter`."""
-        sections: dict[str, list[tuple[str, str]]] = {ARGUMENTS: [], OPTIONS: []}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is not None:
-                sections.setdefault(_heading(parameter), []).append(record)
-        last = sections.pop(LAST, [])
-        for heading, records in [*sections.items(), (LAST, last)]:
-            if records:
-                with formatter.section(heading):
-                    formatter.write_dl(records)
-
-
-def _heading(parameter: object) -> str:
-    if not isinstance(parameter, TyperOption):
-        return ARGUMENTS
-    if parameter.name == "help":
-        return LAST
-    return parameter.rich_help_panel or OPTIONS

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ptbr_slm.cli.command import command
+from ptbr_slm.cli.help import HelpGroup
 from ptbr_slm.cli.output import Output, Report, table
 from ptbr_slm.text import human_bytes, number, quoted
 
@@ -21,7 +22,7 @@ _group = typer.Typer(help="Baixa, prepara e resume dados de treino.", no_args_is
 
 def register(app: typer.Typer) -> None:
     """Add `data` to the application."""
-    app.add_typer(_group, name="data")
+    app.add_typer(_group, name="data", cls=HelpGroup)
 
 
 @command(_group, "fetch")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ptbr_slm.cli.command import command
+from ptbr_slm.cli.help import HelpGroup
 from ptbr_slm.cli.output import Output, Report
 from ptbr_slm.text import quoted
 
@@ -16,7 +17,7 @@ _group = typer.Typer(help="Prepara um caderno para treinar no Kaggle.", no_args_
 
 def register(app: typer.Typer) -> None:
     """Add `kaggle` to the application."""
-    app.add_typer(_group, name="kaggle")
+    app.add_typer(_group, name="kaggle", cls=HelpGroup)
 
 
 @command(_group, "init")

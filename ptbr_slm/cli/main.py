@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
+from typer.core import TyperGroup
 
 from ptbr_slm.cli import app as app_verb
 from ptbr_slm.cli import (
@@ -26,12 +27,14 @@ from ptbr_slm.cli import (
     train,
     verify,
 )
+from ptbr_slm.cli.help import HelpGroup
 from ptbr_slm.cli.streams import make_streams_safe, undelivered, write_any_name
 from ptbr_slm.cli.usage import USAGE_ERROR, usage_error
 from ptbr_slm.errors import Exit, SlmError
 from ptbr_slm.version import __version__
 
 app = typer.Typer(
+    cls=HelpGroup,
     help="Treina um pequeno modelo de português, exporta para ONNX e gera texto.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -89,7 +92,7 @@ def main() -> None:
 
 def _run() -> int:
     """The exit code of the command line. Usage errors are printed here."""
-    root = typer.main.get_group(app)
+    root = cast(TyperGroup, typer.main.get_command(app))  # with the options that install completion
     try:
         return int(root.main(prog_name="ptbr-slm", standalone_mode=False) or Exit.OK)
     except (KeyboardInterrupt, typer.Abort):

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ptbr_slm.cli.command import command
+from ptbr_slm.cli.help import HelpGroup
 from ptbr_slm.cli.output import Output, Report
 from ptbr_slm.text import number, quoted
 
@@ -17,7 +18,7 @@ _group = typer.Typer(help="Treina e examina tokenizadores.", no_args_is_help=Tru
 
 def register(app: typer.Typer) -> None:
     """Add `tokenizer` to the application."""
-    app.add_typer(_group, name="tokenizer")
+    app.add_typer(_group, name="tokenizer", cls=HelpGroup)
 
 
 def check_output(file: Path) -> None:

@@ -39,7 +39,9 @@ def test_help_lists_every_verb_and_answers_quickly(cli):
 def test_every_verb_explains_itself_in_portuguese(cli, verb):
     done = cli(verb, "--help")
     assert done.returncode == 0, done.stderr
-    assert "Usage:" in done.stdout and len(done.stdout.splitlines()) > 5
+    assert done.stdout.startswith("Uso: ptbr-slm") and len(done.stdout.splitlines()) > 5
+    for english in ("Usage", "default", "required", "<", "Show ", "Options", "Commands"):
+        assert english not in done.stdout
 
 
 def test_a_typo_is_a_usage_error(cli):
@@ -98,7 +100,8 @@ def test_an_environment_variable_that_cannot_be_read_is_a_usage_error(cli):
 
 def test_no_verb_shows_the_help_and_is_a_usage_error(cli):
     done = cli()
-    assert done.returncode == Exit.USAGE and "Usage:" in done.stdout + done.stderr
+    assert done.returncode == Exit.USAGE and "Uso:" in done.stdout + done.stderr
+    assert "--install-completion" in done.stdout + done.stderr
 
 
 def test_the_version_is_printed(cli):
