@@ -38,6 +38,8 @@ REASONS: dict[str, str] = {
     "few_letters": "tem números e pontuação demais",
     "few_stop_words": "quase não usa as palavras mais comuns do português",
     "replacement_characters": "perdeu letras demais (�)",
+    "near_duplicate": "quase igual a outro",
+    "contaminated": "repete um conjunto de avaliação",
 }
 """Why a document is dropped -> the words of a report."""
 
@@ -49,6 +51,7 @@ REPAIRS: dict[str, str] = {
     "end_held_out": "documento dividido: o fim dele ficou para a validação",
     "split": "arquivo acima de 8 MiB, dividido entre parágrafos",
     "masked": "dados pessoais foram trocados por [CPF], [TELEFONE] e outros",
+    "decontaminated": "frases que repetem um conjunto de avaliação foram tirados",
 }
 """What is changed in a document that is kept (for `split`: extra pieces) -> the words of a report."""
 

@@ -37,7 +37,7 @@ def _translation(fold_digits: bool) -> bytes:
 
 
 _KEEP_DIGITS, _FOLD_DIGITS = _translation(False), _translation(True)
-_SEPARATORS = str.maketrans(dict.fromkeys("–—―…·•“”„«»‘", " "))
+_SEPARATORS = "–—―…·•“”„«»‘"
 """Punctuation outside ASCII that may stand between two words without a space."""
 
 
@@ -48,7 +48,9 @@ def normalized_words(text: str, *, fold_digits: bool = False) -> bytes:
     Letters outside the Latin alphabet are left out.
     """
     if not text.isascii():
-        text = unicodedata.normalize("NFKD", text.translate(_SEPARATORS))
+        for separator in _SEPARATORS:  # much faster than str.translate
+            text = text.replace(separator, " ")
+        text = unicodedata.normalize("NFKD", text)
     return text.encode("ascii", "ignore").translate(_FOLD_DIGITS if fold_digits else _KEEP_DIGITS)
 
 
