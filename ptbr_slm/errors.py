@@ -205,6 +205,7 @@ EXTRA_OF = {
     "py3langid": "train",
     "matplotlib": "train",
     "psutil": "train",
+    "sentencepiece": "train",
     "onnxruntime": "cpu",
     "onnx": "export",
     "onnx_ir": "export",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import tempfile
 from collections.abc import Iterator
@@ -25,6 +26,19 @@ def human_bytes(count: float) -> str:
             break
         count /= 1024
     return f"{number(count, 0 if unit == 'B' else 1)} {unit}"
+
+
+_SIZE = re.compile(r"(\d+(?:[.,]\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
+
+
+def parse_bytes(text: str) -> int:
+    """'200MB' -> 200000000, '1,5 GiB' -> 1610612736, '64' -> 64. Raises ValueError for anything else."""
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"not a size: {text!r}")
+    amount, prefix, binary = found.groups()
+    scale: int = (1024 if binary else 1000) ** " kmgt".index(prefix.lower() or " ")
+    return round(float(amount.replace(",", ".")) * scale)
 
 
 # Words of a shell

@@ -25,7 +25,8 @@ def _byte_alphabet() -> list[str]:
     return [chr(byte) if byte in printable else chr(next(spare)) for byte in range(256)]
 
 
-BYTE_OF = {char: byte for byte, char in enumerate(_byte_alphabet())}
+CHARACTER_OF = _byte_alphabet()
+BYTE_OF = {char: byte for byte, char in enumerate(CHARACTER_OF)}
 
 
 def is_misread(content: str) -> bool:

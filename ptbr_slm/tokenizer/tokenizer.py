@@ -116,6 +116,15 @@ class Tokenizer:
         """Id of our `<|pad|>`, or None in a foreign tokenizer."""
         return self.token_id(PAD)
 
+    @cached_property
+    def unknown_id(self) -> int | None:
+        """Id that stands for text outside the vocabulary; None where the vocabulary names none, as ours."""
+        model = self._body["model"]
+        if model.get("unk_token") is not None:
+            return self.token_id(model["unk_token"])
+        found = model.get("unk_id")
+        return None if found is None else int(found)
+
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Ids of `text`; with `special`, as the model expects a prompt (ours begin with `<|bos|>`).
 

@@ -35,6 +35,13 @@ def test_400_kb_without_a_space_keep_the_trainer_busy_for_seconds_not_minutes(al
     assert tokenizer.vocab_size > 261
 
 
+def test_a_line_of_2_mb_in_base64_does_not_make_training_crawl(texts: list[str]):
+    line = letters(2_000_000, string.ascii_letters + string.digits + "+/")
+    began = time.process_time()
+    Tokenizer.train([*texts, line], 2_000)
+    assert time.process_time() - began < 30
+
+
 def test_ordinary_texts_train_the_same_tokenizer_as_the_library_alone(texts, monkeypatch: pytest.MonkeyPatch):
     many = [*texts, *(letters(60, seed=i) + " e fim." for i in range(300))]
     monkeypatch.setattr(tokenizer_training, "_BATCH_CHARACTERS", 500)
