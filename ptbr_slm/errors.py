@@ -203,6 +203,8 @@ EXTRA_OF = {
     "rensa": "train",
     "validate_docbr": "train",
     "py3langid": "train",
+    "selectolax": "train",
+    "mwparserfromhell": "train",
     "matplotlib": "train",
     "psutil": "train",
     "sentencepiece": "train",

@@ -59,7 +59,10 @@ def prepare(
     inputs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="ENTRADA...", help="Arquivos .txt, .jsonl(.gz/.zst), .parquet, ou pastas com eles."
+            metavar="ENTRADA...",
+            help="Arquivos .txt, .md, .jsonl, .csv, .html, .parquet ou .xml (MediaWiki), comprimidos (.gz, "
+            ".zst, .bz2, .xz) ou em .zip e .tar; pastas com eles; padrões ('textos/**/*.txt'); - lê a entrada "
+            "padrão.",
         ),
     ],
     output: Annotated[

@@ -40,6 +40,9 @@ REASONS: dict[str, str] = {
     "replacement_characters": "perdeu letras demais (�)",
     "near_duplicate": "quase igual a outro",
     "contaminated": "repete um conjunto de avaliação",
+    "bad_row": "linha de um CSV com aspas ou tamanho errados",
+    "changed": "arquivo que mudou enquanto era lido: o que se leu dele ficou",
+    "bomb": "arquivo que cresce mais de 200 vezes ao descompactar: o resto dele se perdeu",
 }
 """Why a document is dropped -> the words of a report."""
 
@@ -91,6 +94,18 @@ class Document:
         earlier = str(self.attributes.get(REPAIRS_ATTRIBUTE, ""))
         told = " ".join([*earlier.split(), *repairs])
         return replace(self, text=text, attributes={**self.attributes, REPAIRS_ATTRIBUTE: told})
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A part of the input that a reader could make no document of."""
+
+    reason: str
+    """A key of `REASONS`."""
+    source: str
+    """As a document's."""
+    count: int = 1
+    """Documents, where the reader knows how many."""
 
 
 @dataclass(slots=True)

@@ -15,17 +15,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ptbr_slm.data import index
-from ptbr_slm.data.document import REPAIRS_ATTRIBUTE, Document, DocumentCounts, describe_dropped
+from ptbr_slm.data.document import REPAIRS_ATTRIBUTE, Document, DocumentCounts, Skipped, describe_dropped
 from ptbr_slm.data.duplicates.exact import SeenTexts, fingerprint
 from ptbr_slm.data.encode import Encoder, boundary_ids
 from ptbr_slm.data.hold_out import Assigned, DocumentSizes, HashSplitter, HoldOut, better_hold_out
 from ptbr_slm.data.index import Index, SplitEntry, SplitName
 from ptbr_slm.data.prepared import PreparedData, is_prepared
 from ptbr_slm.data.presets import DEFAULT, Preset, preset
-from ptbr_slm.data.read.files import list_files
-from ptbr_slm.data.read.formats import raw_documents
+from ptbr_slm.data.read.files import input_files, list_files
+from ptbr_slm.data.read.formats import TEXT_FIELD
+from ptbr_slm.data.read.reader import Position, read_file
 from ptbr_slm.data.shards import SHARD_TOKENS, SplitWriter, token_dtype
 from ptbr_slm.data.stages.clean import NORMALIZATION
+from ptbr_slm.data.stages.markup import Markup
 from ptbr_slm.data.stages.stage import Stage, run
 from ptbr_slm.errors import Exit, SlmError
 from ptbr_slm.storage.atomic import atomic_folder, may_replace, write_text
@@ -51,6 +53,7 @@ def read_documents(
     *,
     paragraph_documents: bool = False,
     stages: Preset | None = None,
+    text_field: str = TEXT_FIELD,
     counts: DocumentCounts | None = None,
 ) -> Iterator[Document]:
     """Every document of `inputs` that its stages keep, one at a time; what is left out is in `counts`.
@@ -61,16 +64,27 @@ def read_documents(
     """
     counts = counts if counts is not None else DocumentCounts()
     stages = stages if stages is not None else preset(DEFAULT)
-    for path, format in list_files(inputs, counts):
-        by_paragraph = paragraph_documents and format == "text"
-        for raw in raw_documents(path, format, counts):
-            cleaned = _run_counted(stages.cleaning, raw, counts)
+    for file in list_files(inputs):
+        if isinstance(file, Skipped):
+            counts.drop(file.reason, file.source, file.count)
+            continue
+        by_paragraph = paragraph_documents and file.format in ("text", "stdin")
+        position, before = Position(), counts.input_bytes
+        for raw in read_file(file, text_field, position):
+            counts.input_bytes = before + position.now
+            if isinstance(raw, Skipped):
+                counts.drop(raw.reason, raw.source, raw.count)
+                continue
+            for kind in _repairs(raw):
+                counts.repair(kind, raw.source)
+            cleaned = _run_counted((Markup(), *stages.cleaning), raw, counts)
             if cleaned is None:
                 continue
             for part in _paragraphs(cleaned) if by_paragraph else [cleaned]:
                 kept = _run_counted((*stages.tagging, *stages.filtering), part, counts)
                 if kept is not None:
                     yield kept
+        counts.input_bytes = before + position.now
 
 
 def _run_counted(stages: tuple[Stage, ...], document: Document, counts: DocumentCounts) -> Document | None:
@@ -187,7 +201,7 @@ def open_or_prepare(
         if tokenizer is not None:
             data.check_tokenizer(Tokenizer.load(tokenizer), tokenizer)
         return data
-    files = [(str(file.resolve()), file.stat()) for file, _ in list_files([path])]
+    files = [(str(file.path.resolve()), file.path.stat()) for file in input_files([path])]
     if tokenizer is None:
         raise SlmError(
             "E_TOKENIZER_MISSING",

@@ -1,82 +1,115 @@
-"""The files that an input names: itself, or every text, JSONL and Parquet file below a folder, sorted."""
+"""The files that an input names: itself, what a pattern matches, or every file below a folder, sorted."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ptbr_slm.data.document import DocumentCounts
+from ptbr_slm.data.document import Skipped
+from ptbr_slm.data.read.compressed import COMPRESSIONS
 from ptbr_slm.errors import SlmError, os_errors
 
-Format = Literal["text", "jsonl", "parquet"]
+Format = Literal["text", "jsonl", "csv", "html", "mediawiki", "parquet", "zip", "tar", "stdin"]
 
 FORMATS: dict[str, Format] = {
     ".txt": "text",
+    ".md": "text",
     ".jsonl": "jsonl",
-    ".jsonl.gz": "jsonl",
-    ".jsonl.zst": "jsonl",
+    ".csv": "csv",
+    ".html": "html",
+    ".xml": "mediawiki",
     ".parquet": "parquet",
+    ".zip": "zip",
+    ".tar": "tar",
 }
 """Ending of a file's name -> how it is read."""
+_ALIASES = {
+    ".markdown": ".md",
+    ".ndjson": ".jsonl",
+    ".tsv": ".csv",
+    ".htm": ".html",
+    ".tgz": ".tar.gz",
+    ".tbz2": ".tar.bz2",
+    ".txz": ".tar.xz",
+}
+_WHOLE_FILES = (".parquet", ".zip")
+"""These compress themselves, and are read from the end: not out of a compressed stream."""
+_ABOUT = ("licenca", "license", "licence", "readme", "changelog", "contributing", "copying")
+"""Markdown files of these names tell of a folder and are not its text."""
+
+STDIN = Path("-")
 
 
-def format_of(path: Path) -> Format | None:
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """A file to read."""
+
+    path: Path
+    """`-` is the standard input."""
+    format: Format
+    named: bool
+    """The user named this very file: that it cannot be read is an error, and not a file to pass over."""
+
+
+def format_of(path: Path | str) -> Format | None:
     """How a file of this name is read; None for a file that is not."""
-    name = path.name.lower()
+    name = os.fspath(path).lower()
+    compressed = False
+    for ending, full in (*_ALIASES.items(), *dict.fromkeys(COMPRESSIONS, "").items(), *_ALIASES.items()):
+        if name.endswith(ending):
+            compressed = compressed or ending in COMPRESSIONS
+            name = name.removesuffix(ending) + full
+    if compressed and name.endswith(_WHOLE_FILES):
+        return None
     return next((format for ending, format in FORMATS.items() if name.endswith(ending)), None)
 
 
-def list_files(inputs: Sequence[Path], counts: DocumentCounts | None = None) -> Iterator[tuple[Path, Format]]:
-    """(file, format) for everything `inputs` names; folders are walked, their hidden files left out.
+def list_files(inputs: Sequence[Path]) -> Iterator[InputFile | Skipped]:
+    """Every file that `inputs` names; folders are walked, their hidden files left out.
 
-    Links to folders are followed, after the rest; a folder is walked once, by whatever names it is reached.
+    An input is a file, a folder, a pattern (`textos/**/*.txt`) where no file has that name, or `-`. Links to
+    folders are followed, after the rest; a folder is walked once, by whatever names it is reached.
     Raises E_NOT_FOUND for a missing input, E_PERMISSION for a named folder that may not be read and
-    E_DATA_FORMAT for a named file of another type. Inside a folder, such a file is counted in `counts` as
+    E_DATA_FORMAT for a named file of another type. Inside a folder, such a file is `Skipped` as
     `unknown_format`, and what cannot be opened (no permission, a link to nothing) as `unreadable`.
     """
-    counts = counts if counts is not None else DocumentCounts()
     for given in inputs:
-        if not given.exists():
-            raise SlmError(
-                "E_NOT_FOUND",
-                "a entrada não existe.",
-                where=given,
-                hint="Confira o caminho (ls) e repita o comando.",
-            )
-        if given.is_dir():
+        if given == STDIN:
+            yield InputFile(given, "stdin", named=True)
+        elif given.is_dir():
             with os_errors(given), os.scandir(given):  # may it be read at all?
                 pass
-            for path in walk(given, counts):
-                format = format_of(path)
-                if format is not None:
-                    yield path, format
-                else:
-                    counts.drop("unknown_format", str(path))
-            continue
-        format = format_of(given)
-        if format is None:
-            raise SlmError(
-                "E_DATA_FORMAT",
-                f"não sei ler arquivos {given.suffix or 'sem extensão'} como texto.",
-                where=given,
-                hint=f"Use {', '.join(FORMATS)}, ou uma pasta com eles.",
-            )
-        yield given, format
+            for found in walk(given):
+                yield found if isinstance(found, Skipped) else _classified(found)
+        elif given.exists():
+            format = format_of(given)
+            if format is None:
+                raise _unknown(given)
+            yield InputFile(given, format, named=True)
+        else:
+            yield from _matching(given)
+
+
+def input_files(inputs: Sequence[Path]) -> Iterator[InputFile]:
+    """The files alone. Raises what `list_files` raises."""
+    return (found for found in list_files(inputs) if isinstance(found, InputFile))
 
 
 def total_bytes(inputs: Sequence[Path]) -> int:
     """Bytes of all files that `inputs` names, on disk. Raises what `list_files` raises."""
-    return sum(path.stat().st_size for path, _ in list_files(inputs))
+    return sum(file.path.stat().st_size for file in input_files(inputs) if file.path != STDIN)
 
 
-def walk(folder: Path, counts: DocumentCounts) -> Iterator[Path]:
+def walk(folder: Path) -> Iterator[Path | Skipped]:
     """Files below `folder`, sorted, hidden files and folders left out; links to folders come last."""
     queue, visited = [folder], set[tuple[int, int]]()
+    errors: list[OSError] = []
     while queue:
         links: list[Path] = []
-        for parent, folders, names in os.walk(queue.pop(0), onerror=lambda error: _unreadable(error, counts)):
+        for parent, folders, names in os.walk(queue.pop(0), onerror=errors.append):
             current = Path(parent)
             identity = (current.stat().st_dev, current.stat().st_ino)
             if identity in visited:  # two links to one folder, or one to a folder above
@@ -89,9 +122,48 @@ def walk(folder: Path, counts: DocumentCounts) -> Iterator[Path]:
                 if os.access(path, os.R_OK) and path.is_file():
                     yield path
                 else:  # no permission, a link to nothing or to itself, a pipe, a socket
-                    counts.drop("unreadable", str(path))
+                    yield Skipped("unreadable", str(path))
         queue += links
+    for error in errors:
+        yield Skipped("unreadable", str(error.filename))
 
 
-def _unreadable(error: OSError, counts: DocumentCounts) -> None:
-    counts.drop("unreadable", str(error.filename))
+def _matching(pattern: Path) -> Iterator[InputFile | Skipped]:
+    """What a pattern matches, sorted. Raises E_NOT_FOUND where that is nothing."""
+    found: list[Path] = []
+    if any(character in str(pattern) for character in "*?["):
+        found = sorted(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
+    if not found:
+        raise SlmError(
+            "E_NOT_FOUND",
+            "a entrada não existe.",
+            where=pattern,
+            hint="Confira o caminho (ls) e repita o comando.",
+        )
+    for path in found:
+        if path.is_file():
+            yield _classified(path) if os.access(path, os.R_OK) else Skipped("unreadable", str(path))
+        elif not path.is_dir():
+            yield Skipped("unreadable", str(path))
+
+
+def _classified(path: Path) -> InputFile | Skipped:
+    format = format_of(path)
+    if format is None or is_about(path.name):
+        return Skipped("unknown_format", str(path))
+    return InputFile(path, format, named=False)
+
+
+def is_about(name: str) -> bool:
+    """Whether a Markdown file of this name tells of the folder it is in: LICENCA.md, README.md."""
+    lower = name.lower()
+    return lower.endswith((".md", ".markdown")) and lower.startswith(_ABOUT)
+
+
+def _unknown(path: Path) -> SlmError:
+    return SlmError(
+        "E_DATA_FORMAT",
+        f"não sei ler arquivos {path.suffix or 'sem extensão'} como texto.",
+        where=path,
+        hint=f"Use {', '.join(FORMATS)}, ou uma pasta com eles.",
+    )

@@ -1,54 +1,67 @@
-"""The documents of one file of each format, as they are stored, in bounded memory.
+"""The documents of a stream of each format, as they are stored, in bounded memory.
 
-What cannot be read is counted, not raised; the unit of failure is the line or row.
+What cannot be read is told as `Skipped`, not raised; the unit of failure is the line or row. A document of
+HTML, Markdown or wikitext has the attribute `markup`: `stages.markup` makes text of it.
 """
 
 from __future__ import annotations
 
+import codecs
+import csv
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import BinaryIO
 
-from ptbr_slm.data.document import Document, DocumentCounts
-from ptbr_slm.data.read.compressed import CORRUPT, decompressed
-from ptbr_slm.data.read.files import Format
-from ptbr_slm.data.read.parquet import text_cells
-from ptbr_slm.errors import os_errors
+from ptbr_slm.data.document import Attribute, Document, Skipped
+from ptbr_slm.data.read.compressed import CORRUPT, DecompressionBomb
+from ptbr_slm.data.read.mediawiki import pages
 from ptbr_slm.text import BOM, decode, is_utf16
 
 MAX_DOCUMENT_BYTES = 8 << 20
 """The largest document held in memory. The complete Bible is half of it."""
+TEXT_FIELD = "text"
+"""The field of a JSON line, and the column of a table, that holds a document."""
+_ID_FIELDS = ("id", "url")
+_LICENCE_FIELDS = ("license", "licence", "licenca")
+_BLOCK = 1 << 16
+
+Found = Iterator[Document | Skipped]
+Reader = Callable[[BinaryIO, str, str], Found]
+"""(stream, its name for `source`, name of the text's field) -> documents. Raises what the stream raises."""
 
 
-def raw_documents(path: Path, format: Format, counts: DocumentCounts) -> Iterator[Document]:
-    """Each document of a file, before any cleaning.
-
-    Raises E_NOT_FOUND, E_PERMISSION, E_IO, or E_DEPENDENCY where Parquet or zstandard cannot be read.
-    """
-    return _READERS[format](path, counts)
+def corrupt(error: Exception, source: str) -> Skipped:
+    """What is told of a stream that ends with one of `CORRUPT`."""
+    return Skipped("bomb" if isinstance(error, DecompressionBomb) else "corrupt_file", source)
 
 
-def _text_file(path: Path, counts: DocumentCounts) -> Iterator[Document]:
+def read_text(stream: BinaryIO, name: str, text_field: str) -> Found:
     """A .txt file is one document; above `MAX_DOCUMENT_BYTES` it is cut by paragraph, line or word."""
-    with os_errors(path), path.open("rb") as file:
-        rest, pieces = b"", 0
-        while block := file.read(MAX_DOCUMENT_BYTES + 1 - len(rest)):
-            counts.input_bytes += len(block)
-            rest += block
-            if not pieces and is_utf16(rest):
-                counts.drop("utf16", str(path))
-                counts.input_bytes += max(0, path.stat().st_size - len(rest))
-                return
-            if len(rest) <= MAX_DOCUMENT_BYTES:
-                continue  # the end of the file, or a short read
-            cut = _cut(rest)
-            yield from _decoded(rest[:cut], str(path), counts)
-            rest, pieces = rest[cut:], pieces + 1
-    if pieces:
-        counts.repair("split", str(path))
-    if rest or not pieces:
-        yield from _decoded(rest, str(path), counts)
+    attributes: dict[str, Attribute] = {"markup": "markdown"} if ".md" in name[-8:].lower() else {}
+    rest, pieces, end = b"", 0, None
+    while True:
+        try:
+            block = stream.read(MAX_DOCUMENT_BYTES + 1 - len(rest))
+        except CORRUPT as error:
+            end = corrupt(error, name)
+            break
+        if not block:
+            break
+        rest += block
+        if not pieces and is_utf16(rest):
+            yield Skipped("utf16", name)
+            return
+        if len(rest) <= MAX_DOCUMENT_BYTES:
+            continue  # the end of the file, or a short read
+        cut = _cut(rest)
+        first: dict[str, Attribute] = {} if pieces else {"repairs": "split"}
+        yield _decoded(rest[:cut], name, {**attributes, **first})
+        rest, pieces = rest[cut:], pieces + 1
+    if rest or not (pieces or end):
+        yield _decoded(rest, name, attributes)
+    if end is not None:
+        yield end
 
 
 def _cut(data: bytes) -> int:
@@ -63,89 +76,46 @@ def _cut(data: bytes) -> int:
     return at
 
 
-def _decoded(data: bytes, source: str, counts: DocumentCounts) -> Iterator[Document]:
+def _decoded(data: bytes, source: str, attributes: Mapping[str, Attribute]) -> Document | Skipped:
     try:
-        yield Document(decode(data), source)
+        return Document(decode(data), source, attributes=attributes)
     except UnicodeDecodeError:
-        counts.drop("binary" if b"\x00" in data else "not_utf8", source)
+        return Skipped("binary" if b"\x00" in data else "not_utf8", source)
 
 
-def _json_lines(path: Path, counts: DocumentCounts) -> Iterator[Document]:
-    """The `text` of every line; blank lines mean nothing.
+# Lines
 
-    A byte order mark may begin any line: `cat` joins files that begin with one.
-    """
-    with decompressed(path) as (stream, raw):
-        number, position, found = 0, 0, False
+
+class _Lines:
+    """The lines of a stream, numbered; one above `MAX_DOCUMENT_BYTES` is skipped. Ends at a corrupt byte."""
+
+    def __init__(self, stream: BinaryIO, name: str) -> None:
+        self._stream, self._name = stream, name
+        self.number = 0
+        self.ended_by: Skipped | None = None
+        """Why the lines end before the end of the file."""
+
+    @property
+    def source(self) -> str:
+        """Of the line that came last."""
+        return f"{self._name}:{self.number}"
+
+    def __iter__(self) -> Iterator[bytes | None]:
+        """Each line with its end; None for one that is too long."""
         while True:
-            with os_errors(path):
-                try:
-                    if not number and is_utf16(stream.peek(1 << 12)):
-                        counts.drop("utf16", str(path))
-                        counts.input_bytes += path.stat().st_size
-                        return
-                    line, whole = _bounded_line(stream)
-                    if not line:
-                        stream.read(1)  # raises where the end is an error (`compressed`)
-                except CORRUPT:  # gzip's error is an OSError too
-                    counts.drop("corrupt_file", f"{path}:{number + 1}")
+            try:
+                line, whole = _bounded_line(self._stream)
+                if not line:
+                    self._stream.read(1)  # raises where the end is an error (`compressed`)
                     return
-            if not line:
-                if not found:
-                    counts.drop("empty", str(path))
+            except CORRUPT as error:  # gzip's error is an OSError too
+                self.ended_by = corrupt(error, f"{self._name}:{self.number + 1}")
                 return
-            number += 1
-            counts.input_bytes += raw.tell() - position
-            position = raw.tell()
-            source = f"{path}:{number}"
-            line = line.removeprefix(BOM)
-            found = found or not whole or bool(line.strip())
-            if not whole:
-                counts.drop("too_long", source)
-            elif line.strip():
-                yield from _json_text(line, source, counts)
-
-
-def _json_text(line: bytes, source: str, counts: DocumentCounts) -> Iterator[Document]:
-    try:
-        value = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError:
-        counts.drop("not_utf8", source)
-        return
-    except (ValueError, RecursionError):
-        counts.drop("bad_json", source)
-        return
-    text = value.get("text") if isinstance(value, dict) else None
-    if isinstance(text, str):
-        yield from _checked(text, source, counts)
-    else:
-        counts.drop("no_text", source)
-
-
-def _checked(text: str, source: str, counts: DocumentCounts) -> Iterator[Document]:
-    """A text from JSON or Parquet: lone surrogates (`"\\ud83d"`) are not Unicode text."""
-    try:
-        size = len(text.encode("utf-8"))
-    except UnicodeEncodeError:
-        counts.drop("not_utf8", source)
-        return
-    if size > MAX_DOCUMENT_BYTES:
-        counts.drop("too_long", source)
-    else:
-        yield Document(text, source)
-
-
-def _parquet(path: Path, counts: DocumentCounts) -> Iterator[Document]:
-    for cell, source in text_cells(path, counts):
-        if cell is None:
-            counts.drop("no_text", source)
-            continue
-        try:
-            text = cell.decode("utf-8")
-        except UnicodeDecodeError:
-            counts.drop("not_utf8", source)
-            continue
-        yield from _checked(text, source, counts)
+            if not self.number and is_utf16(line):
+                self.ended_by = Skipped("utf16", self._name)
+                return
+            self.number += 1
+            yield line if whole else None
 
 
 def _bounded_line(stream: BinaryIO) -> tuple[bytes, bool]:
@@ -158,8 +128,162 @@ def _bounded_line(stream: BinaryIO) -> tuple[bytes, bool]:
     return line[:1], False
 
 
-_READERS: dict[Format, Callable[[Path, DocumentCounts], Iterator[Document]]] = {
-    "text": _text_file,
-    "jsonl": _json_lines,
-    "parquet": _parquet,
+def read_json_lines(stream: BinaryIO, name: str, text_field: str) -> Found:
+    """The text of every line; blank lines mean nothing.
+
+    A byte order mark may begin any line: `cat` joins files that begin with one.
+    """
+    lines, found = _Lines(stream, name), False
+    for line in lines:
+        if line is None:
+            found = True
+            yield Skipped("too_long", lines.source)
+            continue
+        line = line.removeprefix(BOM)
+        if line.strip():
+            found = True
+            yield _json_document(line, lines.source, text_field)
+    if lines.ended_by is not None:
+        yield lines.ended_by
+    elif not found:
+        yield Skipped("empty", name)
+
+
+def _json_document(line: bytes, source: str, text_field: str) -> Document | Skipped:
+    try:
+        value = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError:
+        return Skipped("not_utf8", source)
+    except (ValueError, RecursionError):
+        return Skipped("bad_json", source)
+    if not isinstance(value, dict) or not isinstance(value.get(text_field), str):
+        return Skipped("no_text", source)
+    return checked(value[text_field], source, value)
+
+
+def checked(text: str, source: str, fields: Mapping[str, object]) -> Document | Skipped:
+    """A document of a text from JSON or a table: lone surrogates (`"\\ud83d"`) are not Unicode text."""
+    try:
+        size = len(text.encode("utf-8"))
+    except UnicodeEncodeError:
+        return Skipped("not_utf8", source)
+    if size > MAX_DOCUMENT_BYTES:
+        return Skipped("too_long", source)
+    return Document(text, source, _first(fields, _ID_FIELDS), _first(fields, _LICENCE_FIELDS))
+
+
+def _first(fields: Mapping[str, object], names: tuple[str, ...]) -> str:
+    """The first of the named fields that is there, as text; empty for none."""
+    for name in names:
+        value = fields.get(name)
+        if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+            return str(value).encode("utf-8", "replace").decode()
+    return ""
+
+
+def read_csv(stream: BinaryIO, name: str, text_field: str) -> Found:
+    """The text's column of a table with a header; `,`, `;` or a tab between the columns."""
+    lines = _Lines(stream, name)
+    too_long: list[Skipped] = []
+
+    def decoded() -> Iterator[str]:
+        for line in lines:
+            if line is None:
+                too_long.append(Skipped("too_long", lines.source))
+            else:
+                yield line.removeprefix(BOM).decode("utf-8", "surrogateescape").replace("\x00", "")
+
+    texts = decoded()
+    header = next(texts, None)
+    csv.field_size_limit(MAX_DOCUMENT_BYTES)
+    if header is not None:
+        delimiter = max(",;\t", key=header.count)
+        columns = header.strip("\r\n").replace('"', "").split(delimiter)
+        rows = csv.reader(texts, delimiter=delimiter)
+        yield from _csv_rows(rows, [column.strip() for column in columns], lines, text_field)
+    yield from too_long
+    if lines.ended_by is not None:
+        yield lines.ended_by
+    elif lines.number < 2:
+        yield Skipped("empty", name)
+
+
+def _csv_rows(rows: Iterator[list[str]], columns: list[str], lines: _Lines, text_field: str) -> Found:
+    if text_field not in columns:
+        yield Skipped("no_text", lines.source, max(1, sum(1 for _ in lines)))
+        return
+    while True:
+        source = f"{lines._name}:{lines.number + 1}"
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error:
+            yield Skipped("bad_row", source)
+            continue
+        if not row:
+            continue
+        fields = dict(zip(columns, row, strict=False))
+        text = fields.get(text_field)
+        yield Skipped("bad_row", source) if text is None else checked(text, source, fields)
+
+
+# Whole documents
+
+_CHARSET = re.compile(rb"<meta[^>]+charset\s*=\s*[\"']?([\w.:-]+)", re.IGNORECASE)
+
+
+def read_html(stream: BinaryIO, name: str, text_field: str) -> Found:
+    """A page is one document, in UTF-8 or the encoding that it declares."""
+    try:
+        data = stream.read(MAX_DOCUMENT_BYTES + 1)
+    except CORRUPT as error:
+        yield corrupt(error, name)
+        return
+    if len(data) > MAX_DOCUMENT_BYTES:
+        yield Skipped("too_long", name)
+        return
+    found = _decoded(data, name, {"markup": "html"})
+    declared = _CHARSET.search(data[: 1 << 12])
+    if isinstance(found, Skipped) and found.reason == "not_utf8" and declared is not None:
+        try:
+            encoding = codecs.lookup(declared[1].decode("ascii")).name
+            if encoding != "utf-8":
+                found = Document(data.decode(encoding), name, attributes={"markup": "html"})
+        except (LookupError, UnicodeDecodeError):
+            pass
+    yield found
+
+
+def read_mediawiki(stream: BinaryIO, name: str, text_field: str) -> Found:
+    """The articles of a MediaWiki dump (`pages-articles.xml`); redirects and other namespaces are no text."""
+
+    def blocks() -> Iterator[bytes]:
+        while block := stream.read(_BLOCK):
+            yield block
+
+    number = 0
+    try:
+        for number, page in enumerate(pages(blocks(), MAX_DOCUMENT_BYTES), start=1):
+            source = f"{name}:{number}"
+            if page.text is None:
+                yield Skipped("too_long", source)
+            else:
+                yield Document(
+                    page.text, source, page.id, attributes={"markup": "wikitext", "title": page.title}
+                )
+    except (*CORRUPT, SyntaxError) as error:  # expat's ParseError is a SyntaxError
+        yield corrupt(error, f"{name}:{number + 1}")
+        return
+    if not number:
+        yield Skipped("empty", name)
+
+
+READERS: dict[str, Reader] = {
+    "text": read_text,
+    "jsonl": read_json_lines,
+    "csv": read_csv,
+    "html": read_html,
+    "mediawiki": read_mediawiki,
 }
+"""Format -> the reader of a stream of it."""

@@ -10,9 +10,11 @@ import pytest
 import zstandard
 
 from ptbr_slm import data
-from ptbr_slm.data.document import REASONS, REPAIRS, DocumentCounts
+from ptbr_slm.data.document import REASONS, REPAIRS, Document, DocumentCounts
 from ptbr_slm.data.pipeline import read_documents
 from ptbr_slm.data.read import formats
+from ptbr_slm.data.read.files import InputFile
+from ptbr_slm.data.read.reader import read_file
 
 FRASE = "A chuva caiu sobre a praça e ninguém correu."
 
@@ -143,9 +145,9 @@ def test_a_long_line_is_cut_by_word_or_character_never_inside_one(
     monkeypatch.setattr(formats, "MAX_DOCUMENT_BYTES", 2_000)
     path = tmp_path / "a.txt"
     path.write_text(text)
-    counts = DocumentCounts()
-    pieces = [document.text for document in formats.raw_documents(path, "text", counts)]
-    assert "".join(pieces) == text and not counts.dropped
+    found = list(read_file(InputFile(path, "text", named=True)))
+    pieces = [document.text for document in found if isinstance(document, Document)]
+    assert "".join(pieces) == text and len(pieces) == len(found)
     assert max(len(piece.encode()) for piece in pieces) <= 2_000
 
 
