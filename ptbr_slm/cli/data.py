@@ -61,8 +61,8 @@ def prepare(
         typer.Argument(
             metavar="ENTRADA...",
             help="Arquivos .txt, .md, .jsonl, .csv, .html, .parquet ou .xml (MediaWiki), comprimidos (.gz, "
-            ".zst, .bz2, .xz) ou em .zip e .tar; pastas com eles; padrões ('textos/**/*.txt'); - lê a entrada "
-            "padrão.",
+            ".zst, .bz2, .xz) ou em .zip e .tar; pastas com eles; padrões ('textos/**/*.txt'); - lê do "
+            "terminal.",
         ),
     ],
     output: Annotated[
