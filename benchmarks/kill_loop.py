@@ -1,6 +1,6 @@
 """Kill a training run again and again at random moments, resume it each time, compare with one never killed.
 
-    python benchmarks/kill_loop.py [--kills 30] [--seed 0] [--folder DIR] [--output docs/kill_loop.md]
+    python benchmarks/kill_loop.py [--kills 30] [--seed 0] [--folder DIR] [--output FILE.md]
 
 Uses real processes and SIGKILL. Prints (and with --output writes) a Markdown table: when each kill fell and
 what it left behind; and the sha256 of the final weights of both runs. Exits with 1 where they differ.

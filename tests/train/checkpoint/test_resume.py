@@ -213,7 +213,7 @@ def test_two_writers_the_second_is_refused(settings, tmp_path):
     assert train(config).status == "done"
 
 
-def test_a_full_disk_is_forenames_with_bytes_and_the_checkpoint_before_stays(settings, monkeypatch):
+def test_a_full_disk_is_foreseen_with_bytes_and_the_checkpoint_before_stays(settings, monkeypatch):
     from collections import namedtuple
 
     config, usage = settings(), namedtuple("usage", "total used free")
