@@ -29,8 +29,6 @@ from ptbr_slm_export.quantization.recipe import RECIPES, Precision, Recipe, reci
 
 Flavour = Literal["gqa", "std", "genai"]
 Build = Callable[[ModelConfig, LlamaWeights, Precision, Quantizer | None], ir.Model]
-NAMES = ("cpu", "cuda", "tensorrt", "genai")
-"""Every target of the command line, whether this version has it or not."""
 
 
 def _no_companions(folder: Path, model: ModelFolder) -> None:

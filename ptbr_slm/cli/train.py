@@ -17,7 +17,7 @@ from ptbr_slm.cli.training_options import settings_of, with_flags
 from ptbr_slm.errors import Exit, SlmError
 from ptbr_slm.events import Event
 from ptbr_slm.text import human_bytes, number, quoted
-from ptbr_slm.train import events as told
+from ptbr_slm.train import events
 from ptbr_slm.train.events import Done, Planned
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class Printer:
 def sentence(event: Event) -> str:
     """What a person reads of an event, in Portuguese; empty for what only a machine wants."""
     match event:
-        case told.Started():
+        case events.Started():
             lines = [
                 f"Modelo de {number(event.parameters)} parâmetros em {event.device}, "
                 f"{number(event.tokens_per_step)} tokens por passo, taxa {event.learning_rate:.1e}",
@@ -149,19 +149,19 @@ def sentence(event: Event) -> str:
                 *(f"  atenção: {note}" for note in event.notes),
             ]
             return "\n".join(lines)
-        case told.RanksJoined():
+        case events.RanksJoined():
             return f"  {event.world} processos ({event.parallel}) repartem cada passo"
-        case told.Resumed():
+        case events.Resumed():
             return f"Continuando do passo {number(event.step)} ({event.path})"
-        case told.Copied() | told.RolledBack() | told.MemoryRanOut() | told.CooldownStarted():
+        case events.Copied() | events.RolledBack() | events.MemoryRanOut() | events.CooldownStarted():
             return event.message
-        case told.Dropped():
+        case events.Dropped():
             return f"Atenção: passo {number(event.step)} descartado: a perda não era um número."
-        case told.Warned():
+        case events.Warned():
             return f"Atenção: {event.message}"
-        case told.Evaluated():
+        case events.Evaluated():
             return f"passo {number(event.step)}: {number(event.bits_per_byte, 4)} bits por byte"
-        case told.Sampled():
+        case events.Sampled():
             return f"  «{event.prompt}»{' '.join(event.text.splitlines())}"
         case _:
             return ""
