@@ -11,6 +11,8 @@ REASONS: dict[str, str] = {
     "utf16": "está em UTF-16, e não em UTF-8",
     "binary": "é binário, não é texto",
     "empty": "está vazio",
+    "other_language": "não está em português",
+    "other_variety": "está na outra variedade do português",
     "too_short": "tem menos de duas palavras",
     "too_long": "linha ou campo acima de 8 MiB",
     "bad_json": "linha que não é JSON",
