@@ -45,6 +45,7 @@ REASONS: dict[str, str] = {
     "bad_row": "linha de um CSV com aspas ou tamanho errados",
     "changed": "arquivo que mudou enquanto era lido: o que se leu dele ficou",
     "bomb": "arquivo que cresce mais de 200 vezes ao descompactar: o resto dele se perdeu",
+    "only_boilerplate": "só tem menus e avisos de site",
 }
 """Why a document is dropped -> the words of a report."""
 
@@ -57,6 +58,12 @@ REPAIRS: dict[str, str] = {
     "split": "arquivo acima de 8 MiB, dividido entre parágrafos",
     "masked": "dados pessoais foram trocados por [CPF], [TELEFONE] e outros",
     "decontaminated": "frases que repetem um conjunto de avaliação foram tirados",
+    "windows_1252": "aspas e travessões do Windows foram recuperados",
+    "lost_letters": "letras perdidas (n�o) foram recuperadas",
+    "mixed_scripts": "letras de outro alfabeto dentro de palavras viraram latinas",
+    "split_words": "palavras partidas por hífen foram emendadas",
+    "boilerplate": "menus, avisos de cookies e chamadas de site foram tirados",
+    "repeated_paragraphs": "parágrafos repetidos de outros documentos foram tirados",
 }
 """What is changed in a document that is kept (for `split`: extra pieces) -> the words of a report."""
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ptbr_slm.data.stages.boilerplate import RemoveBoilerplate
 from ptbr_slm.data.stages.clean import Clean
 from ptbr_slm.data.stages.figures import Figures
+from ptbr_slm.data.stages.hyphens import JoinSplitWords
 from ptbr_slm.data.stages.length import AtLeastTwoWords
 from ptbr_slm.data.stages.rules import ReplacementCharacters, fineweb2
+from ptbr_slm.data.stages.spelling import Spelling
 from ptbr_slm.data.stages.stage import Stage
 from ptbr_slm.errors import SlmError
 
@@ -33,8 +36,8 @@ def _none() -> Preset:
 def _curated() -> Preset:
     return Preset(
         "curated",
-        cleaning=(Clean(),),
-        tagging=(Figures(),),
+        cleaning=(Clean(), JoinSplitWords()),
+        tagging=(Figures(), Spelling()),
         filtering=(AtLeastTwoWords(), ReplacementCharacters()),
     )
 
@@ -42,8 +45,8 @@ def _curated() -> Preset:
 def _web() -> Preset:
     return Preset(
         "web",
-        cleaning=(Clean(),),
-        tagging=(Figures(),),
+        cleaning=(Clean(), JoinSplitWords(), RemoveBoilerplate()),
+        tagging=(Figures(), Spelling()),
         filtering=(*fineweb2(), ReplacementCharacters()),
     )
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from ptbr_slm.data.document import DocumentCounts
 from ptbr_slm.data.pipeline import read_documents
-from ptbr_slm.data.stages.clean import INVISIBLE, clean
+from ptbr_slm.data.stages.characters import INVISIBLE
+from ptbr_slm.data.stages.clean import clean
 
 PROSE = (
     "O homem que caminhava pela estrada de terra batida não sabia se a tra\xad\n"
