@@ -208,6 +208,7 @@ EXTRA_OF = {
     "matplotlib": "train",
     "psutil": "train",
     "sentencepiece": "train",
+    "requests": "train",
     "onnxruntime": "cpu",
     "onnx": "export",
     "onnx_ir": "export",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ptbr_slm.cli.command import command
+from ptbr_slm.cli.data_fetch import register_fetch
 from ptbr_slm.cli.help import HelpGroup
 from ptbr_slm.cli.output import Output, Report, table
 from ptbr_slm.text import human_bytes, number, quoted
@@ -25,32 +26,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(_group, name="data", cls=HelpGroup)
 
 
-@command(_group, "fetch")
-def fetch(
-    out: Output,
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="NOME",
-            help="dante (notícias e teses, baixado) ou machado (obra completa, do NLTK deste computador).",
-        ),
-    ],
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="PASTA", help="Onde gravar (padrão: dados/NOME).")
-    ] = None,
-) -> Report:
-    """Traz textos em português com licença aberta."""
-    from ptbr_slm.data.sources.fetch import fetch
-
-    folder = output or Path("dados") / name
-    with out.progress(f"trazendo {name}"):
-        file = fetch(name, folder)
-    size = file.stat().st_size
-    text = (
-        f"Textos em {file} ({human_bytes(size)}); licenças em {file.parent / 'LICENCA.md'}\n\n"
-        f"Próximo passo:\n  ptbr-slm tokenizer train {quoted(file)} -o tokenizer.json"
-    )
-    return Report({"file": str(file), "bytes": size}, text, brief=str(file))
+register_fetch(_group)
 
 
 @command(_group, "prepare")

