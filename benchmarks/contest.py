@@ -74,9 +74,9 @@ def hold(entries: Sequence[Entry], rules: Rules, progress: Callable[[str], None]
         for index in range(rules.rounds):
             progress(f"round {index + 1} of {rules.rounds}")
             for turn in range(len(players)):
-                place = (index + turn) % len(players)
+                chosen = (index + turn) % len(players)
                 time.sleep(PAUSE_S)
-                scores[place].turns.append(players[place].ask_turn())
+                scores[chosen].turns.append(players[chosen].ask_turn())
         for player, score in zip(players, scores, strict=True):
             score.peak_bytes = player.ask_peak()
         return scores
@@ -128,7 +128,7 @@ class _Player:
         try:
             return self._pipe.recv()
         except EOFError:
-            raise RuntimeError(f"{self.entry.tool} {self.entry.weights} died; its error is above") from None
+            raise RuntimeError(f"{self.entry.tool} {self.entry.weights} exited; its error is above") from None
 
 
 def _play(pipe: Connection, entry: Entry, rules: Rules) -> None:

@@ -64,8 +64,8 @@ def main() -> None:
     ]
     seconds: list[list[float]] = [[] for _ in entries]
     for turn in range(arguments.rounds + 1):
-        for place in range(len(entries)):
-            index = (place + turn) % len(entries)
+        for position in range(len(entries)):
+            index = (position + turn) % len(entries)
             took = cold(programs[index], arguments.threads)
             if turn:  # the first round fills the page cache
                 seconds[index].append(took)

@@ -28,7 +28,7 @@ from results import spread, table, write_section
 from ptbr_slm.cli.quickstart import RECIPE, VOCAB_SIZE
 
 HELD_OUT = ("domCasmurro", "historiasMeiaNoite")
-"""Works (file names) that nobody sees in training: a novel and a book of stories."""
+"""Works (file names) that are left out of training: a novel and a book of stories."""
 OURS: dict[str, Any] = {
     **RECIPE,
     "batch_size": 8,

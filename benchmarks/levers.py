@@ -178,9 +178,9 @@ class Contestant:
         binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
         for index, cache in enumerate(self.caches):
             name = f"{index // 2}.{'value' if index % 2 else 'key'}"
-            place = ("cpu", 0, cache.dtype.type, cache.shape, cache.ctypes.data)
-            binding.bind_input(f"past_key_values.{name}", *place)
-            binding.bind_output(f"present.{name}", *place)
+            memory = ("cpu", 0, cache.dtype.type, cache.shape, cache.ctypes.data)
+            binding.bind_input(f"past_key_values.{name}", *memory)
+            binding.bind_output(f"present.{name}", *memory)
         binding.kept = (arrays, logits)  # ORT holds addresses, not arrays
         return binding
 

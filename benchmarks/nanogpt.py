@@ -4,7 +4,7 @@ github.com/karpathy/nanoGPT (model.py, train.py, config/train_shakespeare_char.p
 LayerNorm without bias, GELU, learned positions, tied head, standard deviation 0.02 with residual projections
 divided by sqrt(2 * layers); AdamW, 1e-3 to 1e-4 by a cosine after 100 steps of warm-up, betas 0.9, 0.99,
 decay 0.1 on all matrices, clipping at 1, no dropout; random windows. Its schedule counts iterations; here the
-share of the time that is over stands for them: what one gets who knows their number beforehand.
+share of the time that is over stands for them: as for one who has set their number beforehand.
 """
 
 from __future__ import annotations

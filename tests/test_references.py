@@ -44,8 +44,6 @@ NOT_OURS = {
 }
 """Files and names of other projects that look like ours. Names of `torch` and
 onnxruntime's keys `session.*` are not looked at."""
-VARIABLES = ("cache", "config", "engine", "model", "params", "rules", "schedule")
-"""Variables that have the name of a module, and that docstrings follow with an attribute."""
 GONE = re.compile(r"`[^`]+`\s\((?:removed|now `[^`]+`)\)")
 """How a decision, which keeps the names of its day, marks one that has gone."""
 
@@ -187,8 +185,8 @@ def missing_from(text: str) -> list[str]:
         bases = folders_with(parts[0])
         if not bases or parts[0] in ("torch", "session") or parts[-1] in DATA or dotted in settings():
             continue
-        if len(parts) == 2 and parts[0] in VARIABLES and parts[1] in attributes():
-            continue
+        if len(parts) == 2 and not (PACKAGES[0] / parts[0]).is_dir() and parts[1] in attributes():
+            continue  # a variable that has the name of a module: `document.text`
         if not any(exists(base, parts) for base in bases):
             found.append(dotted)
     return sorted(set(found) - NOT_OURS)

@@ -1,26 +1,26 @@
-"""Bits per byte of a model in training; `ptbr_slm.eval.bits` says what they are and on which windows."""
+"""Evaluation of a model in training: bits per byte of the held-out part, and sampled texts.
+
+The definition of bits per byte and the choice of windows are in `ptbr_slm.eval.bits`.
+"""
 
 from __future__ import annotations
 
 import math
 
 import torch
+from torch import Tensor
 
 from ptbr_slm.eval.bits import HeldOut
-from ptbr_slm.model import Llama
+from ptbr_slm.model import KVCache, Llama
+from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.batches import MicroBatch
 from ptbr_slm.train.parallel.parallelize import Parallel
 from ptbr_slm.train.parallel.world import SINGLE_PROCESS, Ranks
 from ptbr_slm.train.planning.precision import Precision
 from ptbr_slm.train.step import autocast
 
-
-def _cut(mine: slice, size: int, windows: int) -> list[tuple[slice, bool]]:
-    """`mine` in pieces of `size`, then others, which do not count, up to as many as `windows` make."""
-    pieces = [
-        (slice(start, min(start + size, mine.stop)), True) for start in range(mine.start, mine.stop, size)
-    ]
-    return pieces + [(slice(0, 1), False)] * (math.ceil(windows / size) - len(pieces))
+SAMPLE_TEMPERATURE = 0.8
+SAMPLE_TOP_K = 50
 
 
 @torch.no_grad()
@@ -31,7 +31,7 @@ def bits_per_byte(
     precision: Precision,
     ranks: Ranks = SINGLE_PROCESS,
 ) -> float:
-    """Of the whole text; each rank reads its share of the windows."""
+    """Bits per byte of the whole text; each rank reads its share of the windows. All ranks call it."""
     parallel = model if isinstance(model, Parallel) else Parallel(model)
     model = parallel.model
     device = model.embed.weight.device
@@ -48,3 +48,45 @@ def bits_per_byte(
             nats += parallel.loss_sum(batch.tokens, batch.targets)
     model.train(was_training)
     return text.value(float(ranks.sum_(nats)))
+
+
+def _cut(mine: slice, size: int, windows: int) -> list[tuple[slice, bool]]:
+    """`mine` in pieces of `size`, with True; then pieces that do not count, with False, up to as many as
+    `windows` would make.
+    """
+    pieces = [
+        (slice(start, min(start + size, mine.stop)), True) for start in range(mine.start, mine.stop, size)
+    ]
+    return pieces + [(slice(0, 1), False)] * (math.ceil(windows / size) - len(pieces))
+
+
+@torch.no_grad()
+def write_sample(model: Llama, tokenizer: Tokenizer, prompt: str, tokens: int, seed: int) -> str:
+    """The continuation of `prompt` by up to `tokens` tokens; ends early at an end token or a full context.
+
+    Draws from a generator of its own: sampling leaves the training's random state as it was.
+    """
+    was_training = model.training
+    model.eval()
+    device = model.embed.weight.device
+    generator = torch.Generator().manual_seed(seed)
+    ids = tokenizer.encode(prompt)[-(model.config.max_seq_len - 1) :]
+    capacity = min(model.config.max_seq_len, len(ids) + tokens)
+    cache = KVCache(model.config, 1, capacity, model.embed.weight)
+    fresh, written = ids, list[int]()
+    while len(ids) + len(written) < capacity:
+        states = model.hidden(torch.tensor([fresh], device=device), cache)  # (1, T, C)
+        token = _draw(model.head(states[0, -1]).float().cpu(), generator)
+        if token in model.config.eos_token_ids:
+            break
+        written.append(token)
+        fresh = [token]
+    model.train(was_training)
+    return tokenizer.decode(written)
+
+
+def _draw(logits: Tensor, generator: torch.Generator) -> int:
+    """logits: (V,) on the CPU -> one id among the SAMPLE_TOP_K."""
+    best, ids = logits.topk(min(SAMPLE_TOP_K, len(logits)))
+    chosen = torch.multinomial(torch.softmax(best / SAMPLE_TEMPERATURE, dim=-1), 1, generator=generator)
+    return int(ids[chosen])

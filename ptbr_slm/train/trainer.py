@@ -29,7 +29,7 @@ from ptbr_slm.train.checkpoint.files import (
     write_checkpoint,
 )
 from ptbr_slm.train.config_file import to_values
-from ptbr_slm.train.evaluate import bits_per_byte
+from ptbr_slm.train.evaluate import bits_per_byte, write_sample
 from ptbr_slm.train.events import Dropped, Evaluated, Listener, Sampled, Saved, Step, Warned
 from ptbr_slm.train.optim import build_optimizer, set_learning_rate
 from ptbr_slm.train.parallel.parallelize import parallelize
@@ -39,7 +39,6 @@ from ptbr_slm.train.planning.plan import Plan
 from ptbr_slm.train.planning.speed import throughput
 from ptbr_slm.train.reporting.meters import Meters
 from ptbr_slm.train.reporting.metrics import MetricsLog
-from ptbr_slm.train.reporting.samples import write_sample
 from ptbr_slm.train.reporting.status import Pace, Status
 from ptbr_slm.train.run_folder import CHECKPOINTS
 from ptbr_slm.train.schedule import lr_factor

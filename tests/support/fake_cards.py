@@ -18,7 +18,7 @@ CU128 = ("sm_70", "sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compu
 
 @dataclass(frozen=True)
 class Card:
-    """A card, as driver and PyTorch tell of it."""
+    """A card, as driver and PyTorch report it."""
 
     name: str = "Tesla T4"
     capability: tuple[int, int] = (7, 5)
@@ -103,7 +103,7 @@ def torch_sees(
         "get_device_properties": properties,
         "mem_get_info": lambda device=0: (card(device).free, card(device).total),
         "memory_reserved": lambda device=0: 0,
-        # True on a T4, as in PyTorch, where emulation counts: nobody may decide by it.
+        # True on a T4, as in PyTorch, where emulation counts: no decision may depend on it.
         "is_bf16_supported": lambda including_emulation=True: including_emulation,
     }
     for name, answer in answers.items():

@@ -10,10 +10,9 @@ import torch.nn.functional as F
 
 from ptbr_slm.eval.bits import held_out_windows
 from ptbr_slm.model import Llama
-from ptbr_slm.train.evaluate import bits_per_byte
+from ptbr_slm.train.evaluate import bits_per_byte, write_sample
 from ptbr_slm.train.planning.plan import make_plan
 from ptbr_slm.train.planning.precision import Precision
-from ptbr_slm.train.reporting.samples import write_sample
 
 FP32 = Precision("fp32", "")
 

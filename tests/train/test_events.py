@@ -1,4 +1,4 @@
-"""Events: what a class says is what the JSON object holds, there and back."""
+"""Events: the JSON object of an event, and the event of a JSON object."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only a CUDA card can tell about training: `pytest -m gpu`. Under T4 rules: fp16 with GradScaler.
+"""What only a CUDA card can show about training: `pytest -m gpu`. Under T4 rules: fp16 with GradScaler.
 
 The user's commands run every day on a simulated card, too: tests/train/test_simulated_commands.py.
 """

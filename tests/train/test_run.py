@@ -1,4 +1,4 @@
-"""A whole run: what it writes, what it refuses, what it says."""
+"""A whole run: what it writes, refuses and reports."""
 
 from __future__ import annotations
 

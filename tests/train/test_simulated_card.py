@@ -37,7 +37,7 @@ PLACES = {
     "trainer.py:save",  # the scaler's state
     "model.py:<dictcomp>",  # weights for a checkpoint
     "evaluate.py:bits_per_byte",
-    "samples.py:write_sample",
+    "evaluate.py:write_sample",
     "speed.py:_wait",  # the product that is timed at the start
 }
 """Where the host may wait for the card."""
@@ -147,7 +147,7 @@ def test_the_planner_counts_the_bytes_of_a_card_at_the_true_size(case):
 
 
 def test_two_cards_hold_the_gradients_once_from_the_first_step_on(tmp_path, start_two):
-    """DDP's buckets are the gradients; the planner knows no other memory of ranks."""
+    """DDP's buckets are the gradients; the planner counts no other memory of ranks."""
     errors = start_two(
         RANKS, tmp_path, "ddp", env={"PYTHONPATH": str(SITE), "SIMULATED_CUDA": '{"cards": 2}'}
     )

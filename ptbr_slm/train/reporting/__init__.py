@@ -1,1 +1,1 @@
-"""What a run shows: progress, records, samples, loggers, the report."""
+"""What a run shows: progress, records, loggers, the report."""

@@ -1,4 +1,4 @@
-"""What the machine says while a run goes on: the most memory used so far, and the energy of its cards.
+"""Measurements of the machine during a run: the most memory used so far, and the energy of its cards.
 
 Energy comes from NVML where `nvidia-ml-py` is installed; nothing elsewhere. The driver's own counter (Volta
 and newer) where there is one, else the power read at each step times the time since the last. The cards

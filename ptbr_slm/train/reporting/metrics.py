@@ -30,7 +30,7 @@ class MetricsLog:
 
     def _open(self, step: int) -> None:
         kept = [line for line in _lines(self.path) if line["step"] <= step]
-        self._seen = Counter((line["event"], line["step"]) for line in kept)
+        self._counts = Counter((line["event"], line["step"]) for line in kept)
         self._last = {line["event"]: line for line in kept}
         if self._writes and self.path.exists():
             write_text(self.path, "".join(_dump(line) for line in kept))
@@ -45,7 +45,7 @@ class MetricsLog:
     def write(self, event: StepEvent) -> None:
         """Append one record and flush it."""
         record = event.record()
-        self._seen[record["event"], record["step"]] += 1
+        self._counts[record["event"], record["step"]] += 1
         self._last[record["event"]] = record
         with os_errors(self.path):
             self._file.write(_dump(record))
@@ -53,11 +53,11 @@ class MetricsLog:
 
     def has(self, kind: type[StepEvent], step: int) -> bool:
         """Whether such an event was recorded at this step."""
-        return (kind.EVENT, step) in self._seen
+        return (kind.EVENT, step) in self._counts
 
     def count(self, kind: type[StepEvent]) -> int:
         """Records of this kind."""
-        return sum(number for (name, _), number in self._seen.items() if name == kind.EVENT)
+        return sum(number for (name, _), number in self._counts.items() if name == kind.EVENT)
 
     def last(self, kind: type[E]) -> E | None:
         """The newest event of this kind; None where there is none that this version can read."""

@@ -102,7 +102,7 @@ class Smaller:
 def smaller(plan: Plan, batch_size: int, reported: str, *, rejoined: bool, world: int) -> Smaller:
     """After the memory ran out with micro-batches of `batch_size`: half of it, where that can go on here.
 
-    rejoined: whether this process, and all others, can do the step again. reported: what the device said.
+    rejoined: whether this process, and all others, can do the step again. reported: the device's message.
     """
     if not rejoined:
         error = half_updated(plan, reported) if world == 1 else OutOfMemoryAmongOthers(reported)

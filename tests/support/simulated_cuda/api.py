@@ -159,7 +159,7 @@ _CUDA_FUNCTIONS: dict[str, Any] = {
     "get_device_name": lambda device=None: _card(device).name,
     "get_device_properties": _properties,
     "get_arch_list": lambda: ["sm_75", "sm_80", "sm_86", "sm_90"],
-    # True on a T4, as in PyTorch, where emulation counts: nobody may decide by it.
+    # True on a T4, as in PyTorch, where emulation counts: no decision may depend on it.
     "is_bf16_supported": lambda including_emulation=True: including_emulation,
     "synchronize": lambda device=None: _card(device).wait("synchronize"),
     "mem_get_info": _memory,

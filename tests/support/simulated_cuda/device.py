@@ -92,7 +92,7 @@ class Card:
 
     @property
     def backing(self) -> torch.device:
-        """Where its tensors are in truth."""
+        """The device that holds its tensors."""
         return torch.device("meta" if self.shapes_only else "cpu")
 
     def from_host(self, source: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -145,7 +145,7 @@ class Card:
         if wait:
             self.wait(f"copy of {tuple(source.shape)} from the host")
         elif is_pinned(source):
-            self._departures.append(_Departure(source, source.detach().clone(), place()))
+            self._departures.append(_Departure(source, source.detach().clone(), call_site()))
 
     def write_host(self, target: torch.Tensor, numbers: torch.Tensor, *, wait: bool) -> None:
         """A copy into a host tensor. Without `wait`, into pinned memory, it arrives at the next wait."""
@@ -158,7 +158,7 @@ class Card:
 
     def wait(self, why: str) -> None:
         """The host waits until the card has done everything."""
-        self.waits.append(Wait(why, place()))
+        self.waits.append(Wait(why, call_site()))
         arrivals, self._arrivals = self._arrivals, []
         departures, self._departures = self._departures, []
         for arrival in arrivals:
@@ -206,7 +206,7 @@ def is_pinned(tensor: torch.Tensor) -> bool:
 
 
 def poison(tensor: torch.Tensor) -> torch.Tensor:
-    """Fill memory with what nobody should read."""
+    """Fill memory with values that a correct program never reads."""
     if tensor.numel():
         if tensor.is_floating_point():
             tensor.detach().fill_(float("nan"))
@@ -215,7 +215,7 @@ def poison(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def place() -> str:
+def call_site() -> str:
     """file.py:function of the innermost frame that is neither PyTorch's nor ours."""
     ours = Path(__file__).parent
     for frame in reversed(traceback.extract_stack()):

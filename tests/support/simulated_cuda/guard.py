@@ -142,14 +142,14 @@ def _table(instance: int, functions: dict[int, Function | bytes]) -> int:
     table = (ctypes.c_void_p * _FUNCTIONS)(
         *ctypes.cast(original, ctypes.POINTER(ctypes.c_void_p))[:_FUNCTIONS]
     )
-    for place, given in functions.items():
+    for index, given in functions.items():
         if isinstance(given, bytes):
-            table[place] = _executable(given)
+            table[index] = _executable(given)
             continue
         result, arguments, function = given
         callback = ctypes.CFUNCTYPE(result, ctypes.c_void_p, *arguments)(function)
         _kept.append(callback)
-        table[place] = ctypes.cast(callback, ctypes.c_void_p)
+        table[index] = ctypes.cast(callback, ctypes.c_void_p)
     _kept.append(table)
     return ctypes.addressof(table)
 

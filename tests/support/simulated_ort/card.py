@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 FIRST_ADDRESS = 0x0D00_0000_0000_0000
-"""Not canonical on x86-64, and beyond 48 bits elsewhere: no array lies there, and who reads there dies."""
+"""Not canonical on x86-64, and beyond 48 bits elsewhere: no array is there, and a read is a fault."""
 
 ROUNDING = 256
 _FIRST_EXTENSION = 1 << 20

@@ -22,16 +22,16 @@ class Nvml:
         pass
 
     def __init__(self, counters: list[int | None], watts: float = 70.0) -> None:
-        self.counters, self.watts, self.dead = counters, watts, False
+        self.counters, self.watts, self.stopped = counters, watts, False
 
     def nvmlDeviceGetTotalEnergyConsumption(self, handle: int) -> int:
         value = self.counters[handle]
-        if value is None or self.dead:
+        if value is None or self.stopped:
             raise self.NVMLError("not supported")
         return value
 
     def nvmlDeviceGetPowerUsage(self, handle: int) -> int:
-        if self.dead:
+        if self.stopped:
             raise self.NVMLError("gone")
         return int(1000 * self.watts)
 
@@ -56,7 +56,7 @@ def test_a_card_without_a_counter_is_measured_by_its_power_over_time():
 def test_a_driver_that_stops_answering_ends_the_measurement_not_the_run():
     nvml, clock = Nvml([0, 0]), Clock()
     meter = EnergyMeter(nvml, [0, 1], clock)
-    nvml.dead = True
+    nvml.stopped = True
     clock.now += 5
     assert meter.record() == {} and meter.record() == {}
 
