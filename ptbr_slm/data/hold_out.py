@@ -1,20 +1,21 @@
 """Which text is held out for validation: a fraction of the text, whatever the number of documents.
 
-`HashSplitter` holds out each document by its split key alone, a hash of its text, in one pass: nothing but
-the text and the seed decides. With many documents that is the fraction of the text; with a few, or with one
-long one among short ones, it is far off. Then the sizes are known, and the texts are read once more with
-`HoldOut`: documents are held out in the order of their keys as long as they fit, and the end of the first one
-that is far too long for the rest.
+Each document has a split key, a hash of its text, and those below the fraction are held out: nothing but the
+text and the seed decides. With many documents that is the fraction of the text; with a few, or with one long
+one among short ones, it is far off. Then documents are held out in the order of their keys as long as they
+fit, and the end of the first one that is far too long for the rest.
+
+Documents that are near copies share a key, and so a side: what is learned from one tells of the other.
 """
 
 from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from ptbr_slm.data.document import Document
 from ptbr_slm.data.index import SplitName
@@ -29,42 +30,6 @@ _BOUNDARIES = (re.compile(r"\n\n+"), re.compile(r"\n"), re.compile(r"[.!?…][\"
 Assigned = tuple[SplitName, Document]
 
 
-class HashSplitter:
-    """Sends each document to `train` or `valid`; with two documents or more, neither stays empty.
-
-    Until both splits have one, the document nearest to the other split is held back (one in memory), and goes
-    there at the end if nothing else did. The result does not depend on the order of the documents.
-    """
-
-    def __init__(self, valid_fraction: float) -> None:
-        self.valid_fraction = valid_fraction
-        self._documents: dict[SplitName, int] = {"train": 0, "valid": 0}
-        self._pending: tuple[float, Document] | None = None
-
-    def assign(self, document: Document, key: float) -> Iterator[Assigned]:
-        """(split, document) for what can be written now; `key` comes from `fingerprint`."""
-        split: SplitName = "valid" if key < self.valid_fraction else "train"
-        other: SplitName = "train" if split == "valid" else "valid"
-        self._documents[split] += 1
-        if self._documents[other] or not self.valid_fraction:
-            if self._pending is not None:
-                yield other, self._pending[1]
-                self._pending = None
-            yield split, document
-        elif self._pending is None:
-            self._pending = key, document
-        else:
-            distance = abs(key - self.valid_fraction)
-            if distance < abs(self._pending[0] - self.valid_fraction):
-                self._pending, document = (key, document), self._pending[1]
-            yield split, document
-
-    def finish(self) -> Iterator[Assigned]:
-        """The document still held back, if any."""
-        if self._pending is not None:
-            yield "valid" if self._documents["train"] > 1 else "train", self._pending[1]
-
-
 class DocumentSizes:
     """The split key and the size in bytes of each distinct document: 12 bytes a document."""
 
@@ -77,10 +42,35 @@ class DocumentSizes:
         self.keys.append(key)
         self.sizes.append(len(document.text.encode()))
 
+    def groups(self) -> Groups:
+        """What is held out together: the documents of a key. Those of size 0 are left out."""
+        keys, sizes = np.array(self.keys), np.array(self.sizes, dtype=np.int64)
+        present = sizes > 0
+        shared, which, counts = np.unique(keys[present], return_inverse=True, return_counts=True)
+        totals = np.zeros(len(shared), np.int64)
+        np.add.at(totals, which, sizes[present])
+        return Groups(shared, totals, counts)
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Documents that share a key, in the order of the keys."""
+
+    keys: npt.NDArray[np.float64]
+    sizes: npt.NDArray[np.int64]
+    """Bytes of all documents of a key."""
+    documents: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
 
 @dataclass(frozen=True, slots=True)
 class HoldOut:
-    """Which documents are held out: those below a key, with exceptions, and the end of one more."""
+    """Which documents are held out: those below a key, with exceptions, and the end of one more.
+
+    One for each key: `assign` gives all documents of a key to the same split.
+    """
 
     below: float
     exceptions: frozenset[float]
@@ -104,14 +94,18 @@ class HoldOut:
         return (("valid" if held else "train", document),)
 
 
-def better_hold_out(documents: DocumentSizes, fraction: float, held: int) -> HoldOut | None:
-    """A choice nearer to `fraction` of the text than `held` bytes are; None where there is no need."""
-    total = sum(documents.sizes)
-    goal = fraction * total
-    if not goal or _miss(held, goal) <= TOLERANCE:
-        return None
-    found = _choose(documents, goal, total)
-    return found if _miss(found.bytes, goal) < _miss(held, goal) else None
+def choose_hold_out(documents: DocumentSizes, fraction: float) -> HoldOut:
+    """What is held out of these documents. It does not depend on their order.
+
+    With two groups or more, neither split stays empty.
+    """
+    groups = documents.groups()
+    by_hash = _below(groups, fraction)
+    goal = fraction * float(groups.sizes.sum())
+    if not goal or _miss(by_hash.bytes, goal) <= TOLERANCE:
+        return by_hash
+    by_size = _fitting(groups, goal)
+    return by_size if _miss(by_size.bytes, goal) < _miss(by_hash.bytes, goal) else by_hash
 
 
 def cut_point(text: str, end_bytes: int) -> int | None:
@@ -128,29 +122,43 @@ def cut_point(text: str, end_bytes: int) -> int | None:
     return None
 
 
-def _choose(documents: DocumentSizes, goal: float, total: int) -> HoldOut:
-    """Documents in the order of their keys as they fit into `goal` bytes; see the module."""
-    keys, sizes = np.array(documents.keys), np.array(documents.sizes, dtype=np.int64)
+def _below(groups: Groups, fraction: float) -> HoldOut:
+    """The groups with a key below `fraction`; where a split stays empty, the nearest goes to it."""
+    if len(groups) < 2 or not fraction:
+        return HoldOut(0.0, frozenset(), None, 0, 0)
+    held = groups.keys < fraction
+    exceptions: frozenset[float] = frozenset()
+    if held.all() or not held.any():
+        nearest = int(np.argmin(np.abs(groups.keys - fraction)))
+        held[nearest] = not held[nearest]
+        exceptions = frozenset({float(groups.keys[nearest])})
+    return HoldOut(fraction, exceptions, None, 0, int(groups.sizes[held].sum()))
+
+
+def _fitting(groups: Groups, goal: float) -> HoldOut:
+    """Groups in the order of their keys as they fit into `goal` bytes; see the module."""
     skipped: set[float] = set()
     taken, below = 0, 0.0
-    for i in np.argsort(keys, kind="stable"):
-        key, size, rest = float(keys[i]), int(sizes[i]), goal - taken
-        if size < TOLERANCE * rest and len(keys) > 1:
+    for key, size, count in zip(
+        groups.keys.tolist(), groups.sizes.tolist(), groups.documents.tolist(), strict=True
+    ):
+        rest = goal - taken
+        if size < TOLERANCE * rest and len(groups) > 1:
             taken += size
         elif taken >= goal / 2:
             break
-        elif size >= MIN_CUT_BYTES:
+        elif size >= MIN_CUT_BYTES and count == 1:
             return HoldOut(key, frozenset(skipped), key, round(rest), round(goal))
         else:
             skipped.add(key)
         below = float(np.nextafter(key, 1))
-    if taken or len(keys) < 2:
+    if taken or len(groups) < 2:
         return HoldOut(below, frozenset(skipped), None, 0, taken)
     # Only short documents, each more than the fraction: one of them, not longer than most
-    fits = sizes <= max(int(sizes.min()), min(int(1.5 * total / len(sizes)), total // 2))
-    chosen = float(keys[fits].min())
-    size = int(sizes[keys == chosen][0])
-    return HoldOut(0.0, frozenset({chosen}), None, 0, size)
+    total = int(groups.sizes.sum())
+    fits = groups.sizes <= max(int(groups.sizes.min()), min(int(1.5 * total / len(groups)), total // 2))
+    chosen = int(np.flatnonzero(fits)[0])
+    return HoldOut(0.0, frozenset({float(groups.keys[chosen])}), None, 0, int(groups.sizes[chosen]))
 
 
 def _miss(held: float, goal: float) -> float:

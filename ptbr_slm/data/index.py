@@ -71,6 +71,8 @@ class Index:
     """Share of the text that was asked for validation."""
     paragraph_documents: bool = False
     seed: int = 0
+    near_duplicates: Mapping[str, str | int | float] = field(default_factory=dict)
+    """How near copies were found: method, hash, normalisation, thresholds. Empty where they were not."""
     splits: Mapping[SplitName, SplitEntry]
     dropped: Mapping[str, int] = field(default_factory=dict)
     repaired: Mapping[str, int] = field(default_factory=dict)
@@ -138,6 +140,7 @@ def _parsed(body: dict[str, Any]) -> Index:
         valid_fraction=float(body.get("valid_fraction", 0.0)),
         paragraph_documents=bool(body.get("paragraph_documents", False)),
         seed=int(body.get("seed", 0)),
+        near_duplicates=dict(body.get("near_duplicates", {})),
         splits={name: _split(body["splits"][name]) for name in SPLITS},
         dropped={str(reason): int(count) for reason, count in body.get("dropped", {}).items()},
         repaired={str(kind): int(count) for kind, count in body.get("repaired", {}).items()},

@@ -9,17 +9,23 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from ptbr_slm.data import index
 from ptbr_slm.data.document import REPAIRS_ATTRIBUTE, Document, DocumentCounts, Skipped, describe_dropped
-from ptbr_slm.data.duplicates.exact import SeenTexts, fingerprint
+from ptbr_slm.data.duplicates.clusters import Clusters, find_near_duplicates
+from ptbr_slm.data.duplicates.exact import SeenTexts, copies_of, fingerprint, key_of
+from ptbr_slm.data.duplicates.signatures import NearDuplicateSettings
 from ptbr_slm.data.encode import Encoder, boundary_ids
-from ptbr_slm.data.hold_out import Assigned, DocumentSizes, HashSplitter, HoldOut, better_hold_out
-from ptbr_slm.data.index import Index, SplitEntry, SplitName
+from ptbr_slm.data.hold_out import Assigned, DocumentSizes, HoldOut, choose_hold_out
+from ptbr_slm.data.index import Index
 from ptbr_slm.data.prepared import PreparedData, is_prepared
 from ptbr_slm.data.presets import DEFAULT, Preset, preset
 from ptbr_slm.data.read.files import input_files, list_files
@@ -29,6 +35,7 @@ from ptbr_slm.data.shards import SHARD_TOKENS, SplitWriter, token_dtype
 from ptbr_slm.data.stages.clean import NORMALIZATION
 from ptbr_slm.data.stages.markup import Markup
 from ptbr_slm.data.stages.stage import Stage, run
+from ptbr_slm.data.store import DocumentStore
 from ptbr_slm.errors import Exit, SlmError
 from ptbr_slm.storage.atomic import atomic_folder, may_replace, write_text
 from ptbr_slm.text import UTF16_HINT, quoted
@@ -46,6 +53,10 @@ class PrepareProgress:
 
 
 ProgressCallback = Callable[[PrepareProgress], None]
+
+NEAR_DUPLICATES = NearDuplicateSettings()
+_PROGRESS_DOCUMENTS = 256
+"""Documents read between two events."""
 
 
 def read_documents(
@@ -118,6 +129,8 @@ def prepare(
     *,
     valid_fraction: float = 0.01,
     paragraph_documents: bool = False,
+    near_duplicates: NearDuplicateSettings | None = NEAR_DUPLICATES,
+    drop_near_duplicates: bool = False,
     seed: int = 0,
     shard_tokens: int = SHARD_TOKENS,
     counts: DocumentCounts | None = None,
@@ -126,30 +139,33 @@ def prepare(
     """Turn `inputs` (files or folders, see `read_documents`) into the prepared folder `out`, atomically.
 
     valid_fraction: share of the text held out, 0 to 0.5: whole documents, and where these would be more than
-    twice or less than half of it, the end of a long one (`hold_out`). The texts are read twice then.
+    twice or less than half of it, the end of a long one (`hold_out`).
+    near_duplicates: how near copies are found, which never fall on both sides of the split; None looks for
+    exact copies only, which are always dropped. drop_near_duplicates: keep the first of near copies only.
     shard_tokens: tokens in a shard, at least one document. counts: filled with what was left out and why.
-    Memory does not grow with the input, but for 20 to 28 bytes a document (copies, sizes) and the open batch.
-    Raises E_CONFIG, E_NOT_FOUND, E_EXISTS, E_DATA_FORMAT, E_DATA_EMPTY, E_DISK_FULL, E_PERMISSION.
+    The inputs are read once; what is kept waits in a file until all of it is known. Memory does not grow with
+    the input, but for 40 bytes a document (copies, sizes), some 100 a near copy, and the open batch.
+    Raises E_CONFIG, E_NOT_FOUND, E_EXISTS, E_DATA_FORMAT, E_DATA_EMPTY, E_DISK_FULL, E_PERMISSION, and
+    E_DEPENDENCY where near copies are looked for and rensa is not installed.
     """
     _check_arguments(out, valid_fraction, shard_tokens)
     counts = counts if counts is not None else DocumentCounts()
     bos, eos = boundary_ids(tokenizer)
-    sizes = DocumentSizes()
-
-    def write(folder: Path, choice: HoldOut | None) -> dict[SplitName, SplitEntry]:
+    with atomic_folder(out) as folder:
+        work = folder / "work"
+        work.mkdir()
         documents = read_documents(inputs, paragraph_documents=paragraph_documents, counts=counts)
-        unique = _without_copies(documents, seed, counts)
-        if choice is None:
-            assigned = _split_by_hash(unique, valid_fraction, sizes)
-        else:
-            assigned = _split_by_size(unique, choice, counts)
+        collected = _collect(documents, work / "documents", seed, counts, progress)
+        if near_duplicates is not None:
+            collected.find_near_duplicates(work / "near", near_duplicates, drop=drop_near_duplicates)
+        choice = choose_hold_out(collected.sizes, valid_fraction)
         with ExitStack() as stack:
             writers = {
                 name: stack.enter_context(SplitWriter(folder, name, tokenizer.vocab_size, shard_tokens))
                 for name in index.SPLITS
             }
             encoder = Encoder(tokenizer, bos, eos, writers)
-            for split, document in assigned:
+            for split, document in _split(collected, choice, counts):
                 if encoder.add(split, document) and progress is not None:
                     progress(PrepareProgress(counts.input_bytes, encoder.tokens))
             encoder.flush()
@@ -157,16 +173,8 @@ def prepare(
                 progress(PrepareProgress(counts.input_bytes, encoder.tokens))
             if not encoder.tokens:
                 raise _nothing_left(inputs, counts)
-            return {name: writer.finish() for name, writer in writers.items()}
-
-    with atomic_folder(out) as folder:
-        splits = write(folder, None)
-        choice = better_hold_out(sizes, valid_fraction, splits["valid"].bytes)
-        if choice is not None and all(path.is_dir() or path.is_file() for path in inputs):  # not from a pipe
-            for written in (*folder.glob("*.bin"), *folder.glob("*.offsets")):
-                written.unlink()
-            counts.reset()
-            splits = write(folder, choice)
+            splits = {name: writer.finish() for name, writer in writers.items()}
+        shutil.rmtree(work)
         write_text(folder / "tokenizer.json", tokenizer.to_json())
         described = Index(
             dtype=token_dtype(tokenizer.vocab_size).name,
@@ -178,6 +186,7 @@ def prepare(
             valid_fraction=valid_fraction,
             paragraph_documents=paragraph_documents,
             seed=seed,
+            near_duplicates=_description(near_duplicates, collected, drop_near_duplicates),
             splits=splits,
             dropped=dict(counts.dropped),
             repaired=dict(counts.repaired),
@@ -212,7 +221,7 @@ def open_or_prepare(
         )
     opened = Tokenizer.load(tokenizer)
     stamps = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]
-    identity = json.dumps([index.SCHEMA, NORMALIZATION, opened.sha256, stamps])
+    identity = json.dumps([index.SCHEMA, NORMALIZATION, NEAR_DUPLICATES.description(), opened.sha256, stamps])
     digest = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()
     folder = cache / f"prepared-{digest[:16]}"
     if folder.exists():
@@ -225,36 +234,84 @@ def open_or_prepare(
     return prepare([path], folder, opened, progress=progress)
 
 
-def _without_copies(
-    documents: Iterable[Document], seed: int, counts: DocumentCounts
-) -> Iterator[tuple[Document, float]]:
-    """(document, split key) of the first of each text."""
-    seen = SeenTexts()
+class _Collected:
+    """The first of each text in a file, with what the steps that need all documents have found out."""
+
+    def __init__(self, path: Path) -> None:
+        self.documents = DocumentStore(path)
+        self.sizes = DocumentSizes()
+        self.identities = array("Q")
+        self.copies = array("Q")
+        """Identities of the exact copies that were left out."""
+        self.clusters: Clusters | None = None
+
+    def find_near_duplicates(self, folder: Path, settings: NearDuplicateSettings, *, drop: bool) -> None:
+        """Look for near copies: documents of a group get one key, and those that `drop` removes size 0."""
+        clusters = find_near_duplicates(
+            lambda: ((number, document.text) for number, document in enumerate(self.documents)),
+            folder,
+            settings,
+        )
+        together, identities = clusters.group_identities(np.array(self.identities, np.uint64))
+        for number, identity in zip(together.tolist(), identities.tolist(), strict=True):
+            self.sizes.keys[number] = key_of(identity)
+        if drop:
+            for number in clusters.members[clusters.members != clusters.kept].tolist():
+                self.sizes.sizes[number] = 0
+        self.clusters = clusters
+
+    def copies_of_each(self) -> npt.NDArray[np.uint32]:
+        """How many documents of the input each is: itself, its exact copies and its near copies.
+
+        A near copy counts for the document that it is a copy of, whether it is dropped or not.
+        """
+        counts = copies_of(self.identities, self.copies)
+        return counts if self.clusters is None else self.clusters.sizes(counts)
+
+
+def _description(
+    settings: NearDuplicateSettings | None, collected: _Collected, dropped: bool
+) -> dict[str, str | int | float]:
+    """What the index says of near copies."""
+    if settings is None or collected.clusters is None:
+        return {}
+    return {**settings.description(), "found": collected.clusters.copies, "dropped": dropped}
+
+
+def _collect(
+    documents: Iterable[Document],
+    path: Path,
+    seed: int,
+    counts: DocumentCounts,
+    progress: ProgressCallback | None,
+) -> _Collected:
+    """The first of each text, in `path`; exact copies are counted."""
+    seen, collected = SeenTexts(), _Collected(path)
     for document in documents:
         identity, key = fingerprint(document.text, seed)
-        if seen.add(identity):
-            yield document, key
-        else:
+        if not seen.add(identity):
             counts.drop("duplicate", document.source)
+            collected.copies.append(identity)
+            continue
+        collected.documents.add(document)
+        collected.identities.append(identity)
+        collected.sizes.add(document, key)
+        if progress is not None and collected.documents.length % _PROGRESS_DOCUMENTS == 0:
+            progress(PrepareProgress(counts.input_bytes, 0))
+    collected.documents.close()
+    return collected
 
 
-def _split_by_hash(
-    documents: Iterable[tuple[Document, float]], valid_fraction: float, sizes: DocumentSizes
-) -> Iterator[Assigned]:
-    """(split, document) by hash alone; `sizes` is filled."""
-    splitter = HashSplitter(valid_fraction)
-    for document, key in documents:
-        sizes.add(document, key)
-        yield from splitter.assign(document, key)
-    yield from splitter.finish()
-
-
-def _split_by_size(
-    documents: Iterable[tuple[Document, float]], choice: HoldOut, counts: DocumentCounts
-) -> Iterator[Assigned]:
-    """(split, document) by a choice that knows the sizes; the document that is cut is counted."""
-    for document, key in documents:
-        assigned = choice.assign(document, key)
+def _split(collected: _Collected, choice: HoldOut, counts: DocumentCounts) -> Iterator[Assigned]:
+    """(split, document) of all that are kept, with the attribute `copies`; the one that is cut is counted."""
+    copies = collected.copies_of_each()
+    for number, document in enumerate(collected.documents):
+        if not collected.sizes.sizes[number]:
+            counts.drop("near_duplicate", document.source)
+            continue
+        if copies[number] > 1:
+            document = document.with_attributes(copies=int(copies[number]))
+        assigned = choice.assign(document, collected.sizes.keys[number])
         if len(assigned) > 1:
             counts.repair("end_held_out", document.source)
         yield from assigned

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planted_copies import random_text
 from prepared_texts import texts_of
 
 from ptbr_slm.data.document import Document, DocumentCounts
 from ptbr_slm.data.duplicates.exact import fingerprint
-from ptbr_slm.data.hold_out import MIN_CUT_BYTES, DocumentSizes, HashSplitter, better_hold_out, cut_point
+from ptbr_slm.data.hold_out import MIN_CUT_BYTES, DocumentSizes, choose_hold_out, cut_point
+from ptbr_slm.data.index import SPLITS
 from ptbr_slm.data.pipeline import prepare
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.tokenizer import Tokenizer
@@ -123,7 +125,7 @@ def test_a_book_of_one_word_is_not_cut_and_the_note_beside_it_is_held_out_or_not
     st.sampled_from([0.001, 0.01, 0.1, 0.3, 0.5]),
     st.integers(0, 99),
 )
-def test_a_better_hold_out_is_never_everything_and_is_near_where_a_document_can_be_cut(
+def test_what_is_held_out_is_never_everything_and_is_near_where_a_document_can_be_cut(
     sizes: list[int], fraction: float, seed: int
 ):
     pick = random.Random(seed)
@@ -131,8 +133,7 @@ def test_a_better_hold_out_is_never_everything_and_is_near_where_a_document_can_
     for size in sizes:
         documents.keys.append(pick.random())
         documents.sizes.append(size)
-    choice = better_hold_out(documents, fraction, 0)
-    assert choice is not None
+    choice = choose_hold_out(documents, fraction)
     held = 0
     for key, size in zip(documents.keys, documents.sizes, strict=True):
         parts = choice.assign(Document("", ""), key)
@@ -172,13 +173,15 @@ def test_two_documents_or_more_leave_no_part_empty_in_any_order(
     texts: set[str], fraction: float, shuffler: random.Random
 ):
     def part(ordered: list[str]) -> dict[str, set[str]]:
-        splitter = HashSplitter(fraction)
+        keys = [fingerprint(text, 0)[1] for text in ordered]
+        documents = DocumentSizes()
+        for text, key in zip(ordered, keys, strict=True):
+            documents.add(Document(text, ""), key)
+        choice = choose_hold_out(documents, fraction)
         parts: dict[str, set[str]] = {"train": set(), "valid": set()}
-        for text in ordered:
-            for name, document in splitter.assign(Document(text, ""), fingerprint(text, 0)[1]):
+        for text, key in zip(ordered, keys, strict=True):
+            for name, document in choice.assign(Document(text, ""), key):
                 parts[name].add(document.text)
-        for name, document in splitter.finish():
-            parts[name].add(document.text)
         return parts
 
     first = part(sorted(texts))
@@ -186,3 +189,60 @@ def test_two_documents_or_more_leave_no_part_empty_in_any_order(
     shuffler.shuffle(shuffled)
     assert part(shuffled) == first
     assert first["train"] and first["valid"] and first["train"] | first["valid"] == texts
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 8), st.integers(1, 50_000)), min_size=2, max_size=30),
+    st.sampled_from([0.001, 0.01, 0.1, 0.3, 0.5]),
+)
+def test_documents_that_share_a_key_fall_on_one_side_and_a_large_group_is_for_training(
+    grouped: list[tuple[int, int]], fraction: float
+):
+    keys = [random.Random(group).random() for group, _ in grouped]
+    documents = DocumentSizes()
+    for key, (_, size) in zip(keys, grouped, strict=True):
+        documents.keys.append(key)
+        documents.sizes.append(size)
+    choice = choose_hold_out(documents, fraction)
+    sides = {key: choice.assign(Document("", ""), key)[0][0] for key in keys}
+    if choice.cut is not None:
+        assert keys.count(choice.cut) == 1 and sides.pop(choice.cut) in ("train", "valid")
+    elif len(sides) > 1:
+        assert set(sides.values()) == {"train", "valid"}
+    else:
+        assert set(sides.values()) == {"train"}
+
+
+def test_documents_of_size_zero_are_no_part_of_the_choice():
+    documents = DocumentSizes()
+    documents.keys.extend([0.1, 0.2, 0.9])
+    documents.sizes.extend([0, 0, 500])
+    assert choose_hold_out(documents, 0.5).bytes == 0
+
+
+@pytest.mark.parametrize("drop", [False, True])
+def test_near_copies_of_two_thousand_documents_are_never_on_both_sides(
+    tmp_path: Path, tokenizer: Tokenizer, drop: bool
+):
+    pick = random.Random(1)
+    originals = [random_text(pick, 60) for _ in range(2_000)]
+    copies = []
+    for number, text in enumerate(originals):
+        words = text.split()
+        first = pick.randrange(len(words) - 8)
+        words[first : first + pick.randint(1, 4)] = [f"x{number}", f"y{number}"]
+        copies.append(" ".join(words))
+    lines = [json.dumps({"text": text}) for text in originals + copies]
+    pick.shuffle(lines)
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    data = prepare(
+        [tmp_path / "a.jsonl"], tmp_path / "dados", tokenizer, valid_fraction=0.1, drop_near_duplicates=drop
+    )
+    described = data.index.near_duplicates
+    assert described["bands"] == 30 and described["dropped"] == drop
+    assert data.index.dropped == ({"near_duplicate": described["found"]} if drop else {})
+    train, valid = (set(texts_of(data, split, tokenizer)) for split in SPLITS)
+    assert len(valid) > 150 and (len(train) + len(valid) == 4_000) == (not drop)
+    for original, copy in zip(originals, copies, strict=True):
+        assert not ({original, copy} & valid and {original, copy} & train)

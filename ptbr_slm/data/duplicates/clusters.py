@@ -29,6 +29,8 @@ from ptbr_slm.data.word_hashes import Hashes
 
 _REPRESENTATIVES = 64
 """Kept documents of a group that the next one is compared with."""
+_HIGHER_THRESHOLDS = (0.7, 0.85, 0.95)
+"""Similarities by which a group that is too large is divided."""
 _CACHED_SETS = 256
 _BATCH = 512
 _BATCH_CHARACTERS = 4_000_000
@@ -92,12 +94,12 @@ class ShingleStore:
 
 @dataclass(frozen=True, slots=True)
 class Clusters:
-    """Which documents are copies of which, and which must stay together; only those in a group are listed."""
+    """Which documents are copies of which, and which must stay together; those alone are not listed."""
 
     members: Numbers
     """Sorted."""
     kept: Numbers
-    """For each member the document that stands for it: itself where it is kept."""
+    """For each member the document that it is a copy of: itself where it is none."""
     group: Numbers
     """For each member the first document of its group."""
 
@@ -112,28 +114,27 @@ class Clusters:
         return number if at is None else int(self.group[at])
 
     @property
-    def dropped(self) -> int:
-        """Members that are not kept."""
+    def copies(self) -> int:
+        """Documents that are a copy of another."""
         return int(np.count_nonzero(self.members != self.kept))
 
     def sizes(self, copies: Numbers) -> Numbers:
-        """How many documents each stands for. copies: 1 and its exact copies for each document of the input.
+        """How many documents each stands for; 0 for one that is a copy of another.
 
-        A document that is dropped has 0.
+        copies: 1 and the number of exact copies for each document of the input.
         """
         sizes = copies.copy()
+        sizes[self.members] = 0
         np.add.at(sizes, self.kept, copies[self.members])
-        sizes[self.members] -= copies[self.members]
-        sizes[self.members[self.members != self.kept]] = 0
         return sizes
 
-    def group_identities(self, identities: Hashes) -> Hashes:
-        """The least of `identities` (one a document) in the group of each member, whatever the order."""
-        firsts, inverse = np.unique(self.group, return_inverse=True)
+    def group_identities(self, identities: Hashes) -> tuple[Numbers, Hashes]:
+        """(members of a group of two or more, the least of `identities` in it), whatever the order."""
+        firsts, inverse, counts = np.unique(self.group, return_inverse=True, return_counts=True)
         least = np.full(len(firsts), np.iinfo(np.uint64).max, np.uint64)
         np.minimum.at(least, inverse, identities[self.members])
-        result: Hashes = least[inverse]
-        return result
+        together = counts[inverse] > 1
+        return self.members[together], least[inverse][together]
 
     def _find(self, number: int) -> int | None:
         at = bisect(self.members, number) - 1
@@ -148,8 +149,10 @@ def find_near_duplicates(
     folder: for files of 8 bytes a band and document and 4 a word of a candidate.
     Raises E_DEPENDENCY where rensa is not installed.
     """
+    documents = 0
     with SignatureIndex(folder, settings) as index:
         for batch in _batches(texts()):
+            documents += len(batch)
             numbers, batch_texts = zip(*batch, strict=True)
             index.add(numbers, signatures(batch_texts, settings))
         pairs = index.candidate_pairs()
@@ -157,33 +160,61 @@ def find_near_duplicates(
         for number, text in texts():
             if store.wants(number):
                 store.add(number, text)
-        return find_clusters(pairs, store)
+        return find_clusters(pairs, store, documents)
 
 
-def find_clusters(pairs: Hashes, store: ShingleStore) -> Clusters:
-    """Groups by `group_threshold` (union-find), and in each group the copies by `threshold`.
+def find_clusters(pairs: Hashes, store: ShingleStore, documents: int) -> Clusters:
+    """The copies by `threshold`, and the groups by `group_threshold`, among `documents` documents.
 
-    Documents of a group are looked at in order. One that is similar enough to a kept one is its copy; else it
-    is kept. So each copy was compared with what stands for it, however long a chain of similar documents is.
+    Documents that are connected are looked at in order. One that is similar enough to a kept one is its copy;
+    else it is kept. So each copy was compared with what stands for it, however long the chain is.
+
+    A group of more than half of the documents is made from one template. It is divided by higher and higher
+    thresholds, and where that does not help its documents stay alone, or nothing could be held out.
     """
-    parents = _UnionFind(len(store.wanted))
     firsts = np.searchsorted(store.wanted, (pairs >> np.uint64(32)).astype(np.uint32))
     seconds = np.searchsorted(store.wanted, (pairs & np.uint64(0xFFFFFFFF)).astype(np.uint32))
-    least = store.settings.group_threshold
+    connected = _connected(firsts, seconds, store, store.settings.group_threshold)
+    kept = np.arange(len(connected))
+    for group in _members(connected):
+        kept[group] = _originals(group, store)
+    groups = connected.copy()
+    for threshold in (*_HIGHER_THRESHOLDS, None):
+        for large in (group for group in _members(groups) if len(group) > documents / 2):
+            groups[large] = large
+            if threshold is not None:
+                inside = np.isin(firsts, large) & np.isin(seconds, large)
+                divided = _connected(firsts[inside], seconds[inside], store, threshold)
+                groups[large] = divided[large]
+    counts = np.bincount(groups, minlength=len(groups))
+    listed = np.flatnonzero((counts[groups] > 1) | (kept != np.arange(len(kept))))
+    listed = np.union1d(listed, kept[listed])
+    return Clusters(store.wanted[listed], store.wanted[kept[listed]], store.wanted[groups[listed]])
+
+
+def _connected(
+    firsts: npt.NDArray[np.intp], seconds: npt.NDArray[np.intp], store: ShingleStore, threshold: float
+) -> npt.NDArray[np.int64]:
+    """For each position in `store.wanted` the first that a chain of pairs so similar leads to."""
+    sets = _UnionFind(len(store.wanted))
     for first, second in zip(firsts.tolist(), seconds.tolist(), strict=True):
-        if parents.root(first) == parents.root(second):
+        if sets.root(first) == sets.root(second):
             continue
         a, b = int(store.wanted[first]), int(store.wanted[second])
-        if store.may_reach(a, b, least) and store.jaccard(a, b) >= least:
-            parents.join(first, second)
-    roots = parents.roots()
+        if store.may_reach(a, b, threshold) and store.jaccard(a, b) >= threshold:
+            sets.join(first, second)
+    return sets.roots()
+
+
+def _members(roots: npt.NDArray[np.int64]) -> list[npt.NDArray[np.intp]]:
+    """The positions of each set of two or more, in order."""
+    if not len(roots):
+        return []
     counts = np.bincount(roots, minlength=len(roots))
     grouped = np.flatnonzero(counts[roots] > 1)
     by_group = grouped[np.lexsort((grouped, roots[grouped]))]
-    kept = np.arange(len(roots))
-    for group in np.split(by_group, np.flatnonzero(np.diff(roots[by_group])) + 1):
-        kept[group] = _originals(group, store)
-    return Clusters(store.wanted[grouped], store.wanted[kept[grouped]], store.wanted[roots[grouped]])
+    parts = np.split(by_group, np.flatnonzero(np.diff(roots[by_group])) + 1)
+    return [part for part in parts if len(part)]
 
 
 def _originals(group: npt.NDArray[np.intp], store: ShingleStore) -> list[int]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
 
 import numpy as np
 import numpy.typing as npt
+
+from ptbr_slm.data.word_hashes import mixed
 
 _RECENT = 65_536
 """Fingerprints kept in a Python set before they move to a sorted array."""
@@ -17,6 +20,21 @@ def fingerprint(text: str, seed: int) -> tuple[int, float]:
         text.encode(), digest_size=16, salt=seed.to_bytes(8, "little", signed=True)
     ).digest()
     return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little") / 2**64
+
+
+def key_of(identity: int) -> float:
+    """The split key in [0, 1) of a group of documents, from the least of their fingerprints."""
+    return int(mixed(np.array([identity], np.uint64))[0]) / 2**64
+
+
+def copies_of(identities: array[int], copies: array[int]) -> npt.NDArray[np.uint32]:
+    """1 and the number of exact copies for each of `identities`; `copies` are the fingerprints of those."""
+    known = np.array(identities, np.uint64)
+    order = np.argsort(known)
+    found, counts = np.unique(np.array(copies, np.uint64), return_counts=True)
+    result = np.ones(len(known), np.uint32)
+    result[order[np.searchsorted(known[order], found)]] += counts.astype(np.uint32)
+    return result
 
 
 class SeenTexts:
