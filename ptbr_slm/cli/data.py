@@ -1,4 +1,4 @@
-"""`ptbr-slm data fetch | prepare | stats`."""
+"""`ptbr-slm data fetch | prepare | stats | audit`."""
 
 from __future__ import annotations
 
@@ -98,6 +98,42 @@ def stats(
     summary = data.summary()
     text = f"Dados íntegros em {data.folder}\n\n{_describe(summary, {})}"
     return Report(asdict(summary), text, brief=f"{summary.tokens} tokens")
+
+
+@command(_group, "audit")
+def audit(
+    out: Output,
+    folder: Annotated[Path, typer.Argument(metavar="PASTA", help="Pasta feita por data prepare.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="ARQUIVO.html", help="A página (padrão: PASTA/auditoria.html)."
+        ),
+    ] = None,
+) -> Report:
+    """Faz uma página HTML: o que saiu e o que ficou, fontes, licenças, tamanhos e limites que se movem."""
+    from ptbr_slm.data.audit.collect import collect
+    from ptbr_slm.data.audit.page import render
+    from ptbr_slm.data.prepared import PreparedData
+    from ptbr_slm.storage.atomic import write_text
+    from ptbr_slm.storage.output import require_replaceable
+
+    with out.progress("lendo os dados preparados"):
+        data = PreparedData.open(folder, verify=False)
+        file = output or data.folder / "auditoria.html"
+        require_replaceable(file, lambda content: b"<html" in content[:1000], "uma página HTML")
+        audited = collect(data)
+        page = render(audited)
+        write_text(file, page)
+    summary = data.summary()
+    size = len(page.encode("utf-8"))
+    result = {"file": str(file), "bytes": size, "documents": summary.documents, "dropped": summary.dropped,
+              "sampled": len(audited.sample), "records": audited.complete}  # fmt: skip
+    text = (
+        f"Página em {file} ({human_bytes(size)}); abra-a no navegador, sem internet.\n"
+        f"  {number(summary.documents)} documentos ficaram, {number(sum(summary.dropped.values()))} saíram"
+    )
+    return Report(result, text, brief=str(file))
 
 
 def _describe(summary: Summary, examples: Mapping[str, Sequence[str]]) -> str:

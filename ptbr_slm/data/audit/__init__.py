@@ -1,0 +1,1 @@
+"""The audit page of a prepared folder: `collect` reads the folder, `page` writes one HTML file."""
