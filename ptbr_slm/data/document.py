@@ -57,7 +57,7 @@ REPAIRS: dict[str, str] = {
     "end_held_out": "documento dividido: o fim dele ficou para a validação",
     "split": "arquivo acima de 8 MiB, dividido entre parágrafos",
     "masked": "dados pessoais foram trocados por [CPF], [TELEFONE] e outros",
-    "decontaminated": "frases que repetem um conjunto de avaliação foram tirados",
+    "decontaminated": "frases que repetem um conjunto de avaliação foram tiradas",
     "windows_1252": "aspas e travessões do Windows foram recuperados",
     "lost_letters": "letras perdidas (n�o) foram recuperadas",
     "mixed_scripts": "letras de outro alfabeto dentro de palavras viraram latinas",

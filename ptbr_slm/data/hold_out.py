@@ -11,8 +11,8 @@ Documents that are near copies share a key, and so a side: what is learned from 
 from __future__ import annotations
 
 import re
-from array import array
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -30,36 +30,23 @@ _BOUNDARIES = (re.compile(r"\n\n+"), re.compile(r"\n"), re.compile(r"[.!?…][\"
 Assigned = tuple[SplitName, Document]
 
 
-class DocumentSizes:
-    """The split key and the size in bytes of each distinct document: 12 bytes a document."""
-
-    def __init__(self) -> None:
-        self.keys = array("d")
-        self.sizes = array("I")
-
-    def add(self, document: Document, key: float) -> None:
-        """Take note of a document."""
-        self.keys.append(key)
-        self.sizes.append(len(document.text.encode()))
-
-    def groups(self) -> Groups:
-        """What is held out together: the documents of a key. Those of size 0 are left out."""
-        keys, sizes = np.array(self.keys), np.array(self.sizes, dtype=np.int64)
-        present = sizes > 0
-        shared, which, counts = np.unique(keys[present], return_inverse=True, return_counts=True)
-        totals = np.zeros(len(shared), np.int64)
-        np.add.at(totals, which, sizes[present])
-        return Groups(shared, totals, counts)
-
-
 @dataclass(frozen=True, slots=True)
-class Groups:
+class _Groups:
     """Documents that share a key, in the order of the keys."""
 
     keys: npt.NDArray[np.float64]
     sizes: npt.NDArray[np.int64]
     """Bytes of all documents of a key."""
     documents: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, keys: npt.NDArray[np.float64], sizes: npt.NDArray[np.integer[Any]]) -> Self:
+        """The groups of documents; those of size 0 are left out."""
+        present = sizes > 0
+        shared, which, counts = np.unique(keys[present], return_inverse=True, return_counts=True)
+        totals = np.zeros(len(shared), np.int64)
+        np.add.at(totals, which, sizes[present].astype(np.int64))
+        return cls(shared, totals, counts)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -90,16 +77,22 @@ class HoldOut:
                     ("train", replace(document, text=document.text[:at].rstrip())),
                     ("valid", replace(document, text=document.text[at:].strip("\n"))),
                 )
-        held = (key < self.below) != (key in self.exceptions)
-        return (("valid" if held else "train", document),)
+        return ((self.split_of(key), document),)
+
+    def split_of(self, key: float) -> SplitName:
+        """Where a whole document goes."""
+        return "valid" if (key < self.below) != (key in self.exceptions) else "train"
 
 
-def choose_hold_out(documents: DocumentSizes, fraction: float) -> HoldOut:
-    """What is held out of these documents. It does not depend on their order.
+def choose_hold_out(
+    keys: npt.NDArray[np.float64], sizes: npt.NDArray[np.integer[Any]], fraction: float
+) -> HoldOut:
+    """What is held out of documents with these split keys and sizes in bytes. Their order changes nothing.
 
-    With two groups or more, neither split stays empty.
+    Documents that share a key are one group, and one of size 0 is not there. With two groups or more, neither
+    split stays empty.
     """
-    groups = documents.groups()
+    groups = _Groups.of(keys, sizes)
     by_hash = _below(groups, fraction)
     goal = fraction * float(groups.sizes.sum())
     if not goal or _miss(by_hash.bytes, goal) <= TOLERANCE:
@@ -122,7 +115,7 @@ def cut_point(text: str, end_bytes: int) -> int | None:
     return None
 
 
-def _below(groups: Groups, fraction: float) -> HoldOut:
+def _below(groups: _Groups, fraction: float) -> HoldOut:
     """The groups with a key below `fraction`; where a split stays empty, the nearest goes to it."""
     if len(groups) < 2 or not fraction:
         return HoldOut(0.0, frozenset(), None, 0, 0)
@@ -135,7 +128,7 @@ def _below(groups: Groups, fraction: float) -> HoldOut:
     return HoldOut(fraction, exceptions, None, 0, int(groups.sizes[held].sum()))
 
 
-def _fitting(groups: Groups, goal: float) -> HoldOut:
+def _fitting(groups: _Groups, goal: float) -> HoldOut:
     """Groups in the order of their keys as they fit into `goal` bytes; see the module."""
     skipped: set[float] = set()
     taken, below = 0, 0.0

@@ -24,7 +24,7 @@ from ptbr_slm.data.duplicates.clusters import Clusters, find_near_duplicates
 from ptbr_slm.data.duplicates.exact import SeenTexts, copies_of, fingerprint, key_of
 from ptbr_slm.data.duplicates.signatures import NearDuplicateSettings
 from ptbr_slm.data.encode import Encoder, boundary_ids
-from ptbr_slm.data.hold_out import Assigned, DocumentSizes, HoldOut, choose_hold_out
+from ptbr_slm.data.hold_out import Assigned, HoldOut, choose_hold_out
 from ptbr_slm.data.index import Index
 from ptbr_slm.data.prepared import PreparedData, is_prepared
 from ptbr_slm.data.presets import DEFAULT, Preset, preset
@@ -158,7 +158,9 @@ def prepare(
         collected = _collect(documents, work / "documents", seed, counts, progress)
         if near_duplicates is not None:
             collected.find_near_duplicates(work / "near", near_duplicates, drop=drop_near_duplicates)
-        choice = choose_hold_out(collected.sizes, valid_fraction)
+        choice = choose_hold_out(
+            np.array(collected.keys), np.array(collected.sizes, np.uint32), valid_fraction
+        )
         with ExitStack() as stack:
             writers = {
                 name: stack.enter_context(SplitWriter(folder, name, tokenizer.vocab_size, shard_tokens))
@@ -239,7 +241,8 @@ class _Collected:
 
     def __init__(self, path: Path) -> None:
         self.documents = DocumentStore(path)
-        self.sizes = DocumentSizes()
+        self.keys = array("d")
+        self.sizes = array("I")
         self.identities = array("Q")
         self.copies = array("Q")
         """Identities of the exact copies that were left out."""
@@ -254,10 +257,10 @@ class _Collected:
         )
         together, identities = clusters.group_identities(np.array(self.identities, np.uint64))
         for number, identity in zip(together.tolist(), identities.tolist(), strict=True):
-            self.sizes.keys[number] = key_of(identity)
+            self.keys[number] = key_of(identity)
         if drop:
             for number in clusters.members[clusters.members != clusters.kept].tolist():
-                self.sizes.sizes[number] = 0
+                self.sizes[number] = 0
         self.clusters = clusters
 
     def copies_of_each(self) -> npt.NDArray[np.uint32]:
@@ -295,7 +298,8 @@ def _collect(
             continue
         collected.documents.add(document)
         collected.identities.append(identity)
-        collected.sizes.add(document, key)
+        collected.keys.append(key)
+        collected.sizes.append(len(document.text.encode()))
         if progress is not None and collected.documents.length % _PROGRESS_DOCUMENTS == 0:
             progress(PrepareProgress(counts.input_bytes, 0))
     collected.documents.close()
@@ -306,12 +310,12 @@ def _split(collected: _Collected, choice: HoldOut, counts: DocumentCounts) -> It
     """(split, document) of all that are kept, with the attribute `copies`; the one that is cut is counted."""
     copies = collected.copies_of_each()
     for number, document in enumerate(collected.documents):
-        if not collected.sizes.sizes[number]:
+        if not collected.sizes[number]:
             counts.drop("near_duplicate", document.source)
             continue
         if copies[number] > 1:
             document = document.with_attributes(copies=int(copies[number]))
-        assigned = choice.assign(document, collected.sizes.keys[number])
+        assigned = choice.assign(document, collected.keys[number])
         if len(assigned) > 1:
             counts.repair("end_held_out", document.source)
         yield from assigned

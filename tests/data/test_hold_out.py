@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from prepared_texts import texts_of
 
 from ptbr_slm.data.document import Document, DocumentCounts
 from ptbr_slm.data.duplicates.exact import fingerprint
-from ptbr_slm.data.hold_out import MIN_CUT_BYTES, DocumentSizes, choose_hold_out, cut_point
+from ptbr_slm.data.hold_out import MIN_CUT_BYTES, choose_hold_out, cut_point
 from ptbr_slm.data.index import SPLITS
 from ptbr_slm.data.pipeline import prepare
 from ptbr_slm.data.prepared import PreparedData
@@ -129,13 +130,10 @@ def test_what_is_held_out_is_never_everything_and_is_near_where_a_document_can_b
     sizes: list[int], fraction: float, seed: int
 ):
     pick = random.Random(seed)
-    documents = DocumentSizes()
-    for size in sizes:
-        documents.keys.append(pick.random())
-        documents.sizes.append(size)
-    choice = choose_hold_out(documents, fraction)
+    keys = [pick.random() for _ in sizes]
+    choice = choose_hold_out(np.array(keys), np.array(sizes), fraction)
     held = 0
-    for key, size in zip(documents.keys, documents.sizes, strict=True):
+    for key, size in zip(keys, sizes, strict=True):
         parts = choice.assign(Document("", ""), key)
         cut = choice.cut_bytes if key == choice.cut else 0
         assert cut < size and len(parts) == 1  # an empty text has no boundary: nothing is cut
@@ -174,10 +172,7 @@ def test_two_documents_or_more_leave_no_part_empty_in_any_order(
 ):
     def part(ordered: list[str]) -> dict[str, set[str]]:
         keys = [fingerprint(text, 0)[1] for text in ordered]
-        documents = DocumentSizes()
-        for text, key in zip(ordered, keys, strict=True):
-            documents.add(Document(text, ""), key)
-        choice = choose_hold_out(documents, fraction)
+        choice = choose_hold_out(np.array(keys), np.array([len(text) for text in ordered]), fraction)
         parts: dict[str, set[str]] = {"train": set(), "valid": set()}
         for text, key in zip(ordered, keys, strict=True):
             for name, document in choice.assign(Document(text, ""), key):
@@ -200,11 +195,7 @@ def test_documents_that_share_a_key_fall_on_one_side_and_a_large_group_is_for_tr
     grouped: list[tuple[int, int]], fraction: float
 ):
     keys = [random.Random(group).random() for group, _ in grouped]
-    documents = DocumentSizes()
-    for key, (_, size) in zip(keys, grouped, strict=True):
-        documents.keys.append(key)
-        documents.sizes.append(size)
-    choice = choose_hold_out(documents, fraction)
+    choice = choose_hold_out(np.array(keys), np.array([size for _, size in grouped]), fraction)
     sides = {key: choice.assign(Document("", ""), key)[0][0] for key in keys}
     if choice.cut is not None:
         assert keys.count(choice.cut) == 1 and sides.pop(choice.cut) in ("train", "valid")
@@ -215,10 +206,7 @@ def test_documents_that_share_a_key_fall_on_one_side_and_a_large_group_is_for_tr
 
 
 def test_documents_of_size_zero_are_no_part_of_the_choice():
-    documents = DocumentSizes()
-    documents.keys.extend([0.1, 0.2, 0.9])
-    documents.sizes.extend([0, 0, 500])
-    assert choose_hold_out(documents, 0.5).bytes == 0
+    assert choose_hold_out(np.array([0.1, 0.2, 0.9]), np.array([0, 0, 500]), 0.5).bytes == 0
 
 
 @pytest.mark.parametrize("drop", [False, True])

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +52,10 @@ class Overlap:
     start: int
     """Characters start .. end of the document are the sentences that share words with the item."""
     end: int
+
+    def record(self, source: str) -> dict[str, str | int]:
+        """The overlap as a line of a report; `source` is the document's."""
+        return {"source": source, **asdict(self)}
 
 
 class EvaluationIndex:

@@ -31,6 +31,8 @@ _REPRESENTATIVES = 64
 """Kept documents of a group that the next one is compared with."""
 _HIGHER_THRESHOLDS = (0.7, 0.85, 0.95)
 """Similarities by which a group that is too large is divided."""
+_REPEATS = ((1, 1), (2, 2), (3, 3), (5, 5), (100, 8), (1_000, 1))
+"""(documents in a cluster at least, times)."""
 _CACHED_SETS = 256
 _BATCH = 512
 _BATCH_CHARACTERS = 4_000_000
@@ -139,6 +141,15 @@ class Clusters:
     def _find(self, number: int) -> int | None:
         at = bisect(self.members, number) - 1
         return at if at >= 0 and int(self.members[at]) == number else None
+
+
+def repeats(size: int) -> int:
+    """How often a document is repeated in training where `size` documents of the input are copies of it.
+
+    The weights of FineWeb2 ("rehydration", huggingface/fineweb-2 at d0defb2): what the web has only once
+    is the worst of it, and what it has more than a thousand times is spam.
+    """
+    return _REPEATS[bisect([least for least, _ in _REPEATS], size) - 1][1] if size else 0
 
 
 def find_near_duplicates(

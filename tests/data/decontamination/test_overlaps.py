@@ -91,6 +91,20 @@ def test_what_many_items_say_is_their_formula_and_not_a_hit():
     assert [overlap.item for overlap in index.search(around(questions[4]))] == ["prova.jsonl:5"]
 
 
+def test_a_hit_is_a_record_with_both_texts():
+    (overlap,) = index_of(QUESTION).search(f"Antes disso. {QUESTION}")
+    assert overlap.record("a.txt:3") == {
+        "source": "a.txt:3",
+        "item": "prova.jsonl:1",
+        "item_text": QUESTION,
+        "document_text": QUESTION,
+        "words": 23,
+        "mismatches": 0,
+        "start": 13,
+        "end": 13 + len(QUESTION),
+    }
+
+
 def test_an_index_goes_to_another_process():
     index = pickle.loads(pickle.dumps(index_of(QUESTION)))
     assert len(index.search(around(QUESTION))) == 1

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from planted_copies import changed_copy, jaccard, random_text
 
 from ptbr_slm.data.duplicates import signatures as module
-from ptbr_slm.data.duplicates.clusters import Clusters, ShingleStore, find_near_duplicates
+from ptbr_slm.data.duplicates.clusters import Clusters, ShingleStore, find_near_duplicates, repeats
 from ptbr_slm.data.duplicates.signatures import NearDuplicateSettings, SignatureIndex, signatures
 
 pytest.importorskip("rensa")
@@ -162,3 +162,8 @@ def test_the_settings_name_the_hash_and_the_normalisation():
     description = NearDuplicateSettings().description()
     assert description["shingle_words"] == 5 and "NFKD" in str(description["normalization"])
     assert "algorithm" in str(description["minhash"]) and description["threshold"] == 0.8
+
+
+def test_what_is_copied_a_few_times_is_repeated_and_spam_is_not():
+    wanted = {0: 0, 1: 1, 2: 2, 4: 3, 5: 5, 99: 5, 100: 8, 999: 8, 1_000: 1, 50_000: 1}
+    assert {size: repeats(size) for size in wanted} == wanted
