@@ -53,6 +53,14 @@ def fetch(
             "--where", metavar="CONDIÇÃO", help='Só as linhas que a cumprem, como "language_score>=0.95".'
         ),
     ] = "",
+    preset: Annotated[
+        str,
+        typer.Option(
+            "--preset",
+            metavar="LIMPEZA",
+            help="Limpa e filtra no caminho: web, curated ou none.",
+        ),
+    ] = "",
     accept_license: Annotated[
         bool,
         typer.Option(
@@ -100,6 +108,7 @@ def fetch(
             tokens=_amount(tokens, "--tokens"),
             max_disk=_amount(max_disk, "--max-disk"),
             where=where,
+            preset=preset,
             mirror=mirror,
             accept_license=accept_license,
             progress=lambda status: _show(progress, status, time.monotonic() - started, BYTES_PER_TOKEN),
@@ -127,13 +136,16 @@ def _report(name: str, path: Path, folder: Path, bytes_per_token: float) -> Repo
     found = manifest.extra
     if "shards" in found:
         tokens = round(found["text_bytes"] / bytes_per_token)
-        keys = ("documents", "text_bytes", "stopped", "commit")
+        keys = ("documents", "text_bytes", "stopped", "commit", "dropped")
         data |= {key: found[key] for key in keys} | {"files": len(found["shards"]), "tokens": tokens}
         text += (
             f"{number(found['documents'])} documentos, {human_bytes(found['text_bytes'])} de texto, "
             f"cerca de {_short(tokens)} tokens ({number(bytes_per_token, 1)} bytes por token); "
             f"{_STOPPED[found['stopped']]}\n"
         )
+        dropped = sum(found["dropped"].values())
+        if dropped:
+            text += f"A limpeza {found['preset']} tirou {number(dropped)} documentos.\n"
     text += f"\nPróximo passo:\n  ptbr-slm tokenizer train {quoted(path)} -o tokenizer.json"
     return Report(data, text, brief=str(path))
 

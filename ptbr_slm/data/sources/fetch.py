@@ -67,7 +67,7 @@ def _is_enough(manifest: Manifest, name: str, source: Source, options: FetchOpti
         return False
     if isinstance(source.origin, Converted) or "text_bytes" not in manifest.extra:
         return True
-    if manifest.extra["where"] != options.where:
+    if (manifest.extra["where"], manifest.extra["preset"]) != (options.where, options.preset):
         return False
     wanted = options.text_bytes
     whole = manifest.extra["stopped"] == "end"

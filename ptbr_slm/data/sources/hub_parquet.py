@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ptbr_slm.data.sources.hub_rows import HubColumns, up_to
+from ptbr_slm.data.sources.hub_rows import HubColumns, RowFilter, up_to
 from ptbr_slm.data.sources.origin import (
     Status,
     Task,
@@ -59,6 +60,8 @@ class Shard:
     last_group: int
     cut: bool
     """Whether the token budget ended before the chunk did."""
+    dropped: dict[str, int]
+    """Reason -> documents that the preset dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,7 @@ class _Work:
     commit: str
     files: list[HubFile]
     shards: list[Shard]
+    keep: RowFilter
     received: int = 0
     position: int = 0
     """Bytes of the hub's files up to the chunk that comes next."""
@@ -110,7 +114,8 @@ class _Work:
         """Begin, or go on from the state of a killed call, or from a finished folder that wants more."""
         from ptbr_slm.data.sources.hub import HubFile
 
-        made_from = {"name": task.name, "where": task.options.where, **origin.pins()}
+        keep = RowFilter(task.options.where, task.options.preset)
+        made_from = {"name": task.name, **_filters(task), **origin.pins()}
         state = _earlier(task)
         same = all(state.get(key) == value for key, value in made_from.items())
         if not same and state.get("shards"):
@@ -138,6 +143,7 @@ class _Work:
             state["commit"],
             [HubFile(**file) for file in state["hub_files"]],
             _intact([Shard(**shard) for shard in state["shards"]], task.out),
+            keep,
         )
         work.save()
         with os_errors(task.out):
@@ -153,7 +159,7 @@ class _Work:
         """What a later call needs."""
         return {
             "name": self.task.name,
-            "where": self.task.options.where,
+            **_filters(self.task),
             **self.origin.pins(),
             "commit": self.commit,
             "hub_files": [asdict(file) for file in self.files],
@@ -198,7 +204,11 @@ class _Work:
                 "Aumente --max-disk, ou mude o filtro de --where.",
             )
         documents = sum(shard.documents for shard in self.shards)
+        dropped: Counter[str] = Counter()
+        for shard in self.shards:
+            dropped.update(shard.dropped)
         totals = {"documents": documents, "text_bytes": self.text_bytes, "stopped": stopped}
+        totals |= {"dropped": dict(sorted(dropped.items()))}
         files = {shard.file: (shard.size, shard.sha256) for shard in self.shards}
         finish(task, files, self.state() | totals)
 
@@ -287,6 +297,8 @@ class _Chunk:
         room = None if wanted is None else wanted - self.work.text_bytes
         schema = self.work.origin.columns.schema()
         documents = self.written = 0
+        keep = self.work.keep
+        keep.dropped.clear()
         cut = False
         with atomic_file(path) as temporary, os_errors(path):
             with parquet.ParquetWriter(
@@ -312,15 +324,16 @@ class _Chunk:
             self.groups.start,
             self.groups.stop - 1,
             cut,
+            dict(sorted(keep.dropped.items())),
         )
 
     def _batches(self, room: int | None) -> Iterator[pa.Table]:
         """The rows as they are written, fetched as far ahead as the budget is likely to need."""
-        origin, where = self.work.origin, self.work.task.options.where
+        origin, keep = self.work.origin, self.work.keep
         for group in self.groups:
             self._fetch_ahead(group, None if room is None else room - self.written)
-            for batch in self.remote.batches(group, self._window(), origin.columns.read(where)):
-                yield origin.columns.rows(batch, self.work.task.name, where)
+            for batch in self.remote.batches(group, self._window(), origin.columns.read(keep)):
+                yield keep.cleaned(origin.columns.rows(batch, keep))
 
     def _fetch_ahead(self, group: int, room: int | None) -> None:
         """Make the part hold this row group, and those after it that the budget will need by their sizes."""
@@ -347,6 +360,11 @@ class _Chunk:
 
     def _window(self) -> Window:
         return Window(self.part, self.remote.span(self.groups.start)[0], self.remote.file.size)
+
+
+def _filters(task: Task) -> dict[str, str]:
+    """What decides which rows are written."""
+    return {"where": task.options.where, "preset": task.options.preset}
 
 
 def _earlier(task: Task) -> dict[str, Any]:

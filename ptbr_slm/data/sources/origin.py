@@ -80,6 +80,8 @@ class FetchOptions:
     """Bytes that the output folder may hold, unfinished files included. None: what the disk has."""
     where: str = ""
     """`COLUMN OP VALUE`: only rows that agree are written."""
+    preset: str = ""
+    """Stages of a cleaning preset that documents go through on the way; empty for none."""
     mirror: str = ""
     """Instead of the source's own host."""
     accept_license: bool = False

@@ -102,7 +102,7 @@ def test_every_row_comes_in_order_with_its_address_and_licence(server: HubServer
     out = bring(tmp_path / "textos", progress=shares.append)
     rows = rows_of(out)
     assert [row["text"] for row in rows] == [text for seed in range(3) for text in texts(seed)]
-    assert rows[61]["id"] == "<urn:uuid:1-1>" and rows[61]["source"] == "https://exemplo.example/1/1"
+    assert rows[61]["id"] == "<urn:uuid:1-1>" and rows[61]["url"] == "https://exemplo.example/1/1"
     assert rows[61]["license"] == "ODC-By 1.0" and rows[61]["minhash_cluster_size"] == 1
     assert "top_langs" not in rows[0] and rows[0]["dump"] is None  # asked for, and not in these files
     extra = read_manifest(out).extra
@@ -235,6 +235,26 @@ def test_another_filter_or_source_is_not_mixed_in(server, tmp_path):
     assert "não entendi" in refusal(bring, tmp_path / "x", where="language_score").message
 
 
+def test_a_preset_cleans_and_drops_on_the_way_and_counts_why(server, tmp_path):
+    rows = [
+        *texts(5),
+        "um",
+        "o de a que " * 200,
+        "acentua\u00c3\u00a7\u00c3\u00a3o e preocupa\u00c3\u00a7\u00c3\u00a3o " + texts(6)[0],
+    ]
+    file = io.BytesIO()
+    parquet.write_table(pa.table({"text": rows}), file, row_group_size=10)
+    server.files.clear()
+    server.add(REPO, f"{FOLDER}/a.parquet", file.getvalue())
+    out = bring(tmp_path / "textos", preset="curated")
+    kept = [row["text"] for row in rows_of(out)]
+    extra = read_manifest(out).extra
+    assert kept[:60] == texts(5) and kept[-1].startswith("acentuação e preocupação")
+    assert extra["dropped"] == {"too_short": 1} and extra["documents"] == len(kept) == 62
+    assert refusal(bring, out).code == "E_EXISTS"
+    assert "web" in refusal(bring, tmp_path / "x", preset="lixo").hint
+
+
 def test_two_calls_do_not_write_into_one_folder(server, tmp_path):
     from ptbr_slm.data.sources.origin import Task, locked
 
@@ -286,9 +306,9 @@ def test_another_layout_of_columns_is_read_by_its_entry(server, tmp_path):
         out = fetch("outra", tmp_path / "x", FetchOptions(tokens=100, accept_license=True, policy=QUICK))
     finally:
         del SOURCES["outra"]
-    assert [(row["text"], row["source"], row["label"]) for row in rows_of(out)] == [
-        ("um texto", "outra", 1),
-        ("outro", "outra", 0),
+    assert [(row["text"], row["url"], row["label"]) for row in rows_of(out)] == [
+        ("um texto", None, 1),
+        ("outro", None, 0),
     ]
     assert server.asked("/revision/3464568a")
 
