@@ -46,6 +46,7 @@ REASONS: dict[str, str] = {
     "changed": "arquivo que mudou enquanto era lido: o que se leu dele ficou",
     "bomb": "arquivo que cresce mais de 200 vezes ao descompactar: o resto dele se perdeu",
     "only_boilerplate": "só tem menus e avisos de site",
+    "only_repeated_paragraphs": "só tem parágrafos repetidos de outros documentos",
 }
 """Why a document is dropped -> the words of a report."""
 

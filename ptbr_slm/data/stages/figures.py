@@ -9,6 +9,7 @@ a new threshold needs no second reading. Shares are between 0 and 1. The definit
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
@@ -49,9 +50,28 @@ class Text:
         return split_words(self.text)
 
     @cached_property
-    def word_lengths(self) -> list[int]:
-        """Characters of each token that is not punctuation alone."""
-        return [len(token) for token in self.tokens if token.isalnum() or not _PUNCTUATION.issuperset(token)]
+    def counts(self) -> Counter[str]:
+        """Occurrences of each token: a text has a third as many different ones."""
+        return Counter(self.tokens)
+
+    @cached_property
+    def words(self) -> int:
+        """Tokens that are not punctuation alone."""
+        return self._words_and_letters[0]
+
+    @cached_property
+    def letters(self) -> int:
+        """Characters of the words."""
+        return self._words_and_letters[1]
+
+    @cached_property
+    def _words_and_letters(self) -> tuple[int, int]:
+        words = letters = 0
+        for token, count in self.counts.items():
+            if token.isalnum() or not _PUNCTUATION.issuperset(token):
+                words += count
+                letters += count * len(token)
+        return words, letters
 
     @cached_property
     def lines(self) -> list[str]:
@@ -140,8 +160,11 @@ def _per_token(count: int, text: Text) -> float:
     return count / max(len(text.tokens), 1)
 
 
-def _mean_word_length(text: Text) -> float:
-    return sum(text.word_lengths) / max(len(text.word_lengths), 1)
+def _alphabetic_tokens(text: Text) -> float:
+    found = sum(
+        count for token, count in text.counts.items() if token.isalpha() or _LETTER.search(token) is not None
+    )
+    return found / max(len(text.tokens), 1)
 
 
 def _repeated_lines(text: Text) -> float:
@@ -157,10 +180,10 @@ def _repeated_characters(text: Text) -> float:
 
 
 FIGURES: dict[str, Callable[[Text], float]] = {
-    "words": lambda text: len(text.word_lengths),
-    "mean_word_length": _mean_word_length,
-    "alphabetic_tokens": lambda text: _share(text.tokens, lambda token: _LETTER.search(token) is not None),
-    "stop_words": lambda text: len(STOP_WORDS.intersection(text.tokens)),
+    "words": lambda text: text.words,
+    "mean_word_length": lambda text: text.letters / max(text.words, 1),
+    "alphabetic_tokens": _alphabetic_tokens,
+    "stop_words": lambda text: len(STOP_WORDS & text.counts.keys()),
     "hashes_per_token": lambda text: _per_token(text.text.count("#"), text),
     "ellipses_per_token": lambda text: _per_token(text.text.count("...") + text.text.count("…"), text),
     "bullet_lines": lambda text: _share(text.lines, lambda line: line.lstrip().startswith(("•", "-"))),

@@ -33,9 +33,10 @@ XDD 8D 8-D 8) 8-) ^_^ ._. ;_; -_- <3 </3 >.< @_@ 0.0 o.o O.o o.O O.O o_o O_O 0_0
 _EXCEPTIONS = frozenset(_EXCEPTION_WORDS.split())
 
 _LOWER = "".join(chr(code) for code in range(0x61, 0x250) if chr(code).islower() and code not in (0xAA, 0xBA))
-_LOWER_SET = frozenset(_LOWER)
+_BEFORE_PERIOD = frozenset(_LOWER + "0123456789")
+_COMPOUND = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)+")
 _UPPER = "".join(chr(code) for code in range(0x41, 0x250) if chr(code).isupper())
-_LETTER = r"[^\W\d_]"
+_LETTER = r"[^\W\d_ªº]"
 _QUOTES = "'\"”“`‘´’‚,„»«「」『』（）〔〕【】《》〈〉⟦⟧"
 _MARKS = r"…|,|:|;|!|\?|¿|؟|¡|\(|\)|\[|\]|\{|\}|<|>|_|#|\*|&|。|？|！|，|、|；|：|～|·|।|،|۔|؛|٪"
 _ELLIPSES = r"\.\.+|…"
@@ -56,7 +57,7 @@ _URL = re.compile(
 _PERIOD_OR_DIGIT_SUFFIX = (
     r"(?<=[0-9])\+|(?<=°[FfCcKk])\."
     rf"|(?<=[0-9])(?:{_CURRENCY})|(?<=[0-9])(?:{_UNITS})"
-    rf"|(?<=[0-9{_LOWER}%²+{re.escape(_QUOTES)}…,:;!?()\[\]{{}}<>_#*&·-])\."
+    rf"|(?<=[0-9{_LOWER}%²+{re.escape(_QUOTES)}…,:;!?()\[\]{{}}<>_#*&·|-])\."
     rf"|(?<=[{_UPPER}][{_UPPER}])\."
 )
 
@@ -79,18 +80,31 @@ def _expressions() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
         rf"|(?<=[{_LOWER}{re.escape(_QUOTES)}])\.(?=[{_UPPER}{re.escape(_QUOTES)}])"
         rf"|(?<={_LETTER}),(?={_LETTER})"
         rf"|(?<={_LETTER})(?:-|–|—|--|---|——|~)(?={_LETTER})"
-        rf"|(?<=[^\W_])[:<>=/](?={_LETTER})"
+        rf"|(?<=[^\W_ªº])[:<>=/](?={_LETTER})"
     )
     return re.compile(prefix), re.compile(suffix), re.compile(infix)
+
+
+_BRACKETS = ',;:!?()[]"“”‘’«»'
+"""Marks that are tokens of their own at either end of a piece."""
 
 
 def _split_piece(piece: str) -> tuple[str, ...]:
     """The tokens of a piece without spaces."""
     if piece.isalpha():
         return (piece,)
-    if piece[:-1].isalpha() and (piece[-1] in ",;:!?)" or (piece[-1] == "." and piece[-2] in _LOWER_SET)):
-        return (piece,) if piece in _EXCEPTIONS else (piece[:-1], piece[-1])
-    return _with_exceptions_merged(_split_affixes(piece))
+    core = piece.strip(_BRACKETS)
+    whole = core.removesuffix(".")
+    simple = whole.isalpha() or whole.isdigit() or _COMPOUND.fullmatch(whole)
+    if not simple or piece in _EXCEPTIONS:
+        return _with_exceptions_merged(_split_affixes(piece))
+    start = piece.index(core)
+    end = [*piece[start + len(core) :]]
+    if whole is not core and core not in _EXCEPTIONS:
+        if whole[-1] not in _BEFORE_PERIOD or (start and core in _EXCEPTIONS):
+            return _with_exceptions_merged(_split_affixes(piece))
+        core, end = whole, [".", *end]
+    return _with_exceptions_merged([*piece[:start], core, *end])
 
 
 def _split_affixes(piece: str) -> list[str]:

@@ -1,0 +1,65 @@
+"""Paragraphs repeated over documents go from the third document on, in fixed memory."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ptbr_slm.data.document import REASONS, REPAIRS, Document
+from ptbr_slm.data.repeated_paragraphs import RecentlySeen, RepeatedParagraphs
+from ptbr_slm.data.stages.stage import Dropped
+
+NOTICE = "Esta página foi impressa do portal da cidade em 12/03/2021, e não substitui o diário oficial."
+
+
+def own(number: int) -> str:
+    return "".join(random.Random(number).choices("abcdefghij ", k=80))
+
+
+def test_a_paragraph_stays_in_the_first_documents_and_goes_from_the_later():
+    step = RepeatedParagraphs()
+    answers = [step(Document(f"{own(number)}\n{NOTICE}", "a")) for number in range(5)]
+    assert [isinstance(a, Document) and NOTICE in a.text for a in answers] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert isinstance(answers[4], Document)
+    assert answers[4].attributes == {"repairs": "repeated_paragraphs"} and answers[4].text == own(4)
+
+
+def test_figures_case_and_spaces_do_not_matter():
+    step = RepeatedParagraphs(copies=1)
+    step(Document(NOTICE, "a"))
+    other = NOTICE.replace("12/03", "1/9").upper().replace(" ", "  ")
+    assert step(Document(other, "b")) == Dropped("only_repeated_paragraphs")
+    assert "only_repeated_paragraphs" in REASONS and "repeated_paragraphs" in REPAIRS
+
+
+def test_short_lines_and_repeats_inside_a_document_stay():
+    step = RepeatedParagraphs(copies=1)
+    first = Document(f"CAPÍTULO I\n{NOTICE}\n{NOTICE}", "a")
+    assert step(first) is first
+    second = Document(f"CAPÍTULO I\n{own(1)}", "b")
+    assert step(second) is second
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 2**64 - 1), unique=True, max_size=60))
+def test_what_was_added_is_known_until_more_than_the_capacity_came(identities: list[int]):
+    seen = RecentlySeen(1 << 10)
+    for identity in identities:
+        seen.add(identity)
+    assert not any(seen.add(identity) for identity in identities[-seen.capacity // 2 :])
+
+
+def test_memory_is_fixed_and_false_positives_are_rare_when_it_is_full():
+    seen = RecentlySeen(1 << 14)
+    random_ = random.Random(3)
+    false = sum(not seen.add(random_.getrandbits(64)) for _ in range(20_000))
+    assert len(seen._newer) == len(seen._older) == 1 << 13
+    assert false < 20_000 * 1e-3
