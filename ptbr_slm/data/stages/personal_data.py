@@ -170,10 +170,15 @@ def _context(match: re.Match[str]) -> str:
     """The kind that the nearest word before the number names; "" where there is none."""
     start = match.start()
     line = match.string.rfind("\n", max(0, start - CONTEXT_CHARS), start) + 1
-    nearest = ""
+    nearest, end = "", start
     for word in _CONTEXT.finditer(match.string, line or max(0, start - CONTEXT_CHARS), start):
-        nearest = word.lastgroup or ""
+        nearest, end = word.lastgroup or "", word.end()
+    if nearest == "other" and _DIGIT.search(match.string, end, start):
+        return ""  # it named the number between: "Lei nº 9.784, ligue 98765-4321"
     return nearest
+
+
+_DIGIT = re.compile(r"\d")
 
 
 # Which kind a number is
@@ -265,7 +270,7 @@ def _is_card(digits: str) -> bool:
 
 
 def _ip_kind(match: re.Match[str]) -> str | None:
-    """Public addresses. An IPv4 that may be numbering or thousands needs a word that says address."""
+    """Public addresses. An IPv4 that may be numbering (`item 9.1.2.3`) needs a word that says address."""
     try:
         address = ipaddress.ip_address(match[0])
     except ValueError:
@@ -275,8 +280,7 @@ def _ip_kind(match: re.Match[str]) -> str | None:
     context = _context(match)
     if address.version == 4:
         numbering = sum(byte >= 32 for byte in address.packed) < 2
-        thousands = all(len(part) == 3 for part in match[0].split(".")[1:])
-        if (numbering or thousands) and context != "ip":
+        if numbering and context != "ip":
             return None
     return None if context == "other" else "ip"
 

@@ -28,6 +28,7 @@ from ptbr_slm.data.stages.personal_data import TOKENS, MaskPersonalData, mask_pe
         ("WhatsApp 11987654321", "WhatsApp [TELEFONE]"),
         ("Meu número é +55 11 98765-4321", "Meu número é [TELEFONE]"),
         ("Em Lisboa: +351 912 345 678", "Em Lisboa: [TELEFONE]"),
+        ("Pela Lei nº 9.784/1999, anote 21 99876-5432", "Pela Lei nº 9.784/1999, anote [TELEFONE]"),
         ("Anote 21 99876-5432 aí", "Anote [TELEFONE] aí"),
         ("Telefones 3302-0444 e 98302-0445", "Telefones [TELEFONE] e [TELEFONE]"),
         ("Rua das Flores, 10, Centro, 01310-100", "Rua das Flores, 10, Centro, [CEP]"),
