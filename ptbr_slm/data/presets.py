@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from ptbr_slm.data.stages.boilerplate import RemoveBoilerplate
 from ptbr_slm.data.stages.clean import Clean
 from ptbr_slm.data.stages.figures import Figures
 from ptbr_slm.data.stages.hyphens import JoinSplitWords
+from ptbr_slm.data.stages.language import KeepPortuguese, TagLanguage
 from ptbr_slm.data.stages.length import AtLeastTwoWords
+from ptbr_slm.data.stages.personal_data import MaskPersonalData
 from ptbr_slm.data.stages.rules import ReplacementCharacters, fineweb2
 from ptbr_slm.data.stages.spelling import Spelling
 from ptbr_slm.data.stages.stage import Stage
+from ptbr_slm.data.stages.variety import KeepVariety, TagVariety
 from ptbr_slm.errors import SlmError
 
 
@@ -46,8 +50,8 @@ def _web() -> Preset:
     return Preset(
         "web",
         cleaning=(Clean(), JoinSplitWords(), RemoveBoilerplate()),
-        tagging=(Figures(), Spelling()),
-        filtering=(*fineweb2(), ReplacementCharacters()),
+        tagging=(Figures(), Spelling(), TagLanguage()),
+        filtering=(KeepPortuguese(), *fineweb2(), ReplacementCharacters()),
     )
 
 
@@ -57,12 +61,23 @@ PRESETS: dict[str, Callable[[], Preset]] = {"none": _none, "curated": _curated, 
 
 `none` makes text whole (encoding, line ends, wrapped lines) and judges nothing. `curated` is for books, laws
 and encyclopaedias: it repairs and measures, and drops only what is broken. `web` is for crawled pages: the
-rules of FineWeb2 for Portuguese.
+rules of FineWeb2 for Portuguese, after other languages are out.
 """
 
 
-def preset(name: str) -> Preset:
-    """The preset of this name. Raises E_CONFIG."""
+def preset(
+    name: str,
+    *,
+    variety: Literal["any", "br", "pt"] = "any",
+    mask_personal_data: bool = False,
+    keep_personal_data: frozenset[str] = frozenset(),
+) -> Preset:
+    """The preset of this name, with what its user asks for beside it.
+
+    variety: `br` or `pt` drops what is surely the other one; documents of neither are kept.
+    mask_personal_data: after the other cleaning; keep_personal_data: kinds to leave, as `cnpj`.
+    Raises E_CONFIG.
+    """
     if name not in PRESETS:
         raise SlmError(
             "E_CONFIG",
@@ -70,4 +85,10 @@ def preset(name: str) -> Preset:
             where="--preset",
             hint=f"Use uma destas: {', '.join(PRESETS)}.",
         )
-    return PRESETS[name]()
+    chosen = PRESETS[name]()
+    if mask_personal_data:
+        chosen = replace(chosen, cleaning=(*chosen.cleaning, MaskPersonalData(keep_personal_data)))
+    if variety != "any":
+        filtering = (*chosen.filtering, KeepVariety(variety))
+        chosen = replace(chosen, tagging=(*chosen.tagging, TagVariety()), filtering=filtering)
+    return chosen

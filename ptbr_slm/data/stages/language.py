@@ -68,7 +68,7 @@ class TagLanguage:
 
 @dataclass(frozen=True, slots=True)
 class KeepPortuguese:
-    """Stage: drops by the attributes of `TagLanguage`, as `other_language`."""
+    """Stage: drops by the attributes of `TagLanguage`, as `other_language`; without them it keeps."""
 
     min_score: float = MIN_SCORE
     """FineWeb2 keeps Portuguese from 0.799 of GlotLID, another model's score."""
@@ -76,8 +76,8 @@ class KeepPortuguese:
 
     def __call__(self, document: Document) -> Document | Dropped:
         """The document, or `other_language` with its score of being Portuguese and the least one."""
-        portuguese = document.attributes.get("language") == PORTUGUESE
-        score = float(document.attributes.get("language_score", 0.0)) if portuguese else 0.0
+        language = document.attributes.get("language", PORTUGUESE)
+        score = float(document.attributes.get("language_score", 1.0)) if language == PORTUGUESE else 0.0
         if score >= self.min_score:
             return document
         return Dropped("other_language", {"portuguese_score": score, "least": self.min_score})

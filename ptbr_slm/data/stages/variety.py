@@ -25,7 +25,7 @@ from typing import Literal, NamedTuple
 from ptbr_slm.data.document import Document
 from ptbr_slm.data.stages.stage import Dropped
 
-BRAZILIAN, EUROPEAN, UNKNOWN = "br", "pt", "unknown"
+BRAZILIAN, EUROPEAN, UNKNOWN = "pt-BR", "pt-PT", "unknown"
 MIN_CONFIDENCE = 0.9
 """Probability of a variety from which it is named."""
 MAX_CHARS = 20_000
@@ -36,7 +36,7 @@ class Variety(NamedTuple):
     """The variety of a text."""
 
     code: str
-    """`br`, `pt` or `unknown`."""
+    """`pt-BR`, `pt-PT` or `unknown`."""
     brazilian: float
     """Calibrated probability of Brazilian Portuguese, 0 to 1."""
 
@@ -53,7 +53,7 @@ def identify_variety(text: str, *, min_confidence: float = MIN_CONFIDENCE) -> Va
 
 @dataclass(frozen=True, slots=True)
 class TagVariety:
-    """Stage: sets `variety` (br, pt, unknown) and `variety_br`, the probability of Brazilian."""
+    """Stage: sets `variety` (pt-BR, pt-PT, unknown) and `variety_br`, the probability of Brazilian."""
 
     min_confidence: float = MIN_CONFIDENCE
     name: str = "tag_variety"
@@ -75,7 +75,7 @@ class KeepVariety:
     def __call__(self, document: Document) -> Document | Dropped:
         """The document, or `other_variety` by the attribute that `TagVariety` sets."""
         brazilian = float(document.attributes.get("variety_br", 0.5))
-        other = 1 - brazilian if self.variety == BRAZILIAN else brazilian
+        other = 1 - brazilian if self.variety == "br" else brazilian
         if other < self.min_confidence:
             return document
         return Dropped("other_variety", {"other_variety": other, "least": self.min_confidence})

@@ -78,6 +78,8 @@ def test_another_threshold_needs_the_attributes_only() -> None:
     document = Document("", "a.txt", attributes={"language": "pt", "language_score": 0.7})
     assert KeepPortuguese(0.65)(document) is document
     assert isinstance(KeepPortuguese(0.8)(document), Dropped)
+    untagged = Document("", "a.txt")
+    assert KeepPortuguese()(untagged) is untagged
 
 
 def test_the_stages_travel_to_another_process() -> None:
