@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from planted_copies import changed_copy, jaccard, random_text
 from ptbr_slm.data.duplicates import signatures as module
 from ptbr_slm.data.duplicates.clusters import Clusters, ShingleStore, find_near_duplicates, repeats
 from ptbr_slm.data.duplicates.signatures import NearDuplicateSettings, SignatureIndex, signatures
+from ptbr_slm.errors import SlmError
 
 pytest.importorskip("rensa")
 
@@ -167,3 +169,10 @@ def test_the_settings_name_the_hash_and_the_normalisation():
 def test_what_is_copied_a_few_times_is_repeated_and_spam_is_not():
     wanted = {0: 0, 1: 1, 2: 2, 4: 3, 5: 5, 99: 5, 100: 8, 999: 8, 1_000: 1, 50_000: 1}
     assert {size: repeats(size) for size in wanted} == wanted
+
+
+def test_without_rensa_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "rensa", None)
+    with pytest.raises(SlmError) as raised:
+        signatures(["um texto qualquer de mais de cinco palavras"], NearDuplicateSettings())
+    assert raised.value.code == "E_DEPENDENCY" and "rensa" in str(raised.value)
