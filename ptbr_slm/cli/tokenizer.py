@@ -53,7 +53,7 @@ def train(
             metavar="TAMANHO",
             help="Aprende de uma amostra ao acaso deste tamanho, que fica na memória; 0 usa o texto todo.",
         ),
-    ] = "200MB",
+    ] = "100MB",
     seed: Annotated[int, typer.Option("--seed", help="Muda a amostra.")] = 0,
 ) -> Report:
     """Treina um tokenizador BPE de bytes a partir dos seus textos."""
