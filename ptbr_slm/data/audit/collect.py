@@ -37,6 +37,10 @@ EXCERPT = 280
 """Characters of an excerpt."""
 _MEASURED_TOKENS = 4_096
 """Tokens of a document that are decoded where its figures are not stored."""
+TAGS = ("language", "variety", "spelling")
+"""Attributes whose values are counted."""
+_MASKED = "masked_"
+"""What begins the attributes of `MaskPersonalData`."""
 _SPLIT_NAMES: dict[SplitName, str] = {"train": "treino", "valid": "validação"}
 _MOST_SOURCES = 30
 _LINE = re.compile(r":\d+$")
@@ -115,9 +119,15 @@ class Audit:
     licences: Counter[str]
     """Licence -> kept documents."""
     tags: dict[str, Counter[str]]
-    """`language`, `variety`, `repairs` -> value -> kept documents."""
+    """`language`, `variety`, `spelling` -> value -> kept documents."""
+    dropped_tags: dict[str, Counter[str]]
+    """The same of dropped documents."""
+    masked: Counter[str]
+    """Kind of personal data -> how often it was masked in kept documents."""
     copies: Counter[int]
-    """Size of the group of near copies that a kept document stands for -> documents."""
+    """Size of a group of near copies, over 1 -> groups, of which one document is kept."""
+    repeats: Counter[int]
+    """How often a document is in the training part -> documents."""
     examples: dict[str, list[Record]]
     """Reason -> dropped documents, the nearest to the threshold first."""
     lengths: dict[SplitName, Counter[int]]
@@ -135,8 +145,11 @@ def collect(data: PreparedData) -> Audit:
         sample=[],
         sources={},
         licences=Counter(),
-        tags={"language": Counter(), "variety": Counter()},
+        tags={tag: Counter() for tag in TAGS},
+        dropped_tags={tag: Counter() for tag in TAGS},
+        masked=Counter(),
         copies=Counter(),
+        repeats=Counter(),
         examples={},
         lengths={name: _length_bins(data.split(name).document_offsets()) for name in SPLITS},
     )
@@ -243,17 +256,21 @@ def _all_records(data: PreparedData, complete: bool) -> Iterator[tuple[Group, in
 def _count(audit: Audit, record: Record) -> None:
     counts = audit.sources.setdefault(record.origin or source_of(record.source), SourceCounts())
     counts.licences.add(record.licence)
+    for tag, values in (audit.dropped_tags if record.reason else audit.tags).items():
+        if tag in record.attributes:
+            values[str(record.attributes[tag])] += 1
     if record.reason:
         counts.dropped[record.reason] += 1
         return
     counts.kept += 1
     counts.bytes += record.bytes
     audit.licences[record.licence] += 1
-    for tag, values in audit.tags.items():
-        if tag in record.attributes:
-            values[str(record.attributes[tag])] += 1
-    if record.copies:
-        audit.copies[record.copies] += 1
+    audit.repeats[record.copies] += record.copies > 1
+    for name, value in record.attributes.items():
+        if name == "copies" and isinstance(value, int | float):
+            audit.copies[int(value)] += 1
+        elif name.startswith(_MASKED) and isinstance(value, int | float):
+            audit.masked[name.removeprefix(_MASKED)] += int(value)
 
 
 def _merged_sources(sources: dict[str, SourceCounts]) -> dict[str, SourceCounts]:

@@ -9,31 +9,34 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 
 from ptbr_slm.data.audit.collect import Audit, Rule, Sampled
+from ptbr_slm.data.audit.markup import MOST_ROWS, bars, figure, largest, short_name, table, text, visible
 from ptbr_slm.data.document import REASONS, REPAIRS
 from ptbr_slm.data.stages.rules import excessive_rules
 from ptbr_slm.text import human_bytes, number
 
 _BINS = 40
-_MOST_ROWS = 40
-"""Of a table of licences or languages."""
-_LONGEST_NAME = 160
-"""Characters of a source or licence that are shown."""
-_NAMES = {
-    "pt": "português",
-    "es": "espanhol",
-    "gl": "galego",
-    "en": "inglês",
-    "br": "português do Brasil",
-    "pt-BR": "português do Brasil",
-    "pt-PT": "português de Portugal",
-    "unknown": "não se sabe",
+_TAGS: dict[str, tuple[str, dict[str, str]]] = {
+    "language": ("Língua", {"pt": "português", "es": "espanhol", "gl": "galego", "en": "inglês"}),
+    "variety": (
+        "Variedade",
+        {"br": "português do Brasil", "pt": "português de Portugal", "unknown": "não se sabe"},
+    ),
+    "spelling": (
+        "Ortografia",
+        {
+            "current": "atual",
+            "before_2009": "de antes de 2009",
+            "before_1971": "de antes de 1971",
+            "before_1943": "de antes de 1943",
+        },
+    ),
 }
-"""Values of the attributes `language` and `variety` -> words for people."""
+"""Attribute -> its title, and its values in words for people."""
 
 
 def render(audit: Audit) -> str:
@@ -48,7 +51,7 @@ def render(audit: Audit) -> str:
         ("fontes", "Fontes e licenças", _sources(audit)),
         ("limites", "Limites", _thresholds(audit)),
         ("tamanhos", "Tamanhos", _lengths(audit)),
-        ("linguas", "Línguas e variedades", _tags(audit)),
+        ("linguas", "Línguas, variedades e dados pessoais", _tags(audit)),
         ("copias", "Cópias", _copies(audit)),
     ]
     links = "".join(f'<li><a href="#{key}">{title}</a></li>' for key, title, _ in sections)
@@ -60,8 +63,8 @@ def render(audit: Audit) -> str:
         '<!DOCTYPE html>\n<html lang="pt-BR">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Auditoria de {_text(name)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
-        f"<h1>Auditoria de {_text(name)}</h1>\n"
+        f"<title>Auditoria de {text(name)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
+        f"<h1>Auditoria de {text(name)}</h1>\n"
         f'<nav aria-label="Seções"><ul>{links}</ul></nav>\n<main>\n{body}</main>\n'
         f'<script id="data" type="application/json">{_json(audit)}</script>\n'
         f"<script>{script}</script>\n</body>\n</html>\n"
@@ -90,7 +93,7 @@ def _summary(audit: Audit) -> str:
     rows.append(("total", *total))
     header = ("parte", "documentos", "palavras", "tokens", "texto")
     parts = [
-        _table("Documentos que ficaram", header, rows),
+        table("Documentos que ficaram", header, rows),
         f"<p>{number(summary.tokens_per_word, 2)} tokens por palavra, "
         f"{number(summary.bytes_per_token, 2)} bytes por token, "
         f"vocabulário de {number(summary.vocab_size)}.</p>",
@@ -98,7 +101,7 @@ def _summary(audit: Audit) -> str:
     if summary.repaired:
         repaired = sorted(summary.repaired.items(), key=lambda item: (-item[1], item[0]))
         told = [(REPAIRS.get(kind, kind), number(count)) for kind, count in repaired]
-        parts.append(_table("O que foi consertado", ("conserto", "documentos"), told))
+        parts.append(table("O que foi consertado", ("conserto", "documentos"), told))
     return "".join(parts)
 
 
@@ -112,7 +115,7 @@ def _dropped(audit: Audit) -> str:
         (REASONS.get(reason, reason), number(count), f"{number(100 * count / looked_at, 1)} %")
         for reason, count in by_count
     ]
-    parts = [_table("Por motivo", ("motivo", "documentos", "de todos"), rows)]
+    parts = [table("Por motivo", ("motivo", "documentos", "de todos"), rows)]
     if not audit.complete:
         parts.append(_MISSING)
     for reason, _ in by_count:
@@ -120,12 +123,12 @@ def _dropped(audit: Audit) -> str:
         if not records:
             continue
         items = "".join(
-            f"<li><p>{_text(' '.join(record.excerpt.split()) or '(vazio)')}</p>"
-            f'<p class="where">{_text(_name(record.source))}{_figures(record.figures)}</p></li>'
+            f"<li><p>{text(' '.join(record.excerpt.split()) or '(vazio)')}</p>"
+            f'<p class="where">{text(short_name(record.source))}{_figures(record.figures)}</p></li>'
             for record in records
         )
         parts.append(
-            f"<details><summary>{_text(REASONS.get(reason, reason))}: exemplos</summary>"
+            f"<details><summary>{text(REASONS.get(reason, reason))}: exemplos</summary>"
             f'<ul class="examples">{items}</ul></details>'
         )
     return "".join(parts)
@@ -133,7 +136,7 @@ def _dropped(audit: Audit) -> str:
 
 def _figures(figures: Mapping[str, float]) -> str:
     """` · stop_words 1, least 2`."""
-    told = ", ".join(f"{_text(name)} {number(value, 4)}" for name, value in figures.items())
+    told = ", ".join(f"{text(name)} {number(value, 4)}" for name, value in figures.items())
     return f" · {told}" if told else ""
 
 
@@ -144,10 +147,10 @@ def _sources(audit: Audit) -> str:
     for name, counts in audit.sources.items():
         lost = sum(counts.dropped.values())
         total = counts.kept + lost
-        licences = _name(", ".join(sorted(licence or "não informada" for licence in counts.licences)))
+        licences = short_name(", ".join(sorted(licence or "não informada" for licence in counts.licences)))
         rows.append(
             (
-                _name(name),
+                short_name(name),
                 number(counts.kept),
                 human_bytes(counts.bytes),
                 number(lost),
@@ -156,21 +159,21 @@ def _sources(audit: Audit) -> str:
             )
         )
         warnings += [
-            f'<li class="warn">{_text(_name(name))}: a regra '
-            f"“{_text(REASONS.get(rule.reason, rule.reason))}” tirou {number(100 * rule.share, 1)} % "
+            f'<li class="warn">{text(short_name(name))}: a regra '
+            f"“{text(REASONS.get(rule.reason, rule.reason))}” tirou {number(100 * rule.share, 1)} % "
             f"({number(rule.dropped)} de {number(total)}). Talvez esta fonte peça outra limpeza.</li>"
             for rule in excessive_rules(counts.dropped, total)
         ]
     header = ("fonte", "ficaram", "texto", "fora", "perda", "licença")
     kept = sum(audit.licences.values())
     licences_table = [
-        (_name(licence or "não informada"), number(count), f"{number(100 * count / max(kept, 1), 1)} %")
-        for licence, count in _largest(audit.licences)
+        (short_name(licence or "não informada"), number(count), f"{number(100 * count / max(kept, 1), 1)} %")
+        for licence, count in largest(audit.licences)
     ]
     return (
         (f'<ul aria-label="Avisos">{"".join(warnings)}</ul>' if warnings else "")
-        + _table("Por fonte", header, rows)
-        + _table("Licenças do que ficou", ("licença", "documentos", "parte"), licences_table)
+        + table("Por fonte", header, rows)
+        + table("Licenças do que ficou", ("licença", "documentos", "parte"), licences_table)
     )
 
 
@@ -198,21 +201,21 @@ def _rule(audit: Audit, index: int, rule: Rule) -> str:
     reached = sum(sampled.weight for value, sampled in values if rule.drops(value))
     whole = sum(sampled.weight for sampled in audit.sample) or 1.0
     step = 1 if rule.figure in ("words", "stop_words") else (high - low) / 200
-    label, sense = f"Limite de: {_text(rule.title)}", "mínimo" if rule.is_least else "máximo"
+    label, sense = f"Limite de: {text(rule.title)}", "mínimo" if rule.is_least else "máximo"
     columns = "".join(
         f'<div><h3>{title}</h3><ul class="examples {name}">{_nearest(values, rule, dropped)}</ul></div>'
         for title, name, dropped in (("Fica, por pouco", "kept", False), ("Sai, por pouco", "gone", True))
     )
     return (
-        f'<details id="rule-{index}"><summary><b>{_text(rule.title)}</b>: {sense} '
-        f'<span class="limit">{_plain(rule.threshold)}</span>; '
+        f'<details id="rule-{index}"><summary><b>{text(rule.title)}</b>: {sense} '
+        f'<span class="limit">{figure(rule.threshold)}</span>; '
         f'<span class="share">alcança {number(100 * reached / whole, 1)} %</span></summary>'
         f'<div class="controls"><input type="range" min="{low:.6g}" max="{high:.6g}" step="{step:.6g}" '
         f'value="{rule.threshold:.6g}" aria-label="{label}">'
         f'<input type="number" step="any" value="{rule.threshold:.6g}" aria-label="{label}, exato">'
         f'<label><input type="checkbox"{" checked" if rule.active else ""}> em uso</label></div>'
         f"{_histogram(values, rule, low, high)}"
-        f'<p class="where"><code>{_text(rule.figure)}</code>, de {_plain(low)} a {_plain(high)}</p>'
+        f'<p class="where"><code>{text(rule.figure)}</code>, de {figure(low)} a {figure(high)}</p>'
         f'<div class="pair">{columns}</div></details>\n'
     )
 
@@ -222,8 +225,8 @@ def _nearest(values: Sequence[tuple[float, Sampled]], rule: Rule, dropped: bool)
     side = [(value, sampled) for value, sampled in values if rule.drops(value) == dropped]
     side.sort(key=lambda entry: abs(entry[0] - rule.threshold))
     items = "".join(
-        f"<li><p>{_text(sampled.excerpt or '(vazio)')}</p>"
-        f'<p class="where">{_text(_name(sampled.source))} · {_plain(value)}</p></li>'
+        f"<li><p>{text(sampled.excerpt or '(vazio)')}</p>"
+        f'<p class="where">{text(short_name(sampled.source))} · {figure(value)}</p></li>'
         for value, sampled in side[:3]
     )
     return items or "<li>nenhum documento da amostra</li>"
@@ -243,23 +246,7 @@ def _histogram(values: Sequence[tuple[float, Sampled]], rule: Rule, low: float, 
         bins[max(0, min(_BINS - 1, int((value - low) / (high - low) * _BINS)))] += sampled.weight
     cut = max(0.0, min(100.0, 100 * (rule.threshold - low) / (high - low)))
     line = f'<line x1="{cut:.2f}" x2="{cut:.2f}" y1="0" y2="30"/>'
-    return _bars(bins, f"Distribuição de {rule.figure}; a linha é o limite", line)
-
-
-def _bars(heights: Sequence[float], label: str, extra: str = "") -> str:
-    """A bar for each number, on a canvas of 100 by 30. The root keeps small bars visible."""
-    highest = max(heights, default=0.0) or 1.0
-    width = 100 / max(len(heights), 1)
-    bars = "".join(
-        f'<rect x="{place * width:.2f}" width="{width * 0.9:.2f}" '
-        f'y="{30 - 30 * (height / highest) ** 0.5:.2f}" height="{30 * (height / highest) ** 0.5:.2f}"/>'
-        for place, height in enumerate(heights)
-        if height
-    )
-    return (
-        f'<svg viewBox="0 0 100 30" preserveAspectRatio="none" role="img" aria-label="{_text(label)}">'
-        f"{bars}{extra}</svg>"
-    )
+    return bars(bins, f"Distribuição de {rule.figure}; a linha é o limite", line)
 
 
 def _lengths(audit: Audit) -> str:
@@ -272,23 +259,31 @@ def _lengths(audit: Audit) -> str:
         (f"{number(2**power)} a {number(2 ** (power + 1) - 1)}", number(train[power]), number(valid[power]))
         for power in filled
     ]
-    bars = _bars([float(train[power] + valid[power]) for power in filled], "Documentos por tamanho em tokens")
-    return bars + _table("Documentos por número de tokens", ("tokens", "treino", "validação"), rows)
+    drawn = bars([float(train[power] + valid[power]) for power in filled], "Documentos por tamanho em tokens")
+    return drawn + table("Documentos por número de tokens", ("tokens", "treino", "validação"), rows)
 
 
 def _tags(audit: Audit) -> str:
     parts = []
-    for tag, title in (("language", "Língua"), ("variety", "Variedade")):
-        counts = audit.tags[tag]
-        total = sum(counts.values())
-        if not total:
+    for tag, (title, names) in _TAGS.items():
+        kept, dropped = audit.tags[tag], audit.dropped_tags[tag]
+        total = sum(kept.values())
+        if not kept and not dropped:
             parts.append(f'<p class="note">{title}: não foi anotada nestes dados.</p>')
             continue
         rows = [
-            (_NAMES.get(value, value), number(count), f"{number(100 * count / total, 1)} %")
-            for value, count in _largest(counts)
+            (
+                short_name(names.get(value, value)),
+                number(kept[value]),
+                f"{number(100 * kept[value] / max(total, 1), 1)} %",
+                number(dropped[value]),
+            )
+            for value, _ in largest(kept + dropped)
         ]
-        parts.append(_table(f"{title} do que ficou", (title.lower(), "documentos", "parte"), rows))
+        parts.append(table(title, ("", "ficaram", "parte", "saíram"), rows))
+    if audit.masked:
+        told = [(kind, number(count)) for kind, count in largest(audit.masked)]
+        parts.append(table("Dados pessoais trocados por etiquetas", ("tipo", "vezes"), told))
     return "".join(parts)
 
 
@@ -299,10 +294,14 @@ def _copies(audit: Audit) -> str:
         for reason in ("duplicate", "near_duplicate")
         if reason in dropped
     ]
-    parts = [_table("Cópias que saíram", ("motivo", "documentos"), rows) if rows else "<p>Nenhuma saiu.</p>"]
+    parts = [table("Cópias que saíram", ("motivo", "documentos"), rows) if rows else "<p>Nenhuma saiu.</p>"]
     if audit.copies:
-        sizes = [(number(size), number(count)) for size, count in sorted(audit.copies.items())[:20]]
-        parts.append(_table("Quantas cópias tinha cada documento que ficou", ("cópias", "documentos"), sizes))
+        sizes = [(number(size), number(count)) for size, count in sorted(audit.copies.items())[:MOST_ROWS]]
+        parts.append(table("Grupos de quase cópias, de que um ficou", ("documentos", "grupos"), sizes))
+    repeats = sorted((times, count) for times, count in audit.repeats.items() if count)[:MOST_ROWS]
+    if repeats:
+        told = [(number(times), number(count)) for times, count in repeats]
+        parts.append(table("Repetidos no treino", ("vezes", "documentos"), told))
     return "".join(parts)
 
 
@@ -310,20 +309,6 @@ _MISSING = (
     '<p class="note">Esta pasta não guarda registros de cada documento: fontes, licenças e exemplos do que '
     "saiu não se conhecem. Eles são guardados quando se prepara com uma mistura (--mix).</p>"
 )
-
-
-def _table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    head = "".join(f'<th scope="col">{_text(cell)}</th>' for cell in header)
-    body = "".join(
-        f'<tr><th scope="row">{_text(row[0])}</th>'
-        + "".join(f"<td>{_text(cell)}</td>" for cell in row[1:])
-        + "</tr>"
-        for row in rows
-    )
-    return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{_text(caption)}"><table>'
-        f"<caption>{_text(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
 
 
 def _json(audit: Audit) -> str:
@@ -348,8 +333,8 @@ def _json(audit: Audit) -> str:
         ],
         "sample": [
             {
-                "source": _visible(_name(sampled.source)),
-                "excerpt": _visible(sampled.excerpt),
+                "source": visible(short_name(sampled.source)),
+                "excerpt": visible(sampled.excerpt),
                 "bytes": sampled.bytes,
                 "reason": sampled.reason,
                 "weight": float(f"{sampled.weight:.6g}"),
@@ -358,35 +343,8 @@ def _json(audit: Audit) -> str:
             for sampled in audit.sample
         ],
     }
-    text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-
-
-def _plain(value: float) -> str:
-    """A figure as people read it: 50, 0,814, 100.000."""
-    return number(value) if value == int(value) else f"{value:.4g}".replace(".", ",")
-
-
-def _largest(counts: Mapping[str, int]) -> list[tuple[str, int]]:
-    """The most frequent values, as many as a table shows."""
-    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_MOST_ROWS]
-
-
-def _name(value: str) -> str:
-    """The end of a long name: the file and the line."""
-    return value if len(value) <= _LONGEST_NAME else "…" + value[-_LONGEST_NAME:]
-
-
-def _text(value: str) -> str:
-    return escape(_visible(value))
-
-
-def _visible(value: str) -> str:
-    """Text that UTF-8 can hold, without control characters: they are no HTML."""
-    return "".join(
-        char if char.isprintable() or char in " \n\t" else "\ufffd"
-        for char in value.encode("utf-8", "replace").decode("utf-8")
-    )
+    encoded = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return encoded.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
 def _asset(name: str) -> str:

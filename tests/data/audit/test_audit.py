@@ -132,8 +132,24 @@ def test_what_was_dropped_is_counted_and_shown_with_its_place(recorded: Prepared
     kept = [row for name, row in sources.items() if name != "web/pagina.jsonl"]
     assert sum(int(row[0]) for row in kept) == recorded.summary().documents
     assert page.tables["Licenças do que ficou"][1][:2] == ["CC BY 4.0", "40"]
-    assert page.tables["Língua do que ficou"][1] == ["português", "40", "100,0 %"]
-    assert "português do Brasil" in page.tables["Variedade do que ficou"][1][0]
+    assert page.tables["Língua"][1] == ["português", "40", "100,0 %", "0"]
+    assert page.tables["Variedade"][1][0] == "português do Brasil"
+    assert page.tables["Variedade"][2][0] == "não se sabe"
+
+
+def test_what_stages_found_out_is_counted(recorded: PreparedData):
+    rows = [
+        {"decision": "train", "copies": 3, "attributes": {"masked_cpf": 2, "spelling": "before_1943"}},
+        {"decision": "train", "attributes": {"copies": 5, "masked_cpf": 1}},
+        {"decision": "dropped", "reason": "other_language", "attributes": {"language": "es"}},
+    ]
+    write_rows(recorded.folder, rows)
+    page = Page(render(collect(recorded)))
+    assert page.tables["Dados pessoais trocados por etiquetas"][1:] == [["cpf", "3"]]
+    assert page.tables["Grupos de quase cópias, de que um ficou"][1:] == [["5", "1"]]
+    assert page.tables["Repetidos no treino"][1:] == [["3", "1"]]
+    assert page.tables["Ortografia"][1] == ["de antes de 1943", "1", "100,0 %", "0"]
+    assert page.tables["Língua"][1] == ["espanhol", "0", "0,0 %", "1"]
 
 
 def test_examples_of_a_reason_begin_next_to_the_threshold(recorded: PreparedData):
