@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from ptbr_slm.data.sources.catalogue import SOURCES, Source, licence_text
+from ptbr_slm.data.sources.hub_parquet import HubParquet
 from ptbr_slm.data.sources.origin import KIND, FetchOptions, Task, is_unfinished
 from ptbr_slm.data.sources.packages import Converted
 from ptbr_slm.errors import SlmError
@@ -46,6 +47,7 @@ def fetch(name: str, out: Path, options: FetchOptions | None = None) -> Path:
             where=out,
             hint="Escolha outra pasta em --output.",
         )
+    _say_what_does_not_apply(name, source, options)
     return source.origin.bring(Task(name, out, licence_text(name, source), options))
 
 
@@ -67,7 +69,7 @@ def _is_enough(manifest: Manifest, name: str, source: Source, options: FetchOpti
         return False
     if isinstance(source.origin, Converted) or "text_bytes" not in manifest.extra:
         return True
-    if (manifest.extra["where"], manifest.extra["preset"]) != (options.where, options.preset):
+    if (manifest.extra.get("where"), manifest.extra.get("preset")) != (options.where, options.preset):
         return False
     wanted = options.text_bytes
     whole = manifest.extra["stopped"] == "end"
@@ -98,6 +100,21 @@ def _require_terms(name: str, source: Source, options: FetchOptions) -> None:
             where=licence.url,
             hint="Aceite-os lá, crie um token de leitura e ponha-o na variável HF_TOKEN.",
         )
+
+
+def _say_what_does_not_apply(name: str, source: Source, options: FetchOptions) -> None:
+    """Refuse a filter, and tell that there is no budget, for a source that comes whole."""
+    if isinstance(source.origin, HubParquet):
+        return
+    if options.where or options.preset:
+        raise SlmError(
+            "E_USAGE",
+            f"{name} vem inteiro, sem filtro no caminho.",
+            where="--where, --preset",
+            hint=f"Repita sem o filtro:  ptbr-slm data fetch {name}",
+        )
+    if options.tokens is not None:
+        options.note(f"{name} vem inteiro: --tokens não o corta.")
 
 
 def _require_limit(name: str, source: Source, options: FetchOptions) -> None:

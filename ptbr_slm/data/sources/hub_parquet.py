@@ -80,7 +80,7 @@ class HubParquet:
 
     def bring(self, task: Task) -> Path:
         """The folder of shards. Raises E_FETCH, E_DISK_FULL, E_USAGE, E_LOCKED or E_DEPENDENCY."""
-        from ptbr_slm.data.sources.http import HttpClient
+        from ptbr_slm.data.sources.http import Changed, HttpClient
         from ptbr_slm.data.sources.hub import Hub, endpoint, hub_token
 
         options = task.options
@@ -88,7 +88,10 @@ class HubParquet:
         http = HttpClient(hub_token(), where, options.policy, options.note)
         with locked(task):
             work = _Work.resume(self, task, Hub(http, where))
-            stopped = work.run()
+            try:
+                stopped = work.run()
+            except Changed as error:
+                raise fetch_error("o arquivo do servidor não é o que o commit anuncia", str(error)) from error
             work.finish(stopped)
         return task.out
 
@@ -300,20 +303,24 @@ class _Chunk:
         keep = self.work.keep
         keep.dropped.clear()
         cut = False
-        with atomic_file(path) as temporary, os_errors(path):
-            with parquet.ParquetWriter(
+        with (
+            atomic_file(path) as temporary,
+            os_errors(path),
+            parquet.ParquetWriter(
                 temporary, schema, compression="zstd", use_dictionary=["license"]
-            ) as output:
-                for batch in self._batches(room):
-                    table, size = up_to(batch, None if room is None else room - self.written)
-                    output.write_table(table, row_group_size=BATCH_ROWS)
-                    documents += table.num_rows
-                    self.written += size
-                    self.work.report(0, self.written)
-                    if cut := room is not None and self.written >= room:
-                        break
-            if not documents:
-                return None
+            ) as output,
+        ):
+            for batch in self._batches(room):
+                table, size = up_to(batch, None if room is None else room - self.written)
+                output.write_table(table, row_group_size=BATCH_ROWS)
+                documents += table.num_rows
+                self.written += size
+                self.work.report(0, self.written)
+                if cut := room is not None and self.written >= room:
+                    break
+        if not documents:
+            path.unlink()
+            return None
         return Shard(
             path.name,
             path.stat().st_size,

@@ -287,6 +287,22 @@ def test_a_file_that_is_no_parquet_and_an_empty_folder_are_named(server, tmp_pat
     assert not (tmp_path / "b").exists()
 
 
+def test_a_file_that_is_not_the_one_of_the_commit_is_refused(server, tmp_path):
+    def another(answer):
+        answer.headers["X-Linked-ETag"] = '"' + "0" * 64 + '"'
+
+    server.fail("/resolve/", another)
+    assert "não é o que o commit anuncia" in refusal(bring, tmp_path / "textos").message
+
+
+def test_chunks_without_a_row_that_passes_leave_no_file(server, tmp_path):
+    out = bring(tmp_path / "textos", where="minhash_cluster_size>=58")
+    assert [row["minhash_cluster_size"] for row in rows_of(out)] == [58, 59] * 3
+    assert len(list(out.glob("*.parquet"))) == len(read_manifest(out).extra["shards"]) == 3
+    assert "passou no filtro" in refusal(bring, tmp_path / "nada", where="minhash_cluster_size>99").message
+    assert not list((tmp_path / "nada").glob("*.parquet"))
+
+
 def test_a_large_source_needs_a_limit_and_a_restricted_one_consent(server, tmp_path):
     error = refusal(bring, tmp_path / "x", max_disk=None)
     assert error.code == "E_USAGE" and "--tokens 2B" in error.hint

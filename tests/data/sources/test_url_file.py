@@ -48,7 +48,10 @@ def bring(server: HubServer, out: Path, **options) -> Path:
 
 
 def test_the_newest_dump_comes_with_its_checksum_and_its_licence(server, tmp_path):
-    path = bring(server, tmp_path / "dump", tokens=1)
+    notes: list[str] = []
+    path = bring(server, tmp_path / "dump", tokens=1, note=notes.append)
+    assert notes == ["wikipedia-pt-dump vem inteiro: --tokens não o corta."]
+    assert "vem inteiro" in refusal(bring, server, tmp_path / "x", where="a=b").message
     assert path.name == NAME.format("20261101") and path.read_bytes() == CONTENT
     manifest = read_manifest(path.parent)
     assert manifest.extra["digest"] == hashlib.sha1(CONTENT).hexdigest()
