@@ -143,6 +143,7 @@ _BR_CONSONANT_WORDS = (
     "detectado aspecto aspectos infecção respectivo respectiva respectivos respectivas expectativa "
     "expectativas"
 )
+_POSSESSIVES = "seu sua seus suas meu minha meus minhas nosso nossa nossos nossas"
 _WORD_SIGNS: Mapping[str, str] = {
     **dict.fromkeys(_BR_WORDS.split(), "br_word"),
     **dict.fromkeys(_PT_WORDS.split(), "pt_word"),
@@ -150,6 +151,8 @@ _WORD_SIGNS: Mapping[str, str] = {
     **dict.fromkeys(("pra", "pras", "pro", "pros", "né", "tá", "tô", "cadê"), "br_spoken"),
     **dict.fromkeys(("você", "vocês", "Você", "Vocês"), "br_you"),
     **dict.fromkeys(("num", "numa", "nuns", "numas", "dum", "duma"), "pt_in_a"),
+    **dict.fromkeys(("um", "uma"), "article"),
+    **dict.fromkeys(_POSSESSIVES.split(), "possessive"),
 }
 _SHAPES: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("br_circumflex", re.compile(r".*[êô][mn][aeiou]")),
@@ -175,8 +178,6 @@ _PROGRESSIVE = re.compile(
 )
 _GERUND = re.compile(r"\w+[aei]ndo$")
 _INFINITIVE = re.compile(r"\w+[aei]r(?:-\w+)?$")
-_POSSESSIVE_WORDS = "seu sua seus suas meu minha meus minhas nosso nossa nossos nossas"
-_POSSESSIVE = frozenset(_POSSESSIVE_WORDS.split())
 _ARTICLE_WORDS = "o a os as do da dos das no na nos nas ao à aos às pelo pela pelos pelas"
 _ARTICLE = frozenset(_ARTICLE_WORDS.split())
 _PREPOSITION_WORDS = "de em com para por e que entre sobre"
@@ -191,24 +192,13 @@ def count_signs(text: str) -> Counter[str]:
     """Class of signs (a key of `SIGNS`) -> how often it occurs. Words with a capital are taken for names."""
     if len(text) > MAX_CHARS:
         text = text[: MAX_CHARS // 2] + "\n" + text[-MAX_CHARS // 2 :]
-    tokens = _TOKEN.findall(text)
+    tokens = ["", *_TOKEN.findall(text), "", ""]
     counts: Counter[str] = Counter()
-    for sign in map(_word_sign, tokens):
+    for index, sign in enumerate(map(_word_sign, tokens)):
+        if sign in _OF_NEIGHBOURS:
+            sign = _sign_of_neighbours(sign, tokens[index - 1], tokens[index + 1], tokens[index + 2])
         if sign:
             counts[sign] += 1
-    before, last = "", ""
-    for token in tokens:
-        if token in _POSSESSIVE:
-            counts["pt_possessive" if last in _ARTICLE else "br_possessive"] += (
-                last in _ARTICLE or last in _PREPOSITION
-            )
-        elif last == "em" and token in ("um", "uma"):
-            counts["br_in_a"] += 1
-        elif last == "a" and _PROGRESSIVE.match(before) and _INFINITIVE.match(token):
-            counts["pt_infinitive"] += 1
-        elif token.endswith("ndo") and _PROGRESSIVE.match(last) and _GERUND.match(token):
-            counts["br_gerund"] += 1
-        before, last = last, token
     if months := len(_MONTH.findall(text)):
         counts["pt_month"] = months
     return counts
@@ -216,14 +206,28 @@ def count_signs(text: str) -> Counter[str]:
 
 @lru_cache(maxsize=100_000)
 def _word_sign(word: str) -> str:
-    """The class that a word alone belongs to, or ""."""
+    """The class that a word alone belongs to, a key of `_OF_NEIGHBOURS`, or ""."""
     sign = _WORD_SIGNS.get(word, "")
     if sign or not word.islower():
         return sign
     for name, shape in _SHAPES:
         if shape.match(word):
             return name
-    return ""
+    return "progressive" if _PROGRESSIVE.match(word) else ""
+
+
+_OF_NEIGHBOURS = frozenset({"possessive", "article", "progressive"})
+"""Of words whose class depends on the words beside them."""
+
+
+def _sign_of_neighbours(kind: str, before: str, after: str, second: str) -> str:
+    if kind == "article":
+        return "br_in_a" if before == "em" else ""
+    if kind == "possessive":
+        return "pt_possessive" if before in _ARTICLE else "br_possessive" if before in _PREPOSITION else ""
+    if after == "a" and _INFINITIVE.match(second):
+        return "pt_infinitive"
+    return "br_gerund" if _GERUND.match(after) else ""
 
 
 @cache

@@ -19,6 +19,7 @@ from ptbr_slm.data.stages.personal_data import TOKENS, MaskPersonalData, mask_pe
     [
         ("O CPF dela é 111.444.777-35.", "O CPF dela é [CPF]."),
         ("cpf 11144477735 e mais nada", "cpf [CPF] e mais nada"),
+        ("o CPF 08003705622, que começa como um 0800", "o CPF [CPF], que começa como um 0800"),
         ("CPF:111444777-35", "CPF:[CPF]"),
         ("A empresa (CNPJ 11.222.333/0001-81) venceu.", "A empresa (CNPJ [CNPJ]) venceu."),
         ("CNPJ 12.ABC.345/01DE-35, com letras", "CNPJ [CNPJ], com letras"),
