@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,9 @@ from ptbr_slm.text import human_bytes, number, quoted
 
 if TYPE_CHECKING:
     from ptbr_slm.data.prepared import Summary
+
+HEAVY_LOSS = 0.2
+"""Share of a source above which what one rule drops is worth a warning."""
 
 _group = typer.Typer(help="Baixa, prepara e resume dados de treino.", no_args_is_help=True)
 
@@ -32,21 +35,62 @@ register_fetch(_group)
 @command(_group, "prepare")
 def prepare(
     out: Output,
-    inputs: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="ENTRADA...",
-            help="Arquivos .txt, .md, .jsonl, .csv, .html, .parquet ou .xml (MediaWiki), comprimidos (.gz, "
-            ".zst, .bz2, .xz) ou em .zip e .tar; pastas com eles; padrões ('textos/**/*.txt'); - lê do "
-            "terminal.",
-        ),
-    ],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="PASTA", help="Onde gravar os dados preparados.")
     ],
     tokenizer: Annotated[
         Path, typer.Option("--tokenizer", metavar="T", help="tokenizer.json ou a pasta dele.")
     ],
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="ENTRADA...",
+            help="Arquivos .txt, .md, .jsonl, .csv, .html, .parquet ou .xml (MediaWiki), comprimidos (.gz, "
+            ".zst, .bz2, .xz) ou em .zip e .tar; pastas com eles; padrões ('textos/**/*.txt'); - lê do "
+            "terminal.",
+        ),
+    ] = None,
+    mix: Annotated[
+        Path | None,
+        typer.Option(
+            "--mix",
+            metavar="F.toml",
+            help="Mistura de fontes: tabelas [[source]] com inputs, weight, preset, licence e stages.",
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--preset",
+            metavar="LIMPEZA",
+            help="web (páginas da internet), curated (livros, leis, enciclopédias) ou none (padrão).",
+        ),
+    ] = None,
+    drop_near_duplicates: Annotated[
+        bool, typer.Option("--drop-near-duplicates", help="De documentos quase iguais fica só o primeiro.")
+    ] = False,
+    repeat_copies: Annotated[
+        bool,
+        typer.Option(
+            "--repeat-copies",
+            help="O mesmo, e repete de 2 a 8 vezes o que tinha de 2 a 1.000 cópias (pesos do FineWeb2).",
+        ),
+    ] = False,
+    mask_personal_data: Annotated[
+        bool,
+        typer.Option("--mask-personal-data", help="Troca CPF, telefone, e-mail etc. por [CPF], [EMAIL]..."),
+    ] = False,
+    keep_out: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--keep-out",
+            metavar="ARQUIVO",
+            help="Conjunto de avaliação que não pode estar nos dados; pode repetir.",
+        ),
+    ] = None,
+    text_field: Annotated[
+        str, typer.Option("--text-field", metavar="CAMPO", help="Campo do texto em JSONL, CSV e Parquet.")
+    ] = "text",
     valid_fraction: Annotated[
         float, typer.Option("--valid-fraction", help="Parte do texto para validação, de 0 a 0.5.")
     ] = 0.01,
@@ -57,20 +101,43 @@ def prepare(
         ),
     ] = False,
     seed: Annotated[int, typer.Option("--seed", help="Muda quais documentos ficam para validação.")] = 0,
+    workers: Annotated[
+        int,
+        typer.Option(
+            "--workers",
+            help="Processos que limpam e tokenizam (0: conforme os núcleos e a entrada).",
+        ),
+    ] = 0,
 ) -> Report:
     """Limpa, tira cópias, separa treino e validação e grava tokens prontos para treinar."""
     from ptbr_slm.data.document import DocumentCounts
+    from ptbr_slm.data.mixture import plan
     from ptbr_slm.data.pipeline import prepare
+    from ptbr_slm.data.process import workers_for
     from ptbr_slm.data.read.files import total_bytes
     from ptbr_slm.tokenizer import Tokenizer
 
     opened = Tokenizer.load(tokenizer)
     counts = DocumentCounts()
-    with out.progress("preparando", total_bytes(inputs)) as progress:
+    recipe = plan(
+        inputs or [],
+        mix=mix,
+        preset=preset,
+        text_field=text_field,
+        paragraph_documents=paragraph_documents,
+        drop_near_duplicates=drop_near_duplicates,
+        repeat_copies=repeat_copies,
+        mask_personal_data=mask_personal_data,
+        evaluation=keep_out or [],
+    )
+    input_bytes = total_bytes([path for source in recipe.sources for path in source.inputs])
+    with out.progress("preparando", input_bytes) as progress:
         data = prepare(
-            inputs,
+            [],
             output,
             opened,
+            recipe=recipe,
+            workers=workers or workers_for(input_bytes),
             valid_fraction=valid_fraction,
             paragraph_documents=paragraph_documents,
             seed=seed,
@@ -79,7 +146,8 @@ def prepare(
         )
     summary = data.summary()
     text = (
-        f"Dados preparados em {output}\n\n{_describe(summary, counts.examples)}\n\n"
+        f"Dados preparados em {output}\n\n{_describe(summary, counts.examples)}\n"
+        f"{heavy_losses(data.index.recipe)}\n"
         f"Próximo passo:\n  ptbr-slm train --data {quoted(output)} --output runs/meu-modelo --model-size mini"
     )
     return Report({**asdict(summary), "examples": counts.examples}, text, brief=str(output))
@@ -168,6 +236,23 @@ def _describe(summary: Summary, examples: Mapping[str, Sequence[str]]) -> str:
             "documentos curtos não se dividem.",
         ]
     return "\n".join(lines)
+
+
+def heavy_losses(recipe: Mapping[str, Any]) -> str:
+    """A line for each rule that took more of a source than cleaning should."""
+    from ptbr_slm.data.document import REASONS
+
+    lines = []
+    for source in recipe.get("sources", []):
+        total = source["documents"] + sum(source["dropped"].values())
+        for reason, count in source["dropped"].items():
+            if count > HEAVY_LOSS * total and count > 1 and reason != "not_sampled":
+                share = number(100 * count / total, 0)
+                lines.append(
+                    f"\nAtenção: {share} % de {source['name']} ficou de fora: {REASONS.get(reason, reason)}. "
+                    "Se o texto é bom, use --preset curated ou none para essa fonte.\n"
+                )
+    return "".join(lines)
 
 
 def left_out(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 REASONS: dict[str, str] = {
     "not_utf8": "não está em UTF-8",
@@ -22,6 +23,7 @@ REASONS: dict[str, str] = {
     "corrupt_rows": "linha de um trecho quebrado de um Parquet",
     "unreadable": "não pôde ser aberto (sem permissão, ou link para nada)",
     "unknown_format": "arquivo de outro tipo",
+    "not_sampled": "ficou de fora pelo peso da fonte",
     "repeated_lines": "repete linhas demais",
     "repeated_characters": "repete linhas longas",
     "top_gram": "repete demais as mesmas 2 a 4 palavras",
@@ -137,12 +139,25 @@ class DocumentCounts:
         """Count a document from `source` as repaired; `kind` is a key of `REPAIRS`."""
         self._count(self.repaired, kind, source, 1)
 
-    def reset(self) -> None:
-        """Forget everything, before the input is read a second time."""
-        self.dropped.clear()
-        self.repaired.clear()
-        self.examples.clear()
-        self.input_bytes = 0
+    def skip(self, skipped: Skipped) -> None:
+        """Count what a reader could make no document of."""
+        self.drop(skipped.reason, skipped.source, skipped.count)
+
+    def state(self) -> dict[str, Any]:
+        """Everything counted, as JSON holds it."""
+        return {
+            "dropped": dict(self.dropped),
+            "repaired": dict(self.repaired),
+            "examples": self.examples,
+            "input_bytes": self.input_bytes,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Count on from an earlier `state`."""
+        self.dropped.update(state["dropped"])
+        self.repaired.update(state["repaired"])
+        self.examples.update(state["examples"])
+        self.input_bytes = state["input_bytes"]
 
     def _count(self, counter: Counter[str], key: str, source: str, count: int) -> None:
         counter[key] += count

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ptbr_slm.data.document import Document
-from ptbr_slm.data.index import SplitName
-from ptbr_slm.data.shards import SplitWriter
 from ptbr_slm.errors import SlmError
 from ptbr_slm.tokenizer import LLAMA_BPE_SPLIT, Tokenizer
 
@@ -51,42 +49,26 @@ def boundary_ids(tokenizer: Tokenizer) -> tuple[int | None, int]:
 
 
 class Encoder:
-    """Collects documents and writes them in order, a batch at a time."""
+    """Turns texts into the tokens of documents, with what begins and ends a document."""
 
-    def __init__(
-        self, tokenizer: Tokenizer, bos: int | None, eos: int, writers: Mapping[SplitName, SplitWriter]
-    ) -> None:
-        self._tokenizer, self._writers = tokenizer, writers
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """Raises E_TOKENIZER_INVALID where no token ends a text."""
+        bos, eos = boundary_ids(tokenizer)
+        self._tokenizer = tokenizer
         self._before = np.array([] if bos is None else [bos], dtype=np.uint32)
         self._after = np.array([eos], dtype=np.uint32)
         self._segmented = can_be_segmented(tokenizer)
-        self._batch: list[tuple[SplitName, Document]] = []
-        self._characters = 0
-        self.tokens = 0
-        """Written so far."""
 
-    def add(self, split: SplitName, document: Document) -> bool:
-        """Take a document for `split`; a full batch is written. Whether one was."""
-        self._batch.append((split, document))
-        self._characters += len(document.text)
-        if self._characters < BATCH_CHARACTERS:
-            return False
-        self.flush()
-        return True
-
-    def flush(self) -> None:
-        """Encode and write what is waiting."""
-        pieces = [
-            segments(document.text) if self._segmented else [document.text] for _, document in self._batch
-        ]
+    def encode(self, texts: Sequence[str]) -> Iterator[npt.NDArray[np.uint32]]:
+        """The tokens of each text, in order; one text at a time is held, and `BATCH_CHARACTERS` of pieces."""
+        pieces = [segments(text) if self._segmented else [text] for text in texts]
         encoded = self._encode([piece for document in pieces for piece in document])
-        for (split, document), own in zip(self._batch, pieces, strict=True):
-            tokens = np.concatenate([self._before, *islice(encoded, len(own)), self._after])
-            text = document.text
-            self._writers[split].write(tokens, text_bytes=len(text.encode()), words=len(text.split()))
-            self.tokens += len(tokens)
-        self._batch.clear()
-        self._characters = 0
+        for own in pieces:
+            yield np.concatenate([self._before, *islice(encoded, len(own)), self._after])
+
+    def text_of(self, tokens: npt.NDArray[np.integer[Any]]) -> str:
+        """The text that `tokens` of a whole document say, without what begins and ends it."""
+        return self._tokenizer.decode(tokens[len(self._before) : -1].tolist())
 
     def _encode(self, pieces: Sequence[str]) -> Iterator[npt.NDArray[np.uint32]]:
         """The ids of each piece; encoded `BATCH_CHARACTERS` at a time, as one document may be long."""

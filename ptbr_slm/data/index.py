@@ -76,6 +76,8 @@ class Index:
     splits: Mapping[SplitName, SplitEntry]
     dropped: Mapping[str, int] = field(default_factory=dict)
     repaired: Mapping[str, int] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """Sources, licences, near copies, the files of the records; empty (and not written) for plain inputs."""
 
     @property
     def sha256(self) -> str:
@@ -85,7 +87,10 @@ class Index:
 
 def write_index(folder: Path, index: Index) -> None:
     """Write `index` with its schema, kind, identity (`sha256`) and checksum (`index_sha256`) added."""
-    write_json(folder / NAME, with_sums(asdict(index)))
+    body = asdict(index)
+    if not index.recipe:
+        del body["recipe"]
+    write_json(folder / NAME, with_sums(body))
 
 
 def with_sums(body: dict[str, Any]) -> dict[str, Any]:
@@ -144,6 +149,7 @@ def _parsed(body: dict[str, Any]) -> Index:
         splits={name: _split(body["splits"][name]) for name in SPLITS},
         dropped={str(reason): int(count) for reason, count in body.get("dropped", {}).items()},
         repaired={str(kind): int(count) for kind, count in body.get("repaired", {}).items()},
+        recipe=dict(body.get("recipe", {})),
     )
 
 

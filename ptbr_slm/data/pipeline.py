@@ -8,38 +8,47 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
-from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
-from ptbr_slm.data import index
-from ptbr_slm.data.document import REPAIRS_ATTRIBUTE, Document, DocumentCounts, Skipped, describe_dropped
-from ptbr_slm.data.duplicates.clusters import Clusters, find_near_duplicates
-from ptbr_slm.data.duplicates.exact import SeenTexts, copies_of, fingerprint, key_of
-from ptbr_slm.data.duplicates.signatures import NearDuplicateSettings
-from ptbr_slm.data.encode import Encoder, boundary_ids
-from ptbr_slm.data.hold_out import Assigned, HoldOut, choose_hold_out
+from ptbr_slm.data import encode, index
+from ptbr_slm.data.document import Document, DocumentCounts, Skipped, describe_dropped
+from ptbr_slm.data.duplicates.exact import SeenTexts
+from ptbr_slm.data.duplicates.signatures import NearDuplicateSettings, SignatureIndex
+from ptbr_slm.data.encode import boundary_ids
 from ptbr_slm.data.index import Index
+from ptbr_slm.data.mixture import Recipe, Source
 from ptbr_slm.data.prepared import PreparedData, is_prepared
 from ptbr_slm.data.presets import DEFAULT, Preset, preset
-from ptbr_slm.data.read.files import input_files, list_files
+from ptbr_slm.data.process import (
+    Batch,
+    Outcome,
+    Processed,
+    Processor,
+    RawDocument,
+    outcomes,
+    process_in_order,
+)
+from ptbr_slm.data.read.files import STDIN, InputFile, input_files, list_files
 from ptbr_slm.data.read.formats import TEXT_FIELD
 from ptbr_slm.data.read.reader import Position, read_file
-from ptbr_slm.data.shards import SHARD_TOKENS, SplitWriter, token_dtype
+from ptbr_slm.data.select import describe, select, write_splits
+from ptbr_slm.data.shards import SHARD_TOKENS, token_dtype
 from ptbr_slm.data.stages.clean import NORMALIZATION
-from ptbr_slm.data.stages.markup import Markup
-from ptbr_slm.data.stages.stage import Stage, run
-from ptbr_slm.data.store import DocumentStore
-from ptbr_slm.errors import Exit, SlmError
+from ptbr_slm.data.staging import StagedRecord, Staging
+from ptbr_slm.errors import Exit, SlmError, os_errors
 from ptbr_slm.storage.atomic import atomic_folder, may_replace, write_text
+from ptbr_slm.storage.output import make_folder, real_output, remove_made
 from ptbr_slm.text import UTF16_HINT, quoted
 from ptbr_slm.tokenizer import Tokenizer
+from ptbr_slm.version import __version__
+
+NEAR_DUPLICATES = NearDuplicateSettings()
+MAX_BATCH = 2_048
+"""Documents, and parts of the input that are none, in a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +62,6 @@ class PrepareProgress:
 
 
 ProgressCallback = Callable[[PrepareProgress], None]
-
-NEAR_DUPLICATES = NearDuplicateSettings()
-_PROGRESS_DOCUMENTS = 256
-"""Documents read between two events."""
 
 
 def read_documents(
@@ -75,51 +80,18 @@ def read_documents(
     """
     counts = counts if counts is not None else DocumentCounts()
     stages = stages if stages is not None else preset(DEFAULT)
-    for file in list_files(inputs):
-        if isinstance(file, Skipped):
-            counts.drop(file.reason, file.source, file.count)
+    source = Source(tuple(inputs), paragraph_documents=paragraph_documents, text_field=text_field)
+    for raw, _, _, input_bytes in _raw_documents((source,), ((0, file) for file in list_files(inputs))):
+        counts.input_bytes = input_bytes
+        if raw is None:
             continue
-        by_paragraph = paragraph_documents and file.format in ("text", "stdin")
-        position, before = Position(), counts.input_bytes
-        for raw in read_file(file, text_field, position):
-            counts.input_bytes = before + position.now
-            if isinstance(raw, Skipped):
-                counts.drop(raw.reason, raw.source, raw.count)
-                continue
-            for kind in _repairs(raw):
-                counts.repair(kind, raw.source)
-            cleaned = _run_counted((Markup(), *stages.cleaning), raw, counts)
-            if cleaned is None:
-                continue
-            for part in _paragraphs(cleaned) if by_paragraph else [cleaned]:
-                kept = _run_counted((*stages.tagging, *stages.filtering), part, counts)
-                if kept is not None:
-                    yield kept
-        counts.input_bytes = before + position.now
-
-
-def _run_counted(stages: tuple[Stage, ...], document: Document, counts: DocumentCounts) -> Document | None:
-    """The document after `stages`, its repairs counted; None where it was dropped, which is counted."""
-    earlier = len(_repairs(document))
-    result = run(stages, document)
-    after = result if isinstance(result, Document) else result[0]
-    for kind in _repairs(after)[earlier:]:
-        counts.repair(kind, after.source)
-    if isinstance(result, Document):
-        return result
-    counts.drop(result[2].reason, document.source)
-    return None
-
-
-def _repairs(document: Document) -> list[str]:
-    return str(document.attributes.get(REPAIRS_ATTRIBUTE, "")).split()
-
-
-def _paragraphs(document: Document) -> Iterator[Document]:
-    """Each blank-line block of a document as a document; the repairs are told of the whole, once."""
-    attributes = {key: value for key, value in document.attributes.items() if key != REPAIRS_ATTRIBUTE}
-    for text in document.text.split("\n\n"):
-        yield replace(document, text=text, attributes=attributes)
+        if isinstance(raw.found, Skipped):
+            counts.skip(raw.found)
+            continue
+        for outcome in outcomes(stages, raw.found, by_paragraph=raw.by_paragraph):
+            _count(outcome, counts)
+            if outcome.dropped is None:
+                yield outcome.document
 
 
 def prepare(
@@ -127,73 +99,79 @@ def prepare(
     out: Path,
     tokenizer: Tokenizer,
     *,
+    recipe: Recipe | None = None,
     valid_fraction: float = 0.01,
     paragraph_documents: bool = False,
     near_duplicates: NearDuplicateSettings | None = NEAR_DUPLICATES,
     drop_near_duplicates: bool = False,
     seed: int = 0,
     shard_tokens: int = SHARD_TOKENS,
+    workers: int = 1,
     counts: DocumentCounts | None = None,
     progress: ProgressCallback | None = None,
 ) -> PreparedData:
-    """Turn `inputs` (files or folders, see `read_documents`) into the prepared folder `out`, atomically.
+    """Turn texts into the prepared folder `out`, atomically.
 
-    valid_fraction: share of the text held out, 0 to 0.5: whole documents, and where these would be more than
-    twice or less than half of it, the end of a long one (`hold_out`).
+    inputs: files or folders, see `read_documents`; or none, and `recipe` names the sources.
     near_duplicates: how near copies are found, which never fall on both sides of the split; None looks for
     exact copies only, which are always dropped. drop_near_duplicates: keep the first of near copies only.
-    shard_tokens: tokens in a shard, at least one document. counts: filled with what was left out and why.
-    The inputs are read once; what is kept waits in a file until all of it is known. Memory does not grow with
-    the input, but for 40 bytes a document (copies, sizes), some 100 a near copy, and the open batch.
-    Raises E_CONFIG, E_NOT_FOUND, E_EXISTS, E_DATA_FORMAT, E_DATA_EMPTY, E_DISK_FULL, E_PERMISSION, and
-    E_DEPENDENCY where near copies are looked for and rensa is not installed.
+    valid_fraction: share of the text held out, 0 to 0.5: whole documents, and where these would be more than
+    twice or less than half of it, the end of a long one (`hold_out`).
+    shard_tokens: tokens in a shard, at least one document. workers: processes that clean and tokenize; the
+    result does not depend on their number. counts: filled with what was left out and why.
+    A run that was killed goes on where its last checkpoint was when the same call is made again (`staging`).
+    Memory does not grow with the input, but for 20 to 40 bytes a document (copies, sizes) and open batches.
+    Disk: the tokens are written twice, beside `out` first.
+    Raises E_CONFIG, E_NOT_FOUND, E_EXISTS, E_DATA_FORMAT, E_DATA_EMPTY, E_DISK_FULL, E_PERMISSION, E_MEMORY,
+    and E_DEPENDENCY where near copies are looked for and rensa is not installed.
     """
     _check_arguments(out, valid_fraction, shard_tokens)
     counts = counts if counts is not None else DocumentCounts()
+    recipe = recipe or Recipe(
+        (Source(tuple(inputs), paragraph_documents=paragraph_documents),),
+        near_duplicates,
+        drop_near_duplicates,
+    )
     bos, eos = boundary_ids(tokenizer)
-    with atomic_folder(out) as folder:
-        work = folder / "work"
-        work.mkdir()
-        documents = read_documents(inputs, paragraph_documents=paragraph_documents, counts=counts)
-        collected = _collect(documents, work / "documents", seed, counts, progress)
-        if near_duplicates is not None:
-            collected.find_near_duplicates(work / "near", near_duplicates, drop=drop_near_duplicates)
-        choice = choose_hold_out(
-            np.array(collected.keys), np.array(collected.sizes, np.uint32), valid_fraction
-        )
-        with ExitStack() as stack:
-            writers = {
-                name: stack.enter_context(SplitWriter(folder, name, tokenizer.vocab_size, shard_tokens))
-                for name in index.SPLITS
-            }
-            encoder = Encoder(tokenizer, bos, eos, writers)
-            for split, document in _split(collected, choice, counts):
-                if encoder.add(split, document) and progress is not None:
-                    progress(PrepareProgress(counts.input_bytes, encoder.tokens))
-            encoder.flush()
-            if progress is not None:
-                progress(PrepareProgress(counts.input_bytes, encoder.tokens))
-            if not encoder.tokens:
-                raise _nothing_left(inputs, counts)
-            splits = {name: writer.finish() for name, writer in writers.items()}
-        shutil.rmtree(work)
-        write_text(folder / "tokenizer.json", tokenizer.to_json())
-        described = Index(
-            dtype=token_dtype(tokenizer.vocab_size).name,
-            vocab_size=tokenizer.vocab_size,
-            tokenizer_sha256=tokenizer.sha256,
-            bos_id=bos,
-            eos_id=eos,
-            normalization=NORMALIZATION,
-            valid_fraction=valid_fraction,
-            paragraph_documents=paragraph_documents,
-            seed=seed,
-            near_duplicates=_description(near_duplicates, collected, drop_near_duplicates),
-            splits=splits,
-            dropped=dict(counts.dropped),
-            repaired=dict(counts.repaired),
-        )
-        index.write_index(folder, described)
+    dtype = token_dtype(tokenizer.vocab_size)
+    files = [(i, file) for i, source in enumerate(recipe.sources) for file in list_files(source.inputs)]
+    made = make_folder(out.absolute().parent)
+    try:
+        identity = _identity(recipe, files, tokenizer, seed)
+        with os_errors(out), Staging.open(real_output(out), identity, dtype) as staging:
+            collected = _collect(recipe, files, tokenizer, seed, workers, staging, counts, progress)
+            if not staging.documents:
+                raise _nothing_left([path for source in recipe.sources for path in source.inputs], counts)
+            selection = select(staging, recipe, collected, tokenizer, valid_fraction, counts)
+            with atomic_folder(out) as folder:
+                splits = write_splits(staging, selection, folder, tokenizer, shard_tokens)
+                described = describe(staging, selection, recipe, folder)
+                write_text(folder / "tokenizer.json", tokenizer.to_json())
+                if progress is not None:
+                    written = sum(split.tokens for split in splits.values())
+                    progress(PrepareProgress(counts.input_bytes, written))
+                index.write_index(
+                    folder,
+                    Index(
+                        dtype=dtype.name,
+                        vocab_size=tokenizer.vocab_size,
+                        tokenizer_sha256=tokenizer.sha256,
+                        bos_id=bos,
+                        eos_id=eos,
+                        normalization=NORMALIZATION,
+                        valid_fraction=valid_fraction,
+                        paragraph_documents=paragraph_documents,
+                        seed=seed,
+                        near_duplicates=selection.near_duplicates,
+                        splits=splits,
+                        dropped=dict(counts.dropped),
+                        repaired=dict(counts.repaired),
+                        recipe=described,
+                    ),
+                )
+    except BaseException:
+        remove_made(made)
+        raise
     return PreparedData.open(out, verify=False)
 
 
@@ -236,89 +214,165 @@ def open_or_prepare(
     return prepare([path], folder, opened, progress=progress)
 
 
-class _Collected:
-    """The first of each text in a file, with what the steps that need all documents have found out."""
-
-    def __init__(self, path: Path) -> None:
-        self.documents = DocumentStore(path)
-        self.keys = array("d")
-        self.sizes = array("I")
-        self.identities = array("Q")
-        self.copies = array("Q")
-        """Identities of the exact copies that were left out."""
-        self.clusters: Clusters | None = None
-
-    def find_near_duplicates(self, folder: Path, settings: NearDuplicateSettings, *, drop: bool) -> None:
-        """Look for near copies: documents of a group get one key, and those that `drop` removes size 0."""
-        clusters = find_near_duplicates(
-            lambda: ((number, document.text) for number, document in enumerate(self.documents)),
-            folder,
-            settings,
-        )
-        together, identities = clusters.group_identities(np.array(self.identities, np.uint64))
-        for number, identity in zip(together.tolist(), identities.tolist(), strict=True):
-            self.keys[number] = key_of(identity)
-        if drop:
-            for number in clusters.members[clusters.members != clusters.kept].tolist():
-                self.sizes[number] = 0
-        self.clusters = clusters
-
-    def copies_of_each(self) -> npt.NDArray[np.uint32]:
-        """How many documents of the input each is: itself, its exact copies and its near copies.
-
-        A near copy counts for the document that it is a copy of, whether it is dropped or not.
-        """
-        counts = copies_of(self.identities, self.copies)
-        return counts if self.clusters is None else self.clusters.sizes(counts)
+Files = Iterable[tuple[int, InputFile | Skipped]]
+"""(number of the source, a file of it), in the order of reading."""
 
 
-def _description(
-    settings: NearDuplicateSettings | None, collected: _Collected, dropped: bool
-) -> dict[str, str | int | float]:
-    """What the index says of near copies."""
-    if settings is None or collected.clusters is None:
-        return {}
-    return {**settings.description(), "found": collected.clusters.copies, "dropped": dropped}
+def _raw_documents(
+    sources: Sequence[Source], files: Files, start: tuple[int, int] = (0, 0), input_bytes: int = 0
+) -> Iterator[tuple[RawDocument | None, int, int, int]]:
+    """(document, file and item that come next, bytes read so far) for everything in `files` from `start` on.
+
+    start: the number of a file, and how many of its documents to pass over. At a file's end there is None.
+    """
+    for number, (source, file) in enumerate(files):
+        if number < start[0]:
+            continue
+        if isinstance(file, Skipped):
+            yield RawDocument(file, source, by_paragraph=False), number + 1, 0, input_bytes
+            continue
+        options = sources[source]
+        by_paragraph = options.paragraph_documents and file.format in ("text", "stdin")
+        position = Position()
+        before = input_bytes
+        for item, found in enumerate(read_file(file, options.text_field, position), start=1):
+            if number == start[0] and item <= start[1]:
+                before = input_bytes - position.now
+                continue
+            yield RawDocument(found, source, by_paragraph), number, item, before + position.now
+        input_bytes = before + position.now
+        yield None, number + 1, 0, input_bytes
+
+
+def _batches(
+    sources: Sequence[Source], files: Files, start: tuple[int, int], input_bytes: int
+) -> Iterator[Batch]:
+    """What is read, in batches of about `encode.BATCH_CHARACTERS`; the same input gives the same batches."""
+    items: list[RawDocument] = []
+    characters = 0
+    file, item, position = *start, input_bytes
+    for raw, file, item, position in _raw_documents(sources, files, start, input_bytes):
+        if raw is None:
+            continue
+        items.append(raw)
+        characters += len(raw.found.text) if isinstance(raw.found, Document) else 0
+        if characters >= encode.BATCH_CHARACTERS or len(items) >= MAX_BATCH:
+            yield Batch(items, file, item, position)
+            items, characters = [], 0
+    yield Batch(items, file, item, position)
 
 
 def _collect(
-    documents: Iterable[Document],
-    path: Path,
+    recipe: Recipe,
+    files: Sequence[tuple[int, InputFile | Skipped]],
+    tokenizer: Tokenizer,
     seed: int,
+    workers: int,
+    staging: Staging,
     counts: DocumentCounts,
     progress: ProgressCallback | None,
-) -> _Collected:
-    """The first of each text, in `path`; exact copies are counted."""
-    seen, collected = SeenTexts(), _Collected(path)
-    for document in documents:
-        identity, key = fingerprint(document.text, seed)
-        if not seen.add(identity):
-            counts.drop("duplicate", document.source)
-            collected.copies.append(identity)
-            continue
-        collected.documents.add(document)
-        collected.identities.append(identity)
-        collected.keys.append(key)
-        collected.sizes.append(len(document.text.encode()))
-        if progress is not None and collected.documents.length % _PROGRESS_DOCUMENTS == 0:
-            progress(PrepareProgress(counts.input_bytes, 0))
-    collected.documents.close()
-    return collected
+) -> SignatureIndex | None:
+    """Read, clean and tokenize everything into `staging`; the MinHash signatures where they are wanted."""
+    checkpoint = staging.checkpoint
+    seen = SeenTexts()
+    for identity in staging.all_documents()["identity"].tolist():
+        seen.add(identity)
+    if staging.resumed:
+        counts.restore(checkpoint.counts)
+    signatures = None
+    if recipe.near_duplicates is not None:
+        signatures = SignatureIndex(staging.near_folder, recipe.near_duplicates, length=checkpoint.signatures)
+    processor = Processor(
+        tuple(source.stages for source in recipe.sources), tokenizer.to_json(), seed, recipe.near_duplicates
+    )
+    start = checkpoint.file, checkpoint.item
+    batches = _batches(recipe.sources, files, start, counts.input_bytes)
+    for processed in process_in_order(processor, batches, workers):
+        _store(processed, recipe, staging, seen, signatures, counts)
+        counts.input_bytes = processed.batch.input_bytes
+        if progress is not None:
+            progress(PrepareProgress(counts.input_bytes, staging.tokens))
+        if staging.wants_checkpoint:
+            length = 0
+            if signatures is not None:
+                signatures.flush()
+                length = signatures.length
+            staging.save(processed.batch.file, processed.batch.item, length, counts)
+    return signatures
 
 
-def _split(collected: _Collected, choice: HoldOut, counts: DocumentCounts) -> Iterator[Assigned]:
-    """(split, document) of all that are kept, with the attribute `copies`; the one that is cut is counted."""
-    copies = collected.copies_of_each()
-    for number, document in enumerate(collected.documents):
-        if not collected.sizes[number]:
-            counts.drop("near_duplicate", document.source)
+def _store(
+    processed: Processed,
+    recipe: Recipe,
+    staging: Staging,
+    seen: SeenTexts,
+    signatures: SignatureIndex | None,
+    counts: DocumentCounts,
+) -> None:
+    """Count a batch, drop its exact copies, and append the rest to `staging`."""
+    new: list[int] = []  # rows of the signatures
+    first = staging.documents
+    row = 0
+    for source, answer, kept in processed.entries:
+        name = recipe.sources[source].name
+        if isinstance(answer, Skipped):
+            counts.skip(answer)
+            skipped = {"source": answer.source, "origin": name, "reason": answer.reason}
+            staging.record(skipped)
             continue
-        if copies[number] > 1:
-            document = document.with_attributes(copies=int(copies[number]))
-        assigned = choice.assign(document, collected.keys[number])
-        if len(assigned) > 1:
-            counts.repair("end_held_out", document.source)
-        yield from assigned
+        _count(answer, counts)
+        record: StagedRecord = {
+            "source": answer.document.source,
+            "origin": name,
+            "id": answer.document.id,
+            "licence": answer.document.licence or recipe.sources[source].licence,
+            "attributes": dict(answer.document.attributes),
+            "bytes": answer.bytes,
+            "excerpt": answer.document.text,
+        }
+        if answer.dropped is not None:
+            record |= {
+                "reason": answer.dropped.reason,
+                "stage": answer.stage,
+                "figures": dict(answer.dropped.figures),
+            }
+        elif kept is not None:
+            if seen.add(kept.identity):
+                record["number"] = staging.documents
+                staging.add(kept, source)
+                new.append(row)
+            else:
+                counts.drop("duplicate", answer.document.source)
+                staging.add_copy(kept.identity)
+                record["reason"] = "duplicate"
+            row += 1
+        staging.record(record)
+    if signatures is not None and processed.bands is not None and new:
+        signatures.add(range(first, staging.documents), processed.bands[new])
+
+
+def _count(outcome: Outcome, counts: DocumentCounts) -> None:
+    for kind in outcome.repairs:
+        counts.repair(kind, outcome.document.source)
+    if outcome.dropped is not None:
+        counts.drop(outcome.dropped.reason, outcome.document.source)
+
+
+def _identity(
+    recipe: Recipe, files: Sequence[tuple[int, InputFile | Skipped]], tokenizer: Tokenizer, seed: int
+) -> str:
+    """What the staged documents depend on: inputs as they are now, stages, tokenizer, version."""
+    stamps: list[object] = []
+    for source, file in files:
+        if isinstance(file, Skipped) or file.path == STDIN or not file.path.is_file():
+            stamps.append([source, str(file)])
+        else:
+            stat = file.path.stat()
+            stamps.append([source, str(file.path.absolute()), stat.st_size, stat.st_mtime_ns])
+    if any(isinstance(file, InputFile) and not file.path.is_file() for _, file in files):
+        stamps.append(os.getpid())  # a pipe cannot be read again
+    body = [__version__, NORMALIZATION, tokenizer.sha256, seed, recipe.description(), stamps]
+    return hashlib.sha256(json.dumps(body).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _check_arguments(out: Path, valid_fraction: float, shard_tokens: int) -> None:

@@ -32,6 +32,11 @@ class Preset:
     filtering: tuple[Stage, ...]
     """Drop by attributes or by text, and change nothing."""
 
+    @property
+    def all(self) -> tuple[Stage, ...]:
+        """All stages in order."""
+        return (*self.cleaning, *self.tagging, *self.filtering)
+
 
 def _none() -> Preset:
     return Preset("none", cleaning=(Clean(),), tagging=(), filtering=(AtLeastTwoWords(),))

@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Literal, cast
@@ -48,6 +48,10 @@ class Record:
     """What the rule looked at."""
     excerpt: str = ""
     """The beginning of a text that was dropped."""
+    origin: str = ""
+    """The name of its source in the mixture file."""
+    stage: str = ""
+    """The stage that dropped it."""
 
 
 class RecordWriter:
@@ -84,6 +88,10 @@ class RecordWriter:
             {"reason": reason, "figures": dict(figures or {}), "excerpt": document.text[:EXCERPT]},
         )
 
+    def add(self, group: Group, record: Record) -> None:
+        """Record what is known already."""
+        self._write_body(group, asdict(record))
+
     def finish(self) -> tuple[FileEntry, ...]:
         """Close, and describe the files for the index."""
         self._stack.close()
@@ -104,6 +112,9 @@ class RecordWriter:
             "attributes": dict(document.attributes),
             **more,
         }
+        self._write_body(group, body)
+
+    def _write_body(self, group: Group, body: Mapping[str, object]) -> None:
         line = json.dumps(
             {key: value for key, value in body.items() if value or key == "source"}, separators=(",", ":")
         )

@@ -31,7 +31,7 @@ def recorded_files(folder: Path) -> set[str]:
         return set()
     if isinstance(body.get("files"), dict):
         return {*body["files"], "manifest.json"}
-    return {*_shards(body["splits"]), "tokenizer.json", "index.json"}
+    return {*_shards([body["splits"], body.get("recipe")]), "tokenizer.json", "index.json"}
 
 
 def foreign_files(folder: Path) -> list[str]:
@@ -68,7 +68,7 @@ def _ours(body: dict[str, Any]) -> bool:
 
 
 def _shards(value: object) -> Iterator[str]:
-    """Every `"file": NAME` of prepared data's splits."""
+    """Every `"file": NAME` of prepared data's splits and records."""
     if isinstance(value, dict):
         if isinstance(value.get("file"), str):
             yield value["file"]

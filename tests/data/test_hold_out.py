@@ -83,8 +83,8 @@ def test_where_whole_documents_give_the_fraction_none_is_cut_and_the_text_is_rea
     from ptbr_slm.data import pipeline as module
 
     readings = []
-    read = module.read_documents
-    monkeypatch.setattr(module, "read_documents", lambda *a, **k: readings.append(a) or read(*a, **k))
+    read = module.read_file
+    monkeypatch.setattr(module, "read_file", lambda *a, **k: readings.append(a) or read(*a, **k))
     lines = [json.dumps({"text": prose(i)}) for i in range(600)]
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
     data = prepare([tmp_path / "a.jsonl"], tmp_path / "dados", tokenizer, valid_fraction=0.05)

@@ -1,0 +1,202 @@
+"""The working folder of `prepare`: all documents as tokens in input order, and how far the reading is.
+
+Every file is only appended to. A checkpoint says how long each was when the documents up to some point of the
+input were in it; after a `kill -9` the files are cut to these lengths and the reading goes on there, so that
+the result has the same bytes. The splits are written from here when all documents are known.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from ptbr_slm.data.document import DocumentCounts
+from ptbr_slm.data.process import Kept
+from ptbr_slm.errors import os_errors
+from ptbr_slm.storage.atomic import write_json
+from ptbr_slm.storage.lock import Lock, try_lock
+
+CHECKPOINT_BYTES = 64 << 20
+"""Bytes of text between two checkpoints: some ten seconds of work."""
+DOCUMENT = np.dtype(
+    [
+        ("end", "<u8"),
+        ("bytes", "<u4"),
+        ("words", "<u4"),
+        ("identity", "<u8"),
+        ("key", "<f8"),
+        ("source", "<u4"),
+    ]
+)
+"""A document: where its tokens end, its sizes, fingerprint and split key, and its source's number."""
+StagedRecord = dict[str, Any]
+"""A `records.Record` as a dictionary, with the document's `number` where it is staged."""
+
+
+@dataclass(slots=True)
+class Checkpoint:
+    """How far the work is."""
+
+    file: int = 0
+    """The file that the next document is in, of the list of all files."""
+    item: int = 0
+    """How many of its documents come before."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Bytes of each file of the folder."""
+    signatures: int = 0
+    """Documents with a MinHash signature."""
+    counts: dict[str, Any] = field(default_factory=dict)
+    """`DocumentCounts`."""
+
+
+class Staging:
+    """The folder, open. A context manager: an error before the first checkpoint leaves no folder behind."""
+
+    def __init__(self, folder: Path, dtype: np.dtype[Any]) -> None:
+        self.folder, self.dtype = folder, dtype
+        self.near_folder = folder / "near"
+        self.checkpoint = Checkpoint()
+        self.tokens = 0
+        self.documents = 0
+        self._stack = ExitStack()
+        self._files: dict[str, BinaryIO] = {}
+        self._bytes_since = 0
+
+    @classmethod
+    def open(cls, beside: Path, identity: str, dtype: np.dtype[Any]) -> Staging:
+        """The folder for the output `beside` and work of this identity; another identity's is deleted.
+
+        Where another process is at the same work, the folder has a name of its own.
+        """
+        prefix = f".{beside.name}.preparing-"
+        folder = beside.parent / f"{prefix}{identity[:16]}"
+        for other in beside.parent.glob(f"{prefix}*"):
+            if other != folder and _is_free(other):
+                shutil.rmtree(other, ignore_errors=True)
+        if folder.exists() and not _is_free(folder):
+            folder = beside.parent / f"{prefix}{identity[:16]}-{os.getpid()}"
+        return cls(folder, dtype)
+
+    def __enter__(self) -> Self:
+        with os_errors(self.folder.parent):
+            self.folder.mkdir(exist_ok=True)
+            lock = self._stack.enter_context((self.folder / "lock").open("ab"))
+            try_lock(lock.fileno())
+            self._read_checkpoint()
+            for name in ("tokens", "documents", "records", "copies"):
+                path = self.folder / name
+                file = self._stack.enter_context(path.open("ab"))
+                file.truncate(self.checkpoint.sizes.get(name, 0))
+                self._files[name] = file
+        self.documents = self.checkpoint.sizes.get("documents", 0) // DOCUMENT.itemsize
+        self.tokens = self.checkpoint.sizes.get("tokens", 0) // self.dtype.itemsize
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._stack.close()
+        except OSError:
+            if error is None:
+                raise
+        if error is None or not self.checkpoint.sizes:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def resumed(self) -> bool:
+        """Whether an earlier process left a part of the work."""
+        return bool(self.checkpoint.sizes)
+
+    def add(self, kept: Kept, source: int) -> None:
+        """Append a document."""
+        self._files["tokens"].write(kept.tokens.astype(self.dtype, copy=False).tobytes())
+        self.tokens += len(kept.tokens)
+        entry = np.array(
+            [(self.tokens, kept.bytes, kept.words, kept.identity, kept.key, source)], dtype=DOCUMENT
+        )
+        self._files["documents"].write(entry.tobytes())
+        self.documents += 1
+        self._bytes_since += kept.bytes
+
+    def add_copy(self, identity: int) -> None:
+        """Remember that a document of this fingerprint came again."""
+        self._files["copies"].write(identity.to_bytes(8, "little"))
+
+    def record(self, record: StagedRecord) -> None:
+        """Append what was decided about a document."""
+        line = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+        self._files["records"].write(line.encode("utf-8", "backslashreplace") + b"\n")
+
+    @property
+    def wants_checkpoint(self) -> bool:
+        """Whether enough was done since the last one."""
+        return self._bytes_since >= CHECKPOINT_BYTES
+
+    def save(self, file: int, item: int, signatures: int, counts: DocumentCounts) -> None:
+        """Write a checkpoint: everything up to this point of the input is in the files."""
+        self.flush()
+        for opened in self._files.values():
+            os.fsync(opened.fileno())
+        sizes = {name: opened.tell() for name, opened in self._files.items()}
+        self.checkpoint = Checkpoint(file, item, sizes, signatures, counts.state())
+        write_json(self.folder / "checkpoint.json", asdict(self.checkpoint))
+        self._bytes_since = 0
+
+    def flush(self) -> None:
+        """Everything added can be read."""
+        for opened in self._files.values():
+            opened.flush()
+
+    def all_documents(self) -> npt.NDArray[Any]:
+        """(documents,) of `DOCUMENT`."""
+        self.flush()
+        return np.fromfile(self.folder / "documents", dtype=DOCUMENT)
+
+    def all_copies(self) -> npt.NDArray[np.uint64]:
+        """Fingerprints of the exact copies that were left out."""
+        self.flush()
+        return np.fromfile(self.folder / "copies", dtype="<u8")
+
+    def all_tokens(self) -> npt.NDArray[Any]:
+        """(tokens,) mapped from the file."""
+        self.flush()
+        if not self.tokens:
+            return np.empty(0, self.dtype)
+        return np.memmap(self.folder / "tokens", dtype=self.dtype, mode="r")
+
+    def all_records(self) -> Iterator[StagedRecord]:
+        """Every record, in order."""
+        self.flush()
+        with (self.folder / "records").open("rb") as file:
+            for line in file:
+                yield json.loads(line)
+
+    def _read_checkpoint(self) -> None:
+        try:
+            body = json.loads((self.folder / "checkpoint.json").read_bytes())
+            found = Checkpoint(**body)
+            whole = all((self.folder / name).stat().st_size >= size for name, size in found.sizes.items())
+        except (OSError, ValueError, TypeError):
+            return
+        if whole:
+            self.checkpoint = found
+
+
+def _is_free(folder: Path) -> bool:
+    """Whether no process works in the folder."""
+    try:
+        with (folder / "lock").open("ab") as file:
+            return try_lock(file.fileno()) is not Lock.BUSY
+    except OSError:
+        return True

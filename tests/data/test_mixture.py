@@ -1,0 +1,265 @@
+"""Sources with weights and stages, near copies, records; the same bytes after a kill and with workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from prepared_texts import texts_of
+
+from ptbr_slm.cli.data import heavy_losses
+from ptbr_slm.data import encode, staging
+from ptbr_slm.data.document import DocumentCounts
+from ptbr_slm.data.duplicates.signatures import NearDuplicateSettings
+from ptbr_slm.data.mixture import Recipe, Source, load_mixture
+from ptbr_slm.data.pipeline import PrepareProgress, prepare
+from ptbr_slm.data.prepared import PreparedData
+from ptbr_slm.data.records import read_records
+from ptbr_slm.errors import SlmError
+from ptbr_slm.tokenizer import Tokenizer
+
+
+def write_lines(path: Path, texts: list[str], **fields: str) -> Path:
+    path.write_text("".join(json.dumps({"text": text, **fields}) + "\n" for text in texts))
+    return path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def sources(tmp_path: Path, prose: Callable[..., str]) -> Path:
+    """A folder with two sources of 200 documents and a mixture file."""
+    write_lines(tmp_path / "a.jsonl", [f"A{i}. {prose(i, 3)}" for i in range(200)], license="CC0-1.0")
+    write_lines(tmp_path / "b.jsonl", [f"B{i}. {prose(1_000 + i, 3)}" for i in range(200)])
+    (tmp_path / "minhas.py").write_text(
+        "def sem_setes(document):\n    return '7' not in document.text.split('.')[0]\n"
+    )
+    (tmp_path / "mistura.toml").write_text(
+        '[[source]]\nname = "jornal"\ninputs = ["a.jsonl"]\nweight = 2.5\n'
+        '[[source]]\nname = "livros"\ninputs = ["b.jsonl"]\nweight = 0.5\nlicence = "domínio público"\n'
+        'preset = "curated"\nstages = ["minhas.py:sem_setes"]\n'
+    )
+    return tmp_path / "mistura.toml"
+
+
+def test_weights_repeat_and_sample_whole_documents(sources: Path, tmp_path: Path, tokenizer: Tokenizer):
+    counts = DocumentCounts()
+    data = prepare(
+        [], tmp_path / "dados", tokenizer, recipe=load_mixture(sources), valid_fraction=0.1, counts=counts
+    )
+    times = Counter(texts_of(data, "train", tokenizer))
+    held = Counter(texts_of(data, "valid", tokenizer))
+    by_source = {letter: [n for text, n in times.items() if text[0] == letter] for letter in "AB"}
+    assert set(by_source["A"]) == {2, 3} and set(by_source["B"]) == {1} and set(held.values()) == {1}
+    assert 0.35 < by_source["A"].count(3) / len(by_source["A"]) < 0.65
+    without_sevens = sum("7" not in str(i) for i in range(200))
+    sampled = len(by_source["B"]) + sum(text[0] == "B" for text in held)
+    assert (
+        0.35 < sampled / without_sevens < 0.65 and counts.dropped["not_sampled"] == without_sevens - sampled
+    )
+    assert not set(times) & set(held) and counts.dropped["sem_setes"] == 200 - without_sevens
+    order = texts_of(data, "train", tokenizer)
+    assert len(set(order[: len(times)])) == len(times)  # further copies come after all documents
+
+
+def test_the_index_tells_sources_and_licences_and_the_records_every_decision(
+    sources: Path, tmp_path: Path, tokenizer: Tokenizer
+):
+    data = prepare([], tmp_path / "dados", tokenizer, recipe=load_mixture(sources), valid_fraction=0.1)
+    recipe = PreparedData.open(data.folder).index.recipe
+    assert [source["name"] for source in recipe["sources"]] == ["jornal", "livros"]
+    assert recipe["sources"][1]["preset"] == "curated" and recipe["sources"][1]["stages"][-1] == "sem_setes"
+    assert set(recipe["licences"]) == {"CC0-1.0", "domínio público"} and recipe["licences"]["CC0-1.0"] == 200
+    for name in ("train", "valid"):
+        records = list(read_records(data.folder, name))
+        texts = texts_of(data, name, tokenizer)
+        lines = {f"{tmp_path}/{text[0].lower()}.jsonl:{int(text[1 : text.index('.')]) + 1}" for text in texts}
+        assert [len(text.encode()) for text in texts] == [record.bytes for record in records]
+        assert {record.source for record in records} == lines
+    dropped = list(read_records(data.folder, "dropped"))
+    reasons = Counter(record.reason for record in dropped)
+    assert dict(reasons) == recipe["sources"][1]["dropped"]
+    own = next(record for record in dropped if record.reason == "sem_setes")
+    assert own.excerpt.startswith("B7.") and own.origin == "livros" and own.stage == "sem_setes"
+
+
+@pytest.mark.parametrize(
+    ("toml", "told"),
+    [
+        ("", "[[source]]"),
+        ("a = [", "TOML"),
+        ('[[source]]\ninputs = ["a"]\npeso = 2', "peso"),
+        ('[[source]]\ninputs = ["a"]\nweight = 0', "weight"),
+        ('[[source]]\ninputs = ["a"]\nweight = "2"', "weight"),
+        ('[[source]]\nname = "x"', "inputs"),
+        ('[[source]]\ninputs = ["a"]\npreset = "total"', "total"),
+        ('[[source]]\ninputs = ["a"]\nstages = ["nada_disso:f"]', "nada_disso"),
+        ('[[source]]\ninputs = ["a"]\nstages = ["json:nada"]', "nada"),
+        ('[[source]]\ninputs = ["a"]\nstages = ["os:sep"]', "função"),
+    ],
+)
+def test_a_mixture_file_that_is_wrong_says_where(tmp_path: Path, toml: str, told: str):
+    (tmp_path / "m.toml").write_text(toml)
+    with pytest.raises(SlmError) as error:
+        load_mixture(tmp_path / "m.toml")
+    assert error.value.code == "E_CONFIG" and told in str(error.value)
+
+
+@pytest.mark.parametrize("body", ["return 1 / 0", "return 'sim'"])
+def test_a_users_stage_that_fails_is_told_with_the_document(tmp_path: Path, tokenizer: Tokenizer, body: str):
+    (tmp_path / "etapa.py").write_text(f"def f(document):\n    {body}\n")
+    write_lines(tmp_path / "a.jsonl", ["Uma frase boa."])
+    (tmp_path / "m.toml").write_text('[[source]]\ninputs = ["a.jsonl"]\nstages = ["etapa.py:f"]')
+    with pytest.raises(SlmError) as error:
+        prepare([], tmp_path / "dados", tokenizer, recipe=load_mixture(tmp_path / "m.toml"))
+    assert error.value.code == "E_CONFIG" and "a.jsonl:1" in str(error.value.where)
+    assert not list(tmp_path.glob(".dados*"))
+
+
+def test_near_copies_go_out_and_never_fall_on_both_sides(tmp_path: Path, tokenizer: Tokenizer):
+    pytest.importorskip("rensa")
+    texts = []
+    for i in range(120):
+        words = [str(number) + letter for number, letter in zip(range(128), "abcd" * 32, strict=True)]
+        words = ["".join(random.Random(f"{i} {word}").choices("aeioubcdlmnprst", k=6)) for word in words]
+        text = f"História {i}. {' '.join(words[:100])}"
+        texts += [text, f"{text} Fim da versão.", f"{text} {' '.join(words[100:])}"]  # the last: 0.78 alike
+    recipe = Recipe(
+        (Source((write_lines(tmp_path / "a.jsonl", texts),)),), drop_near_duplicates=True, keep_records=True
+    )
+    counts = DocumentCounts()
+    data = prepare([], tmp_path / "dados", tokenizer, recipe=recipe, valid_fraction=0.2, counts=counts)
+    assert (
+        counts.dropped["near_duplicate"] == 120
+        and sum(part.documents for part in data.index.splits.values()) == 240
+    )
+    told = data.index.near_duplicates
+    assert told["found"] == counts.dropped["near_duplicate"] and told["dropped"] and told["threshold"] == 0.8
+    stories = [
+        {text.split(".")[0] for text in texts_of(data, name, tokenizer)} for name in ("train", "valid")
+    ]
+    assert stories[0] and stories[1] and not stories[0] & stories[1]
+    assert {r.reason for r in read_records(data.folder, "dropped")} == {"near_duplicate"}
+
+
+@pytest.mark.parametrize("near", [None, NearDuplicateSettings()])
+def test_the_number_of_workers_changes_no_byte(
+    sources: Path,
+    tmp_path: Path,
+    tokenizer: Tokenizer,
+    monkeypatch: pytest.MonkeyPatch,
+    near: NearDuplicateSettings | None,
+):
+    if near is not None:
+        pytest.importorskip("rensa")
+    monkeypatch.setattr(encode, "BATCH_CHARACTERS", 4_000)
+    (tmp_path / "ruim.jsonl").write_text('{"text": 1}\nnada\n' * 20)
+    found = load_mixture(sources)
+    recipe = Recipe((*found.sources, Source((tmp_path / "ruim.jsonl",))), near, True, keep_records=True)
+    one = prepare([], tmp_path / "um", tokenizer, recipe=recipe)
+    two = prepare([], tmp_path / "dois", tokenizer, recipe=recipe, workers=2)
+    assert contents(one.folder) == contents(two.folder)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from ptbr_slm.cli.data import heavy_losses
+from ptbr_slm.data import encode, staging
+from ptbr_slm.data.duplicates.signatures import NearDuplicateSettings
+from ptbr_slm.data.mixture import Recipe, load_mixture
+from ptbr_slm.data.pipeline import prepare
+from ptbr_slm.tokenizer import Tokenizer
+
+encode.BATCH_CHARACTERS, staging.CHECKPOINT_BYTES = 2_000, 6_000
+found = load_mixture(Path("mistura.toml"))
+near = NearDuplicateSettings() if sys.argv[1] == "near" else None
+recipe = Recipe(found.sources, near, keep_records=True)
+def slow(now):
+    import time
+    time.sleep(0.02)
+    print(now.tokens, flush=True)
+prepare([], Path("dados"), Tokenizer.load(Path(sys.argv[2])), recipe=recipe, progress=slow)
+"""
+
+
+@pytest.mark.parametrize("near", ["near", "plain"])
+def test_a_killed_run_goes_on_and_has_the_same_bytes(
+    sources: Path, tmp_path: Path, tokenizer: Tokenizer, tokenizer_file: Path, near: str,
+    monkeypatch: pytest.MonkeyPatch,
+):  # fmt: skip
+    if near == "near":
+        pytest.importorskip("rensa")
+    command = [sys.executable, "-c", KILLED, near, str(tokenizer_file)]
+    for lines in (10, 15):
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        for _ in range(lines):
+            assert process.stdout.readline()
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        assert not (tmp_path / "dados").exists() and len(list(tmp_path.glob(".dados.preparing-*"))) == 1
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(encode, "BATCH_CHARACTERS", 2_000)
+    found = load_mixture(Path("mistura.toml"))
+    recipe = Recipe(found.sources, NearDuplicateSettings() if near == "near" else None, keep_records=True)
+    first: list[PrepareProgress] = []
+    resumed = prepare([], Path("dados"), tokenizer, recipe=recipe, progress=first.append)
+    assert not list(tmp_path.glob(".dados*"))
+    whole: list[PrepareProgress] = []
+    fresh = prepare([], Path("inteiro"), tokenizer, recipe=recipe, progress=whole.append)
+    assert contents(resumed.folder) == contents(fresh.folder)
+    assert first[0].tokens > whole[0].tokens and len(first) < len(whole)
+
+
+def test_work_of_other_inputs_is_not_continued_and_is_cleared(
+    sources: Path, tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(encode, "BATCH_CHARACTERS", 2_000)
+    monkeypatch.setattr(staging, "CHECKPOINT_BYTES", 4_000)
+
+    def interrupted(now: PrepareProgress) -> None:
+        if now.tokens > 6_000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare([], tmp_path / "dados", tokenizer, recipe=load_mixture(sources), progress=interrupted)
+    assert len(list(tmp_path.glob(".dados.preparing-*"))) == 1
+    time.sleep(0.01)
+    write_lines(tmp_path / "a.jsonl", ["Outro texto.", "Mais um texto."])
+    events: list[PrepareProgress] = []
+    data = prepare([], tmp_path / "dados", tokenizer, recipe=load_mixture(sources), progress=events.append)
+    assert "Outro texto." in {*texts_of(data, "train", tokenizer), *texts_of(data, "valid", tokenizer)}
+    assert events[0].tokens < 2_500 and not list(tmp_path.glob(".dados*"))
+
+
+def test_a_mixture_from_the_command_line(sources: Path, tokenizer_file: Path, cli: Callable, prose: Callable):
+    folder = sources.parent
+    (folder / "d.txt").write_text("Fale com ana.souza@exemplo.com.br hoje mesmo. " + prose(1))
+    options = ("--tokenizer", tokenizer_file, "--mask-personal-data", "--workers", "2", "--json")
+    done = cli("data", "prepare", "d.txt", "--mix", "mistura.toml", "-o", "dados", *options, check=True)
+    body = json.loads(done.stdout)
+    assert body["repaired"] == {"masked": 1} and body["dropped"]["sem_setes"] == 38
+    told = cli("data", "prepare", "-o", "dados", "--tokenizer", tokenizer_file)
+    assert told.returncode == 2 and "--mix" in told.stderr
+
+
+def test_a_rule_that_takes_more_than_a_fifth_of_a_source_is_told():
+    source = {"name": "leis", "documents": 70, "dropped": {"few_letters": 29, "duplicate": 1}}
+    told = heavy_losses({"sources": [source, {"name": "jornal", "documents": 9, "dropped": {"empty": 1}}]})
+    assert (
+        told.count("Atenção") == 1 and "29 % de leis ficou de fora: tem números e pontuação demais." in told
+    )
+    assert heavy_losses({}) == ""
