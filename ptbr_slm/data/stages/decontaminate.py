@@ -25,7 +25,11 @@ class Decontaminate:
     name: str = "decontaminate"
 
     def __call__(self, document: Document) -> Document | Dropped:
-        """The document without the sentences that repeat an evaluation set, or why it is dropped."""
+        """The document without the sentences that repeat an evaluation set, or why it is dropped.
+
+        Both have the attributes `overlaps` (their number) and, of the longest, `overlap_item` (set and line),
+        `overlap_item_text` and `overlap_document_text`.
+        """
         overlaps = self.index.search(document.text)
         if not overlaps:
             return document
@@ -33,8 +37,20 @@ class Decontaminate:
         share = sum(end - start for start, end in spans) / len(document.text)
         if share > self.most_share:
             figures = {"overlaps": len(overlaps), "share": share, "most_share": self.most_share}
-            return Dropped("contaminated", figures)
-        return document.repaired(_without(document.text, spans), "decontaminated")
+            return Dropped("contaminated", figures, _shown(overlaps))
+        kept = document.repaired(_without(document.text, spans), "decontaminated")
+        return kept.with_attributes(**_shown(overlaps))
+
+
+def _shown(overlaps: list[Overlap]) -> dict[str, str | int]:
+    """The longest overlap with both texts, for the report."""
+    longest = max(overlaps, key=lambda overlap: overlap.words)
+    return {
+        "overlaps": len(overlaps),
+        "overlap_item": longest.item,
+        "overlap_item_text": longest.item_text,
+        "overlap_document_text": longest.document_text,
+    }
 
 
 def _merged(overlaps: list[Overlap]) -> list[tuple[int, int]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ptbr_slm.data.document import Document
+from ptbr_slm.data.document import Attribute, Document
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,8 @@ class Dropped:
     """A key of `document.REASONS`, or words for people where the stage is a user's own."""
     figures: Mapping[str, float] = field(default_factory=dict)
     """What the rule looked at: `{"stop_words": 1, "least": 2}`."""
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    """What the report shows beside the document, in words; added to its attributes."""
 
 
 class Stage(Protocol):
@@ -44,6 +46,7 @@ def run(stages: tuple[Stage, ...], document: Document) -> Document | tuple[Docum
     for stage in stages:
         answer = stage(document)
         if isinstance(answer, Dropped):
-            return document, stage, answer
+            told = document.with_attributes(**answer.attributes) if answer.attributes else document
+            return told, stage, answer
         document = answer
     return document
