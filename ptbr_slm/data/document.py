@@ -47,6 +47,10 @@ REASONS: dict[str, str] = {
     "bad_row": "linha de um CSV com aspas ou tamanho errados",
     "changed": "arquivo que mudou enquanto era lido: o que se leu dele ficou",
     "bomb": "arquivo que cresce mais de 200 vezes ao descompactar: o resto dele se perdeu",
+    "curly_brackets": "mostra código ({)",
+    "lorem_ipsum": "tem texto de enchimento (lorem ipsum)",
+    "few_sentences": "tem frases de menos",
+    "few_long_lines": "tem parágrafos longos de menos",
     "only_boilerplate": "só tem menus e avisos de site",
     "only_repeated_paragraphs": "só tem parágrafos repetidos de outros documentos",
 }

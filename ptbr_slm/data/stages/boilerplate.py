@@ -95,7 +95,7 @@ def _menu_blocks(lines: list[str]) -> set[int]:
     found: set[int] = set()
     run: list[int] = []
     for number, line in enumerate([*lines, "."]):
-        if _END.sub("", line).strip().lower() in _MENU_WORDS:
+        if len(line) <= MAX_LINE and _END.sub("", line).strip().lower() in _MENU_WORDS:
             run.append(number)
             continue
         if len(run) >= MIN_MENU:

@@ -96,7 +96,7 @@ def _patterns() -> dict[str, str]:
 
 
 _LOST_WORDS = _patterns()
-_LOST_WORD = re.compile(rf"[A-Za-zÀ-ú{LOST}]*{LOST}[A-Za-zÀ-ú{LOST}]*")
+_LOST_WORD = re.compile(rf"(?<![A-Za-zÀ-ú{LOST}])[A-Za-zÀ-ú{LOST}]*{LOST}[A-Za-zÀ-ú{LOST}]*")
 _LOST_ENDING = re.compile(rf"(?<=[a-z])(?:ç|{LOST}){LOST}(?=o\b|es\b)")
 
 

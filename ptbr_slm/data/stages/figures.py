@@ -28,12 +28,15 @@ TERMINAL = (".", "!", "?", "‼", "‽", "⁇", "⁈", "⁉", "⸮", "⸼", "⹓
 """What ends a line: datatrove's TERMINAL_PUNCTUATION, without other scripts. A closing quote does not."""
 SHORT_LINE = 30
 """Characters of the longest line that counts as short (FineWeb)."""
+LONG_LINE = 200
+"""Characters of the shortest line that counts as a paragraph (mC4)."""
 
 _PUNCTUATION = frozenset(
     "!/—”:％１〈&(、━\\【#%「」，】；+^]~“《„';’{|∶´[=-`*．（–？！：$～«〉,><》)?）。…@_.\"}►»"
     + "".join(TERMINAL)
 ).union(map(chr, (*range(9), *range(11, 32), *range(127, 160))))
 """A token of these alone is no word: datatrove's PUNCTUATION_SET."""
+_SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]++(?=[\s”\"»’)]|\Z)")
 _NEWLINES = re.compile("\n+")
 _LETTER = re.compile(r"[^\W\d_]")
 
@@ -193,6 +196,10 @@ FIGURES: dict[str, Callable[[Text], float]] = {
     "newlines_per_token": lambda text: _per_token(text.text.count("\n"), text),
     "repeated_lines": _repeated_lines,
     "repeated_characters": _repeated_characters,
+    "curly_brackets": lambda text: text.text.count("{"),
+    "lorem_ipsum": lambda text: text.text.lower().count("lorem ipsum"),
+    "sentences": lambda text: len(_SENTENCE_END.findall(text.text)),
+    "long_lines": lambda text: sum(len(line) >= LONG_LINE for line in text.text.split("\n")),
     "replacement_characters": lambda text: text.text.count("\ufffd") / max(len(text.text), 1),
     **{f"top_{n}_gram": partial(lambda n, text: text.grams.top_share(n), n) for n in (2, 3, 4)},
     **{f"repeated_{n}_grams": partial(lambda n, text: text.grams.repeated_share(n), n) for n in range(5, 11)},

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ptbr_slm.data.document import Document
 
 _LOWER = "a-zß-öø-ÿ"
-_GAP = r"[ \t]*\n?[ \t]*"
+_GAP = r"[ \t]*(?:\n[ \t]*)?"
 _NOT_SIGN = re.compile(rf"(?<=[{_LOWER}])¬{_GAP}(?=[{_LOWER}]{{2}})")
 """U+00AC, which some recognizers write for the hyphen of the margin."""
 _CLITIC = re.compile(rf"(?<=[{_LOWER}]{{2}})- (?=(?:[mts]e|lhes?|[nv]os|l[oa]s?)\b)")

@@ -213,6 +213,46 @@ class StopWords(FigureRule):
     least: float = 2
 
 
+# C4 and mC4: pages (Raffel et al. 2020, arXiv:1910.10683, section 2.2; Xue et al. 2021, arXiv:2010.11934,
+# section 3.1). FineWeb2 does without; they are here for mixtures of one's own.
+
+
+@dataclass(frozen=True, slots=True)
+class CurlyBrackets(FigureRule):
+    """`{` in a page: it shows code. C4 0; a page of documentation has some."""
+
+    figure = "curly_brackets"
+    above = "curly_brackets"
+    most: float = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LoremIpsum(FigureRule):
+    """The text of printers' samples. C4 0."""
+
+    figure = "lorem_ipsum"
+    above = "lorem_ipsum"
+    most: float = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sentences(FigureRule):
+    """Sentences in a page. C4 5."""
+
+    figure = "sentences"
+    below = "few_sentences"
+    least: float = 5
+
+
+@dataclass(frozen=True, slots=True)
+class LongLines(FigureRule):
+    """Lines of at least 200 characters in a page. mC4 3."""
+
+    figure = "long_lines"
+    below = "few_long_lines"
+    least: float = 3
+
+
 # Others
 
 
@@ -246,6 +286,11 @@ def fineweb2() -> tuple[Stage, ...]:
         AlphabeticTokens(),
         StopWords(),
     )
+
+
+def c4() -> tuple[Stage, ...]:
+    """The rules of C4 and mC4 that judge a whole page."""
+    return (LoremIpsum(), CurlyBrackets(), Sentences(), LongLines())
 
 
 class ExcessiveRule(NamedTuple):

@@ -39,7 +39,7 @@ tôda tôdas outrôra côr côres flôr flôres dôr dôres môça môças môç
 govêrno govêrnos têrmo têrmos emprêgo enderêço comêço pêso gôsto gôzo rôsto pôrto pôsto jôgo fôgo sòmente
 ràpidamente fàcilmente cafèzinho sòzinho ùnicamente
 """
-_TREMA = re.compile(r"\w*[gq]ü[eéêií]\w*")
+_TREMA = re.compile("[gq]ü[eéêií]")
 _BEFORE_2009 = """
 idéia idéias assembléia assembléias platéia platéias estréia estréias européia européias epopéia jóia jóias
 jibóia heróico heróica heróicos heróicas paranóico estóico apóia apóiam vôo vôos enjôo enjôos perdôo abençôo

@@ -21,6 +21,9 @@ MAX_CACHED = 1 << 16
 MAX_CACHED_LENGTH = 40
 """Longer pieces (addresses, encoded data) are not remembered."""
 
+MAX_PIECE = 1000
+"""A longer piece (encoded data, a ruler of `=`) is one token: the affixes are looked for in its square."""
+
 _EXCEPTION_WORDS = """
 Adm. Art. art. Av. av. Cia. dom. Dr. dr. e.g. E.g. E.G. e/ou ed. eng. etc. Fund. Gen. Gov. i.e. I.e. I.E. Inc.
 Jr. km/h Ltd. Mr. p.m. Ph.D. Rep. Rev. S/A Sen. Sr. sr. Sra. sra. vs. tel. pág. pag.
@@ -91,7 +94,7 @@ _BRACKETS = ',;:!?()[]"“”‘’«»'
 
 def _split_piece(piece: str) -> tuple[str, ...]:
     """The tokens of a piece without spaces."""
-    if piece.isalpha():
+    if piece.isalpha() or len(piece) > MAX_PIECE:
         return (piece,)
     core = piece.strip(_BRACKETS)
     whole = core.removesuffix(".")

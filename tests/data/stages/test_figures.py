@@ -62,6 +62,10 @@ def test_repetitions_are_those_of_the_definition(tokens: list[str]):
         ("newlines_per_token", "um\ndois", 0.5),
         ("repeated_lines", "um\ndois\n\num\num", 0.5),
         ("repeated_characters", "um\num\nnove", 0.25),
+        ("curly_brackets", "{a} {b}", 2),
+        ("lorem_ipsum", "Lorem Ipsum", 1),
+        ("sentences", "Uma. Duas! “Três?” Quatro", 3),
+        ("long_lines", "a" * 200 + "\n" + "b" * 199, 1),
         ("replacement_characters", "n\ufffdo ", 0.25),
     ],
 )

@@ -20,6 +20,7 @@ from ptbr_slm.data.stages.rules import (
     StopWords,
     TopGram,
     Words,
+    c4,
     excessive_rules,
     fineweb2,
 )
@@ -64,7 +65,7 @@ def test_english_is_dropped_by_the_stop_words():
     assert StopWords()(Document(text, "a.txt")) == Dropped("few_stop_words", {"stop_words": 0, "least": 2})
 
 
-@pytest.mark.parametrize("rule", [*fineweb2(), ShortLines()], ids=lambda rule: rule.name)
+@pytest.mark.parametrize("rule", [*fineweb2(), *c4(), ShortLines()], ids=lambda rule: rule.name)
 def test_a_rule_reads_a_stored_figure_and_keeps_what_is_at_the_threshold(rule: FigureRule):
     for limit, why, beyond in ((rule.least, rule.below, -1e-9), (rule.most, rule.above, 1e-9)):
         if not why:
@@ -81,6 +82,21 @@ def test_each_rule_works_without_the_tagging_stage():
     for rule in fineweb2():
         document = Document(PAGE, "a.txt")
         assert rule(document) is document
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (PAGE, None),
+        (PAGE + "Lorem ipsum dolor sit amet.", "lorem_ipsum"),
+        (PAGE + "se (x) { y }", "curly_brackets"),
+        ("Uma frase. Duas! Três? Quatro…", "few_sentences"),
+        (PAGE.split("\n")[0] + " Outra. E mais uma. Fim. De novo.", "few_long_lines"),
+    ],
+)
+def test_the_rules_of_c4_judge_a_page(text: str, why: str | None):
+    answer = run(c4(), Document(text, "a.txt"))
+    assert (None if isinstance(answer, Document) else answer[2].reason) == why
 
 
 def test_thresholds_are_fields():
