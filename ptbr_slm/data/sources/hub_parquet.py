@@ -189,7 +189,8 @@ class _Work:
             for groups in remote.chunks(first):
                 if wanted is not None and self.text_bytes >= wanted:
                     return "tokens"
-                if not self._fits(remote.bytes_of(groups)):
+                room = None if wanted is None or self.keep.is_active else wanted - self.text_bytes
+                if not self._fits(remote.bytes_of(remote.enough(groups, room))):
                     return "max_disk"
                 self.position = begin + remote.span(groups[0])[0]
                 self._add(file, remote, groups, wanted)
@@ -344,15 +345,7 @@ class _Chunk:
 
     def _fetch_ahead(self, group: int, room: int | None) -> None:
         """Make the part hold this row group, and those after it that the budget will need by their sizes."""
-        last = group
-        if room is None:
-            last = self.groups.stop - 1
-        else:
-            text = 0
-            for last in range(group, self.groups.stop):
-                text += self.remote.text_bytes_of(last)
-                if text >= room * 1.1:
-                    break
+        last = self.remote.enough(range(group, self.groups.stop), room)[-1]
         start, _ = self.remote.span(self.groups.start)
         _, stop = self.remote.span(last)
         have = self.part.stat().st_size if self.part.exists() else 0

@@ -82,6 +82,11 @@ class RowFilter:
         self.dropped: Counter[str] = Counter()
         """Reason -> documents that the stages dropped since it was last cleared."""
 
+    @property
+    def is_active(self) -> bool:
+        """Whether it may refuse a row."""
+        return bool(self.where or self._stages)
+
     def agrees(self, batch: pa.RecordBatch) -> pa.Array:
         """Which rows the condition keeps. Raises E_USAGE for a column that is not there or no such value."""
         import pyarrow as pa

@@ -66,6 +66,15 @@ class RemoteParquet:
         if start < self.footer.num_row_groups:
             yield range(start, self.footer.num_row_groups)
 
+    def enough(self, groups: range, text_bytes: int | None) -> range:
+        """The first of `groups`, as many as are likely to hold so much text; all for None. At least one."""
+        total = 0
+        for group in groups:
+            total += self.text_bytes_of(group)
+            if text_bytes is not None and total >= text_bytes * 1.1:
+                return range(groups.start, group + 1)
+        return groups
+
     def bytes_of(self, groups: range) -> int:
         """Bytes of the range of a chunk."""
         return self.span(groups[-1])[1] - self.span(groups[0])[0]

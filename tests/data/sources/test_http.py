@@ -97,16 +97,22 @@ def test_a_server_that_brings_nothing_ends_the_command_after_growing_waits(serve
     [
         ({"Retry_After": "7"}, 7),
         ({"RateLimit": '"resolvers";r=0;t=41'}, 42),
-        (
-            {"Retry_After": format_datetime(datetime.now(UTC) + timedelta(seconds=90))},
-            pytest.approx(85, abs=8),
-        ),
     ],
 )
 def test_the_wait_that_a_server_asks_for_is_kept(server, client, clock, tmp_path, headers, expected):
     server.fail(PATH, refuse(429, **headers))
     client.download(remote(server), tmp_path / "arquivo")
     assert clock.waits == [expected]
+
+
+def test_the_wait_may_be_a_date(server, client, clock, tmp_path):
+    def busy(answer):
+        date = datetime.now(UTC) + timedelta(hours=0.2)
+        refuse(503, Retry_After=format_datetime(date))(answer)
+
+    server.fail(PATH, busy)
+    client.download(remote(server), tmp_path / "arquivo")
+    assert 600 < clock.waits[0] <= 720
 
 
 def test_a_wait_of_hours_is_said_and_not_slept(server, client, clock, tmp_path):

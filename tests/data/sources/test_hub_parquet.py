@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from hub_server import COMMIT, HubServer, cut_after, flipped, portal, refuse, serving, slow
 from refusals import refusal
+from small_disk import mounted
 
 from ptbr_slm.data.sources import hub_parquet, remote_parquet
 from ptbr_slm.data.sources.catalogue import SOURCES
@@ -137,6 +138,8 @@ def test_a_disk_limit_stops_before_it_and_a_larger_one_goes_on(server, tmp_path)
     assert extra["stopped"] == "max_disk" and 0 < extra["documents"] < 180
     assert sum(path.stat().st_size for path in out.glob("*.parquet")) < 40_000
     assert bytes_of(bring(out)) == bytes_of(bring(tmp_path / "novo"))
+    little = bring(tmp_path / "pouco", tokens=100, max_disk=8_000)  # less than a chunk, and enough
+    assert read_manifest(little).extra["stopped"] == "tokens"
     assert "nenhum texto coube" in refusal(bring, tmp_path / "nada", max_disk=10).message
 
 
@@ -152,6 +155,18 @@ def test_a_full_disk_is_named_before_it_is_full(server, tmp_path, monkeypatch):
     monkeypatch.setattr(remote_parquet, "TAIL_BYTES", 1_500)
     monkeypatch.setenv("HF_ENDPOINT", server.url)
     assert bytes_of(bring(tmp_path / "textos")) == bytes_of(tmp_path / "inteiro")
+
+
+def test_a_disk_that_fills_up_ends_with_its_code_and_the_call_is_repeated(server, tmp_path, monkeypatch):
+    good = bytes_of(bring(tmp_path / "bom"))
+    monkeypatch.setattr(hub_parquet, "_SPARE_BYTES", -(10**9))  # another program took the space meanwhile
+    with mounted(tmp_path / "disco", kib=400) as disk:
+        other = disk / "outro"
+        for size in (385_000, 360_000):
+            other.write_bytes(b"x" * size)
+            assert refusal(bring, disk / "textos").code == "E_DISK_FULL"
+        other.unlink()
+        assert bytes_of(bring(disk / "textos")) == good
 
 
 def test_a_bad_network_gives_the_same_bytes(server, tmp_path):
@@ -193,7 +208,7 @@ def test_killed_at_any_moment_it_goes_on_and_gives_the_same_bytes(server, tmp_pa
     good = bytes_of(bring(tmp_path / "bom", tokens=4_500, max_disk=None))
     out = tmp_path / "morto"
     parts: list[int] = []
-    for kill in range(3):
+    for kill in range(2):
         server.fail("/store/", *[slow(0.02)] * 40)
         with subprocess.Popen([sys.executable, "-c", RUN, str(out)], stderr=subprocess.PIPE) as process:
             deadline = time.monotonic() + 20
