@@ -18,11 +18,11 @@ from pathlib import PurePath
 
 import numpy as np
 
-from ptbr_slm.data.audit.records import Group, Record, has_records, read_records
 from ptbr_slm.data.document import REASONS, Attribute, Document
-from ptbr_slm.data.index import SPLITS, SplitName
+from ptbr_slm.data.index import SPLITS, SplitName, corrupt
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.data.presets import preset
+from ptbr_slm.data.records import GROUPS, Group, Record, has_records, read_records
 from ptbr_slm.data.stages.figures import measure
 from ptbr_slm.data.stages.rules import FigureRule
 from ptbr_slm.tokenizer import Tokenizer
@@ -126,8 +126,6 @@ class Audit:
     """Kind of personal data -> how often it was masked in kept documents."""
     copies: Counter[int]
     """Size of a group of near copies, over 1 -> groups, of which one document is kept."""
-    repeats: Counter[int]
-    """How often a document is in the training part -> documents."""
     examples: dict[str, list[Record]]
     """Reason -> dropped documents, the nearest to the threshold first."""
     lengths: dict[SplitName, Counter[int]]
@@ -149,7 +147,6 @@ def collect(data: PreparedData) -> Audit:
         dropped_tags={tag: Counter() for tag in TAGS},
         masked=Counter(),
         copies=Counter(),
-        repeats=Counter(),
         examples={},
         lengths={name: _length_bins(data.split(name).document_offsets()) for name in SPLITS},
     )
@@ -243,10 +240,9 @@ def _distance(record: Record) -> float:
 def _all_records(data: PreparedData, complete: bool) -> Iterator[tuple[Group, int, Record]]:
     """(group, number in the group, record); records without a source where the folder has none."""
     if complete:
-        numbers: Counter[Group] = Counter()
-        for group, record in read_records(data.folder):
-            yield group, numbers[group], record
-            numbers[group] += 1
+        for group in GROUPS:
+            for position, record in enumerate(read_records(data.folder, group)):
+                yield group, position, record
         return
     for split in SPLITS:
         for position in range(data.split(split).documents):
@@ -254,7 +250,7 @@ def _all_records(data: PreparedData, complete: bool) -> Iterator[tuple[Group, in
 
 
 def _count(audit: Audit, record: Record) -> None:
-    counts = audit.sources.setdefault(record.origin or source_of(record.source), SourceCounts())
+    counts = audit.sources.setdefault(source_of(record.source), SourceCounts())
     counts.licences.add(record.licence)
     for tag, values in (audit.dropped_tags if record.reason else audit.tags).items():
         if tag in record.attributes:
@@ -265,7 +261,6 @@ def _count(audit: Audit, record: Record) -> None:
     counts.kept += 1
     counts.bytes += record.bytes
     audit.licences[record.licence] += 1
-    audit.repeats[record.copies] += record.copies > 1
     for name, value in record.attributes.items():
         if name == "copies" and isinstance(value, int | float):
             audit.copies[int(value)] += 1
@@ -304,9 +299,9 @@ def _sample(audit: Audit, pool: _Pool, tokenizer: Tokenizer) -> list[Sampled]:
     sampled = []
     for place, record in sorted(chosen.items(), key=lambda item: item[0]):
         text = record.excerpt
-        stored = all(name in record.attributes for name in audit.figures)
-        if not record.reason and not (stored and text):
-            text = _decoded(audit.data, place, record, tokenizer, EXCERPT if stored else _MEASURED_TOKENS)
+        if not record.reason:
+            stored = all(name in record.attributes for name in audit.figures)
+            text = _decoded(audit.data, place, tokenizer, EXCERPT if stored else _MEASURED_TOKENS)
         document = Document(text, record.source, attributes=record.attributes)
         values = tuple(_value(name, record, document) for name in audit.figures)
         excerpt = " ".join(text[: 2 * EXCERPT].split())[:EXCERPT]
@@ -323,22 +318,14 @@ def _value(name: str, record: Record, document: Document) -> float | None:
     return None if record.reason or not document.text else measure(name, document)
 
 
-def _decoded(
-    data: PreparedData, place: _Position, record: Record, tokenizer: Tokenizer, most_tokens: int
-) -> str:
-    """The beginning of a kept document; its excerpt where the split does not have it at this place.
-
-    A document of which the end is held out is in both splits: the record tells of one of them.
-    """
+def _decoded(data: PreparedData, place: _Position, tokenizer: Tokenizer, most_tokens: int) -> str:
+    """The beginning of a kept document. Raises E_DATA_CORRUPT for more records than documents."""
     group, position = place
     assert group != "dropped"
     split = data.split(group)
-    offsets = split.document_offsets()
-    if position + 1 >= len(offsets):
-        return record.excerpt
-    start, stop = int(offsets[position]), int(offsets[position + 1])
-    if record.tokens and record.tokens != stop - start:
-        return record.excerpt
+    if position >= split.documents:
+        raise corrupt("há mais registros que documentos.", data.folder)
+    start, stop = (int(offset) for offset in split.document_offsets()[position : position + 2])
     return tokenizer.decode(split.read(start, min(stop, start + most_tokens)).tolist())
 
 

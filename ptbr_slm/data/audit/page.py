@@ -298,10 +298,6 @@ def _copies(audit: Audit) -> str:
     if audit.copies:
         sizes = [(number(size), number(count)) for size, count in sorted(audit.copies.items())[:MOST_ROWS]]
         parts.append(table("Grupos de quase cópias, de que um ficou", ("documentos", "grupos"), sizes))
-    repeats = sorted((times, count) for times, count in audit.repeats.items() if count)[:MOST_ROWS]
-    if repeats:
-        told = [(number(times), number(count)) for times, count in repeats]
-        parts.append(table("Repetidos no treino", ("vezes", "documentos"), told))
     return "".join(parts)
 
 

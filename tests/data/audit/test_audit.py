@@ -18,6 +18,7 @@ from ptbr_slm.data.audit.page import render
 from ptbr_slm.data.document import Document
 from ptbr_slm.data.pipeline import prepare
 from ptbr_slm.data.prepared import PreparedData
+from ptbr_slm.data.records import RecordWriter
 from ptbr_slm.data.stages.figures import FIGURES, Figures
 from ptbr_slm.errors import SlmError
 from ptbr_slm.text import number
@@ -71,18 +72,17 @@ class Page(HTMLParser):
 
 
 def write_rows(folder: Path, rows: list[dict]) -> None:
-    """documents.parquet: the columns of a record, and one for each attribute."""
-    pa = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    names = list(dict.fromkeys(name for row in rows for name in row["attributes"]))
-    flat = [
-        {"source": "", "from": "", "id": "", "licence": "", "decision": "train", "reason": "", "stage": "",
-         "figures": "{}", "excerpt": "", "bytes": 10, "words": 2, "tokens": 0, "copies": 1,
-         **{key: value for key, value in row.items() if key != "attributes"},
-         **{f"attribute.{name}": row["attributes"].get(name) for name in names}}
-        for row in rows
-    ]  # fmt: skip
-    parquet.write_table(pa.Table.from_pylist(flat), folder / "documents.parquet")
+    """Records in the place of those that are there; a row's `decision` is train, valid or dropped."""
+    with RecordWriter(folder) as writer:
+        for row in rows:
+            document = Document(
+                row.get("excerpt", ""), row.get("source", ""), "", row.get("licence", ""), row["attributes"]
+            )
+            if row["decision"] == "dropped":
+                writer.drop(document, row["reason"], row.get("figures"))
+            else:
+                writer.keep(row["decision"], document)
+        writer.finish()
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def recorded(corpus: Path, tmp_path: Path, tokenizer, prose) -> PreparedData:
     for place in range(10):
         rows.append(
             {"source": f"web/pagina.jsonl:{place}", "decision": "dropped", "reason": "few_words",
-             "figures": json.dumps({"words": place, "least": 50}), "excerpt": f"menu {place}",
+             "figures": {"words": place, "least": 50}, "excerpt": f"menu {place}",
              "attributes": dict.fromkeys(FIGURES, float(place))}
         )  # fmt: skip
     write_rows(data.folder, rows)
@@ -139,7 +139,7 @@ def test_what_was_dropped_is_counted_and_shown_with_its_place(recorded: Prepared
 
 def test_what_stages_found_out_is_counted(recorded: PreparedData):
     rows = [
-        {"decision": "train", "copies": 3, "attributes": {"masked_cpf": 2, "spelling": "before_1943"}},
+        {"decision": "train", "attributes": {"masked_cpf": 2, "spelling": "before_1943"}},
         {"decision": "train", "attributes": {"copies": 5, "masked_cpf": 1}},
         {"decision": "dropped", "reason": "other_language", "attributes": {"language": "es"}},
     ]
@@ -147,7 +147,6 @@ def test_what_stages_found_out_is_counted(recorded: PreparedData):
     page = Page(render(collect(recorded)))
     assert page.tables["Dados pessoais trocados por etiquetas"][1:] == [["cpf", "3"]]
     assert page.tables["Grupos de quase cópias, de que um ficou"][1:] == [["5", "1"]]
-    assert page.tables["Repetidos no treino"][1:] == [["3", "1"]]
     assert page.tables["Ortografia"][1] == ["de antes de 1943", "1", "100,0 %", "0"]
     assert page.tables["Língua"][1] == ["espanhol", "0", "0,0 %", "1"]
 
@@ -180,11 +179,10 @@ def test_without_records_the_figures_are_measured_on_the_decoded_texts(data: Pre
 
 
 def test_what_documents_and_files_say_stays_text(recorded: PreparedData):
-    hostile = HOSTILE.replace("\ud800", "")  # Parquet holds none
     rows = [
-        {"source": hostile, "decision": decision, "licence": hostile,
-         "from": "<b>fonte</b>", "reason": "" if decision == "train" else "<i>regra do usuário</i>",
-         "excerpt": hostile, "attributes": {"language": "<u>", "words": 3.0}}
+        {"source": HOSTILE, "decision": decision, "licence": HOSTILE,
+         "reason": "" if decision == "train" else "<i>regra do usuário</i>",
+         "excerpt": HOSTILE, "attributes": {"language": "<u>", "words": 3.0}}
         for decision in ["train"] * 30 + ["dropped"] * 30
     ]  # fmt: skip
     write_rows(recorded.folder, rows)
@@ -197,12 +195,6 @@ def test_what_documents_and_files_say_stays_text(recorded: PreparedData):
     body = json.loads(page.scripts[0])
     assert any("<script>alert(1)" in sampled["source"] for sampled in body["sample"])
     assert "\x00" not in text and "\x1b" not in text
-
-
-def test_lone_surrogates_of_a_file_name_do_not_end_the_page(recorded: PreparedData):
-    audit = collect(recorded)
-    audit.sources[HOSTILE] = audit.sources.pop(next(iter(audit.sources)))
-    render(audit).encode("utf-8")
 
 
 def test_nothing_is_asked_of_the_network_and_only_our_script_may_run(recorded: PreparedData):
@@ -227,50 +219,53 @@ def test_the_page_is_well_formed_and_its_controls_have_names(recorded: PreparedD
     assert any(attrs.get("name") == "viewport" for _, attrs in page.elements)
 
 
-def test_the_page_is_the_same_again_and_of_bounded_size(recorded: PreparedData, prose):
+def test_the_page_is_the_same_again_and_of_bounded_size(recorded: PreparedData, monkeypatch):
+    monkeypatch.setitem(SAMPLED, "dropped", sum(SAMPLED.values()))
     rows = [
-        {"source": f"{'pasta/' * 60}arquivo{place}.txt:{place}",
-         "decision": "train" if place % 3 else "dropped",
-         "reason": "" if place % 3 else "few_words", "excerpt": "日本" * 200,
-         "attributes": dict.fromkeys(FIGURES, (place * 7919 % 1000) / 999)}
+        {"source": f"{'pasta/' * 60}arquivo{place}.txt:{place}", "decision": "dropped", "reason": "few_words",
+         "excerpt": "日本" * 200, "attributes": dict.fromkeys(FIGURES, (place * 7919 % 1000) / 999)}
         for place in range(4_000)
     ]  # fmt: skip
     write_rows(recorded.folder, rows)
     audit = collect(recorded)
     page = render(audit)
     assert page == render(collect(recorded))
-    assert sum(1 for sampled in audit.sample if sampled.weight) == sum(SAMPLED.values())
+    assert sum(1 for sampled in audit.sample if sampled.weight) == SAMPLED["dropped"]
     assert sum(sampled.weight for sampled in audit.sample) == pytest.approx(4_000)
     assert len(page.encode()) < 3_000_000
 
 
-def test_files_of_many_sources_count_by_folder(recorded: PreparedData):
-    rows = [
-        {"source": f"textos/{place % 4}/{place}.txt", "attributes": {"words": 9.0}} for place in range(200)
+def dropped_from(sources: list[str]) -> list[dict]:
+    return [
+        {"source": name, "decision": "dropped", "reason": "few_words", "attributes": {}} for name in sources
     ]
-    write_rows(recorded.folder, rows)
+
+
+def test_files_of_many_sources_count_by_folder(recorded: PreparedData):
+    write_rows(recorded.folder, dropped_from([f"textos/{place % 4}/{place}.txt" for place in range(200)]))
     sources = collect(recorded).sources
-    assert {name: counts.kept for name, counts in sources.items()} == {f"textos/{k}": 50 for k in range(4)}
+    assert {name: counts.dropped.total() for name, counts in sources.items()} == {
+        f"textos/{folder}": 50 for folder in range(4)
+    }
 
 
 def test_sources_with_names_of_their_own_stay_apart_and_are_not_too_many(recorded: PreparedData):
-    rows = [
-        {
-            "source": "a.jsonl:1",
-            "from": f"fonte {place}",
-            "bytes": 1_000 - place,
-            "attributes": {"words": 9.0},
-        }
-        for place in range(50)
-    ]
-    write_rows(recorded.folder, rows)
+    write_rows(recorded.folder, dropped_from([f"fonte {place:02}" for place in range(50)]))
     sources = collect(recorded).sources
-    assert len(sources) == 31 and sources["outras"].kept == 20 and sources["fonte 0"].kept == 1
+    assert len(sources) == 31 and sources["outras"].dropped == {"few_words": 20}
+    assert sources["fonte 00"].dropped == {"few_words": 1}
 
 
-def test_a_damaged_file_of_records_is_told(recorded: PreparedData):
-    file = recorded.folder / "documents.parquet"
-    file.write_bytes(file.read_bytes()[:-30])
+def test_damaged_records_and_more_records_than_documents_are_told(recorded: PreparedData):
+    many = [{"source": "a", "decision": "train", "attributes": {}}] * 100
+    file = recorded.folder / "dropped.documents.gz"
+    damaged = file.read_bytes()[:-30]
+    write_rows(recorded.folder, many)
+    with pytest.raises(SlmError) as caught:
+        collect(recorded)
+    assert caught.value.code == "E_DATA_CORRUPT"
+    write_rows(recorded.folder, many[:1])
+    file.write_bytes(damaged)
     with pytest.raises(SlmError) as caught:
         collect(recorded)
     assert caught.value.code == "E_DATA_CORRUPT"
