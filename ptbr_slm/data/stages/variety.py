@@ -25,7 +25,7 @@ from typing import Literal, NamedTuple
 from ptbr_slm.data.document import Document
 from ptbr_slm.data.stages.stage import Dropped
 
-BRAZILIAN, EUROPEAN, UNKNOWN = "pt-BR", "pt-PT", "unknown"
+BRAZILIAN, EUROPEAN, UNKNOWN = "br", "pt", "unknown"
 MIN_CONFIDENCE = 0.9
 """Probability of a variety from which it is named."""
 MAX_CHARS = 20_000
@@ -36,7 +36,7 @@ class Variety(NamedTuple):
     """The variety of a text."""
 
     code: str
-    """`pt-BR`, `pt-PT` or `unknown`."""
+    """`br`, `pt` or `unknown`."""
     brazilian: float
     """Calibrated probability of Brazilian Portuguese, 0 to 1."""
 
@@ -53,7 +53,7 @@ def identify_variety(text: str, *, min_confidence: float = MIN_CONFIDENCE) -> Va
 
 @dataclass(frozen=True, slots=True)
 class TagVariety:
-    """Stage: sets `variety` (pt-BR, pt-PT, unknown) and `variety_br`, the probability of Brazilian."""
+    """Stage: sets `variety` (br, pt, unknown) and `variety_br`, the probability of Brazilian."""
 
     min_confidence: float = MIN_CONFIDENCE
     name: str = "tag_variety"
