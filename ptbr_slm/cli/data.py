@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -80,6 +80,13 @@ def prepare(
         bool,
         typer.Option("--mask-personal-data", help="Troca CPF, telefone, e-mail etc. por [CPF], [EMAIL]..."),
     ] = False,
+    variety: Annotated[
+        Literal["any", "br", "pt"],
+        typer.Option(
+            "--variety",
+            help="br ou pt: tira o que é com certeza da outra variedade do português; o duvidoso fica.",
+        ),
+    ] = "any",
     keep_out: Annotated[
         list[Path] | None,
         typer.Option(
@@ -128,6 +135,7 @@ def prepare(
         drop_near_duplicates=drop_near_duplicates,
         repeat_copies=repeat_copies,
         mask_personal_data=mask_personal_data,
+        variety=variety,
         evaluation=keep_out or [],
     )
     input_bytes = total_bytes([path for source in recipe.sources for path in source.inputs])

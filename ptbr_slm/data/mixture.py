@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from ptbr_slm.data import presets
 from ptbr_slm.data.decontamination.evaluation_sets import read_evaluation_set
@@ -21,9 +22,11 @@ from ptbr_slm.data.read.formats import TEXT_FIELD
 from ptbr_slm.data.stages.decontaminate import Decontaminate
 from ptbr_slm.data.stages.personal_data import MaskPersonalData
 from ptbr_slm.data.stages.stage import Dropped, Stage
+from ptbr_slm.data.stages.variety import KeepVariety, TagVariety
 from ptbr_slm.errors import SlmError, os_errors
 
 MAX_WEIGHT = 100.0
+VarietyChoice = Literal["any", "br", "pt"]
 UserFunction = Callable[[Document], Document | Dropped | bool | None]
 """A user's stage: a document or True to keep; False, None or a `Dropped` to drop."""
 
@@ -60,22 +63,37 @@ class Recipe:
     keep_records: bool = False
     """Whether the prepared folder says of every document what was decided, beside its tokens (`records`)."""
 
-    def with_stages(self, *, mask_personal_data: bool = False, evaluation: Sequence[Path] = ()) -> Recipe:
-        """The recipe with more done to every source, after its cleaning.
+    def with_stages(
+        self,
+        *,
+        mask_personal_data: bool = False,
+        variety: VarietyChoice = "any",
+        evaluation: Sequence[Path] = (),
+    ) -> Recipe:
+        """The recipe with more done to every source, after its own stages.
 
+        variety: br or pt drops what is surely the other one; what is neither stays.
         Raises what `read_evaluation_set` raises.
         """
-        more: tuple[Stage, ...] = ()
+        cleaning: tuple[Stage, ...] = ()
         if evaluation:
             items = [item for path in evaluation for item in read_evaluation_set(path)]
-            more += (Decontaminate(EvaluationIndex(items)),)
+            cleaning += (Decontaminate(EvaluationIndex(items)),)
         if mask_personal_data:
-            more += (MaskPersonalData(),)
-        sources = [
-            replace(source, stages=replace(source.stages, cleaning=(*source.stages.cleaning, *more)))
-            for source in self.sources
-        ]
-        return replace(self, sources=tuple(sources), kept_out=(*self.kept_out, *evaluation))
+            cleaning += (MaskPersonalData(),)
+        tagging: tuple[Stage, ...] = () if variety == "any" else (TagVariety(),)
+        filtering: tuple[Stage, ...] = () if variety == "any" else (KeepVariety(variety),)
+
+        def extended(stages: Preset) -> Preset:
+            return replace(
+                stages,
+                cleaning=(*stages.cleaning, *cleaning),
+                tagging=(*stages.tagging, *tagging),
+                filtering=(*stages.filtering, *filtering),
+            )
+
+        sources = tuple(replace(source, stages=extended(source.stages)) for source in self.sources)
+        return replace(self, sources=sources, kept_out=(*self.kept_out, *evaluation))
 
     def description(self) -> list[object]:
         """What identifies the recipe, but for the content of the inputs; JSON can hold it."""
@@ -183,6 +201,7 @@ def plan(
     drop_near_duplicates: bool = False,
     repeat_copies: bool = False,
     mask_personal_data: bool = False,
+    variety: VarietyChoice = "any",
     evaluation: Sequence[Path] = (),
 ) -> Recipe:
     """The recipe of a command line: the sources of a mixture file, and the inputs as one more.
@@ -220,9 +239,10 @@ def plan(
         or drop_near_duplicates
         or repeat_copies
         or mask_personal_data
+        or variety != "any"
         or bool(evaluation),
     )
-    return recipe.with_stages(mask_personal_data=mask_personal_data, evaluation=evaluation)
+    return recipe.with_stages(mask_personal_data=mask_personal_data, variety=variety, evaluation=evaluation)
 
 
 _KEYS = ("name", "inputs", "weight", "preset", "licence", "text_field", "paragraph_documents", "stages")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
 from ptbr_slm.data.stages.boilerplate import RemoveBoilerplate
 from ptbr_slm.data.stages.clean import Clean
@@ -12,11 +11,9 @@ from ptbr_slm.data.stages.figures import Figures
 from ptbr_slm.data.stages.hyphens import JoinSplitWords
 from ptbr_slm.data.stages.language import KeepPortuguese, TagLanguage
 from ptbr_slm.data.stages.length import AtLeastTwoWords
-from ptbr_slm.data.stages.personal_data import MaskPersonalData
 from ptbr_slm.data.stages.rules import ReplacementCharacters, fineweb2
 from ptbr_slm.data.stages.spelling import Spelling
 from ptbr_slm.data.stages.stage import Stage
-from ptbr_slm.data.stages.variety import KeepVariety, TagVariety
 from ptbr_slm.errors import SlmError
 
 
@@ -70,19 +67,8 @@ rules of FineWeb2 for Portuguese, after other languages are out.
 """
 
 
-def preset(
-    name: str,
-    *,
-    variety: Literal["any", "br", "pt"] = "any",
-    mask_personal_data: bool = False,
-    keep_personal_data: frozenset[str] = frozenset(),
-) -> Preset:
-    """The preset of this name, with what its user asks for beside it.
-
-    variety: `br` or `pt` drops what is surely the other one; documents of neither are kept.
-    mask_personal_data: after the other cleaning; keep_personal_data: kinds to leave, as `cnpj`.
-    Raises E_CONFIG.
-    """
+def preset(name: str) -> Preset:
+    """The preset of this name. Raises E_CONFIG."""
     if name not in PRESETS:
         raise SlmError(
             "E_CONFIG",
@@ -90,10 +76,4 @@ def preset(
             where="--preset",
             hint=f"Use uma destas: {', '.join(PRESETS)}.",
         )
-    chosen = PRESETS[name]()
-    if mask_personal_data:
-        chosen = replace(chosen, cleaning=(*chosen.cleaning, MaskPersonalData(keep_personal_data)))
-    if variety != "any":
-        filtering = (*chosen.filtering, KeepVariety(variety))
-        chosen = replace(chosen, tagging=(*chosen.tagging, TagVariety()), filtering=filtering)
-    return chosen
+    return PRESETS[name]()

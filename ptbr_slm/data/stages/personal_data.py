@@ -91,7 +91,7 @@ def mask_personal_data(text: str, *, keep: Collection[str] = ()) -> Masked:
 class MaskPersonalData:
     """Stage: masks personal data, and tells how many of each kind (`masked_cpf`, ...)."""
 
-    keep: frozenset[str] = frozenset()
+    keep: tuple[str, ...] = ()
     """Kinds to leave as they are."""
     name: ClassVar[str] = "personal_data"
 

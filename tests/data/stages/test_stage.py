@@ -9,12 +9,13 @@ import pytest
 from page_text import PAGE
 
 from ptbr_slm.data.document import REASONS, Document, DocumentCounts
+from ptbr_slm.data.mixture import plan
 from ptbr_slm.data.pipeline import read_documents
 from ptbr_slm.data.presets import PRESETS, Preset, preset
 from ptbr_slm.data.stages.length import AtLeastTwoWords
 from ptbr_slm.data.stages.personal_data import MaskPersonalData
 from ptbr_slm.data.stages.stage import Dropped, run
-from ptbr_slm.data.stages.variety import KeepVariety, TagVariety
+from ptbr_slm.data.stages.variety import KeepVariety
 from ptbr_slm.errors import SlmError
 
 
@@ -52,18 +53,13 @@ def test_an_unknown_preset_is_refused_with_the_names_of_those_there_are():
     assert error.value.code == "E_CONFIG" and "none" in str(error.value.hint)
 
 
-def test_masking_comes_last_in_cleaning_and_the_variety_filter_needs_its_tag():
-    chosen = preset("none", variety="br", mask_personal_data=True, keep_personal_data=frozenset({"cnpj"}))
-    assert chosen.cleaning == (*preset("none").cleaning, MaskPersonalData(frozenset({"cnpj"})))
-    assert chosen.tagging[-1] == TagVariety() and chosen.filtering[-1] == KeepVariety("br")
-
-
 def test_only_documents_surely_of_the_other_variety_go_and_personal_data_are_masked(tmp_path: Path):
     (tmp_path / "pt.txt").write_text("O utilizador deve aceder ao ficheiro no ecrã do telemóvel.", "utf-8")
     (tmp_path / "br.txt").write_text("O usuário deve acessar o arquivo. CPF 111.444.777-35.", "utf-8")
     (tmp_path / "nem.txt").write_text("A casa fica perto da praia e tem porta azul.", "utf-8")
     counts = DocumentCounts()
-    stages = preset("none", variety="br", mask_personal_data=True)
+    stages = plan([tmp_path], variety="br", mask_personal_data=True).sources[0].stages
+    assert stages.cleaning[-1] == MaskPersonalData() and stages.filtering[-1] == KeepVariety("br")
     kept = [document.text for document in read_documents([tmp_path], stages=stages, counts=counts)]
     assert sorted(kept) == [
         "A casa fica perto da praia e tem porta azul.",
