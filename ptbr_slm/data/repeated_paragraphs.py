@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from typing import BinaryIO
 
 from ptbr_slm.data.document import Document
 from ptbr_slm.data.stages.stage import Dropped
@@ -48,6 +49,16 @@ class RecentlySeen:
             return False
         self._remember(places)
         return True
+
+    def to_bytes(self) -> bytes:
+        """All that it knows, for `restore` on one of the same memory."""
+        return b"".join((self._count.to_bytes(8, "little"), self._newer, self._older))
+
+    def restore(self, data: bytes) -> None:
+        """Become what `to_bytes` was taken of."""
+        size = len(self._newer)
+        self._count = int.from_bytes(data[:8], "little")
+        self._newer, self._older = bytearray(data[8 : 8 + size]), bytearray(data[8 + size : 8 + 2 * size])
 
     def _remember(self, places: list[int]) -> None:
         for place in places:
@@ -92,6 +103,16 @@ class RepeatedParagraphs:
         if not text.strip():
             return Dropped("only_repeated_paragraphs")
         return document.repaired(text, "repeated_paragraphs")
+
+    def save(self, file: BinaryIO) -> None:
+        """Write what is known, about MEMORY bytes, so that a run that was cut off gives the same answers."""
+        for seen in self._seen:
+            file.write(seen.to_bytes())
+
+    def load(self, file: BinaryIO) -> None:
+        """Read what `save` of an equal object wrote."""
+        for seen in self._seen:
+            seen.restore(file.read(len(seen.to_bytes())))
 
 
 def _identity(line: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 
 from hypothesis import given, settings
@@ -63,3 +64,18 @@ def test_memory_is_fixed_and_false_positives_are_rare_when_it_is_full():
     false = sum(not seen.add(random_.getrandbits(64)) for _ in range(20_000))
     assert len(seen._newer) == len(seen._older) == 1 << 13
     assert false < 20_000 * 1e-3
+
+
+def test_a_run_that_was_cut_off_gives_the_same_answers():
+    pages = [Document(f"{own(number % 40)}\n{NOTICE}\n{own(number)}", "a") for number in range(120)]
+    whole = RepeatedParagraphs(memory=1 << 10)
+    answers = [whole(page) for page in pages]
+    first = RepeatedParagraphs(memory=1 << 10)
+    for page in pages[:57]:
+        first(page)
+    file = io.BytesIO()
+    first.save(file)
+    file.seek(0)
+    second = RepeatedParagraphs(memory=1 << 10)
+    second.load(file)
+    assert [second(page) for page in pages[57:]] == answers[57:]
