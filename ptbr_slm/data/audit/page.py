@@ -140,9 +140,26 @@ def _figures(figures: Mapping[str, float]) -> str:
     return f" · {told}" if told else ""
 
 
+def _recipe(audit: Audit) -> str:
+    """The sources of the mixture, as the index describes them."""
+    rows = [
+        (
+            short_name(str(source.get("name") or "textos")),
+            str(source.get("preset", "")),
+            number(float(source.get("weight", 1.0)), 2),
+            short_name(str(source.get("licence") or "não informada")),
+            number(int(source.get("documents", 0))),
+            number(sum(source.get("dropped", {}).values())),
+        )
+        for source in audit.data.index.recipe.get("sources", [])
+    ]
+    header = ("fonte", "limpeza", "peso", "licença", "ficaram", "fora")
+    return table("Mistura", header, rows) if rows else ""
+
+
 def _sources(audit: Audit) -> str:
     if not audit.complete:
-        return _MISSING
+        return _recipe(audit) + _MISSING
     rows, warnings = [], []
     for name, counts in audit.sources.items():
         lost = sum(counts.dropped.values())
@@ -164,7 +181,7 @@ def _sources(audit: Audit) -> str:
             f"({number(rule.dropped)} de {number(total)}). Talvez esta fonte peça outra limpeza.</li>"
             for rule in excessive_rules(counts.dropped, total)
         ]
-    header = ("fonte", "ficaram", "texto", "fora", "perda", "licença")
+    header = ("arquivo", "ficaram", "texto", "fora", "perda", "licença")
     kept = sum(audit.licences.values())
     licences_table = [
         (short_name(licence or "não informada"), number(count), f"{number(100 * count / max(kept, 1), 1)} %")
@@ -172,7 +189,8 @@ def _sources(audit: Audit) -> str:
     ]
     return (
         (f'<ul aria-label="Avisos">{"".join(warnings)}</ul>' if warnings else "")
-        + table("Por fonte", header, rows)
+        + _recipe(audit)
+        + table("Por arquivo", header, rows)
         + table("Licenças do que ficou", ("licença", "documentos", "parte"), licences_table)
     )
 
@@ -303,7 +321,7 @@ def _copies(audit: Audit) -> str:
 
 _MISSING = (
     '<p class="note">Esta pasta não guarda registros de cada documento: fontes, licenças e exemplos do que '
-    "saiu não se conhecem. Eles são guardados quando se prepara com uma mistura (--mix).</p>"
+    "saiu não se conhecem. Eles são guardados quando se prepara com --preset ou com uma mistura (--mix).</p>"
 )
 
 

@@ -16,6 +16,7 @@ import pytest
 from ptbr_slm.data.audit.collect import SAMPLED, collect, source_of, web_rules
 from ptbr_slm.data.audit.page import render
 from ptbr_slm.data.document import Document
+from ptbr_slm.data.mixture import load_mixture
 from ptbr_slm.data.pipeline import prepare
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.data.records import RecordWriter
@@ -127,7 +128,7 @@ def test_what_was_dropped_is_counted_and_shown_with_its_place(recorded: Prepared
     page = Page(text)
     assert page.tables["Por motivo"][1] == ["cópia exata de outro", "3", "7,0 %"]
     assert page.tables["Cópias que saíram"][1] == ["cópia exata de outro", "3"]
-    sources = {row[0]: row[1:] for row in page.tables["Por fonte"][1:]}
+    sources = {row[0]: row[1:] for row in page.tables["Por arquivo"][1:]}
     assert sources["web/pagina.jsonl"][:1] == ["0"] and sources["web/pagina.jsonl"][2] == "10"
     kept = [row for name, row in sources.items() if name != "web/pagina.jsonl"]
     assert sum(int(row[0]) for row in kept) == recorded.summary().documents
@@ -149,6 +150,20 @@ def test_what_stages_found_out_is_counted(recorded: PreparedData):
     assert page.tables["Grupos de quase cópias, de que um ficou"][1:] == [["5", "1"]]
     assert page.tables["Ortografia"][1] == ["de antes de 1943", "1", "100,0 %", "0"]
     assert page.tables["Língua"][1] == ["espanhol", "0", "0,0 %", "1"]
+
+
+def test_the_mixture_is_shown_as_the_index_describes_it(corpus: Path, tmp_path: Path, tokenizer):
+    mixture = tmp_path / "mistura.toml"
+    mixture.write_text(
+        f'[[source]]\nname = "contos"\ninputs = ["{corpus.as_posix()}"]\n'
+        'licence = "CC BY 4.0"\npreset = "curated"\n'
+    )
+    data = prepare([], tmp_path / "dados", tokenizer, recipe=load_mixture(mixture))
+    page = Page(render(collect(data)))
+    documents = number(data.summary().documents)
+    assert page.tables["Mistura"][1][:5] == ["contos", "curated", "1,00", "CC BY 4.0", documents]
+    kept = sum(int(row[1]) for row in page.tables["Por arquivo"][1:])
+    assert number(kept) == documents and "não guarda registros" not in render(collect(data))
 
 
 def test_examples_of_a_reason_begin_next_to_the_threshold(recorded: PreparedData):
