@@ -115,7 +115,7 @@ SOURCES: dict[str, Source] = {
         download_bytes=275_900_000_000,
         text_bytes=569 * GB,
         documents=199_700_000,
-        figures="cartão do conjunto; 66 arquivos",
+        figures="medida de terceiros, não conferida no hub; 66 arquivos",
     ),
     "wikipedia-pt": Source(
         summary="artigos da Wikipédia em português já sem marcação (novembro de 2023)",
@@ -134,7 +134,7 @@ SOURCES: dict[str, Source] = {
         download_bytes=None,
         text_bytes=None,
         documents=1_110_000,
-        figures="número de artigos, arredondado, do cartão do conjunto",
+        figures="número de artigos de segunda mão, arredondado",
     ),
     "wikipedia-pt-dump": Source(
         summary="a cópia mensal da Wikipédia em português, em XML com marcação (a mais nova)",
@@ -183,7 +183,7 @@ SOURCES: dict[str, Source] = {
         download_bytes=None,
         text_bytes=780 * GB,
         documents=145_300_000,
-        figures="cartão do conjunto; 1.573 arquivos",
+        figures="de segunda mão, não conferido no hub; 1.573 arquivos",
     ),
 }
 """Name -> source."""
