@@ -87,10 +87,10 @@ def prepare(
             help="br ou pt: tira o que é com certeza da outra variedade do português; o duvidoso fica.",
         ),
     ] = "any",
-    keep_out: Annotated[
+    evaluation_sets: Annotated[
         list[Path] | None,
         typer.Option(
-            "--keep-out",
+            "--evaluation-sets",
             metavar="ARQUIVO",
             help="Conjunto de avaliação que não pode estar nos dados; pode repetir.",
         ),
@@ -136,7 +136,7 @@ def prepare(
         repeat_copies=repeat_copies,
         mask_personal_data=mask_personal_data,
         variety=variety,
-        evaluation=keep_out or [],
+        evaluation=evaluation_sets or [],
     )
     input_bytes = total_bytes([path for source in recipe.sources for path in source.inputs])
     with out.progress("preparando", input_bytes) as progress:
