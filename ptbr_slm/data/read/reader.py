@@ -54,23 +54,45 @@ def read_file(file: InputFile, text_field: str = TEXT_FIELD, position: Position 
             elif file.format == "zip":
                 yield from read_zip(raw, str(file.path), text_field, before.st_size)
             else:
-                position.raw = raw
-                yield from _read_stream(file, raw, text_field, stack)
+                stream, expansion = raw, Expansion(raw.tell)
+                if raw.seekable():
+                    position.raw = raw
+                else:  # a pipe with a name does not tell where it is
+                    pipe = _Pipe(raw)
+                    stream, expansion = buffered(pipe.read), Expansion(lambda: pipe.bytes)
+                yield from _read_stream(file, stream, expansion, text_field, stack)
             after = os.fstat(raw.fileno())
             if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
                 yield Skipped("changed", str(file.path))
     except SlmError as error:
         if file.named or error.code not in ("E_NOT_FOUND", "E_PERMISSION", "E_IO"):
             raise
+        position.raw = None  # closed
         yield Skipped("unreadable", str(file.path))
     finally:
         position.raw = None
         position.bytes = _size(file.path)
 
 
-def _read_stream(file: InputFile, raw: io.BufferedReader, text_field: str, stack: ExitStack) -> Found:
+class _Pipe:
+    """A pipe, and the bytes that came out of it so far."""
+
+    def __init__(self, raw: io.BufferedReader) -> None:
+        self._raw = raw
+        self.bytes = 0
+
+    def read(self, size: int) -> bytes:
+        """What is there, up to `size`; none at the end."""
+        data = self._raw.read1(size)
+        self.bytes += len(data)
+        return data
+
+
+def _read_stream(
+    file: InputFile, raw: io.BufferedReader, expansion: Expansion, text_field: str, stack: ExitStack
+) -> Found:
     compression = compression_of(file.path.name)
-    stream = stack.enter_context(decompressed(raw, compression, Expansion(raw.tell)))
+    stream = stack.enter_context(decompressed(raw, compression, expansion))
     if file.format == "tar":
         yield from read_tar(stream, str(file.path), text_field)
     else:
@@ -82,17 +104,10 @@ def _read_stdin(text_field: str) -> Found:
     raw = sys.stdin.buffer
     assert isinstance(raw, io.BufferedReader)
     compression = next((kind for magic, kind in MAGIC.items() if raw.peek(8).startswith(magic)), None)
-    read_bytes = 0
-
-    def counted(size: int) -> bytes:
-        nonlocal read_bytes
-        data = raw.read1(size)
-        read_bytes += len(data)
-        return data
-
+    pipe = _Pipe(raw)
     with (
-        buffered(counted) as source,
-        decompressed(source, compression, Expansion(lambda: read_bytes)) as stream,
+        buffered(pipe.read) as source,
+        decompressed(source, compression, Expansion(lambda: pipe.bytes)) as stream,
     ):
         head = stream.peek(_PEEK)
         begin = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:64].lower()
