@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 HEAVY_LOSS = 0.2
 """Share of a source above which what one rule drops is worth a warning."""
+_NO_RULE = ("not_sampled", "duplicate", "near_duplicate", "contaminated")
+"""Reasons that no cleaning preset decides."""
 
 _group = typer.Typer(help="Baixa, prepara e resume dados de treino.", no_args_is_help=True)
 
@@ -254,7 +256,7 @@ def heavy_losses(recipe: Mapping[str, Any]) -> str:
     for source in recipe.get("sources", []):
         total = source["documents"] + sum(source["dropped"].values())
         for reason, count in source["dropped"].items():
-            if count > HEAVY_LOSS * total and count > 1 and reason != "not_sampled":
+            if count > HEAVY_LOSS * total and count > 1 and reason not in _NO_RULE:
                 share = number(100 * count / total, 0)
                 lines.append(
                     f"\nAtenção: {share} % de {source['name']} ficou de fora: {REASONS.get(reason, reason)}. "
