@@ -32,8 +32,10 @@ LOGGERS = [name for name in ("tensorboard", "trackio", "wandb") if find_spec(nam
 VERBS = {  # in this order: each may use what an earlier one wrote
     "tokenizer train": "textos -o tok --vocab-size 400",
     "tokenizer inspect": "manhã --tokenizer tok",
+    "tokenizer compare": "textos --with tok --svg comparacao.svg",
     "data prepare": "textos -o dados --tokenizer tok",
     "data stats": "dados",
+    "data audit": "dados -o auditoria.html",
     "info": "--model-size nano",
     "doctor": "",
     "find-lr": f"--data dados -o lr {SMALL} --steps 10 --svg lr.svg",
