@@ -38,6 +38,7 @@ def portuguese(text: str) -> str:
     """A piece of help with Typer's words replaced."""
     for english, ours in WORDS.items():
         text = text.replace(english, ours)
+    text = re.sub(r" ?<list\[\w+\]>", "", text)  # an argument that repeats says so by its dots
     return re.sub(r"<([\w|-]+)>", r"\1", text)  # a choice: `<cpu|cuda>`
 
 

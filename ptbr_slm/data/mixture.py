@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from ptbr_slm.data import presets
@@ -218,7 +219,8 @@ def plan(
     stages = presets.preset(preset or presets.DEFAULT)
     sources: tuple[Source, ...] = ()
     if mix is not None:
-        sources = load_mixture(mix, preset or presets.DEFAULT).sources
+        given = {"text_field": text_field, "paragraph_documents": paragraph_documents}
+        sources = load_mixture(mix, {"preset": preset or presets.DEFAULT, **given}).sources
     if inputs:
         name = ", ".join(map(str, inputs[:3]))
         sources += (
@@ -248,8 +250,8 @@ def plan(
 _KEYS = ("name", "inputs", "weight", "preset", "licence", "text_field", "paragraph_documents", "stages")
 
 
-def load_mixture(path: Path, default_preset: str = presets.DEFAULT) -> Recipe:
-    """The recipe of a mixture file. Paths in it begin at its folder.
+def load_mixture(path: Path, defaults: Mapping[str, object] = MappingProxyType({})) -> Recipe:
+    """The recipe of a mixture file. Paths in it begin at its folder. defaults: of what a source leaves out.
 
     Raises E_CONFIG for what it should not say, E_NOT_FOUND or E_PERMISSION.
     """
@@ -265,13 +267,14 @@ def load_mixture(path: Path, default_preset: str = presets.DEFAULT) -> Recipe:
     unknown = sorted(set(body) - {"source"})
     if unknown:
         raise _wrong(path, f"não conheço {', '.join(unknown)}")
-    return Recipe(tuple(_source(table, path, default_preset) for table in tables), keep_records=True)
+    return Recipe(tuple(_source(table, path, defaults) for table in tables), keep_records=True)
 
 
-def _source(table: Mapping[str, object], path: Path, default_preset: str) -> Source:
+def _source(table: Mapping[str, object], path: Path, defaults: Mapping[str, object]) -> Source:
     unknown = sorted(set(table) - set(_KEYS))
     if unknown:
         raise _wrong(path, f"não conheço {', '.join(unknown)} em [[source]] (há {', '.join(_KEYS)})")
+    table = {**defaults, **table}
     inputs = _strings(table, "inputs", path)
     if not inputs:
         raise _wrong(path, "toda [[source]] precisa de inputs")
@@ -281,7 +284,7 @@ def _source(table: Mapping[str, object], path: Path, default_preset: str) -> Sou
     by_paragraph = table.get("paragraph_documents", False)
     if not isinstance(by_paragraph, bool):
         raise _wrong(path, "paragraph_documents é true ou false")
-    stages = presets.preset(_string(table, "preset", default_preset, path))
+    stages = presets.preset(_string(table, "preset", presets.DEFAULT, path))
     own = tuple(user_stage(target, path.parent) for target in _strings(table, "stages", path))
     return Source(
         inputs=tuple(path.parent / given for given in inputs),

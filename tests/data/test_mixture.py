@@ -20,7 +20,7 @@ from ptbr_slm.cli.data import heavy_losses
 from ptbr_slm.data import encode, staging
 from ptbr_slm.data.document import DocumentCounts
 from ptbr_slm.data.duplicates.signatures import NearDuplicateSettings
-from ptbr_slm.data.mixture import Recipe, Source, load_mixture
+from ptbr_slm.data.mixture import Recipe, Source, load_mixture, plan
 from ptbr_slm.data.pipeline import PrepareProgress, prepare
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.data.records import read_records
@@ -254,6 +254,16 @@ def test_a_mixture_from_the_command_line(sources: Path, tokenizer_file: Path, cl
     assert body["repaired"] == {"masked": 1} and body["dropped"]["sem_setes"] == 38
     told = cli("data", "prepare", "-o", "dados", "--tokenizer", tokenizer_file)
     assert told.returncode == 2 and "--mix" in told.stderr
+
+
+def test_options_of_the_command_line_hold_for_every_source_that_does_not_say_otherwise(tmp_path: Path):
+    (tmp_path / "m.toml").write_text(
+        '[[source]]\ninputs = ["a.txt"]\n[[source]]\ninputs = ["b.txt"]\n'
+        'paragraph_documents = false\npreset = "web"\ntext_field = "corpo"\n'
+    )
+    found = plan([], mix=tmp_path / "m.toml", preset="curated", text_field="texto", paragraph_documents=True)
+    facts = [(s.stages.name, s.text_field, s.paragraph_documents) for s in found.sources]
+    assert facts == [("curated", "texto", True), ("web", "corpo", False)]
 
 
 def test_a_rule_that_takes_more_than_a_fifth_of_a_source_is_told():
