@@ -20,6 +20,7 @@ from results import table, write_section
 
 from ptbr_slm.config import SIZES, model_config
 from ptbr_slm.model import Llama
+from ptbr_slm.train.batches import random_batch
 from ptbr_slm.train.planning.activations import measured_peak_bytes, measured_saved_bytes
 from ptbr_slm.train.planning.choice import LOSSES, policy_name
 from ptbr_slm.train.planning.memory import GIB, T4_BYTES, estimate, saved_tensors
@@ -89,11 +90,11 @@ def one(
     model = model_config(size, max_seq_len=seq_len)
     llama = Llama(model).initialize(0).train()
     llama.checkpoint_every, llama.loss = every, loss
-    tokens = torch.randint(0, model.vocab_size, (batch_size, seq_len + 1))
+    batch = random_batch(model.vocab_size, batch_size, seq_len).to(CPU)
 
     def forward() -> torch.Tensor:
         with autocast(CPU, Precision(precision, "")):
-            return llama.loss_sum(tokens[:, :-1], tokens[:, 1:])
+            return llama.loss_sum(batch.tokens, batch.targets)
 
     saved = measured_saved_bytes(llama, forward)
     llama.backward_scale = torch.tensor(1.0)  # as in training, where the loss scale is known

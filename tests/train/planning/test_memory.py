@@ -8,6 +8,7 @@ import pytest
 
 from ptbr_slm.config import SIZES, ModelConfig
 from ptbr_slm.errors import SlmError
+from ptbr_slm.train.batches import random_batch
 from ptbr_slm.train.planning.memory import GIB, MemoryEstimate, estimate, fits_t4, saved_tensors
 from ptbr_slm.train.planning.precision import Precision
 
@@ -48,10 +49,9 @@ def network(model: ModelConfig, every: int, loss: str = "chunked") -> Llama:
 
 def forward(llama: Llama, batch_size: int, seq_len: int, precision: Precision) -> torch.Tensor:
     """The loss of one micro-batch, computed as `train` does."""
-    tokens = torch.randint(0, llama.config.vocab_size, (batch_size, seq_len))
-    targets = torch.randint(0, llama.config.vocab_size, (batch_size, seq_len))
+    batch = random_batch(llama.config.vocab_size, batch_size, seq_len).to(torch.device("cpu"))
     with autocast(torch.device("cpu"), precision):
-        return llama.loss_sum(tokens, targets)
+        return llama.loss_sum(batch.tokens, batch.targets)
 
 
 def measured_saved(llama: Llama, batch_size: int, seq_len: int, precision: Precision) -> int:
