@@ -47,7 +47,9 @@ PLACES = {
     ("case", "limit"),
     [
         ("adamw, samples", 1e-5),
-        ("muon, all layers recomputed", 1e-4),
+        # Newton-Schulz enlarges the last bits, which change with the alignment of memory: 2.5e-5 and
+        # 1.02e-4 were seen on one machine. A missing update moves a weight by 1e-2.
+        ("muon, all layers recomputed", 5e-4),
         ("plain loss, z-loss, every other layer", 5e-5),
         ("untied, QK-norm", 5e-4),
     ],
