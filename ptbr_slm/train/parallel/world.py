@@ -92,10 +92,6 @@ class Ranks:
         """Whether any rank raises its flag; all get the same answer."""
         return any(numbers[0] for numbers in self.exchange([flag])) if self.world > 1 else flag
 
-    def barrier(self) -> None:
-        """Wait for all."""
-        self.exchange([0])
-
     def from_main(self, decide: Callable[[], T]) -> T:
         """What `decide` returns on the main rank, on every rank; what it raises there is raised on all.
 

@@ -255,14 +255,6 @@ def _only_first(device: torch.device, ranks: int) -> list[str]:
     return [f"há {count} GPUs visíveis; este treino usa só a primeira (um processo)."] if count > 1 else []
 
 
-def smaller_batch(config: TrainConfig) -> str:
-    """Options that halve the micro-batch and keep the tokens of a step."""
-    if config.batch_size == 1:
-        return "--checkpointing full"
-    half = config.batch_size // 2
-    return f"--batch-size {half} --grad-accum {-(-config.batch_size * config.grad_accum // half)}"
-
-
 @dataclass(frozen=True, slots=True)
 class DryRun:
     """What a run would be."""
