@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from ptbr_slm.runtime.model import Model, generate, load, stream
     from ptbr_slm.runtime.results import GenerationChunk, GenerationResult, TokenLogprob
     from ptbr_slm.runtime.sampling.params import SamplingParams
+    from ptbr_slm.runtime.scoring import ContinuationScore
     from ptbr_slm.runtime.sequence import Cancel
 
 __all__ = [
     "Cancel",
+    "ContinuationScore",
     "GenerationChunk",
     "GenerationResult",
     "Model",
@@ -42,6 +44,7 @@ _MODULES = {
     "stream": "ptbr_slm.runtime.model",
     "Model": "ptbr_slm.runtime.model",
     "Cancel": "ptbr_slm.runtime.sequence",
+    "ContinuationScore": "ptbr_slm.runtime.scoring",
     "GenerationChunk": "ptbr_slm.runtime.results",
     "GenerationResult": "ptbr_slm.runtime.results",
     "SamplingParams": "ptbr_slm.runtime.sampling.params",

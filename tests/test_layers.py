@@ -110,7 +110,7 @@ FLOORS = {
     "ptbr_slm.runtime": [
         {"results", "drafting", "sampling", "protocol"},
         {"engines", "sequence"},
-        {"load", "cache", "batch", "engine_loop"},
+        {"load", "cache", "batch", "engine_loop", "scoring"},
         {"model"},
     ],
     "ptbr_slm_export": [

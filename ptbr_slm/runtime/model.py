@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -14,6 +14,7 @@ from ptbr_slm.runtime.load import open_engine
 from ptbr_slm.runtime.protocol import Engine, Floats, closed_error
 from ptbr_slm.runtime.results import GenerationChunk, GenerationResult
 from ptbr_slm.runtime.sampling.params import SamplingOptions, sampling_params
+from ptbr_slm.runtime.scoring import ContinuationScore, Request, Scorer
 from ptbr_slm.runtime.sequence import Cancel, SequenceState, make_sequences
 from ptbr_slm.storage.model_folder import check_vocabulary
 
@@ -119,6 +120,37 @@ class Model:
         Whoever submits must `close` the call, or read it to its end.
         """
         return self._loop.submit(self._sequences(prompt, cancel, sampling))
+
+    def score(self, prompt: str, continuations: Sequence[str]) -> list[ContinuationScore]:
+        """How probable each continuation is after the prompt, which may be empty: see `runtime.scoring`.
+
+        Raises E_PROMPT for an empty continuation, E_PROMPT_TOO_LONG for one longer than the context.
+        """
+        return self.score_batch([(prompt, continuations)])[0]
+
+    def score_batch(
+        self,
+        requests: Sequence[Request],
+        *,
+        cancel: Cancel | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[list[ContinuationScore]]:
+        """As `score`, of many prompts and their continuations, in the same order.
+
+        cancel: once it is cancelled, the list ends with what was scored so far. progress: called with the
+        number of requests done.
+        """
+        return list(self.score_each(requests, cancel=cancel, progress=progress))
+
+    def score_each(
+        self,
+        requests: Iterable[Request],
+        *,
+        cancel: Cancel | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Generator[list[ContinuationScore]]:
+        """As `score_batch`, of requests that are read as they are needed: memory does not grow with them."""
+        return Scorer(self.engine, self._loop.paused).score(requests, cancel, progress)
 
     def logits(self, tokens: Sequence[int]) -> Floats:
         """float32 (T, V) logits at every position of token ids."""
