@@ -122,8 +122,8 @@ def prepare(
     from ptbr_slm.data.document import DocumentCounts
     from ptbr_slm.data.mixture import plan
     from ptbr_slm.data.pipeline import prepare
-    from ptbr_slm.data.process import workers_for
     from ptbr_slm.data.read.files import total_bytes
+    from ptbr_slm.data.workers import workers_for
     from ptbr_slm.tokenizer import Tokenizer
 
     opened = Tokenizer.load(tokenizer)

@@ -10,35 +10,26 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ptbr_slm.data import encode, index
+from ptbr_slm.data import index
+from ptbr_slm.data.batches import raw_documents
 from ptbr_slm.data.document import Document, DocumentCounts, Skipped, describe_dropped
-from ptbr_slm.data.duplicates.exact import SeenTexts
-from ptbr_slm.data.duplicates.signatures import NearDuplicateSettings, SignatureIndex
+from ptbr_slm.data.duplicates.signatures import NearDuplicateSettings
 from ptbr_slm.data.encode import boundary_ids
 from ptbr_slm.data.index import Index
+from ptbr_slm.data.ingest import PrepareProgress, ProgressCallback, count, ingest
 from ptbr_slm.data.mixture import Recipe, Source
 from ptbr_slm.data.prepared import PreparedData, is_prepared
 from ptbr_slm.data.presets import DEFAULT, Preset, preset
-from ptbr_slm.data.process import (
-    Batch,
-    Outcome,
-    Processed,
-    Processor,
-    RawDocument,
-    outcomes,
-    process_in_order,
-)
+from ptbr_slm.data.process import outcomes
 from ptbr_slm.data.read.files import STDIN, InputFile, input_files, list_files
 from ptbr_slm.data.read.formats import TEXT_FIELD
-from ptbr_slm.data.read.reader import Position, read_file
 from ptbr_slm.data.select import describe, select, write_splits
 from ptbr_slm.data.shards import SHARD_TOKENS, token_dtype
 from ptbr_slm.data.stages.clean import NORMALIZATION
-from ptbr_slm.data.staging import StagedRecord, Staging
+from ptbr_slm.data.staging import Staging
 from ptbr_slm.errors import Exit, SlmError, os_errors
 from ptbr_slm.storage.atomic import atomic_folder, may_replace, write_text
 from ptbr_slm.storage.output import make_folder, real_output, remove_made
@@ -47,21 +38,6 @@ from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.version import __version__
 
 NEAR_DUPLICATES = NearDuplicateSettings()
-MAX_BATCH = 2_048
-"""Documents, and parts of the input that are none, in a batch."""
-
-
-@dataclass(frozen=True, slots=True)
-class PrepareProgress:
-    """How far `prepare` is: an event after every batch of documents and at the end."""
-
-    input_bytes: int
-    """Bytes of the input files read so far, compressed ones as they are on disk."""
-    tokens: int
-    """Written so far."""
-
-
-ProgressCallback = Callable[[PrepareProgress], None]
 
 
 def read_documents(
@@ -81,7 +57,7 @@ def read_documents(
     counts = counts if counts is not None else DocumentCounts()
     stages = stages if stages is not None else preset(DEFAULT)
     source = Source(tuple(inputs), paragraph_documents=paragraph_documents, text_field=text_field)
-    for raw, _, _, input_bytes in _raw_documents((source,), ((0, file) for file in list_files(inputs))):
+    for raw, _, _, input_bytes in raw_documents((source,), ((0, file) for file in list_files(inputs))):
         counts.input_bytes = input_bytes
         if raw is None:
             continue
@@ -89,7 +65,7 @@ def read_documents(
             counts.skip(raw.found)
             continue
         for outcome in outcomes(stages, raw.found, by_paragraph=raw.by_paragraph):
-            _count(outcome, counts)
+            count(outcome, counts)
             if outcome.dropped is None:
                 yield outcome.document
 
@@ -139,7 +115,7 @@ def prepare(
     try:
         identity = _identity(recipe, files, tokenizer, seed)
         with os_errors(out), Staging.open(real_output(out), identity, dtype) as staging:
-            collected = _collect(recipe, files, tokenizer, seed, workers, staging, counts, progress)
+            collected = ingest(recipe, files, tokenizer, seed, workers, staging, counts, progress)
             if not staging.documents:
                 raise _nothing_left([path for source in recipe.sources for path in source.inputs], counts)
             selection = select(staging, recipe, collected, tokenizer, valid_fraction, counts)
@@ -212,150 +188,6 @@ def open_or_prepare(
                 raise
             shutil.rmtree(folder, ignore_errors=True)  # a damaged copy of what is about to be made again
     return prepare([path], folder, opened, progress=progress)
-
-
-Files = Iterable[tuple[int, InputFile | Skipped]]
-"""(number of the source, a file of it), in the order of reading."""
-
-
-def _raw_documents(
-    sources: Sequence[Source], files: Files, start: tuple[int, int] = (0, 0), input_bytes: int = 0
-) -> Iterator[tuple[RawDocument | None, int, int, int]]:
-    """(document, file and item that come next, bytes read so far) for everything in `files` from `start` on.
-
-    start: the number of a file, and how many of its documents to pass over. At a file's end there is None.
-    """
-    for number, (source, file) in enumerate(files):
-        if number < start[0]:
-            continue
-        if isinstance(file, Skipped):
-            yield RawDocument(file, source, by_paragraph=False), number + 1, 0, input_bytes
-            continue
-        options = sources[source]
-        by_paragraph = options.paragraph_documents and file.format in ("text", "stdin")
-        position = Position()
-        before = input_bytes
-        for item, found in enumerate(read_file(file, options.text_field, position), start=1):
-            if number == start[0] and item <= start[1]:
-                before = input_bytes - position.now
-                continue
-            yield RawDocument(found, source, by_paragraph), number, item, before + position.now
-        input_bytes = before + position.now
-        yield None, number + 1, 0, input_bytes
-
-
-def _batches(
-    sources: Sequence[Source], files: Files, start: tuple[int, int], input_bytes: int
-) -> Iterator[Batch]:
-    """What is read, in batches of about `encode.BATCH_CHARACTERS`; the same input gives the same batches."""
-    items: list[RawDocument] = []
-    characters = 0
-    file, item, position = *start, input_bytes
-    for raw, file, item, position in _raw_documents(sources, files, start, input_bytes):
-        if raw is None:
-            continue
-        items.append(raw)
-        characters += len(raw.found.text) if isinstance(raw.found, Document) else 0
-        if characters >= encode.BATCH_CHARACTERS or len(items) >= MAX_BATCH:
-            yield Batch(items, file, item, position)
-            items, characters = [], 0
-    yield Batch(items, file, item, position)
-
-
-def _collect(
-    recipe: Recipe,
-    files: Sequence[tuple[int, InputFile | Skipped]],
-    tokenizer: Tokenizer,
-    seed: int,
-    workers: int,
-    staging: Staging,
-    counts: DocumentCounts,
-    progress: ProgressCallback | None,
-) -> SignatureIndex | None:
-    """Read, clean and tokenize everything into `staging`; the MinHash signatures where they are wanted."""
-    checkpoint = staging.checkpoint
-    seen = SeenTexts()
-    for identity in staging.all_documents()["identity"].tolist():
-        seen.add(identity)
-    if staging.resumed:
-        counts.restore(checkpoint.counts)
-    signatures = None
-    if recipe.near_duplicates is not None:
-        signatures = SignatureIndex(staging.near_folder, recipe.near_duplicates, length=checkpoint.signatures)
-    processor = Processor(
-        tuple(source.stages for source in recipe.sources), tokenizer.to_json(), seed, recipe.near_duplicates
-    )
-    start = checkpoint.file, checkpoint.item
-    batches = _batches(recipe.sources, files, start, counts.input_bytes)
-    for processed in process_in_order(processor, batches, workers):
-        _store(processed, recipe, staging, seen, signatures, counts)
-        counts.input_bytes = processed.batch.input_bytes
-        if progress is not None:
-            progress(PrepareProgress(counts.input_bytes, staging.tokens))
-        if staging.wants_checkpoint:
-            length = 0
-            if signatures is not None:
-                signatures.flush()
-                length = signatures.length
-            staging.save(processed.batch.file, processed.batch.item, length, counts)
-    return signatures
-
-
-def _store(
-    processed: Processed,
-    recipe: Recipe,
-    staging: Staging,
-    seen: SeenTexts,
-    signatures: SignatureIndex | None,
-    counts: DocumentCounts,
-) -> None:
-    """Count a batch, drop its exact copies, and append the rest to `staging`."""
-    new: list[int] = []  # rows of the signatures
-    first = staging.documents
-    row = 0
-    for source, answer, kept in processed.entries:
-        name = recipe.sources[source].name
-        if isinstance(answer, Skipped):
-            counts.skip(answer)
-            skipped = {"source": answer.source, "origin": name, "reason": answer.reason}
-            staging.record(skipped)
-            continue
-        _count(answer, counts)
-        record: StagedRecord = {
-            "source": answer.document.source,
-            "origin": name,
-            "id": answer.document.id,
-            "licence": answer.document.licence or recipe.sources[source].licence,
-            "attributes": dict(answer.document.attributes),
-            "bytes": answer.bytes,
-            "excerpt": answer.document.text,
-        }
-        if answer.dropped is not None:
-            record |= {
-                "reason": answer.dropped.reason,
-                "stage": answer.stage,
-                "figures": dict(answer.dropped.figures),
-            }
-        elif kept is not None:
-            if seen.add(kept.identity):
-                record["number"] = staging.documents
-                staging.add(kept, source)
-                new.append(row)
-            else:
-                counts.drop("duplicate", answer.document.source)
-                staging.add_copy(kept.identity)
-                record["reason"] = "duplicate"
-            row += 1
-        staging.record(record)
-    if signatures is not None and processed.bands is not None and new:
-        signatures.add(range(first, staging.documents), processed.bands[new])
-
-
-def _count(outcome: Outcome, counts: DocumentCounts) -> None:
-    for kind in outcome.repairs:
-        counts.repair(kind, outcome.document.source)
-    if outcome.dropped is not None:
-        counts.drop(outcome.dropped.reason, outcome.document.source)
 
 
 def _identity(

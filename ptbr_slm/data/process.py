@@ -5,19 +5,14 @@ A batch is processed in this process or in a worker; the answer depends on the b
 
 from __future__ import annotations
 
-import os
-import signal
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from ptbr_slm.data.batches import Batch
 from ptbr_slm.data.document import REPAIRS_ATTRIBUTE, Document, Skipped
 from ptbr_slm.data.duplicates.exact import fingerprint
 from ptbr_slm.data.duplicates.signatures import NearDuplicateSettings, signatures
@@ -26,12 +21,7 @@ from ptbr_slm.data.presets import Preset
 from ptbr_slm.data.records import EXCERPT
 from ptbr_slm.data.stages.markup import Markup
 from ptbr_slm.data.stages.stage import Dropped, Stage, run
-from ptbr_slm.errors import SlmError
 from ptbr_slm.tokenizer import Tokenizer
-
-MANY_BYTES = 64 << 20
-MAX_WORKERS = 8
-"""More would wait for the one process that reads and writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,29 +66,6 @@ def _paragraphs(document: Document) -> Iterator[Document]:
     attributes = {key: value for key, value in document.attributes.items() if key != REPAIRS_ATTRIBUTE}
     for text in document.text.split("\n\n"):
         yield replace(document, text=text, attributes=attributes)
-
-
-@dataclass(frozen=True, slots=True)
-class RawDocument:
-    """A document that was read, or what could not be."""
-
-    found: Document | Skipped
-    source: int
-    """Which source of the recipe it is of."""
-    by_paragraph: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Documents to process, and where the reading is after them."""
-
-    items: Sequence[RawDocument]
-    file: int
-    """Which of the files the next document is in."""
-    item: int
-    """How many of its documents come before the next one."""
-    input_bytes: int
-    """Read so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,53 +139,3 @@ class Processor:
                 answer = replace(answer, document=excerpt, bytes=len(text.encode()))
             processed.entries.append((source, answer, kept))
         return processed
-
-
-_worker: Callable[[Batch], Processed]
-
-
-def _start_worker(processor: Processor) -> None:
-    global _worker
-    os.environ["RAYON_NUM_THREADS"] = "1"  # the tokenizers library: a core for each worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C, and ends its workers
-    _worker = processor.make()
-
-
-def _work(batch: Batch) -> Processed:
-    return _worker(batch)
-
-
-def workers_for(input_bytes: int) -> int:
-    """Processes worth starting: one a core, for inputs that outlast their start of a second or two."""
-    return min(os.cpu_count() or 1, MAX_WORKERS) if input_bytes >= MANY_BYTES else 1
-
-
-def process_in_order(processor: Processor, batches: Iterable[Batch], workers: int = 1) -> Iterator[Processed]:
-    """Each batch processed, in the order of `batches`, whatever the number of worker processes.
-
-    workers: 1 processes here. At most two batches a worker wait in memory. Raises E_MEMORY where the system
-    ends a worker.
-    """
-    if workers <= 1:
-        yield from map(processor.make(), batches)
-        return
-    waiting: deque[Future[Processed]] = deque()
-    pool = ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(processor,)
-    )
-    try:
-        for batch in batches:
-            waiting.append(pool.submit(_work, batch))
-            if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool as error:
-        raise SlmError(
-            "E_MEMORY",
-            "o sistema encerrou um dos processos que limpam os textos: provavelmente faltou memória.",
-            where=f"--workers {workers}",
-            hint="Use menos processos (--workers 1).",
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)

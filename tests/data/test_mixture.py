@@ -20,8 +20,9 @@ from ptbr_slm.cli.data import heavy_losses
 from ptbr_slm.data import encode, staging
 from ptbr_slm.data.document import DocumentCounts
 from ptbr_slm.data.duplicates.signatures import NearDuplicateSettings
+from ptbr_slm.data.ingest import PrepareProgress
 from ptbr_slm.data.mixture import Recipe, Source, load_mixture, plan
-from ptbr_slm.data.pipeline import PrepareProgress, prepare
+from ptbr_slm.data.pipeline import prepare
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.data.records import read_records
 from ptbr_slm.errors import SlmError

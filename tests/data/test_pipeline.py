@@ -13,7 +13,8 @@ from prepared_texts import texts_of
 
 from ptbr_slm.data import encode
 from ptbr_slm.data.index import SPLITS
-from ptbr_slm.data.pipeline import PrepareProgress, prepare, read_documents
+from ptbr_slm.data.ingest import PrepareProgress
+from ptbr_slm.data.pipeline import prepare, read_documents
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.errors import SlmError
 from ptbr_slm.tokenizer import Tokenizer
