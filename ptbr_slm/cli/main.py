@@ -27,6 +27,7 @@ from ptbr_slm.cli import (
     train,
     verify,
 )
+from ptbr_slm.cli import eval as eval_verb
 from ptbr_slm.cli.help import HelpGroup
 from ptbr_slm.cli.streams import make_streams_safe, undelivered, write_any_name
 from ptbr_slm.cli.usage import USAGE_ERROR, usage_error
@@ -66,6 +67,7 @@ for _verb in (  # in the order in which `ptbr-slm --help` lists them
     doctor,
     find_lr,
     train,
+    eval_verb,
     export,
     verify,
     generate,
