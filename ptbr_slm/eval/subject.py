@@ -79,8 +79,8 @@ class LocalSubject:
         return self.model.engine.config.max_seq_len
 
     def score(self, requests: Iterable[Request]) -> Iterator[list[ContinuationScore]]:
-        """As `Model.score_batch`."""
-        yield from self.model.score_batch(requests)
+        """As `Model.score_each`."""
+        yield from self.model.score_each(requests)
 
     def continue_text(
         self, prompts: Sequence[str], until: Sequence[str], max_new_tokens: int
