@@ -31,6 +31,7 @@ NOT_OURS = {
     "docs/OperatorKernels.md",  # of onnxruntime
     "docs/kernels_metadata.md",  # of the kaggle client
     "gguf.quants",  # of llama.cpp's gguf-py
+    "c4_utils.py",  # of tensorflow/datasets
     "gopher_repetition_filter.py",  # of datatrove
     "fineweb_quality_filter.py",
     "machado.zip",
@@ -40,6 +41,7 @@ NOT_OURS = {
     "torch/multiprocessing/spawn.py",
     "torch/amp/grad_scaler.py",
     "config/train_shakespeare_char.py",  # of nanoGPT
+    "pipeline/filters/c4_filters.py",  # of datatrove
     "pipeline/filters/gopher_quality_filter.py",  # of datatrove
 }
 """Files and names of other projects that look like ours. Names of `torch` and

@@ -18,11 +18,6 @@ from ptbr_slm.text import human_bytes, number, quoted
 if TYPE_CHECKING:
     from ptbr_slm.data.prepared import Summary
 
-HEAVY_LOSS = 0.2
-"""Share of a source above which what one rule drops is worth a warning."""
-_NO_RULE = ("not_sampled", "duplicate", "near_duplicate", "contaminated")
-"""Reasons that no cleaning preset decides."""
-
 _group = typer.Typer(help="Baixa, prepara e resume dados de treino.", no_args_is_help=True)
 
 
@@ -57,7 +52,8 @@ def prepare(
         typer.Option(
             "--mix",
             metavar="F.toml",
-            help="Mistura de fontes: tabelas [[source]] com inputs, weight, preset, licence e stages.",
+            help="Mistura de fontes: tabelas [[source]] com inputs, weight, preset, rules, variety, mask, "
+            "licence e stages.",
         ),
     ] = None,
     preset: Annotated[
@@ -82,6 +78,14 @@ def prepare(
         bool,
         typer.Option("--mask-personal-data", help="Troca CPF, telefone, e-mail etc. por [CPF], [EMAIL]..."),
     ] = False,
+    keep_personal_data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--keep-personal-data",
+            metavar="TIPO",
+            help="O que fica sem máscara: cnpj, email, phone, ...; pode repetir.",
+        ),
+    ] = None,
     variety: Annotated[
         Literal["any", "br", "pt"],
         typer.Option(
@@ -122,7 +126,9 @@ def prepare(
     from ptbr_slm.data.document import DocumentCounts
     from ptbr_slm.data.mixture import plan
     from ptbr_slm.data.pipeline import prepare
+    from ptbr_slm.data.presets import DEFAULT
     from ptbr_slm.data.read.files import total_bytes
+    from ptbr_slm.data.recipe import SourceOptions
     from ptbr_slm.data.workers import workers_for
     from ptbr_slm.tokenizer import Tokenizer
 
@@ -131,13 +137,16 @@ def prepare(
     recipe = plan(
         inputs or [],
         mix=mix,
-        preset=preset,
-        text_field=text_field,
-        paragraph_documents=paragraph_documents,
+        options=SourceOptions(
+            preset=preset or DEFAULT,
+            text_field=text_field,
+            paragraph_documents=paragraph_documents,
+            variety=variety,
+            mask=mask_personal_data,
+            keep=tuple(keep_personal_data or ()),
+        ),
         drop_near_duplicates=drop_near_duplicates,
         repeat_copies=repeat_copies,
-        mask_personal_data=mask_personal_data,
-        variety=variety,
         evaluation=evaluation_sets or [],
     )
     input_bytes = total_bytes([path for source in recipe.sources for path in source.inputs])
@@ -156,8 +165,7 @@ def prepare(
         )
     summary = data.summary()
     text = (
-        f"Dados preparados em {output}\n\n{_describe(summary, counts.examples)}\n"
-        f"{heavy_losses(data.index.recipe)}\n"
+        f"Dados preparados em {output}\n\n{_describe(summary, counts.examples)}\n\n"
         f"Próximo passo:\n  ptbr-slm train --data {quoted(output)} --output runs/meu-modelo --model-size mini"
     )
     return Report({**asdict(summary), "examples": counts.examples}, text, brief=str(output))
@@ -232,7 +240,9 @@ def _describe(summary: Summary, examples: Mapping[str, Sequence[str]]) -> str:
         f"{number(summary.bytes_per_token, 2)} bytes por token, "
         f"vocabulário de {number(summary.vocab_size)}",
     ]
+    lines += _varieties(summary.varieties)
     lines += left_out(summary.dropped, summary.repaired, examples)
+    lines += warnings(summary.excessive_rules)
     wanted, share = summary.valid_fraction, summary.valid_share
     if not valid.documents:
         reason = (
@@ -248,21 +258,28 @@ def _describe(summary: Summary, examples: Mapping[str, Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def heavy_losses(recipe: Mapping[str, Any]) -> str:
-    """A line for each rule that took more of a source than cleaning should."""
+def warnings(excessive: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Lines that tell of each rule that took more of a source than cleaning should, after an empty one."""
     from ptbr_slm.data.document import REASONS
 
-    lines = []
-    for source in recipe.get("sources", []):
-        total = source["documents"] + sum(source["dropped"].values())
-        for reason, count in source["dropped"].items():
-            if count > HEAVY_LOSS * total and count > 1 and reason not in _NO_RULE:
-                share = number(100 * count / total, 0)
-                lines.append(
-                    f"\nAtenção: {share} % de {source['name']} ficou de fora: {REASONS.get(reason, reason)}. "
-                    "Se o texto é bom, use --preset curated ou none para essa fonte.\n"
-                )
-    return "".join(lines)
+    lines = [""] if excessive else []
+    for rule in excessive:
+        reason = REASONS.get(rule["reason"], rule["reason"])
+        lines += [
+            f"Atenção: {number(100 * rule['share'], 0)} % de {rule['source']} ficou de fora: {reason}.",
+            "  Se o texto é bom, use --preset curated ou none para essa fonte, ou desligue a regra.",
+        ]
+    return lines
+
+
+def _varieties(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """The table of varieties after an empty line; nothing where none was looked for."""
+    names = {"br": "do Brasil", "pt": "de Portugal", "unknown": "não se sabe"}
+    rows = [
+        (name, number(counts.get(code, {}).get("kept", 0)), number(counts.get(code, {}).get("dropped", 0)))
+        for code, name in names.items()
+    ]
+    return ["", table(rows, header=("variedade", "ficaram", "saíram"))] if counts else []
 
 
 def left_out(

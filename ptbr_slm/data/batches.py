@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from ptbr_slm.data import encode
 from ptbr_slm.data.document import Document, Skipped
-from ptbr_slm.data.mixture import Source
 from ptbr_slm.data.read.files import InputFile
 from ptbr_slm.data.read.reader import Position, read_file
+from ptbr_slm.data.recipe import Source
 
 MAX_BATCH = 2_048
 """Documents, and parts of the input that are none, in a batch."""

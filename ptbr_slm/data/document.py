@@ -52,6 +52,7 @@ REASONS: dict[str, str] = {
     "few_sentences": "tem frases de menos",
     "few_long_lines": "tem parágrafos longos de menos",
     "only_boilerplate": "só tem menus e avisos de site",
+    "no_lines": "não tem nenhuma linha que as regras de linhas deixem",
     "only_repeated_paragraphs": "só tem parágrafos repetidos de outros documentos",
 }
 """Why a document is dropped -> the words of a report."""
@@ -71,6 +72,12 @@ REPAIRS: dict[str, str] = {
     "split_words": "palavras partidas por hífen foram emendadas",
     "boilerplate": "menus, avisos de cookies e chamadas de site foram tirados",
     "repeated_paragraphs": "parágrafos repetidos de outros documentos foram tirados",
+    "long_word_lines": "linhas com palavras de mais de 1.000 letras foram tiradas",
+    "few_word_lines": "linhas de menos de 3 palavras foram tiradas",
+    "citations": "marcas de citação ([12], [editar]) foram tiradas",
+    "unended_lines": "linhas sem pontuação final foram tiradas",
+    "javascript_lines": "linhas que pedem JavaScript foram tiradas",
+    "policy_lines": "linhas sobre cookies e termos de uso, em inglês, foram tiradas",
 }
 """What is changed in a document that is kept (for `split`: extra pieces) -> the words of a report."""
 

@@ -9,9 +9,9 @@ from ptbr_slm.data.batches import read_batches
 from ptbr_slm.data.document import DocumentCounts, Skipped
 from ptbr_slm.data.duplicates.exact import SeenTexts
 from ptbr_slm.data.duplicates.signatures import SignatureIndex
-from ptbr_slm.data.mixture import Recipe
 from ptbr_slm.data.process import Outcome, Processed, Processor
 from ptbr_slm.data.read.files import InputFile
+from ptbr_slm.data.recipe import Recipe
 from ptbr_slm.data.staging import StagedRecord, Staging
 from ptbr_slm.data.workers import process_in_order
 from ptbr_slm.tokenizer import Tokenizer

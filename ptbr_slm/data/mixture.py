@@ -1,213 +1,38 @@
-"""What is prepared and how: sources with a weight and stages each, as in a mixture file."""
+"""The recipe of a command line, and of a mixture file: tables [[source]] in TOML."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import importlib.util
+import json
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Literal
+from typing import get_args
 
 from ptbr_slm.data import presets
-from ptbr_slm.data.decontamination.evaluation_sets import read_evaluation_set
-from ptbr_slm.data.decontamination.overlaps import EvaluationIndex
-from ptbr_slm.data.document import Document
-from ptbr_slm.data.duplicates.signatures import NearDuplicateSettings
-from ptbr_slm.data.presets import Preset
-from ptbr_slm.data.read.formats import TEXT_FIELD
-from ptbr_slm.data.stages.decontaminate import Decontaminate
-from ptbr_slm.data.stages.personal_data import MaskPersonalData
-from ptbr_slm.data.stages.stage import Dropped, Stage
-from ptbr_slm.data.stages.variety import KeepVariety, TagVariety
+from ptbr_slm.data.recipe import DEFAULT_OPTIONS, Recipe, Rule, Source, SourceOptions, VarietyChoice
+from ptbr_slm.data.stages.named import GROUPS, RULES
+from ptbr_slm.data.stages.personal_data import TOKENS
+from ptbr_slm.data.stages.user_function import user_stage
 from ptbr_slm.errors import SlmError, os_errors
 
 MAX_WEIGHT = 100.0
-VarietyChoice = Literal["any", "br", "pt"]
-UserFunction = Callable[[Document], Document | Dropped | bool | None]
-"""A user's stage: a document or True to keep; False, None or a `Dropped` to drop."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Texts that are cleaned in one way and have one weight."""
-
-    inputs: tuple[Path, ...]
-    name: str = ""
-    weight: float = 1.0
-    """How often each document is in the training part: 2 is twice, 0.5 is every second one, 2.5 both."""
-    stages: Preset = field(default_factory=lambda: presets.preset(presets.DEFAULT))
-    licence: str = ""
-    """Of the documents that do not name their own."""
-    text_field: str = TEXT_FIELD
-    paragraph_documents: bool = False
-    """In text files each block between blank lines is a document."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """Everything that decides which text the data hold."""
-
-    sources: tuple[Source, ...]
-    near_duplicates: NearDuplicateSettings | None = NearDuplicateSettings()  # noqa: RUF009
-    """How near copies are found, which never fall on both sides of the split; None: exact copies only."""
-    drop_near_duplicates: bool = False
-    """Whether only the first of near copies is kept."""
-    repeat_copies: bool = False
-    """Whether what stands for many dropped copies is repeated (`duplicates.clusters.repeats`)."""
-    kept_out: tuple[Path, ...] = ()
-    """Evaluation sets whose items are taken out."""
-    keep_records: bool = False
-    """Whether the prepared folder says of every document what was decided, beside its tokens (`records`)."""
-
-    def with_stages(
-        self,
-        *,
-        mask_personal_data: bool = False,
-        variety: VarietyChoice = "any",
-        evaluation: Sequence[Path] = (),
-    ) -> Recipe:
-        """The recipe with more done to every source, after its own stages.
-
-        variety: br or pt drops what is surely the other one; what is neither stays.
-        Raises what `read_evaluation_set` raises.
-        """
-        cleaning: tuple[Stage, ...] = ()
-        if evaluation:
-            items = [item for path in evaluation for item in read_evaluation_set(path)]
-            cleaning += (Decontaminate(EvaluationIndex(items)),)
-        if mask_personal_data:
-            cleaning += (MaskPersonalData(),)
-        tagging: tuple[Stage, ...] = () if variety == "any" else (TagVariety(),)
-        filtering: tuple[Stage, ...] = () if variety == "any" else (KeepVariety(variety),)
-
-        def extended(stages: Preset) -> Preset:
-            return replace(
-                stages,
-                cleaning=(*stages.cleaning, *cleaning),
-                tagging=(*stages.tagging, *tagging),
-                filtering=(*stages.filtering, *filtering),
-            )
-
-        sources = tuple(replace(source, stages=extended(source.stages)) for source in self.sources)
-        return replace(self, sources=sources, kept_out=(*self.kept_out, *evaluation))
-
-    def description(self) -> list[object]:
-        """What identifies the recipe, but for the content of the inputs; JSON can hold it."""
-        sources: list[object] = [
-            [source.name, source.weight, source.licence, source.text_field, source.paragraph_documents]
-            + [_described(stage) for stage in source.stages.all]
-            for source in self.sources
-        ]
-        kept_out = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in self.kept_out]
-        return [sources, repr(self.near_duplicates), kept_out]
-
-
-def _described(stage: Stage) -> str:
-    return stage.name if isinstance(stage, Decontaminate) else repr(stage)
-
-
-@dataclass(frozen=True, slots=True)
-class UserStage:
-    """A function of the user's, named `module:function` or `file.py:function`."""
-
-    target: str
-    sha256: str = ""
-    """Of the file, so that a changed function makes other data."""
-
-    @property
-    def name(self) -> str:
-        """The function's name."""
-        return self.target.rpartition(":")[2]
-
-    def __call__(self, document: Document) -> Document | Dropped:
-        """What the function answers. Raises E_CONFIG for one that fails or answers something else."""
-        try:
-            answer = load_function(self.target)(document)
-        except Exception as error:
-            if isinstance(error, SlmError):
-                raise
-            raise SlmError(
-                "E_CONFIG",
-                f"a etapa {self.target} falhou: {type(error).__name__}: {error}",
-                where=document.source,
-                hint="Corrija a função; com --debug aparece o erro completo.",
-            ) from error
-        if answer is True:
-            return document
-        if answer is False or answer is None:
-            return Dropped(self.name)
-        if isinstance(answer, Document | Dropped):
-            return answer
-        raise SlmError(
-            "E_CONFIG",
-            f"a etapa {self.target} deve devolver um Document, um Dropped, True ou False, "
-            f"e não {type(answer).__name__}.",
-            where=document.source,
-            hint="Veja docs/DADOS.md.",
-        )
-
-
-@lru_cache
-def load_function(target: str) -> UserFunction:
-    """The function that `module:function` or `file.py:function` names. Raises E_CONFIG."""
-    place, _, name = target.rpartition(":")
-    try:
-        if place.endswith(".py"):
-            spec = importlib.util.spec_from_file_location(Path(place).stem, place)
-            assert spec is not None and spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-        else:
-            module = importlib.import_module(place)
-        function: UserFunction = vars(module)[name]
-    except Exception as error:
-        raise SlmError(
-            "E_CONFIG",
-            f"não achei a etapa {target!r} ({type(error).__name__}: {error}).",
-            where="stages",
-            hint="Escreva modulo:funcao ou arquivo.py:funcao.",
-        ) from error
-    if not callable(function):
-        raise SlmError(
-            "E_CONFIG", f"{target!r} não é uma função.", where="stages", hint="Escreva arquivo.py:funcao."
-        )
-    return function
-
-
-def user_stage(target: str, folder: Path) -> UserStage:
-    """The stage of a mixture file in `folder`, checked by loading it. Raises E_CONFIG."""
-    place, separator, name = target.rpartition(":")
-    sha256 = ""
-    if separator and place.endswith(".py"):
-        file = folder / place
-        with os_errors(file):
-            sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-        target = f"{file}:{name}"
-    load_function(target)
-    return UserStage(target, sha256)
 
 
 def plan(
     inputs: Sequence[Path],
     *,
     mix: Path | None = None,
-    preset: str | None = None,
-    text_field: str = TEXT_FIELD,
-    paragraph_documents: bool = False,
+    options: SourceOptions = DEFAULT_OPTIONS,
     drop_near_duplicates: bool = False,
     repeat_copies: bool = False,
-    mask_personal_data: bool = False,
-    variety: VarietyChoice = "any",
     evaluation: Sequence[Path] = (),
 ) -> Recipe:
     """The recipe of a command line: the sources of a mixture file, and the inputs as one more.
 
-    Raises E_USAGE for nothing to prepare, and what `load_mixture` and `Recipe.with_stages` raise.
+    options: of the inputs, and of the sources that say nothing. evaluation: sets whose items are taken out.
+    Raises E_USAGE for nothing to prepare or kinds of personal data to keep where none is masked, and what
+    `load_mixture` and `Recipe.without_evaluation` raise.
     """
     if not inputs and mix is None:
         raise SlmError(
@@ -216,11 +41,9 @@ def plan(
             where="ENTRADA",
             hint="Dê arquivos ou pastas de texto, ou --mix mistura.toml.",
         )
-    stages = presets.preset(preset or presets.DEFAULT)
-    sources: tuple[Source, ...] = ()
-    if mix is not None:
-        given = {"text_field": text_field, "paragraph_documents": paragraph_documents}
-        sources = load_mixture(mix, {"preset": preset or presets.DEFAULT, **given}).sources
+    stages = options.stages()
+    _check_kinds(options, mix)
+    sources = load_mixture(mix, options).sources if mix is not None else ()
     if inputs:
         name = ", ".join(map(str, inputs[:3]))
         sources += (
@@ -228,30 +51,55 @@ def plan(
                 tuple(inputs),
                 name=name.encode("utf-8", "backslashreplace").decode(),
                 stages=stages,
-                text_field=text_field,
-                paragraph_documents=paragraph_documents,
+                text_field=options.text_field,
+                paragraph_documents=options.paragraph_documents,
             ),
         )
-    plain = mix is None and preset in (None, "none")
+    plain = options == SourceOptions(
+        text_field=options.text_field, paragraph_documents=options.paragraph_documents
+    )
     recipe = Recipe(
         sources,
         drop_near_duplicates=drop_near_duplicates or repeat_copies,
         repeat_copies=repeat_copies,
         keep_records=not plain
+        or mix is not None
         or drop_near_duplicates
         or repeat_copies
-        or mask_personal_data
-        or variety != "any"
         or bool(evaluation),
     )
-    return recipe.with_stages(mask_personal_data=mask_personal_data, variety=variety, evaluation=evaluation)
+    return recipe.without_evaluation(evaluation)
 
 
-_KEYS = ("name", "inputs", "weight", "preset", "licence", "text_field", "paragraph_documents", "stages")
+def _check_kinds(options: SourceOptions, mix: Path | None) -> None:
+    unknown = [kind for kind in options.keep if kind not in TOKENS]
+    if unknown or (options.keep and not options.mask and mix is None):
+        raise SlmError(
+            "E_USAGE",
+            f"não conheço o dado pessoal {unknown[0]!r}." if unknown else "nada está sendo mascarado.",
+            where="--keep-personal-data",
+            hint=f"Use: {', '.join(TOKENS)}." if unknown else "Acrescente --mask-personal-data.",
+        )
 
 
-def load_mixture(path: Path, defaults: Mapping[str, object] = MappingProxyType({})) -> Recipe:
-    """The recipe of a mixture file. Paths in it begin at its folder. defaults: of what a source leaves out.
+_KEYS = (
+    "name",
+    "inputs",
+    "weight",
+    "preset",
+    "rules",
+    "variety",
+    "mask",
+    "keep",
+    "licence",
+    "text_field",
+    "paragraph_documents",
+    "stages",
+)
+
+
+def load_mixture(path: Path, options: SourceOptions = DEFAULT_OPTIONS) -> Recipe:
+    """The recipe of a mixture file. Paths in it begin at its folder. options: of what a source leaves out.
 
     Raises E_CONFIG for what it should not say, E_NOT_FOUND or E_PERMISSION.
     """
@@ -262,55 +110,149 @@ def load_mixture(path: Path, defaults: Mapping[str, object] = MappingProxyType({
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise _wrong(path, f"não é TOML: {error}") from error
     tables = body.get("source")
-    if not isinstance(tables, list) or not tables:
+    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise _wrong(path, "falta ao menos uma tabela [[source]]")
     unknown = sorted(set(body) - {"source"})
     if unknown:
-        raise _wrong(path, f"não conheço {', '.join(unknown)}")
-    return Recipe(tuple(_source(table, path, defaults) for table in tables), keep_records=True)
+        raise _wrong(path, f"não conheço {', '.join(unknown)}; há só tabelas [[source]]")
+    found = [_SourceTable(table, path, number) for number, table in enumerate(tables, start=1)]
+    return Recipe(tuple(table.source(options) for table in found), keep_records=True)
 
 
-def _source(table: Mapping[str, object], path: Path, defaults: Mapping[str, object]) -> Source:
-    unknown = sorted(set(table) - set(_KEYS))
-    if unknown:
-        raise _wrong(path, f"não conheço {', '.join(unknown)} em [[source]] (há {', '.join(_KEYS)})")
-    table = {**defaults, **table}
-    inputs = _strings(table, "inputs", path)
-    if not inputs:
-        raise _wrong(path, "toda [[source]] precisa de inputs")
-    weight = table.get("weight", 1.0)
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= MAX_WEIGHT:
-        raise _wrong(path, f"weight deve estar entre 0 e {MAX_WEIGHT:g}, e não {weight}")
-    by_paragraph = table.get("paragraph_documents", False)
-    if not isinstance(by_paragraph, bool):
-        raise _wrong(path, "paragraph_documents é true ou false")
-    stages = presets.preset(_string(table, "preset", presets.DEFAULT, path))
-    own = tuple(user_stage(target, path.parent) for target in _strings(table, "stages", path))
-    return Source(
-        inputs=tuple(path.parent / given for given in inputs),
-        name=_string(table, "name", inputs[0], path),
-        weight=float(weight),
-        stages=replace(stages, filtering=(*stages.filtering, *own)),
-        licence=_string(table, "licence", "", path),
-        text_field=_string(table, "text_field", TEXT_FIELD, path),
-        paragraph_documents=by_paragraph,
-    )
+@dataclass(frozen=True, slots=True)
+class _SourceTable:
+    """A table [[source]], whose values are checked as they are read."""
+
+    values: Mapping[str, object]
+    path: Path
+    number: int
+    """Of the tables of the file, from 1."""
+
+    def source(self, options: SourceOptions) -> Source:
+        """The source; `options` are of what the table leaves out. Raises E_CONFIG."""
+        unknown = sorted(set(self.values) - set(_KEYS))
+        if unknown:
+            raise self.wrong(f"não conheço {', '.join(unknown)} (há {', '.join(_KEYS)})")
+        inputs = self.strings("inputs", ())
+        if not inputs:
+            raise self.wrong("toda [[source]] precisa de inputs")
+        weight = self.values.get("weight", 1.0)
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= MAX_WEIGHT:
+            raise self.wrong(f"weight deve estar entre 0 e {MAX_WEIGHT:g}, e não {_shown(weight)}")
+        options = self.options(options)
+        own = [user_stage(target, self.path.parent) for target in self.strings("stages", ())]
+        return Source(
+            inputs=tuple(self.path.parent / given for given in inputs),
+            name=self.string("name", inputs[0]),
+            weight=float(weight),
+            stages=options.stages(self.rules(), own),
+            licence=self.string("licence", ""),
+            text_field=options.text_field,
+            paragraph_documents=options.paragraph_documents,
+        )
+
+    def options(self, default: SourceOptions) -> SourceOptions:
+        """`default` with what the table says."""
+        variety = self.choice("variety", default.variety, get_args(VarietyChoice))
+        mask = self.boolean("mask", default.mask)
+        keep = self.strings("keep", default.keep if mask else ())
+        if keep and not mask:
+            raise self.wrong("keep diz o que mask deixa: acrescente mask = true")
+        for kind in keep:
+            if kind not in TOKENS:
+                raise self.wrong(f"keep pode ter {_listed(TOKENS)}, e não {_shown(kind)}")
+        return SourceOptions(
+            preset=self.choice("preset", default.preset, tuple(presets.PRESETS)),
+            text_field=self.string("text_field", default.text_field),
+            paragraph_documents=self.boolean("paragraph_documents", default.paragraph_documents),
+            variety="br" if variety == "br" else "pt" if variety == "pt" else "any",
+            mask=mask,
+            keep=keep,
+        )
+
+    def rules(self) -> list[Rule]:
+        """The rules that the table names, in the order of `RULES`: a list, or a table with thresholds."""
+        given = self.values.get("rules", [])
+        if isinstance(given, str):
+            given = [given]
+        if isinstance(given, list):
+            given = {str(name): True for name in given}
+        if not isinstance(given, dict):
+            raise self.wrong("rules é uma lista de nomes, ou uma tabela: rules = {words = {least = 20}}")
+        named: dict[str, object] = {}
+        for name in sorted(given, key=lambda name: name not in GROUPS):  # a rule's own value is the last word
+            if name in GROUPS and not isinstance(given[name], bool):
+                raise self.wrong(f"rules.{name} é true ou false, e não {_shown(given[name])}")
+            members = [stage.name for stage in GROUPS[name]] if name in GROUPS else [name]
+            named |= dict.fromkeys(members, given[name])
+        unknown = sorted(set(named) - set(RULES))
+        if unknown:
+            raise self.wrong(f"não conheço a regra {unknown[0]!r} (há {', '.join((*GROUPS, *RULES))})")
+        return [self.rule(name, named[name]) for name in RULES if name in named]
+
+    def rule(self, name: str, value: object) -> Rule:
+        """A rule with its value: true, false, a threshold, or a table of them."""
+        entry = RULES[name]
+        known = entry.thresholds
+        if value is False:
+            return Rule(name, None)
+        given = {} if value is True else value
+        if _is_number(given) and len(known) == 1:
+            given = dict.fromkeys(known, given)
+        if not isinstance(given, dict) or set(given) - set(known) or not all(map(_is_number, given.values())):
+            fields = ", ".join(f"{key} = {limit:g}" for key, limit in known.items())
+            forms = f"true, false ou {{{fields}}}" if known else "true ou false"
+            raise self.wrong(f"rules.{name} pode ser {forms}, e não {_shown(value)}")
+        return Rule(name, entry.with_thresholds({key: float(limit) for key, limit in given.items()}))
+
+    def string(self, key: str, default: str) -> str:
+        """The text of a key. Raises E_CONFIG."""
+        value = self.values.get(key, default)
+        if not isinstance(value, str):
+            raise self.wrong(f"{key} é um texto entre aspas, e não {_shown(value)}")
+        return value
+
+    def choice(self, key: str, default: str, allowed: Sequence[str]) -> str:
+        """The text of a key, one of `allowed`. Raises E_CONFIG."""
+        value = self.values.get(key, default)
+        if value not in allowed:
+            raise self.wrong(f"{key} pode ser {_listed(allowed)}, e não {_shown(value)}")
+        return str(value)
+
+    def boolean(self, key: str, default: bool) -> bool:
+        """True or false. Raises E_CONFIG."""
+        value = self.values.get(key, default)
+        if not isinstance(value, bool):
+            raise self.wrong(f"{key} é true ou false, e não {_shown(value)}")
+        return value
+
+    def strings(self, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
+        """The texts of a key; one text is a list of one. Raises E_CONFIG."""
+        value = self.values.get(key, list(default))
+        if isinstance(value, str):
+            value = [value]
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise self.wrong(f"{key} é uma lista de textos, e não {_shown(value)}")
+        return tuple(str(item) for item in value)
+
+    def wrong(self, what: str) -> SlmError:
+        """E_CONFIG with the table's number and name."""
+        name = self.values.get("name")
+        told = f" ({name})" if isinstance(name, str) else ""
+        return _wrong(self.path, f"na {self.number}ª tabela [[source]]{told}, {what}")
 
 
-def _string(table: Mapping[str, object], key: str, default: str, path: Path) -> str:
-    value = table.get(key, default)
-    if not isinstance(value, str):
-        raise _wrong(path, f"{key} é um texto entre aspas")
-    return value
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _strings(table: Mapping[str, object], key: str, path: Path) -> list[str]:
-    value = table.get(key, [])
-    if isinstance(value, str):
-        value = [value]
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise _wrong(path, f"{key} é uma lista de textos")
-    return [str(item) for item in value]
+def _listed(values: Iterable[str]) -> str:
+    return ", ".join(f'"{value}"' for value in values)
+
+
+def _shown(value: object) -> str:
+    """A value as TOML writes it."""
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _wrong(path: Path, what: str) -> SlmError:

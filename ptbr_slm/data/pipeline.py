@@ -20,12 +20,12 @@ from ptbr_slm.data.duplicates.signatures import NearDuplicateSettings
 from ptbr_slm.data.encode import boundary_ids
 from ptbr_slm.data.index import Index
 from ptbr_slm.data.ingest import PrepareProgress, ProgressCallback, count, ingest
-from ptbr_slm.data.mixture import Recipe, Source
 from ptbr_slm.data.prepared import PreparedData, is_prepared
 from ptbr_slm.data.presets import DEFAULT, Preset, preset
 from ptbr_slm.data.process import outcomes
 from ptbr_slm.data.read.files import STDIN, InputFile, input_files, list_files
 from ptbr_slm.data.read.formats import TEXT_FIELD
+from ptbr_slm.data.recipe import Recipe, Source
 from ptbr_slm.data.select import describe, select, write_splits
 from ptbr_slm.data.shards import SHARD_TOKENS, token_dtype
 from ptbr_slm.data.stages.clean import NORMALIZATION

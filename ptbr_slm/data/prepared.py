@@ -177,6 +177,10 @@ class Summary:
     """Reason -> documents; a key of `document.REASONS`."""
     repaired: dict[str, int]
     """Kind -> documents; a key of `document.REPAIRS`."""
+    varieties: dict[str, dict[str, int]]
+    """`br`, `pt`, `unknown` -> documents `kept` and `dropped`; empty where no source asks for a variety."""
+    excessive_rules: list[dict[str, Any]]
+    """Rules that took over 20 % of a source: `source`, `reason`, `dropped` (documents) and `share`."""
 
 
 def is_prepared(path: Path) -> bool:
@@ -256,6 +260,8 @@ class PreparedData:
             sha256=self.sha256,
             dropped=dict(self.index.dropped),
             repaired=dict(self.index.repaired),
+            varieties=dict(self.index.recipe.get("varieties", {})),
+            excessive_rules=list(self.index.recipe.get("excessive_rules", [])),
         )
 
     def load_tokenizer(self) -> Tokenizer:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ptbr_slm.data.stages.boilerplate import RemoveBoilerplate
 from ptbr_slm.data.stages.clean import Clean
-from ptbr_slm.data.stages.figures import Figures
+from ptbr_slm.data.stages.figures import FIGURES, Figures
 from ptbr_slm.data.stages.hyphens import JoinSplitWords
 from ptbr_slm.data.stages.language import KeepPortuguese, TagLanguage
 from ptbr_slm.data.stages.length import AtLeastTwoWords
+from ptbr_slm.data.stages.named import is_cleaning
 from ptbr_slm.data.stages.rules import ReplacementCharacters, fineweb2
 from ptbr_slm.data.stages.spelling import Spelling
 from ptbr_slm.data.stages.stage import Stage
@@ -33,6 +34,34 @@ class Preset:
     def all(self) -> tuple[Stage, ...]:
         """All stages in order."""
         return (*self.cleaning, *self.tagging, *self.filtering)
+
+    def with_rule(self, rule: Stage) -> Preset:
+        """The preset with a rule of `named.RULES`: in the place of its like, or after the others."""
+        if rule.name in {stage.name for stage in self.all}:
+            return replace(
+                self,
+                cleaning=tuple(rule if stage.name == rule.name else stage for stage in self.cleaning),
+                filtering=tuple(rule if stage.name == rule.name else stage for stage in self.filtering),
+            )
+        if is_cleaning(rule):
+            return replace(self, cleaning=(*self.cleaning, rule))
+        tagging = self.tagging
+        if isinstance(rule, KeepPortuguese):
+            tagging = (*tagging, TagLanguage())
+        elif rule.name in FIGURES:
+            figures = next((stage for stage in tagging if isinstance(stage, Figures)), Figures(()))
+            others = tuple(stage for stage in tagging if not isinstance(stage, Figures))
+            if rule.name not in figures.names:
+                tagging = (Figures((*figures.names, rule.name)), *others)
+        return replace(self, tagging=tagging, filtering=(*self.filtering, rule))
+
+    def without_rule(self, name: str) -> Preset:
+        """The preset without the stage of this name."""
+        return replace(
+            self,
+            cleaning=tuple(stage for stage in self.cleaning if stage.name != name),
+            filtering=tuple(stage for stage in self.filtering if stage.name != name),
+        )
 
 
 def _none() -> Preset:

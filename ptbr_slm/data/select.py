@@ -24,9 +24,10 @@ from ptbr_slm.data.duplicates.signatures import SignatureIndex
 from ptbr_slm.data.encode import Encoder
 from ptbr_slm.data.hold_out import choose_hold_out, cut_point
 from ptbr_slm.data.index import FileEntry, SplitEntry, SplitName
-from ptbr_slm.data.mixture import Recipe
+from ptbr_slm.data.recipe import Recipe
 from ptbr_slm.data.records import Record, RecordWriter
 from ptbr_slm.data.shards import SplitWriter
+from ptbr_slm.data.stages.rules import excessive_rules
 from ptbr_slm.data.staging import StagedRecord, Staging
 from ptbr_slm.tokenizer import Tokenizer
 
@@ -169,14 +170,18 @@ def _passes(selection: Selection) -> Iterator[list[tuple[SplitName, int]]]:
 def describe(staging: Staging, selection: Selection, recipe: Recipe, folder: Path) -> dict[str, Any]:
     """What index.json says of the recipe; with the records in `folder` where they are wanted.
 
-    Empty for plain inputs without licences.
+    Empty for plain inputs without licences of which no rule took too much.
     """
     told: dict[str, Any] = {}
     licences: Counter[str] = Counter()
     kept: Counter[str] = Counter()
     dropped: dict[str, Counter[str]] = {source.name: Counter() for source in recipe.sources}
+    varieties: dict[str, Counter[str]] = {}
     for record in staging.all_records():
         reason = _reason(record, selection)
+        variety = record.get("attributes", {}).get("variety")
+        if variety is not None:
+            varieties.setdefault(variety, Counter())["dropped" if reason else "kept"] += 1
         if reason:
             dropped[record["origin"]][reason] += 1
         else:
@@ -184,6 +189,18 @@ def describe(staging: Staging, selection: Selection, recipe: Recipe, folder: Pat
             licences[record["licence"]] += 1
     if set(licences) - {""}:
         told["licences"] = dict(sorted(licences.items()))
+    if varieties:
+        told["varieties"] = {
+            code: {"kept": varieties[code]["kept"], "dropped": varieties[code]["dropped"]}
+            for code in sorted(varieties)
+        }
+    excessive = [
+        {"source": name, **rule._asdict(), "share": round(rule.share, 4)}
+        for name, reasons in dropped.items()
+        for rule in excessive_rules(reasons, kept[name] + reasons.total())
+    ]
+    if excessive:
+        told["excessive_rules"] = excessive
     if recipe.keep_records:
         told["sources"] = [
             {

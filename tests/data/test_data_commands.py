@@ -11,6 +11,7 @@ import pytest
 SUMMARY_KEYS = [
     "folder", "documents", "bytes", "words", "tokens", "tokens_per_word", "bytes_per_token", "splits",
     "valid_fraction", "valid_share", "vocab_size", "tokenizer_sha256", "sha256", "dropped", "repaired",
+    "varieties", "excessive_rules",
 ]  # fmt: skip
 
 

@@ -16,15 +16,23 @@ from pathlib import Path
 import pytest
 from prepared_texts import texts_of
 
-from ptbr_slm.cli.data import heavy_losses
-from ptbr_slm.data import encode, staging
-from ptbr_slm.data.document import DocumentCounts
+from ptbr_slm.data import encode, presets, staging
+from ptbr_slm.data.document import REASONS, REPAIRS, DocumentCounts
 from ptbr_slm.data.duplicates.signatures import NearDuplicateSettings
 from ptbr_slm.data.ingest import PrepareProgress
-from ptbr_slm.data.mixture import Recipe, Source, load_mixture, plan
+from ptbr_slm.data.mixture import load_mixture, plan
 from ptbr_slm.data.pipeline import prepare
 from ptbr_slm.data.prepared import PreparedData
+from ptbr_slm.data.presets import Preset
+from ptbr_slm.data.recipe import Recipe, Source, SourceOptions
 from ptbr_slm.data.records import read_records
+from ptbr_slm.data.stages.c4 import FewWordLines, Sentences, UnendedLines, c4
+from ptbr_slm.data.stages.figures import Figures
+from ptbr_slm.data.stages.language import KeepPortuguese, TagLanguage
+from ptbr_slm.data.stages.named import RULES
+from ptbr_slm.data.stages.personal_data import MaskPersonalData
+from ptbr_slm.data.stages.rules import ReplacementCharacters, StopWords, Words, fineweb2
+from ptbr_slm.data.stages.variety import KeepVariety
 from ptbr_slm.errors import SlmError
 from ptbr_slm.tokenizer import Tokenizer
 
@@ -104,7 +112,40 @@ def test_the_index_tells_sources_and_licences_and_the_records_every_decision(
         ('[[source]]\ninputs = ["a"]\nweight = 0', "weight"),
         ('[[source]]\ninputs = ["a"]\nweight = "2"', "weight"),
         ('[[source]]\nname = "x"', "inputs"),
-        ('[[source]]\ninputs = ["a"]\npreset = "total"', "total"),
+        ("source = 3", "[[source]]"),
+        ("source = [3]", "[[source]]"),
+        (
+            '[[source]]\ninputs = ["a"]\npreset = "total"',
+            'preset pode ser "none", "curated", "web", e não "total"',
+        ),
+        (
+            '[[source]]\ninputs = ["a"]\n[[source]]\nname = "jornal"\ninputs = ["b"]\nvariety = "bra"',
+            'na 2ª tabela [[source]] (jornal), variety pode ser "any", "br", "pt", e não "bra"',
+        ),
+        ('[[source]]\ninputs = ["a"]\nvariety = true', 'variety pode ser "any", "br", "pt", e não true'),
+        (
+            '[[source]]\ninputs = ["a"]\nmask = "sim"',
+            'na 1ª tabela [[source]], mask é true ou false, e não "sim"',
+        ),
+        ('[[source]]\ninputs = ["a"]\nmask = true\nkeep = ["cnjp"]', 'keep pode ter "cpf", "cnpj", "phone"'),
+        ('[[source]]\ninputs = ["a"]\nmask = true\nkeep = 1', "keep é uma lista de textos, e não 1"),
+        ('[[source]]\ninputs = ["a"]\nkeep = ["cnpj"]', "acrescente mask = true"),
+        (
+            '[[source]]\ninputs = ["a"]\nrules = ["wrods"]',
+            "não conheço a regra 'wrods' (há fineweb2, c4, join",
+        ),
+        ('[[source]]\ninputs = ["a"]\nrules = 3', "rules é uma lista de nomes"),
+        (
+            '[[source]]\ninputs = ["a"]\nrules = {words = 3}',
+            "words pode ser true, false ou {least = 50, most",
+        ),
+        ('[[source]]\ninputs = ["a"]\nrules = {stop_words = "3"}', 'false ou {least = 2}, e não "3"'),
+        ('[[source]]\ninputs = ["a"]\nrules = {stop_words = {most = 3}}', "false ou {least = 2}, e não"),
+        (
+            '[[source]]\ninputs = ["a"]\nrules = {unended_lines = 1}',
+            "unended_lines pode ser true ou false, e não 1",
+        ),
+        ('[[source]]\ninputs = ["a"]\nrules = {c4 = 1}', "rules.c4 é true ou false, e não 1"),
         ('[[source]]\ninputs = ["a"]\nstages = ["nada_disso:f"]', "nada_disso"),
         ('[[source]]\ninputs = ["a"]\nstages = ["json:nada"]', "nada"),
         ('[[source]]\ninputs = ["a"]\nstages = ["os:sep"]', "função"),
@@ -176,11 +217,11 @@ def test_the_number_of_workers_changes_no_byte(
 KILLED = """
 import sys
 from pathlib import Path
-from ptbr_slm.cli.data import heavy_losses
 from ptbr_slm.data import encode, staging
 from ptbr_slm.data.duplicates.signatures import NearDuplicateSettings
-from ptbr_slm.data.mixture import Recipe, load_mixture
+from ptbr_slm.data.mixture import load_mixture
 from ptbr_slm.data.pipeline import prepare
+from ptbr_slm.data.recipe import Recipe
 from ptbr_slm.tokenizer import Tokenizer
 
 encode.BATCH_CHARACTERS, staging.CHECKPOINT_BYTES = 2_000, 6_000
@@ -260,17 +301,138 @@ def test_a_mixture_from_the_command_line(sources: Path, tokenizer_file: Path, cl
 def test_options_of_the_command_line_hold_for_every_source_that_does_not_say_otherwise(tmp_path: Path):
     (tmp_path / "m.toml").write_text(
         '[[source]]\ninputs = ["a.txt"]\n[[source]]\ninputs = ["b.txt"]\n'
-        'paragraph_documents = false\npreset = "web"\ntext_field = "corpo"\n'
+        'paragraph_documents = false\npreset = "web"\ntext_field = "corpo"\nvariety = "any"\nmask = false\n'
+        '[[source]]\ninputs = ["c.txt"]\nvariety = "pt"\nmask = true\nkeep = []\n'
     )
-    found = plan([], mix=tmp_path / "m.toml", preset="curated", text_field="texto", paragraph_documents=True)
+    options = SourceOptions(
+        "curated", "texto", paragraph_documents=True, variety="br", mask=True, keep=("cnpj",)
+    )
+    found = plan([], mix=tmp_path / "m.toml", options=options)
     facts = [(s.stages.name, s.text_field, s.paragraph_documents) for s in found.sources]
-    assert facts == [("curated", "texto", True), ("web", "corpo", False)]
+    assert facts == [("curated", "texto", True), ("web", "corpo", False), ("curated", "texto", True)]
+    given = [MaskPersonalData(("cnpj",)), KeepVariety("br"), MaskPersonalData(), KeepVariety("pt")]
+    assert [
+        stage
+        for source in found.sources
+        for stage in source.stages.all
+        if isinstance(stage, MaskPersonalData | KeepVariety)
+    ] == given
 
 
-def test_a_rule_that_takes_more_than_a_fifth_of_a_source_is_told():
-    source = {"name": "leis", "documents": 70, "dropped": {"few_letters": 29, "duplicate": 1}}
-    told = heavy_losses({"sources": [source, {"name": "jornal", "documents": 9, "dropped": {"empty": 1}}]})
-    assert (
-        told.count("Atenção") == 1 and "29 % de leis ficou de fora: tem números e pontuação demais." in told
+def test_a_source_may_turn_masking_and_the_variety_on_where_the_command_line_says_nothing(tmp_path: Path):
+    (tmp_path / "m.toml").write_text(
+        '[[source]]\ninputs = "a.txt"\n[[source]]\ninputs = "b.txt"\n'
+        'variety = "br"\nmask = true\nkeep = "cnpj"\n'
     )
-    assert heavy_losses({}) == ""
+    plain, other = plan([], mix=tmp_path / "m.toml").sources
+    assert plain.stages == presets.preset("none")
+    assert (
+        MaskPersonalData(("cnpj",)) in other.stages.cleaning and KeepVariety("br") in other.stages.filtering
+    )
+
+
+def rules_of(tmp_path: Path, toml: str, name: str = "none") -> Preset:
+    (tmp_path / "m.toml").write_text(f'[[source]]\ninputs = ["a.txt"]\npreset = "{name}"\n{toml}')
+    return load_mixture(tmp_path / "m.toml").sources[0].stages
+
+
+def test_rules_by_name_are_added_to_a_preset_changed_or_turned_off(tmp_path: Path):
+    bare = presets.preset("none")
+    stages = rules_of(tmp_path, 'rules = ["words", "unended_lines", "keep_portuguese"]')
+    assert stages.cleaning == (*bare.cleaning, UnendedLines())
+    assert stages.tagging == (Figures(("words",)), TagLanguage())
+    assert stages.filtering == (*bare.filtering, KeepPortuguese(), Words())
+
+    rules = "words = {least = 20}\nstop_words = false\nfew_word_lines = 2\nsentences = true\n"
+    stages = rules_of(tmp_path, f"[source.rules]\n{rules}", "web")
+    web = presets.preset("web")
+    changed = tuple(Words(least=20) if stage == Words() else stage for stage in web.filtering)
+    assert stages.filtering == (*(stage for stage in changed if stage != StopWords()), Sentences())
+    assert stages.cleaning == (*web.cleaning, FewWordLines(least=2)) and stages.tagging == web.tagging
+
+
+def test_all_rules_of_c4_have_one_name_in_the_order_of_datatrove(tmp_path: Path):
+    stages = rules_of(tmp_path, "rules = {c4 = true, citations = false}")
+    added = (*stages.cleaning[1:], *stages.filtering[1:])
+    assert added == tuple(rule for rule in c4() if rule.name != "citations")
+    assert rules_of(tmp_path, 'rules = "fineweb2"').filtering[1:] == fineweb2()
+    assert rules_of(tmp_path, "rules = {fineweb2 = false}", "web").filtering == (
+        KeepPortuguese(),
+        ReplacementCharacters(),
+    )
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_every_rule_has_reasons_and_takes_its_thresholds(name: str, tmp_path: Path):
+    entry = RULES[name]
+    assert set(entry.reasons) <= {*REASONS, *REPAIRS} and entry.source
+    if entry.thresholds:
+        given = ", ".join(f"{key} = {value + 1}" for key, value in entry.thresholds.items())
+        stages = rules_of(tmp_path, f"rules = {{{name} = {{{given}}}}}").all
+        changed = next(stage for stage in stages if stage.name == name)
+        assert changed != entry.rule and type(changed) is type(entry.rule)
+
+
+def test_a_rule_that_takes_more_than_a_fifth_of_a_source_is_told_everywhere(
+    tmp_path: Path, tokenizer_file: Path, cli: Callable, prose: Callable
+):
+    write_lines(tmp_path / "leis.jsonl", [prose(i, 8) for i in range(7)] + [f"Art. {i}º" for i in range(3)])
+    write_lines(tmp_path / "bom.jsonl", [prose(100 + i, 8) for i in range(10)] + ["Art. 3º."])
+    (tmp_path / "m.toml").write_text(
+        '[[source]]\nname = "leis"\ninputs = ["leis.jsonl"]\nrules = {words = {least = 10}}\n'
+        '[[source]]\nname = "bons"\ninputs = ["bom.jsonl"]\nrules = {words = {least = 10}}\n'
+    )
+    options = ("--mix", "m.toml", "-o", "dados", "--tokenizer", tokenizer_file)
+    told = cli("data", "prepare", *options, check=True).stdout
+    assert "Atenção: 30 % de leis ficou de fora: tem menos palavras" in told and told.count("Atenção") == 1
+    rule = {"source": "leis", "reason": "few_words", "dropped": 3, "share": 0.3}
+    body = json.loads(cli("data", "stats", "dados", "--json", check=True).stdout)
+    assert body["excessive_rules"] == [rule]
+    assert json.loads((tmp_path / "dados" / "index.json").read_text())["recipe"]["excessive_rules"] == [rule]
+    cli("data", "audit", "dados", check=True)
+    page = (tmp_path / "dados" / "auditoria.html").read_text()
+    assert page.count("Talvez esta fonte peça outra limpeza") == 1 and "leis: a regra" in page
+
+
+def test_varieties_are_counted_kept_and_dropped(tmp_path: Path, tokenizer_file: Path, cli: Callable):
+    european = [f"O utilizador {i} deve aceder ao ficheiro no ecrã do telemóvel." for i in range(3)]
+    brazilian = [f"O usuário {i} deve acessar o arquivo na tela do celular." for i in range(4)]
+    write_lines(tmp_path / "a.jsonl", [*european, *brazilian, "A casa azul fica perto.", "A porta é alta."])
+    options = ("a.jsonl", "--tokenizer", tokenizer_file, "-o", "dados", "--variety", "br")
+    told = cli("data", "prepare", *options, check=True).stdout
+    lines = [line.split() for line in told.splitlines()]
+    assert ["variedade", "ficaram", "saíram"] in lines
+    assert ["do", "Brasil", "4", "0"] in lines and ["de", "Portugal", "0", "3"] in lines
+    assert ["não", "se", "sabe", "2", "0"] in lines
+    counts = {code: {"kept": kept, "dropped": dropped} for code, kept, dropped in
+              (("br", 4, 0), ("pt", 0, 3), ("unknown", 2, 0))}  # fmt: skip
+    body = json.loads(cli("data", "prepare", *options, "--json", check=True).stdout)
+    assert body["varieties"] == counts
+    assert json.loads((tmp_path / "dados" / "index.json").read_text())["recipe"]["varieties"] == counts
+    cli("data", "audit", "dados", check=True)
+    assert "português de Portugal" in (tmp_path / "dados" / "auditoria.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--keep-personal-data", "cnpj"), "--mask-personal-data"),
+        (("--mask-personal-data", "--keep-personal-data", "cnjp"), "cnpj, phone"),
+    ],
+)
+def test_a_kind_of_personal_data_to_keep_that_means_nothing_is_refused(
+    tmp_path: Path, tokenizer_file: Path, cli: Callable, options: tuple[str, ...], told: str
+):
+    (tmp_path / "a.txt").write_text("Uma frase boa.")
+    done = cli("data", "prepare", "a.txt", "-o", "dados", "--tokenizer", tokenizer_file, *options)
+    assert done.returncode == 2 and "E_USAGE" in done.stderr and told in done.stderr
+
+
+def test_masking_keeps_what_the_command_line_says(tmp_path: Path, tokenizer_file: Path, cli: Callable):
+    (tmp_path / "a.txt").write_text("A empresa 11.222.333/0001-81 ligou para (11) 98765-4321 hoje cedo.")
+    options = ("--tokenizer", tokenizer_file, "--mask-personal-data", "--keep-personal-data", "cnpj")
+    cli("data", "prepare", "a.txt", "-o", "dados", *options, "--valid-fraction", "0", check=True)
+    data = PreparedData.open(tmp_path / "dados")
+    assert texts_of(data, "train", Tokenizer.load(tokenizer_file)) == [
+        "A empresa 11.222.333/0001-81 ligou para [TELEFONE] hoje cedo."
+    ]

@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
+from typing import Any
 
 from ptbr_slm.data.audit.collect import Audit, Rule, Sampled
 from ptbr_slm.data.audit.markup import MOST_ROWS, bars, figure, largest, short_name, table, text, visible
@@ -158,9 +159,8 @@ def _recipe(audit: Audit) -> str:
 
 
 def _sources(audit: Audit) -> str:
-    if not audit.complete:
-        return _recipe(audit) + _MISSING
-    rows, warnings = [], []
+    rows, warnings = [], [_warning(told) for told in audit.data.summary().excessive_rules]
+    of_sources = {(told["reason"], told["dropped"]) for told in audit.data.summary().excessive_rules}
     for name, counts in audit.sources.items():
         lost = sum(counts.dropped.values())
         total = counts.kept + lost
@@ -176,11 +176,13 @@ def _sources(audit: Audit) -> str:
             )
         )
         warnings += [
-            f'<li class="warn">{text(short_name(name))}: a regra '
-            f"“{text(REASONS.get(rule.reason, rule.reason))}” tirou {number(100 * rule.share, 1)} % "
-            f"({number(rule.dropped)} de {number(total)}). Talvez esta fonte peça outra limpeza.</li>"
+            _warning({"source": name, **rule._asdict()})
             for rule in excessive_rules(counts.dropped, total)
+            if (rule.reason, rule.dropped) not in of_sources
         ]
+    told = f'<ul aria-label="Avisos">{"".join(warnings)}</ul>' if warnings else ""
+    if not audit.complete:
+        return told + _recipe(audit) + _MISSING
     header = ("arquivo", "ficaram", "texto", "fora", "perda", "licença")
     kept = sum(audit.licences.values())
     licences_table = [
@@ -188,10 +190,20 @@ def _sources(audit: Audit) -> str:
         for licence, count in largest(audit.licences)
     ]
     return (
-        (f'<ul aria-label="Avisos">{"".join(warnings)}</ul>' if warnings else "")
+        told
         + _recipe(audit)
         + table("Por arquivo", header, rows)
         + table("Licenças do que ficou", ("licença", "documentos", "parte"), licences_table)
+    )
+
+
+def _warning(rule: Mapping[str, Any]) -> str:
+    """A rule that took too much of a source or file, with the keys of `Summary.excessive_rules`."""
+    reason = REASONS.get(rule["reason"], rule["reason"])
+    return (
+        f'<li class="warn">{text(short_name(rule["source"]))}: a regra “{text(reason)}” tirou '
+        f"{number(100 * rule['share'], 1)} % ({number(rule['dropped'])} documentos). "
+        "Talvez esta fonte peça outra limpeza.</li>"
     )
 
 

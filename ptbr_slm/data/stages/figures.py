@@ -36,7 +36,6 @@ _PUNCTUATION = frozenset(
     + "".join(TERMINAL)
 ).union(map(chr, (*range(9), *range(11, 32), *range(127, 160))))
 """A token of these alone is no word: datatrove's PUNCTUATION_SET."""
-_SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]++(?=[\s”\"»’)]|\Z)")
 _NEWLINES = re.compile("\n+")
 _LETTER = re.compile(r"[^\W\d_]")
 
@@ -198,7 +197,6 @@ FIGURES: dict[str, Callable[[Text], float]] = {
     "repeated_characters": _repeated_characters,
     "curly_brackets": lambda text: text.text.count("{"),
     "lorem_ipsum": lambda text: text.text.lower().count("lorem ipsum"),
-    "sentences": lambda text: len(_SENTENCE_END.findall(text.text)),
     "long_lines": lambda text: sum(len(line) >= LONG_LINE for line in text.text.split("\n")),
     "replacement_characters": lambda text: text.text.count("\ufffd") / max(len(text.text), 1),
     **{f"top_{n}_gram": partial(lambda n, text: text.grams.top_share(n), n) for n in (2, 3, 4)},

@@ -19,8 +19,8 @@ from ptbr_slm.data.stages.stage import Dropped, Stage
 
 EXCESSIVE_SHARE = 0.2
 """A rule that drops more of a source than this was made for other text."""
-EXCESSIVE_LEAST = 20
-"""Documents of a source below which a share says nothing."""
+NO_RULE = frozenset({"not_sampled", "duplicate", "near_duplicate", "contaminated"})
+"""Reasons that no rule of cleaning decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,13 @@ class FigureRule:
         """The name of the figure."""
         return self.figure
 
+    def measured(self, document: Document) -> float:
+        """The figure, stored or measured now."""
+        return measure(self.name, document)
+
     def __call__(self, document: Document) -> Document | Dropped:
         """The document, or the reason with the figure and the threshold."""
-        value = measure(self.name, document)
+        value = self.measured(document)
         if value < self.least:
             return Dropped(self.below, {self.name: value, "least": self.least})
         if value > self.most:
@@ -213,46 +217,6 @@ class StopWords(FigureRule):
     least: float = 2
 
 
-# C4 and mC4: pages (Raffel et al. 2020, arXiv:1910.10683, section 2.2; Xue et al. 2021, arXiv:2010.11934,
-# section 3.1). FineWeb2 does without; they are here for mixtures of one's own.
-
-
-@dataclass(frozen=True, slots=True)
-class CurlyBrackets(FigureRule):
-    """`{` in a page: it shows code. C4 0; a page of documentation has some."""
-
-    figure = "curly_brackets"
-    above = "curly_brackets"
-    most: float = 0
-
-
-@dataclass(frozen=True, slots=True)
-class LoremIpsum(FigureRule):
-    """The text of printers' samples. C4 0."""
-
-    figure = "lorem_ipsum"
-    above = "lorem_ipsum"
-    most: float = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Sentences(FigureRule):
-    """Sentences in a page. C4 5."""
-
-    figure = "sentences"
-    below = "few_sentences"
-    least: float = 5
-
-
-@dataclass(frozen=True, slots=True)
-class LongLines(FigureRule):
-    """Lines of at least 200 characters in a page. mC4 3."""
-
-    figure = "long_lines"
-    below = "few_long_lines"
-    least: float = 3
-
-
 # Others
 
 
@@ -288,16 +252,11 @@ def fineweb2() -> tuple[Stage, ...]:
     )
 
 
-def c4() -> tuple[Stage, ...]:
-    """The rules of C4 and mC4 that judge a whole page."""
-    return (LoremIpsum(), CurlyBrackets(), Sentences(), LongLines())
-
-
 class ExcessiveRule(NamedTuple):
     """A rule that drops too much of a source."""
 
     reason: str
-    """A key of `document.REASONS`."""
+    """A key of `document.REASONS`, or the name of a user's own stage."""
     dropped: int
     """Documents that it dropped."""
     share: float
@@ -307,9 +266,12 @@ class ExcessiveRule(NamedTuple):
 def excessive_rules(counts: Mapping[str, int], total: int) -> list[ExcessiveRule]:
     """The rules that drop over `EXCESSIVE_SHARE` of a source of `total` documents, the worst first.
 
-    `counts` is reason -> documents dropped. Empty where `total` is below `EXCESSIVE_LEAST`.
+    counts: reason -> documents dropped; copies and what weights leave out are no rule's. One document alone
+    is never too much.
     """
-    if total < EXCESSIVE_LEAST:
-        return []
-    shares = [ExcessiveRule(reason, count, count / total) for reason, count in counts.items()]
-    return sorted((rule for rule in shares if rule.share > EXCESSIVE_SHARE), key=lambda rule: -rule.share)
+    rules = [
+        ExcessiveRule(reason, count, count / max(total, 1))
+        for reason, count in counts.items()
+        if reason not in NO_RULE and count > 1
+    ]
+    return sorted((rule for rule in rules if rule.share > EXCESSIVE_SHARE), key=lambda rule: -rule.share)

@@ -9,6 +9,7 @@ import pytest
 from page_text import PAGE
 
 from ptbr_slm.data.document import Document
+from ptbr_slm.data.stages.c4 import LongLines, c4
 from ptbr_slm.data.stages.figures import STOP_WORDS, Figures
 from ptbr_slm.data.stages.rules import fineweb2
 from ptbr_slm.data.stages.stage import run
@@ -144,6 +145,79 @@ def test_the_same_documents_are_kept_and_dropped_for_the_same_reasons(blocks: li
     ours_all, theirs_all = [ours(page) for page in pages], [theirs(page, blocks) for page in pages]
     assert ours_all == theirs_all
     assert theirs_all.count(None) > 15 and len(set(theirs_all)) > 6
+
+
+C4_REASONS = {
+    "lorem_ipsum": {"lorem_ipsum", "curly_brackets"},  # where a page has both
+    "curly_bracket": {"curly_brackets", "lorem_ipsum"},
+    "too_few_sentences": {"few_sentences", "no_lines"},
+}
+C4_LINES = (
+    "Leia também as outras notícias",
+    "Uma frase cortada...",
+    "Ative o JavaScript para ver a página.",
+    "This site uses cookies to work.",
+    "Please read our Terms of Use.",
+    "Fim. Sim.",
+    "Nasceu em 1839[12] e morreu em 1908.[3]",
+    "Foi assim. [4]",
+    'Ele respondeu: "venha"',
+    "Ele respondeu: “venha.”",
+    "a " + "x" * 1_100 + " b.",
+    "O Sr. Silva pagou R$ 3.500,00 ao Dr. Souza. E foi embora!",
+    "...",
+    "— Não sei! — disse ela. — E você?",
+)
+C4_PAGES = (
+    "Depois vem lorem ipsum dolor sit amet.",
+    "O código é {x}, diz ele.",
+    "Menu { x }",
+    "JavaScript com {x} não conta.",
+    "This uses cookies and {x} too.",
+    "This uses cookies and lorem ipsum too.",
+    "lorem ipsum e javascript juntos.",
+)
+
+
+def pages_of_lines(count: int) -> list[str]:
+    """Good and bad lines in any order, some pages with what drops a whole one."""
+    random_ = random.Random(11)
+    good = [line for line in PAGE.split("\n") if line]
+    sentences = [sentence + "." for line in good for sentence in line.rstrip(".").split(". ")]
+    pages = []
+    for number in range(count):
+        pool = [*sentences, *C4_LINES, *C4_LINES, ""]
+        lines = random_.choices(pool, k=random_.randrange(1, 14))
+        if number % 4 == 0:
+            lines.insert(random_.randrange(len(lines) + 1), random_.choice(C4_PAGES))
+        pages.append("\n".join(lines))
+    return pages
+
+
+def test_the_rules_of_c4_leave_the_same_lines_and_drop_the_same_pages():
+    block = filters.C4QualityFilter(language=LANGUAGE)
+    dropped = 0
+    for text in [PAGE, *NASTY, *pages_of_lines(300)]:
+        page = "\n".join(line.rstrip() for line in text.split("\n"))  # as `Clean` leaves it
+        document = TheirDocument(text=page, id="0")
+        theirs = block.filter(document)
+        result = run(c4(), Document(page, "a.txt"))
+        if theirs is True:
+            assert isinstance(result, Document), page
+            assert [line.strip() for line in result.text.split("\n") if line.strip()] == [
+                line.strip() for line in document.text.split("\n") if line.strip()
+            ]
+        else:
+            dropped += 1
+            assert not isinstance(result, Document) and result[2].reason in C4_REASONS[theirs[1]], page
+    assert 50 < dropped < 250
+
+
+def test_the_long_lines_of_mc4_are_the_same():
+    block = filters.C4ParagraphFilter()
+    for page in [PAGE, *NASTY, *variations(60)]:
+        kept = block.filter(TheirDocument(text=page, id="0")) is True
+        assert kept == isinstance(LongLines()(Document(page, "a.txt")), Document)
 
 
 def test_the_tokens_are_the_same():

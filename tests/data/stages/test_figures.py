@@ -64,7 +64,6 @@ def test_repetitions_are_those_of_the_definition(tokens: list[str]):
         ("repeated_characters", "um\num\nnove", 0.25),
         ("curly_brackets", "{a} {b}", 2),
         ("lorem_ipsum", "Lorem Ipsum", 1),
-        ("sentences", "Uma. Duas! “Três?” Quatro", 3),
         ("long_lines", "a" * 200 + "\n" + "b" * 199, 1),
         ("replacement_characters", "n\ufffdo ", 0.25),
     ],

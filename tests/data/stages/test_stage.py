@@ -12,6 +12,7 @@ from ptbr_slm.data.document import REASONS, Document, DocumentCounts
 from ptbr_slm.data.mixture import plan
 from ptbr_slm.data.pipeline import read_documents
 from ptbr_slm.data.presets import PRESETS, Preset, preset
+from ptbr_slm.data.recipe import SourceOptions
 from ptbr_slm.data.stages.length import AtLeastTwoWords
 from ptbr_slm.data.stages.personal_data import MaskPersonalData
 from ptbr_slm.data.stages.stage import Dropped, run
@@ -58,7 +59,7 @@ def test_only_documents_surely_of_the_other_variety_go_and_personal_data_are_mas
     (tmp_path / "br.txt").write_text("O usuário deve acessar o arquivo. CPF 111.444.777-35.", "utf-8")
     (tmp_path / "nem.txt").write_text("A casa fica perto da praia e tem porta azul.", "utf-8")
     counts = DocumentCounts()
-    stages = plan([tmp_path], variety="br", mask_personal_data=True).sources[0].stages
+    stages = plan([tmp_path], options=SourceOptions(variety="br", mask=True)).sources[0].stages
     assert stages.cleaning[-1] == MaskPersonalData() and stages.filtering[-1] == KeepVariety("br")
     kept = [document.text for document in read_documents([tmp_path], stages=stages, counts=counts)]
     assert sorted(kept) == [
