@@ -69,8 +69,8 @@ import re, sys, tomllib
 
 project = tomllib.load(open(sys.argv[1], "rb"))["project"]
 lines = list(project["dependencies"])
-for extra in ("cpu", "train", "export", "app"):
-    lines += project["optional-dependencies"][extra]
+for extra in ("cpu", "data", "train", "export", "app"):  # [train] names [data] as ptbr-slm[data]
+    lines += [line for line in project["optional-dependencies"][extra] if not line.startswith("ptbr-slm[")]
 print("\n".join(line for line in lines if re.split(r"[\[<>=~! ]", line)[0] != "torch"))
 PYTHON
 }

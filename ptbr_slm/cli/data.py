@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ptbr_slm.cli.command import command
-from ptbr_slm.cli.data_fetch import register_fetch
+from ptbr_slm.cli.data_fetch import downloading, register_fetch
 from ptbr_slm.cli.help import HelpGroup
 from ptbr_slm.cli.output import Output, Report, table
 from ptbr_slm.text import human_bytes, number, quoted
@@ -43,8 +43,8 @@ def prepare(
         typer.Argument(
             metavar="ENTRADA...",
             help="Arquivos .txt, .md, .jsonl, .csv, .html, .parquet ou .xml (MediaWiki), comprimidos (.gz, "
-            ".zst, .bz2, .xz) ou em .zip e .tar; pastas com eles; padrões ('textos/**/*.txt'); - lê do "
-            "terminal.",
+            ".zst, .bz2, .xz) ou em .zip e .tar; pastas com eles; padrões ('textos/**/*.txt'); "
+            "hf://datasets/DONO/NOME[@REVISÃO][/CAMINHO], do Hugging Face; - lê do terminal.",
         ),
     ] = None,
     mix: Annotated[
@@ -149,6 +149,8 @@ def prepare(
         repeat_copies=repeat_copies,
         evaluation=evaluation_sets or [],
     )
+    with downloading(out, [path for source in recipe.sources for path in source.inputs]) as options:
+        recipe = recipe.with_local_inputs(options)
     input_bytes = total_bytes([path for source in recipe.sources for path in source.inputs])
     with out.progress("preparando", input_bytes) as progress:
         data = prepare(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +19,7 @@ from ptbr_slm.text import human_bytes, number, quoted
 
 if TYPE_CHECKING:
     from ptbr_slm.data.sources.catalogue import Source
+    from ptbr_slm.data.sources.hub_inputs import DownloadOptions
     from ptbr_slm.data.sources.origin import Status
 
 _AMOUNT = re.compile(r"(\d+(?:[.,]\d+)?)\s*([kmgtb]?)(i?)b?", re.IGNORECASE)
@@ -116,6 +119,23 @@ def fetch(
         )
         path = fetch_source(name, folder, options)
     return _report(name, path, folder, BYTES_PER_TOKEN)
+
+
+@contextmanager
+def downloading(out: Output, inputs: Sequence[Path]) -> Iterator[DownloadOptions]:
+    """How to download the inputs that are names of the hub: with a bar, where there are any."""
+    from ptbr_slm.data.sources.hub_inputs import DownloadOptions
+    from ptbr_slm.data.sources.hub_names import is_hub_name
+
+    if not any(map(is_hub_name, inputs)):
+        yield DownloadOptions()
+        return
+    with out.progress("baixando do hub", total=1.0) as bar:
+
+        def show(received: int, total: int) -> None:
+            bar.update(received / max(total, 1), f"{human_bytes(received)} de {human_bytes(total)}")
+
+        yield DownloadOptions(progress=show, note=out.note)
 
 
 def _show(progress: Progress, status: Status, seconds: float, bytes_per_token: float) -> None:

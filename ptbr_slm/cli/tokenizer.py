@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ptbr_slm.cli.command import command
+from ptbr_slm.cli.data_fetch import downloading
 from ptbr_slm.cli.help import HelpGroup
 from ptbr_slm.cli.output import Output, Report, table
 from ptbr_slm.errors import SlmError
@@ -40,7 +41,8 @@ def check_output(file: Path) -> None:
 def train(
     out: Output,
     inputs: Annotated[
-        list[Path], typer.Argument(metavar="TEXTOS...", help="Arquivos ou pastas de texto, JSONL ou Parquet.")
+        list[Path],
+        typer.Argument(metavar="TEXTOS...", help="O que data prepare lê: arquivos, pastas, nomes hf://."),
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="ARQUIVO", help="Onde gravar o tokenizer.json.")
@@ -61,22 +63,25 @@ def train(
     from ptbr_slm.data.document import DocumentCounts
     from ptbr_slm.data.pipeline import read_documents
     from ptbr_slm.data.read.files import total_bytes
+    from ptbr_slm.data.sources.hub_inputs import local_inputs
     from ptbr_slm.storage.atomic import write_text
     from ptbr_slm.tokenizer import Tokenizer
 
     file = output / "tokenizer.json" if output.is_dir() else output
     check_output(file)
     budget = _sample_size(sample)
+    with downloading(out, inputs) as options:
+        local = local_inputs(inputs, options).paths
     words, size, counts = 0, 0, DocumentCounts()
 
     def texts() -> Iterator[str]:
         nonlocal words, size
-        for document in read_documents(inputs, counts=counts):
+        for document in read_documents(local, counts=counts):
             words += len(document.text.split())
             size += len(document.text.encode("utf-8"))
             yield document.text
 
-    with out.progress("lendo textos e treinando o tokenizador", total_bytes(inputs) or None) as bar:
+    with out.progress("lendo textos e treinando o tokenizador", total_bytes(local) or None) as bar:
         reading = _watched(texts(), counts, bar)
         tokenizer = Tokenizer.train(_sampled(reading, budget, seed), vocab_size)
     write_text(file, tokenizer.to_json())
@@ -137,6 +142,7 @@ def compare(
     from ptbr_slm.data.document import DocumentCounts
     from ptbr_slm.data.pipeline import read_documents
     from ptbr_slm.data.read.files import total_bytes
+    from ptbr_slm.data.sources.hub_inputs import local_inputs
     from ptbr_slm.tokenizer import compare as comparison
     from ptbr_slm.tokenizer.foreign import looks_like_tokenizer, open_tokenizer
 
@@ -157,8 +163,10 @@ def compare(
         )
     encoders = {name: open_tokenizer(path) for name, path in zip(_distinct_names(paths), paths, strict=True)}
     counts = DocumentCounts()
-    with out.progress("comparando", total_bytes(texts) or None) as bar:
-        reading = (document.text for document in read_documents(texts, counts=counts))
+    with downloading(out, texts) as options:
+        local = local_inputs(texts, options).paths
+    with out.progress("comparando", total_bytes(local) or None) as bar:
+        reading = (document.text for document in read_documents(local, counts=counts))
         compared = comparison.compare(_sampled(_watched(reading, counts, bar), budget, seed), encoders)
     if not compared[0].words:
         raise SlmError(

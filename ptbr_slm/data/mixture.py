@@ -11,6 +11,7 @@ from typing import get_args
 
 from ptbr_slm.data import presets
 from ptbr_slm.data.recipe import DEFAULT_OPTIONS, Recipe, Rule, Source, SourceOptions, VarietyChoice
+from ptbr_slm.data.sources.hub_names import PREFIX, shown
 from ptbr_slm.data.stages.named import GROUPS, RULES
 from ptbr_slm.data.stages.personal_data import TOKENS
 from ptbr_slm.data.stages.user_function import user_stage
@@ -45,7 +46,7 @@ def plan(
     _check_kinds(options, mix)
     sources = load_mixture(mix, options).sources if mix is not None else ()
     if inputs:
-        name = ", ".join(map(str, inputs[:3]))
+        name = ", ".join(map(shown, inputs[:3]))
         sources += (
             Source(
                 tuple(inputs),
@@ -99,7 +100,9 @@ _KEYS = (
 
 
 def load_mixture(path: Path, options: SourceOptions = DEFAULT_OPTIONS) -> Recipe:
-    """The recipe of a mixture file. Paths in it begin at its folder. options: of what a source leaves out.
+    """The recipe of a mixture file. Paths in it begin at its folder, but for hf:// names.
+
+    options: of what a source leaves out.
 
     Raises E_CONFIG for what it should not say, E_NOT_FOUND or E_PERMISSION.
     """
@@ -142,7 +145,9 @@ class _SourceTable:
         options = self.options(options)
         own = [user_stage(target, self.path.parent) for target in self.strings("stages", ())]
         return Source(
-            inputs=tuple(self.path.parent / given for given in inputs),
+            inputs=tuple(
+                Path(given) if given.startswith(PREFIX) else self.path.parent / given for given in inputs
+            ),
             name=self.string("name", inputs[0]),
             weight=float(weight),
             stages=options.stages(self.rules(), own),

@@ -28,6 +28,7 @@ from ptbr_slm.data.read.formats import TEXT_FIELD
 from ptbr_slm.data.recipe import Recipe, Source
 from ptbr_slm.data.select import describe, select, write_splits
 from ptbr_slm.data.shards import SHARD_TOKENS, token_dtype
+from ptbr_slm.data.sources.hub_inputs import local_inputs
 from ptbr_slm.data.stages.clean import NORMALIZATION
 from ptbr_slm.data.staging import Staging
 from ptbr_slm.errors import Exit, SlmError, os_errors
@@ -56,8 +57,9 @@ def read_documents(
     """
     counts = counts if counts is not None else DocumentCounts()
     stages = stages if stages is not None else preset(DEFAULT)
-    source = Source(tuple(inputs), paragraph_documents=paragraph_documents, text_field=text_field)
-    for raw, _, _, input_bytes in raw_documents((source,), ((0, file) for file in list_files(inputs))):
+    paths = local_inputs(inputs).paths
+    source = Source(paths, paragraph_documents=paragraph_documents, text_field=text_field)
+    for raw, _, _, input_bytes in raw_documents((source,), ((0, file) for file in list_files(paths))):
         counts.input_bytes = input_bytes
         if raw is None:
             continue
@@ -88,7 +90,7 @@ def prepare(
 ) -> PreparedData:
     """Turn texts into the prepared folder `out`, atomically.
 
-    inputs: files or folders, see `read_documents`; or none, and `recipe` names the sources.
+    inputs: files, folders or hf:// names, see `read_documents`; or none, and `recipe` names the sources.
     near_duplicates: how near copies are found, which never fall on both sides of the split; None looks for
     exact copies only, which are always dropped. drop_near_duplicates: keep the first of near copies only.
     valid_fraction: share of the text held out, 0 to 0.5: whole documents, and where these would be more than
@@ -108,6 +110,7 @@ def prepare(
         near_duplicates,
         drop_near_duplicates,
     )
+    recipe = recipe.with_local_inputs()
     bos, eos = boundary_ids(tokenizer)
     dtype = token_dtype(tokenizer.vocab_size)
     files = [(i, file) for i, source in enumerate(recipe.sources) for file in list_files(source.inputs)]
@@ -166,7 +169,9 @@ def open_or_prepare(
         if tokenizer is not None:
             data.check_tokenizer(Tokenizer.load(tokenizer), tokenizer)
         return data
-    files = [(str(file.path.resolve()), file.path.stat()) for file in input_files([path])]
+    source = Source((path,)).with_local_inputs()
+    files = [(file.name if source.hub else str(file.path.resolve()), file.path.stat())
+             for file in input_files(source.inputs)]  # fmt: skip
     if tokenizer is None:
         raise SlmError(
             "E_TOKENIZER_MISSING",
@@ -187,7 +192,7 @@ def open_or_prepare(
             if error.exit_code is not Exit.CORRUPT and error.code != "E_NOT_FOUND":
                 raise
             shutil.rmtree(folder, ignore_errors=True)  # a damaged copy of what is about to be made again
-    return prepare([path], folder, opened, progress=progress)
+    return prepare([], folder, opened, recipe=Recipe((source,), NEAR_DUPLICATES), progress=progress)
 
 
 def _identity(

@@ -13,6 +13,7 @@ from ptbr_slm.data.decontamination.overlaps import EvaluationIndex
 from ptbr_slm.data.duplicates.signatures import NearDuplicateSettings
 from ptbr_slm.data.presets import Preset
 from ptbr_slm.data.read.formats import TEXT_FIELD
+from ptbr_slm.data.sources.hub_inputs import DownloadOptions, HubPin, local_inputs
 from ptbr_slm.data.stages.decontaminate import Decontaminate
 from ptbr_slm.data.stages.personal_data import MaskPersonalData
 from ptbr_slm.data.stages.stage import Stage
@@ -35,6 +36,15 @@ class Source:
     text_field: str = TEXT_FIELD
     paragraph_documents: bool = False
     """In text files each block between blank lines is a document."""
+    hub: tuple[HubPin, ...] = ()
+    """Where inputs that were downloaded from the hub are from."""
+
+    def with_local_inputs(self, options: DownloadOptions | None = None) -> Source:
+        """The source with every input on this machine (`hub_inputs.local_inputs`, and what it raises)."""
+        local = local_inputs(self.inputs, options)
+        if not local.hub:
+            return self
+        return replace(self, inputs=local.paths, hub=local.hub, licence=self.licence or local.licence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +62,10 @@ class Recipe:
     """Evaluation sets whose items are taken out."""
     keep_records: bool = False
     """Whether the prepared folder says of every document what was decided, beside its tokens (`records`)."""
+
+    def with_local_inputs(self, options: DownloadOptions | None = None) -> Recipe:
+        """The recipe with every input on this machine; it may take a long download."""
+        return replace(self, sources=tuple(source.with_local_inputs(options) for source in self.sources))
 
     def without_evaluation(self, sets: Sequence[Path]) -> Recipe:
         """The recipe with the items of evaluation sets taken out, before personal data are masked.

@@ -170,7 +170,7 @@ def _passes(selection: Selection) -> Iterator[list[tuple[SplitName, int]]]:
 def describe(staging: Staging, selection: Selection, recipe: Recipe, folder: Path) -> dict[str, Any]:
     """What index.json says of the recipe; with the records in `folder` where they are wanted.
 
-    Empty for plain inputs without licences of which no rule took too much.
+    Empty for plain inputs without licences, none from the hub, of which no rule took too much.
     """
     told: dict[str, Any] = {}
     licences: Counter[str] = Counter()
@@ -201,7 +201,7 @@ def describe(staging: Staging, selection: Selection, recipe: Recipe, folder: Pat
     ]
     if excessive:
         told["excessive_rules"] = excessive
-    if recipe.keep_records:
+    if recipe.keep_records or any(source.hub for source in recipe.sources):
         told["sources"] = [
             {
                 "name": source.name,
@@ -211,9 +211,11 @@ def describe(staging: Staging, selection: Selection, recipe: Recipe, folder: Pat
                 "licence": source.licence,
                 "documents": kept[source.name],
                 "dropped": dict(sorted(dropped[source.name].items())),
+                **({"hub": [asdict(pin) for pin in source.hub]} if source.hub else {}),
             }
             for source in recipe.sources
         ]
+    if recipe.keep_records:
         told["records"] = [asdict(entry) for entry in _write_records(staging, selection, folder)]
     return told
 

@@ -105,11 +105,12 @@ def required_versions() -> dict[str, tuple[str, str]]:
         lines = importlib.metadata.requires("ptbr-slm") or []
     except importlib.metadata.PackageNotFoundError:
         return {}
-    found = {}
+    found: dict[str, tuple[str, str]] = {}
     for line in lines:
         match = re.match(
             r"([A-Za-z0-9._-]+)(?:\[[^]]*\])?\s*>=\s*([0-9.]+)(?:.*extra\s*==\s*['\"](\w+)['\"])?", line
         )
         if match:
-            found[match[1].lower()] = (match[3] or "", match[2])
+            # [train] includes [data]: the smaller extra is the one to install
+            found.setdefault(match[1].lower(), (match[3] or "", match[2]))
     return found

@@ -309,7 +309,12 @@ def _providers(facts: SystemFacts) -> Iterator[Finding]:
         yield Finding(topic="onnxruntime_tensorrt", status="ok", message=message)
 
 
-_PURPOSE = {"train": "treinar", "export": "exportar para ONNX", "app": "abrir a página"}
+_PURPOSE = {
+    "data": "preparar textos",
+    "train": "treinar",
+    "export": "exportar para ONNX",
+    "app": "abrir a página",
+}
 
 
 def _packages(facts: SystemFacts) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ import torch
 from ptbr_slm.data.document import describe_dropped
 from ptbr_slm.data.pipeline import open_or_prepare
 from ptbr_slm.data.prepared import PreparedData
+from ptbr_slm.data.sources.hub_names import is_hub_name, shown
 from ptbr_slm.errors import Exit, SlmError
 from ptbr_slm.storage.atomic import atomic_folder, remove_leftovers, write_text
 from ptbr_slm.storage.lock import run_lock
@@ -187,9 +188,10 @@ def _check_before_writing(config: TrainConfig) -> None:
     """What would otherwise leave an empty run folder behind, or fail only at the end."""
     check_loggers(config.logger)
     if not config.data.exists():
-        raise SlmError(
-            "E_NOT_FOUND", "os dados não existem.", where=config.data, hint="Confira o caminho em --data."
-        )
+        hint = "Confira o caminho em --data."
+        if is_hub_name(config.data):
+            hint = f"Prepare antes:  ptbr-slm data prepare '{shown(config.data)}' -o dados --tokenizer T"
+        raise SlmError("E_NOT_FOUND", "os dados não existem.", where=shown(config.data), hint=hint)
     check_device(config)
     if config.optimizer.name == "adamw8bit":
         cuda = config.device != "cpu" and visible_cards() > 0

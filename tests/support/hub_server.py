@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -95,6 +95,8 @@ class HubServer:
     """Part of a path of the store or the API -> what happens to the next requests for it, one each."""
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     """(method, path, headers)."""
+    cards: dict[str, dict[str, object]] = field(default_factory=dict)
+    """Repository -> the YAML of its card."""
     page_size: int = 2
     port: int = 0
 
@@ -162,9 +164,10 @@ def _answer(request: BaseHTTPRequestHandler, server: HubServer) -> None:
     server.requests.append((request.command, path, dict(request.headers)))
     query = parse_qs(parts.query)
     if found := re.fullmatch(r"/api/datasets/(.+?)/revision/(.+)", path):
-        answer = _json({"id": found[1], "sha": COMMIT})
-    elif found := re.fullmatch(r"/api/datasets/(.+?)/tree/(\w+)/(.+)", path):
-        answer = _tree(server, found[1], found[3], int(query.get("cursor", ["0"])[0]))
+        answer = _json({"id": found[1], "sha": COMMIT, "cardData": server.cards.get(found[1], {})})
+    elif found := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/tree/(\w+)(?:/(.+))?", path):
+        recursive = query.get("recursive") == ["True"]
+        answer = _tree(server, found[1], found[3] or "", recursive, int(query.get("cursor", ["0"])[0]))
     elif found := re.fullmatch(r"/datasets/(.+?)/resolve/(\w+)/(.+)", path):
         answer = _redirect(server, f"/repo/{found[1]}/{found[3]}")
     else:
@@ -183,22 +186,35 @@ def _json(value: object) -> Answer:
     return Answer(200, {"Content-Type": "application/json"}, json.dumps(value).encode())
 
 
-def _tree(server: HubServer, repo: str, folder: str, first: int) -> Answer:
-    prefix = f"/repo/{repo}/"
-    paths = sorted(
-        path.removeprefix(prefix) for path in server.files if path.startswith(prefix + folder + "/")
-    )
+SMALL = 64
+"""Bytes up to which a file is no large one: git keeps it itself."""
+
+
+def _tree(server: HubServer, repo: str, folder: str, recursive: bool, first: int) -> Answer:
+    root = f"/repo/{repo}/"
+    prefix = f"{folder}/" if folder else ""
+    paths = sorted(path.removeprefix(root) for path in server.files if path.startswith(root + prefix))
+    if not paths:
+        return Answer(404, {"X-Error-Code": "EntryNotFound"}, b"")
     entries: list[dict[str, object]] = [
-        {"type": "directory", "oid": "d", "size": 0, "path": f"{folder}/outra"}
+        {"type": "directory", "oid": "d", "size": 0, "path": f"{prefix}outra"}
     ]
     for path in paths:
-        content = server.files[prefix + path]
-        large = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
-        entries.append({"type": "file", "oid": "f", "size": len(content), "path": path, "lfs": large})
+        if "/" in path.removeprefix(prefix) and not recursive:
+            continue
+        content = server.files[root + path]
+        entry: dict[str, object] = {"type": "file", "size": len(content), "path": path}
+        entry["oid"] = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        if len(content) > SMALL:
+            oid = hashlib.sha256(content).hexdigest()
+            entry["lfs"] = {"oid": oid, "size": len(content), "pointerSize": 134}
+        entries.append(entry)
     answer = _json(entries[first : first + server.page_size])
     if first + server.page_size < len(entries):
-        url = f"{server.url}/api/datasets/{repo}/tree/{COMMIT}/{folder.replace('/', '%2F')}"
-        answer.headers["Link"] = f'<{url}?cursor={first + server.page_size}>; rel="next"'
+        url = f"{server.url}/api/datasets/{repo}/tree/{COMMIT}"
+        url += f"/{quote(folder, safe='')}" if folder else ""
+        more = "recursive=True&" if recursive else ""
+        answer.headers["Link"] = f'<{url}?{more}cursor={first + server.page_size}>; rel="next"'
     return answer
 
 

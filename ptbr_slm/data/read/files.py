@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,9 @@ _WHOLE_FILES = (".parquet", ".zip")
 _ABOUT = ("licenca", "license", "licence", "readme", "changelog", "contributing", "copying")
 """Markdown files of these names tell of a folder and are not its text."""
 
+_HUB_CACHE = re.compile(r"(?:^|/)datasets--([^/]+?)--([^/]+)/snapshots/([0-9a-f]{40})/(.+)")
+"""A file in the cache of huggingface_hub (its docs, "Understand caching"): owner, name, commit, path."""
+
 STDIN = Path("-")
 
 
@@ -52,6 +56,14 @@ class InputFile:
     format: Format
     named: bool
     """The user named this very file: that it cannot be read is an error, and not a file to pass over."""
+
+    @property
+    def name(self) -> str:
+        """What its documents are told to come from: its path, or the name that the hub has for it."""
+        found = _HUB_CACHE.search(self.path.as_posix())
+        if found is None:
+            return str(self.path)
+        return f"hf://datasets/{found[1]}/{found[2]}@{found[3]}/{found[4]}"
 
 
 def format_of(path: Path | str) -> Format | None:

@@ -50,9 +50,9 @@ def read_file(file: InputFile, text_field: str = TEXT_FIELD, position: Position 
             raw = stack.enter_context(file.path.open("rb"))
             before = os.fstat(raw.fileno())
             if file.format == "parquet":
-                yield from read_parquet(raw, str(file.path), text_field, position)
+                yield from read_parquet(raw, file.name, text_field, position)
             elif file.format == "zip":
-                yield from read_zip(raw, str(file.path), text_field, before.st_size)
+                yield from read_zip(raw, file.name, text_field, before.st_size)
             else:
                 stream, expansion = raw, Expansion(raw.tell)
                 if raw.seekable():
@@ -63,12 +63,12 @@ def read_file(file: InputFile, text_field: str = TEXT_FIELD, position: Position 
                 yield from _read_stream(file, stream, expansion, text_field, stack)
             after = os.fstat(raw.fileno())
             if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-                yield Skipped("changed", str(file.path))
+                yield Skipped("changed", file.name)
     except SlmError as error:
         if file.named or error.code not in ("E_NOT_FOUND", "E_PERMISSION", "E_IO"):
             raise
         position.raw = None  # closed
-        yield Skipped("unreadable", str(file.path))
+        yield Skipped("unreadable", file.name)
     finally:
         position.raw = None
         position.bytes = _size(file.path)
@@ -94,9 +94,9 @@ def _read_stream(
     compression = compression_of(file.path.name)
     stream = stack.enter_context(decompressed(raw, compression, expansion))
     if file.format == "tar":
-        yield from read_tar(stream, str(file.path), text_field)
+        yield from read_tar(stream, file.name, text_field)
     else:
-        yield from READERS[file.format](stream, str(file.path), text_field)
+        yield from READERS[file.format](stream, file.name, text_field)
 
 
 def _read_stdin(text_field: str) -> Found:

@@ -41,6 +41,22 @@ _NO_HTTP_URL = (
     requests.exceptions.MissingSchema,
 )
 
+_HUB_MISSING = {
+    "RepoNotFound": (
+        "este conjunto não existe no hub, ou é privado.",
+        "Confira DONO/NOME na página do conjunto; se é privado, ponha um token de leitura em HF_TOKEN.",
+    ),
+    "RevisionNotFound": (
+        "o conjunto não tem esta revisão.",
+        "Use main, ou um commit, ramo ou etiqueta da página do conjunto (Files and versions).",
+    ),
+    "EntryNotFound": (
+        "o conjunto não tem este arquivo ou pasta.",
+        "Confira o caminho na página do conjunto (Files and versions).",
+    ),
+}
+"""`X-Error-Code` of the hub (huggingface_hub, utils/_http.py: `hf_raise_for_status`) -> message and hint."""
+
 Progress = Callable[[int], None]
 """Called with the bytes that a download has written since the last call."""
 
@@ -243,6 +259,8 @@ class HttpClient:
             raise _Retry(f"o servidor respondeu {status}", _asked_wait_s(response))
         if status == 416:
             raise Changed(url)
+        if words := _HUB_MISSING.get(response.headers.get("X-Error-Code", "")):
+            raise SlmError("E_NOT_FOUND", words[0], where=url.partition("?")[0], hint=words[1])
         if status in (401, 403):
             raise _refused(response, url)
         if status == 404:
