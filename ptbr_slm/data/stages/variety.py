@@ -182,6 +182,11 @@ _ARTICLE_WORDS = "o a os as do da dos das no na nos nas ao à aos às pelo pela 
 _ARTICLE = frozenset(_ARTICLE_WORDS.split())
 _PREPOSITION_WORDS = "de em com para por e que entre sobre"
 _PREPOSITION = frozenset(_PREPOSITION_WORDS.split())
+_PORTUGUESE = frozenset(["não", "uma", "um", "em", "com", "do", "dos", "da", "das", "ao", "é", "são"])
+"""Frequent words that English and Spanish do not have: a sixth of a Portuguese text."""
+_LEAST_SHARE = 0.04
+_JUDGED_WORDS = 40
+"""A shorter text is taken for Portuguese."""
 _TOKEN = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 _MONTHS = "Janeiro|Fevereiro|Março|Abril|Maio|Junho|Julho|Agosto|Setembro|Outubro|Novembro|Dezembro"
 _MONTH = re.compile(rf"(?<!Rio )\bde (?:{_MONTHS})\b")
@@ -189,11 +194,17 @@ _MONTH = re.compile(rf"(?<!Rio )\bde (?:{_MONTHS})\b")
 
 
 def count_signs(text: str) -> Counter[str]:
-    """Class of signs (a key of `SIGNS`) -> how often it occurs. Words with a capital are taken for names."""
+    """Class of signs (a key of `SIGNS`) -> how often it occurs. Words with a capital are taken for names.
+
+    Another language has no signs: "actually" is no European spelling.
+    """
     if len(text) > MAX_CHARS:
         text = text[: MAX_CHARS // 2] + "\n" + text[-MAX_CHARS // 2 :]
-    tokens = ["", *_TOKEN.findall(text), "", ""]
+    found = _TOKEN.findall(text)
     counts: Counter[str] = Counter()
+    if len(found) >= _JUDGED_WORDS and sum(map(_PORTUGUESE.__contains__, found)) < _LEAST_SHARE * len(found):
+        return counts
+    tokens = ["", *found, "", ""]
     for index, sign in enumerate(map(_word_sign, tokens)):
         if sign in _OF_NEIGHBOURS:
             sign = _sign_of_neighbours(sign, tokens[index - 1], tokens[index + 1], tokens[index + 2])

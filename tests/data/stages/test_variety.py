@@ -51,6 +51,13 @@ def test_without_signs_it_abstains(text: str) -> None:
     assert 0.1 < found.brazilian < 0.9
 
 
+def test_another_language_has_no_signs() -> None:
+    english = "The actual director of this manual is actually as exact as the factura that you read. " * 4
+    spanish = "El director actual de la empresa recibió la factura exacta y no le afectó que fuera así. " * 4
+    assert identify_variety(english) == identify_variety(spanish) == ("unknown", 0.5)
+    assert identify_variety(EUROPEAN[3] + "\n" + english[:80]).code == "pt"
+
+
 def test_signs_of_both_sides_make_it_abstain() -> None:
     assert identify_variety("O ônibus económico e o autocarro econômico.").code == "unknown"
 
