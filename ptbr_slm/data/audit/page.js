@@ -63,7 +63,7 @@
     fill(element.querySelector(".gone"), out.slice(0, 3), index);
     const percent = share((sampled) => drops(index, sampled), documents);
     element.querySelector(".limit").textContent = number(state[index].threshold, 4);
-    element.querySelector(".share").textContent = `alcança ${number(percent, 1)} %`;
+    element.querySelector(".share").textContent = `sozinha, tiraria ${number(percent, 1)} %`;
     const line = element.querySelector("line");
     if (line) {
       const place = (100 * (state[index].threshold - rule.low)) / (rule.high - rule.low || 1);

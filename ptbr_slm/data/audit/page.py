@@ -21,6 +21,8 @@ from ptbr_slm.data.stages.rules import excessive_rules
 from ptbr_slm.text import human_bytes, number
 
 _BINS = 40
+_MOST_LABELS = 8
+"""Under a row of bars, on a telephone."""
 _TAGS: dict[str, tuple[str, dict[str, str]]] = {
     "language": ("Língua", {"pt": "português", "es": "espanhol", "gl": "galego", "en": "inglês"}),
     "variety": (
@@ -38,6 +40,8 @@ _TAGS: dict[str, tuple[str, dict[str, str]]] = {
     ),
 }
 """Attribute -> its title, and its values in words for people."""
+_BOUNDS = {"least": "mínimo", "most": "máximo"}
+"""Thresholds among the figures of a rule -> words for people."""
 
 
 def render(audit: Audit) -> str:
@@ -136,8 +140,8 @@ def _dropped(audit: Audit) -> str:
 
 
 def _figures(figures: Mapping[str, float]) -> str:
-    """` · stop_words 1, least 2`."""
-    told = ", ".join(f"{text(name)} {number(value, 4)}" for name, value in figures.items())
+    """` · stop_words 1, mínimo 2`."""
+    told = ", ".join(f"{text(_BOUNDS.get(name, name))} {figure(value)}" for name, value in figures.items())
     return f" · {told}" if told else ""
 
 
@@ -154,8 +158,8 @@ def _recipe(audit: Audit) -> str:
         )
         for source in audit.data.index.recipe.get("sources", [])
     ]
-    header = ("fonte", "limpeza", "peso", "licença", "ficaram", "fora")
-    return table("Mistura", header, rows) if rows else ""
+    header = ("fonte", "limpeza", "peso", "licença", "documentos", "fora")
+    return table("Mistura (sem as repetições do peso)", header, rows) if rows else ""
 
 
 def _sources(audit: Audit) -> str:
@@ -212,8 +216,9 @@ def _thresholds(audit: Audit) -> str:
     sampled = sum(1 for each in audit.sample if each.weight)
     intro = (
         f"<p>As regras da limpeza <code>web</code> numa amostra de {number(sampled)} documentos, que "
-        f"representam {number(weight)}. As marcadas tiraram algo destes dados. Mova um limite para ver o que "
-        "sairia; nada é gravado.</p>"
+        f"representam {number(weight)}. Estão em uso as que tiraram algo destes dados. Abra uma regra e mova "
+        "o limite para ver o que sairia; nada é gravado. Nos gráficos, a altura da barra é a raiz quadrada "
+        "do número de documentos, para que as pequenas se vejam.</p>"
         "<noscript><p>Sem JavaScript, os limites não se movem: valem os números abaixo.</p></noscript>"
     )
     rules = "".join(_rule(audit, index, rule) for index, rule in enumerate(audit.rules))
@@ -239,13 +244,14 @@ def _rule(audit: Audit, index: int, rule: Rule) -> str:
     return (
         f'<details id="rule-{index}"><summary><b>{text(rule.title)}</b>: {sense} '
         f'<span class="limit">{figure(rule.threshold)}</span>; '
-        f'<span class="share">alcança {number(100 * reached / whole, 1)} %</span></summary>'
+        f'<span class="share">sozinha, tiraria {number(100 * reached / whole, 1)} %</span></summary>'
         f'<div class="controls"><input type="range" min="{low:.6g}" max="{high:.6g}" step="{step:.6g}" '
         f'value="{rule.threshold:.6g}" aria-label="{label}">'
         f'<input type="number" step="any" value="{rule.threshold:.6g}" aria-label="{label}, exato">'
         f'<label><input type="checkbox"{" checked" if rule.active else ""}> em uso</label></div>'
         f"{_histogram(values, rule, low, high)}"
-        f'<p class="where"><code>{text(rule.figure)}</code>, de {figure(low)} a {figure(high)}</p>'
+        f'<p class="axis where"><span>{figure(low)}</span><span><code>{text(rule.figure)}</code>; '
+        f"a linha é o limite</span><span>{figure(high)}</span></p>"
         f'<div class="pair">{columns}</div></details>\n'
     )
 
@@ -290,7 +296,22 @@ def _lengths(audit: Audit) -> str:
         for power in filled
     ]
     drawn = bars([float(train[power] + valid[power]) for power in filled], "Documentos por tamanho em tokens")
-    return drawn + table("Documentos por número de tokens", ("tokens", "treino", "validação"), rows)
+    every = 1 + (len(filled) - 1) // _MOST_LABELS
+    labels = "".join(
+        f"<span>{_power(power) if place % every == 0 else ''}</span>" for place, power in enumerate(filled)
+    )
+    axis = f'<p class="axis bins where" aria-hidden="true">{labels}</p>'
+    told = '<p class="where">Cada barra vai do número de tokens abaixo dela até o dobro.</p>'
+    counts = table("Documentos por número de tokens", ("tokens", "treino", "validação"), rows)
+    return told + drawn + axis + counts
+
+
+def _power(power: int) -> str:
+    """A power of two in little room: 512, 1 mil, 1 mi."""
+    for least, unit in ((20, " mi"), (10, " mil")):
+        if power >= least:
+            return f"{2 ** (power - least)}{unit}"
+    return str(2**power)
 
 
 def _tags(audit: Audit) -> str:
@@ -303,7 +324,7 @@ def _tags(audit: Audit) -> str:
             continue
         rows = [
             (
-                short_name(names.get(value, value)),
+                short_name(names.get(value) or f"código {value}"),
                 number(kept[value]),
                 f"{number(100 * kept[value] / max(total, 1), 1)} %",
                 number(dropped[value]),

@@ -19,7 +19,7 @@ from ptbr_slm.data.stages.stage import Dropped, Stage
 
 EXCESSIVE_SHARE = 0.2
 """A rule that drops more of a source than this was made for other text."""
-NO_RULE = frozenset({"not_sampled", "duplicate", "near_duplicate", "contaminated"})
+NO_RULE = frozenset({"not_sampled", "duplicate", "near_duplicate", "contaminated", "other_variety"})
 """Reasons that no rule of cleaning decides."""
 
 
@@ -266,8 +266,8 @@ class ExcessiveRule(NamedTuple):
 def excessive_rules(counts: Mapping[str, int], total: int) -> list[ExcessiveRule]:
     """The rules that drop over `EXCESSIVE_SHARE` of a source of `total` documents, the worst first.
 
-    counts: reason -> documents dropped; copies and what weights leave out are no rule's. One document alone
-    is never too much.
+    counts: reason -> documents dropped; copies, what weights leave out and the variety that nobody asked for
+    are no rule's. One document alone is never too much.
     """
     rules = [
         ExcessiveRule(reason, count, count / max(total, 1))

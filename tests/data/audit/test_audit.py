@@ -161,7 +161,13 @@ def test_the_mixture_is_shown_as_the_index_describes_it(corpus: Path, tmp_path: 
     data = prepare([], tmp_path / "dados", tokenizer, recipe=load_mixture(mixture))
     page = Page(render(collect(data)))
     documents = number(data.summary().documents)
-    assert page.tables["Mistura"][1][:5] == ["contos", "curated", "1,00", "CC BY 4.0", documents]
+    assert page.tables["Mistura (sem as repetições do peso)"][1][:5] == [
+        "contos",
+        "curated",
+        "1,00",
+        "CC BY 4.0",
+        documents,
+    ]
     kept = sum(int(row[1]) for row in page.tables["Por arquivo"][1:])
     assert number(kept) == documents and "não guarda registros" not in render(collect(data))
 
@@ -178,7 +184,7 @@ def test_a_threshold_reaches_the_documents_that_its_rule_would_drop(recorded: Pr
     below = sum(1 for value in values if value is not None and value < 50)
     assert len(audit.sample) == 50 and below >= 10
     index = next(i for i, rule in enumerate(audit.rules) if rule.figure == "words" and rule.is_least)
-    shown = re.search(rf'id="rule-{index}".*?alcança ([\d,]+) %', render(audit), re.DOTALL)
+    shown = re.search(rf'id="rule-{index}".*?sozinha, tiraria ([\d,]+) %', render(audit), re.DOTALL)
     assert shown is not None and shown[1] == number(100 * below / 50, 1)
 
 
@@ -331,7 +337,7 @@ def test_in_a_browser_a_threshold_moves_and_nothing_is_asked_for(recorded: Prepa
         rule.locator("summary").click()
         before = rule.locator(".share").inner_text()
         rule.locator("input[type=number]").fill("1000")
-        assert rule.locator(".share").inner_text() == "alcança 100 %" != before
+        assert rule.locator(".share").inner_text() == "sozinha, tiraria 100 %" != before
         assert "ficam 0 % dos documentos" in page.locator("#total-text").inner_text()
         page.locator("#reset").click()
         assert rule.locator(".share").inner_text() == before
