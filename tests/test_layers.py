@@ -108,7 +108,7 @@ FLOORS = {
         {"trainer", "loop", "run", "find_lr"},
     ],
     "ptbr_slm.runtime": [
-        {"results", "drafting", "sampling", "protocol"},
+        {"results", "drafting", "sampling", "targets", "protocol"},
         {"engines", "sequence"},
         {"load", "cache", "batch", "engine_loop", "scoring"},
         {"model"},

@@ -97,6 +97,10 @@ class EngineLoop:
         self._stepper = 0
         """The thread that runs the engine now; 0 is none."""
         self._idle = Condition(self._lock)
+        self._step_due = False
+        """Whether a turn was the last to use the engine: it is the texts' turn now."""
+        self._progress = Condition(self._lock)
+        """Notified after each step, and when a call stops waiting for one."""
         self._exclusive = 0
         """Threads that want the engine between two steps: they go first."""
         self._blocked: dict[Call, None] = {}
@@ -160,6 +164,19 @@ class EngineLoop:
             with self._lock:
                 self._stop_stepping()
 
+    @contextmanager
+    def turn(self) -> Iterator[bool]:
+        """As `paused`, for one of many short uses; True while there are texts to generate.
+
+        Between two turns a text that waits for its next step has it.
+        """
+        with self._lock:
+            while self._step_due and self._next_waiting() is not None:
+                self._progress.wait()
+        with self.paused():
+            self._step_due = True
+            yield bool(self._batch.sequences)
+
     def forget(self) -> None:
         """Give back the slots that are cached for their prefixes."""
         with self.paused():
@@ -187,6 +204,8 @@ class EngineLoop:
                 try:
                     self._batch.sweep()  # streams closed during the step
                 finally:
+                    self._step_due = False
+                    self._progress.notify_all()
                     self._stop_stepping()
 
     def _busy(self) -> bool:
@@ -206,6 +225,7 @@ class EngineLoop:
             call.blocked -= 1
             if not call.blocked:
                 del self._blocked[call]
+                self._progress.notify_all()
 
     def _stop_stepping(self) -> None:
         """Wake those who can take something, and one for the next step. Holds the lock."""
@@ -224,6 +244,10 @@ class EngineLoop:
         if self._exclusive:
             self._idle.notify()
         elif not self._stepper:
-            waiting = next((call for call in self._blocked if not call.can_take()), None)
+            waiting = self._next_waiting()
             if waiting is not None:
                 waiting.wakeup.notify()
+
+    def _next_waiting(self) -> Call | None:
+        """The call that has waited longest for a step. Holds the lock."""
+        return next((call for call in self._blocked if not call.can_take()), None)

@@ -8,6 +8,9 @@ from threading import Lock
 from types import TracebackType
 from typing import Any, Unpack, overload
 
+import numpy as np
+import numpy.typing as npt
+
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.engine_loop import Call, EngineLoop
 from ptbr_slm.runtime.load import open_engine
@@ -150,7 +153,14 @@ class Model:
         progress: Callable[[int], None] | None = None,
     ) -> Generator[list[ContinuationScore]]:
         """As `score_batch`, of requests that are read as they are needed: memory does not grow with them."""
-        return Scorer(self.engine, self._loop.paused).score(requests, cancel, progress)
+        return Scorer(self.engine, self._loop.turn).score(requests, cancel, progress)
+
+    def logprobs(self, tokens: Sequence[int]) -> npt.NDArray[np.float64]:
+        """(T - 1,) log probability in nats of each of T token ids but the first, given those before it.
+
+        T is at most the context and 1; raises E_PROMPT_TOO_LONG beyond.
+        """
+        return Scorer(self.engine, self._loop.turn).logprobs(tokens)
 
     def logits(self, tokens: Sequence[int]) -> Floats:
         """float32 (T, V) logits at every position of token ids."""

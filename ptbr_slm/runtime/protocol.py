@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.sampling.params import Draw
+from ptbr_slm.runtime.targets import ScoringSession
 from ptbr_slm.tokenizer import Tokenizer
 
 Floats = npt.NDArray[np.float32]
@@ -88,6 +89,12 @@ class Engine(Protocol):
 
     def logits(self, tokens: Sequence[int]) -> Floats:
         """(T, V) logits at every position of one text; the slots stay as they are."""
+
+    def scoring(self) -> ScoringSession:
+        """Empty slots of its own over the same weights, for the probabilities of given tokens.
+
+        Opening and running it takes the engine, as any method; the engine's slots stay as they are.
+        """
 
     def describe(self) -> dict[str, Any]:
         """Facts for people and pages: `file_bytes`, `bits_per_byte` (None where never measured), ..."""

@@ -13,8 +13,8 @@ Unlike there, special tokens that are spelled out in a text stay text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
@@ -23,8 +23,10 @@ import numpy.typing as npt
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime.protocol import PREFILL_CHUNK, Engine, Floats
+from ptbr_slm.runtime.cache import common_length
+from ptbr_slm.runtime.protocol import PREFILL_CHUNK, Engine, check_ids, check_length
 from ptbr_slm.runtime.sequence import Cancel
+from ptbr_slm.runtime.targets import ScoringSession, Targets, TokenScores
 from ptbr_slm.tokenizer import Tokenizer
 
 Request = tuple[str, Sequence[str]]
@@ -32,8 +34,14 @@ Request = tuple[str, Sequence[str]]
 
 _WINDOW = 256
 """Requests read ahead and sorted, so that those that begin alike are neighbours."""
-_ROWS_AT_ONCE = 64
-"""Rows of logits normalised at once: 8 MiB at 32,000 tokens."""
+_POLITE_CHUNK = 64
+"""Tokens run at once while texts are generated, which wait for them."""
+
+_SHORT_PROMPT = 8
+"""Tokens up to which a prompt is run again with each continuation, many texts side by side."""
+
+_SHORT_TEXT = 64
+"""Tokens up to which texts side by side are faster than alone (fp32; 32 in int8)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,28 +101,11 @@ def encode_pair(tokenizer: Tokenizer, config: ModelConfig, prompt: str, continua
     return EncodedPair((*before[cut:], *targets[:-1]), tuple(targets), cut)
 
 
-def target_logprobs(
-    logits: Floats, targets: Sequence[int]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """log p(target) in nats, and whether none is more probable: logits (T, V), targets (T,) -> (T,), (T,)"""
-    logprobs, greedy = np.empty(len(targets)), np.empty(len(targets), dtype=np.bool_)
-    for start in range(0, len(targets), _ROWS_AT_ONCE):
-        rows = logits[start : start + _ROWS_AT_ONCE]
-        wanted = np.asarray(targets[start : start + len(rows)])
-        best = rows.argmax(axis=1)
-        every = np.arange(len(rows))
-        peak = rows[every, best]
-        total = np.exp(rows - peak[:, None]).sum(axis=1, dtype=np.float64)
-        logprobs[start : start + len(rows)] = rows[every, wanted] - peak - np.log(total)
-        greedy[start : start + len(rows)] = best == wanted
-    return logprobs, greedy
-
-
 class Scorer:
     """Scores continuations on one engine, between the steps of the texts that it generates."""
 
-    def __init__(self, engine: Engine, turn: Callable[[], AbstractContextManager[None]]) -> None:
-        """turn: the engine for us alone, for the length of a `with` block."""
+    def __init__(self, engine: Engine, turn: Callable[[], AbstractContextManager[bool]]) -> None:
+        """turn: the engine for us alone, for the length of a `with` block; True while texts are generated."""
         self._engine, self._turn = engine, turn
 
     def score(
@@ -129,57 +120,215 @@ class Scorer:
         """
         done = 0
         source = iter(requests)
-        while window := list(islice(source, _WINDOW)):
-            encoded = [self._encode(prompt, continuations) for prompt, continuations in window]
-            order = sorted(range(len(window)), key=lambda index: [pair.ids for pair in encoded[index][:1]])
-            scores: dict[int, list[ContinuationScore]] = {}
-            for index in order:
-                if cancel is not None and cancel.cancelled:
-                    break
-                found = [self._score(pair) for pair in encoded[index]]
-                scores[index] = [
-                    ContinuationScore(
-                        float(logprobs.sum()),
-                        len(logprobs),
-                        len(continuation.encode("utf-8")),
-                        bool(greedy.all()),
-                        pair.cut,
-                    )
-                    for (logprobs, greedy), pair, continuation in zip(
-                        found, encoded[index], window[index][1], strict=True
-                    )
-                ]
-                done += 1
-                if progress is not None:
-                    progress(done)
-            for index in range(len(window)):
-                if index not in scores:
-                    return
-                yield scores[index]
+        with self._session() as session:
+            while window := list(islice(source, _WINDOW)):
+                plan = _Plan([self._encode(*request) for request in window])
+                for finished in _Run(session, self._turn, plan).steps():
+                    if cancel is not None and cancel.cancelled:
+                        break
+                    if finished and progress is not None:
+                        progress(done + finished)
+                for request, pairs, scores in zip(window, plan.pairs, plan.scores, strict=True):
+                    found = [score for score in scores if score is not None]
+                    if len(found) < len(pairs):
+                        return
+                    yield [_summary(*each) for each in zip(request[1], pairs, found, strict=True)]
+                done += len(window)
+
+    def logprobs(self, tokens: Sequence[int]) -> npt.NDArray[np.float64]:
+        """(T - 1,) nats of each token but the first, given those before it."""
+        check_ids(self._engine.config, tokens)
+        check_length(len(tokens) - 1, self._engine.config.max_seq_len)
+        with self._session() as session:
+            with self._turn():
+                session.prepare(len(tokens))
+            run = _Run(session, self._turn, _Plan([]))
+            for _ in run.append(tokens[:-1], Targets.following(0, tokens[1:])):
+                pass
+            return run.appended.logprobs
+
+    @contextmanager
+    def _session(self) -> Iterator[ScoringSession]:
+        with self._turn():
+            session = self._engine.scoring()
+        try:
+            yield session
+        finally:
+            session.close()
 
     def _encode(self, prompt: str, continuations: Sequence[str]) -> list[EncodedPair]:
         engine = self._engine
         _check_request(prompt, continuations)
         return [encode_pair(engine.tokenizer, engine.config, prompt, text) for text in continuations]
 
-    def _score(self, pair: EncodedPair) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-        engine, ids = self._engine, pair.ids
+
+class _Plan:
+    """What is to be run for some requests, and what came of it."""
+
+    def __init__(self, pairs: Sequence[Sequence[EncodedPair]]) -> None:
+        self.pairs = pairs
+        self.scores: list[list[TokenScores | None]] = [[None] * len(each) for each in pairs]
+        """By request and continuation."""
+        self._left = [len(each) for each in pairs]
+        self.finished = 0
+        """Requests whose continuations are all scored."""
+        self.prompts: dict[tuple[int, ...], list[_Item]] = {}
+        """Continuations by what comes before them, sorted so that those that begin alike are neighbours."""
+        found: dict[tuple[int, ...], list[_Item]] = {}
+        for request, each in enumerate(pairs):
+            for number, pair in enumerate(each):
+                found.setdefault(pair.ids[: pair.start], []).append(_Item(request, number, pair))
+        for prompt in sorted(found):
+            self.prompts[prompt] = found[prompt]
+        self.finished = sum(not left for left in self._left)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text."""
+        return max((len(pair.ids) for each in self.pairs for pair in each), default=1)
+
+    def add(self, item: _Item, scores: TokenScores) -> None:
+        """A continuation is scored."""
+        self.scores[item.request][item.number] = scores
+        self._left[item.request] -= 1
+        self.finished += not self._left[item.request]
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """One continuation of one request."""
+
+    request: int
+    number: int
+    pair: EncodedPair
+
+    @property
+    def tail(self) -> tuple[int, ...]:
+        """Tokens that the model reads after the prompt: the continuation but its last."""
+        return self.pair.targets[:-1]
+
+
+class _Run:
+    """Works through a plan. Its generators yield after each run of the model, outside of the turn."""
+
+    def __init__(
+        self, session: ScoringSession, turn: Callable[[], AbstractContextManager[bool]], plan: _Plan
+    ) -> None:
+        self._session, self._turn, self._plan = session, turn, plan
+        self._trunk: tuple[int, ...] = ()
+        self._branches: list[tuple[_Item, TokenScores]] = []
+        """With the score of the first token, which the prompt gave."""
+        self.appended = TokenScores.concatenated([])
+        """What the last `append` found."""
+
+    def steps(self) -> Iterator[int]:
+        """The number of requests finished so far, after each run."""
+        session, plan = self._session, self._plan
         with self._turn():
-            slot = engine.open_slot()
-        try:
-            silent = pair.start - 1
-            for start in range(0, silent, PREFILL_CHUNK):
-                with self._turn():
-                    engine.prefill(slot, ids[start : min(silent, start + PREFILL_CHUNK)])
-            parts = []
-            for start in range(silent, len(ids), PREFILL_CHUNK):
-                with self._turn():
-                    logits = engine.extend(slot, ids[start : start + PREFILL_CHUNK])
-                targets = pair.targets[start - silent : start - silent + len(logits)]
-                parts.append(target_logprobs(logits, targets))
-        finally:
-            engine.close_slot(slot)
-        return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+            session.prepare(plan.longest)
+        short: list[_Item] = []
+        prompts = list(plan.prompts)
+        for index, prompt in enumerate(prompts):
+            items = plan.prompts[prompt]
+            neighbours = prompts[max(0, index - 1) : index] + prompts[index + 1 : index + 2]
+            shared = max((_common(prompt, other) for other in neighbours), default=0)
+            alone = len(items) == 1 and 2 * shared < len(prompt)
+            if session.texts_tokens and (alone or len(prompt) <= _SHORT_PROMPT):
+                short += [item for item in items if len(item.pair.ids) <= _SHORT_TEXT]
+                items = [item for item in items if len(item.pair.ids) > _SHORT_TEXT]
+            if items:
+                yield from self._prompt(prompt, items)
+        yield from self._flush()
+        yield from self._texts(short)
+
+    def append(self, tokens: Sequence[int], targets: Targets) -> Iterator[int]:
+        """Append to the trunk in as many runs as it takes; the scores are in `appended`."""
+        parts = []
+        start = 0
+        while start < len(tokens):
+            with self._turn() as generating:
+                stop = min(len(tokens), start + (_POLITE_CHUNK if generating else PREFILL_CHUNK))
+                parts.append(self._session.append(tokens[start:stop], targets.within(start, stop)))
+            start = stop
+            yield self._plan.finished
+        self.appended = TokenScores.concatenated(parts)
+
+    def _prompt(self, prompt: tuple[int, ...], items: Sequence[_Item]) -> Iterator[int]:
+        """A prompt and its continuations: the longest with it in one run, the others from where it ends."""
+        first, *others = sorted(items, key=lambda item: -len(item.tail))
+        # The last token runs again for its logits.
+        common = min(_common(self._trunk, prompt), len(prompt) - 1)
+        self._session.truncate(common)
+        self._trunk = prompt[:common]
+        last = len(prompt) - 1 - common
+        heads = [item.pair.targets[0] for item in others]
+        targets = Targets(
+            np.concatenate([np.full(len(heads), last), np.arange(last, last + len(first.pair.targets))]),
+            np.array([*heads, *first.pair.targets]),
+        )
+        yield from self.append([*prompt[common:], *first.tail], targets)
+        scores = self.appended
+        self._plan.add(first, scores.part(len(heads), None))
+        self._session.truncate(len(prompt))
+        self._trunk = prompt
+        for index, item in enumerate(others):
+            head = scores.part(index, index + 1)
+            targets = Targets.following(0, item.pair.targets[1:])
+            if not item.tail:
+                self._plan.add(item, head)
+            elif len(item.tail) > self._session.branch_tokens:
+                yield from self.append(item.tail, targets)
+                self._session.truncate(len(prompt))
+                self._plan.add(item, TokenScores.concatenated([head, self.appended]))
+            else:
+                if not self._session.branches_free:
+                    yield from self._flush()
+                self._session.branch(item.tail, targets)
+                self._branches.append((item, head))
+        yield self._plan.finished
+
+    def _flush(self) -> Iterator[int]:
+        """Run the branches to their ends."""
+        more = bool(self._branches)
+        while more:
+            with self._turn():
+                more = self._session.step()
+            yield self._plan.finished
+        for (item, head), scores in zip(self._branches, self._session.take(), strict=True):
+            self._plan.add(item, TokenScores.concatenated([head, scores]))
+        self._branches = []
+        yield self._plan.finished
+
+    def _texts(self, items: Sequence[_Item]) -> Iterator[int]:
+        """Short texts side by side, those of about the same length together."""
+        waiting = sorted(items, key=lambda item: len(item.pair.ids))
+        while waiting:
+            with self._turn() as generating:
+                budget = self._session.texts_tokens // (4 if generating else 1)
+                longest = len(waiting[-1].pair.ids)
+                count = max(1, min(budget // longest, self._session.branches_free))
+                chosen, waiting = waiting[-count:], waiting[:-count]
+                found = self._session.texts(
+                    [item.pair.ids for item in chosen],
+                    [Targets.following(item.pair.start - 1, item.pair.targets) for item in chosen],
+                )
+            for item, scores in zip(chosen, found, strict=True):
+                self._plan.add(item, scores)
+            yield self._plan.finished
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    return common_length(np.array(one, dtype=np.int64), other)
+
+
+def _summary(continuation: str, pair: EncodedPair, scores: TokenScores) -> ContinuationScore:
+    return ContinuationScore(
+        logprob=float(scores.logprobs.sum()),
+        tokens=len(pair.targets),
+        bytes=len(continuation.encode("utf-8")),
+        is_greedy=bool(scores.greedy.all()),
+        prompt_tokens_cut=pair.cut,
+    )
 
 
 def _first_token(config: ModelConfig) -> int:

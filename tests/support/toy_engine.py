@@ -10,6 +10,7 @@ import numpy as np
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.runtime.protocol import Floats, closed_error
 from ptbr_slm.runtime.sampling.params import Draw
+from ptbr_slm.runtime.targets import Targets, TokenScores, score_rows
 from ptbr_slm.tokenizer import Tokenizer
 
 
@@ -92,6 +93,9 @@ class ToyEngine:
         self.close_slot(slot)
         return found
 
+    def scoring(self) -> ToyScoring:
+        return ToyScoring(self)
+
     def describe(self) -> dict[str, Any]:
         return {}
 
@@ -113,3 +117,63 @@ class ToyEngine:
             mixed = hash(tuple(ids[-(self.memory or 0) :]))
             logits.append(self.table[mixed % 997] + self.table[mixed // 997 % 991])
         return np.stack(logits)
+
+
+class ToyScoring:
+    """`ScoringSession` of a toy engine, in slots of that engine. Branches advance by a token a step."""
+
+    branches_free = 4
+    branch_tokens = 5
+    texts_tokens = 40
+
+    def __init__(self, engine: ToyEngine) -> None:
+        self.engine = engine
+        self.slots = [engine.open_slot()]
+        self.staged: list[tuple[int, Sequence[int], Targets]] = []
+
+    def prepare(self, longest: int) -> None:
+        self.longest = longest
+        self.truncate(0)
+
+    def truncate(self, length: int) -> None:
+        self.engine.truncate(self.slots[0], length)
+
+    def append(self, tokens: Sequence[int], targets: Targets) -> TokenScores:
+        assert self.engine.length(self.slots[0]) + len(tokens) <= self.longest
+        positions, rows = targets.positions()
+        logits = self.engine.extend(self.slots[0], tokens)
+        return score_rows(logits[positions], rows, targets.tokens)
+
+    def branch(self, tokens: Sequence[int], targets: Targets) -> None:
+        assert self.branches_free
+        slot = self.engine.open_slot()
+        self.slots.append(slot)
+        self.engine.copy_prefix(self.slots[0], slot, self.engine.length(self.slots[0]))
+        self.staged.append((slot, tokens, targets))
+        self.branches_free -= 1
+
+    def step(self) -> bool:
+        self.done = [
+            score_rows(self.engine.extend(slot, tokens), targets.after, targets.tokens)
+            for slot, tokens, targets in self.staged
+        ]
+        return False
+
+    def take(self) -> list[TokenScores]:
+        for slot, _, _ in self.staged:
+            self.slots.remove(slot)
+            self.engine.close_slot(slot)
+        found = self.done if self.staged else []
+        self.staged, self.branches_free = [], 4
+        return found
+
+    def texts(self, texts: Sequence[Sequence[int]], targets: Sequence[Targets]) -> list[TokenScores]:
+        found = []
+        for text, each in zip(texts, targets, strict=True):
+            positions, rows = each.positions()
+            found.append(score_rows(self.engine.logits(text)[positions], rows, each.tokens))
+        return found
+
+    def close(self) -> None:
+        for slot in self.slots:
+            self.engine.close_slot(slot)

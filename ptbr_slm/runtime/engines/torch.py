@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from ptbr_slm.runtime.protocol import (
     closed_error,
 )
 from ptbr_slm.runtime.sampling.params import Draw
+from ptbr_slm.runtime.targets import Ids, Targets, TokenScores, branch_limit
 from ptbr_slm.storage.model_folder import ModelFolder
 
 ReadWeight = Callable[[str, tuple[int, ...]], Floats]
@@ -138,6 +140,10 @@ class TorchEngine:
         ids = torch.tensor([list(tokens)], device=self.device)  # (1, T)
         return self._head(self._llama().hidden(ids)[0])
 
+    def scoring(self) -> TorchScoring:
+        """See `Engine.scoring`."""
+        return TorchScoring(self._llama())
+
     def describe(self) -> dict[str, Any]:
         """See `Engine.describe`."""
         return {"file_bytes": self._file_bytes, "bits_per_byte": self._bits_per_byte, "target": self.device}
@@ -171,6 +177,146 @@ class TorchEngine:
     def _head(self, states: torch.Tensor) -> Floats:
         logits: torch.Tensor = self._llama().head(states)
         return np.array(logits.cpu().numpy(), dtype=np.float32)
+
+
+_TEXTS_TOKENS = {"cpu": PREFILL_CHUNK, "cuda": 16 * PREFILL_CHUNK}
+"""Tokens of texts that run together: a GPU is busy with some thousands."""
+
+_HEAD_ROWS = 64
+"""Rows of logits in memory at once: 8 MiB at 32,000 tokens."""
+
+
+class TorchScoring:
+    """`ScoringSession` in PyTorch: the branches of one trunk run as one batch, padded on the right."""
+
+    branch_tokens = PREFILL_CHUNK
+
+    def __init__(self, model: Llama) -> None:
+        self._model: Llama | None = model
+        config = model.config
+        self._token_bytes = 2 * config.num_layers * config.kv_size * model.embed.weight.element_size()
+        self._device = model.embed.weight.device
+        self.texts_tokens = _TEXTS_TOKENS[self._device.type]
+        self.prepare(1)
+
+    def prepare(self, longest: int) -> None:
+        """See `ScoringSession.prepare`."""
+        self._trunk = self._new_cache(1, longest)
+        self._intact = 0
+        """Tokens of the trunk that are as they were when a branch last left it."""
+        self._limit = self.branches_free = max(1, branch_limit(longest * self._token_bytes))
+        self._groups: list[_Group] = []
+        self._scores: list[TokenScores] = []
+
+    def truncate(self, length: int) -> None:
+        """See `ScoringSession.truncate`."""
+        self._trunk.length = min(length, self._trunk.length)
+        self._intact = min(self._intact, self._trunk.length)
+
+    @torch.inference_mode()
+    def append(self, tokens: Sequence[int], targets: Targets) -> TokenScores:
+        """See `ScoringSession.append`."""
+        states = self._llama().hidden(self._tensor([tokens]), self._trunk)  # (1, T, C)
+        return self._score(states, [targets])[0]
+
+    @torch.inference_mode()
+    def branch(self, tokens: Sequence[int], targets: Targets) -> None:
+        """See `ScoringSession.branch`."""
+        length = self._trunk.length
+        if not self._groups or length != self._intact or length != self._groups[-1].past.length:
+            past = self._new_cache(1, length)
+            _copy_cache(self._trunk, past)
+            self._groups.append(_Group(past))
+            self._intact = length
+        self._groups[-1].branches.append((tokens, targets))
+        self.branches_free -= 1
+
+    @torch.inference_mode()
+    def step(self) -> bool:
+        """See `ScoringSession.step`: all branches of one group."""
+        if self._groups:
+            group = self._groups.pop(0)
+            texts = [tokens for tokens, _ in group.branches]
+            ids = self._tensor(texts)
+            cache = self._new_cache(len(texts), group.past.length + ids.shape[1])
+            _copy_cache(group.past, cache)
+            states = self._llama().hidden(ids, cache)  # (B, T, C)
+            self._scores += self._score(states, [targets for _, targets in group.branches])
+        return bool(self._groups)
+
+    def take(self) -> list[TokenScores]:
+        """See `ScoringSession.take`."""
+        scores, self._scores = self._scores, []
+        self.branches_free = self._limit
+        return scores
+
+    @torch.inference_mode()
+    def texts(self, texts: Sequence[Sequence[int]], targets: Sequence[Targets]) -> list[TokenScores]:
+        """See `ScoringSession.texts`."""
+        return self._score(self._llama().hidden(self._tensor(texts)), targets)
+
+    def close(self) -> None:
+        """See `ScoringSession.close`."""
+        self.prepare(1)
+        self._model = None
+
+    def _llama(self) -> Llama:
+        if self._model is None:
+            raise closed_error()
+        return self._model
+
+    def _tensor(self, texts: Sequence[Sequence[int]]) -> torch.Tensor:
+        """(B, T) ids, padded on the right with any token."""
+        longest = max(map(len, texts))
+        rows = [[*text, *[0] * (longest - len(text))] for text in texts]
+        return torch.tensor(rows, device=self._device)
+
+    def _new_cache(self, texts: int, tokens: int) -> KVCache:
+        model = self._llama()
+        return KVCache(model.config, texts, tokens, model.embed.weight)
+
+    def _score(self, states: torch.Tensor, targets: Sequence[Targets]) -> list[TokenScores]:
+        """Targets of each text from its states (B, T, C). Only the positions asked for meet the head."""
+        asked = [each.positions() for each in targets]
+        firsts = np.cumsum([0] + [len(positions) for positions, _ in asked])
+        texts = np.repeat(np.arange(len(asked)), np.diff(firsts))
+        where = np.concatenate([positions for positions, _ in asked])
+        chosen = states[torch.from_numpy(texts), torch.from_numpy(where)]  # (K, C)
+        rows = np.concatenate([first + own for first, (_, own) in zip(firsts, asked, strict=False)])
+        tokens = np.concatenate([each.tokens for each in targets])
+        scores = self._score_rows(chosen, rows, tokens)
+        ends = np.cumsum([len(each.tokens) for each in targets])[:-1]
+        parts = zip(np.split(scores.logprobs, ends), np.split(scores.greedy, ends), strict=True)
+        return [TokenScores(logprobs, greedy) for logprobs, greedy in parts]
+
+    def _score_rows(self, states: torch.Tensor, rows: Ids, tokens: Ids) -> TokenScores:
+        """Tokens (N,), each under the row (N,) of states (K, C) that is its own."""
+        logprobs, greedy = np.empty(len(rows)), np.empty(len(rows), dtype=np.bool_)
+        for start in range(0, len(states), _HEAD_ROWS):
+            logits = self._llama().head(states[start : start + _HEAD_ROWS])  # (k, V)
+            peaks, best = logits.max(dim=1)
+            totals = (logits - peaks[:, None]).exp().sum(dim=1, dtype=torch.float64).log() + peaks
+            here = (rows >= start) & (rows < start + len(logits))
+            own = torch.from_numpy(rows[here] - start).to(self._device)
+            asked = torch.from_numpy(tokens[here]).to(self._device)
+            logprobs[here] = (logits[own, asked] - totals[own]).cpu().numpy()
+            greedy[here] = (best[own] == asked).cpu().numpy()
+        return TokenScores(logprobs, greedy)
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Branches that leave the trunk at one point."""
+
+    past: KVCache
+    branches: list[tuple[Sequence[int], Targets]] = field(default_factory=list)
+
+
+def _copy_cache(source: KVCache, target: KVCache) -> None:
+    """The tokens of a cache of one text, for every text of another."""
+    length = target.length = source.length
+    target.keys[:, :, :, :length] = source.keys[:, :, :, :length]  # (layers, B, K, T, D)
+    target.values[:, :, :, :length] = source.values[:, :, :, :length]
 
 
 def _choose_device(asked: str) -> str:

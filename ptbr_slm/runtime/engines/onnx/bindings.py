@@ -113,6 +113,23 @@ class PrefillBinding(ABC):
         """Append tokens (S,); the logits at the positions `wanted` (K,) of the chunk go to logits (K, V)."""
 
 
+class RowsBinding(ABC):
+    """Appends tokens to each of a range of slots: one to each, or to empty slots as many as each has."""
+
+    @abstractmethod
+    def run(
+        self,
+        tokens: npt.NDArray[np.int64],
+        counts: npt.NDArray[np.int32],
+        wanted: npt.NDArray[np.int64],
+        logits: Floats,
+    ) -> None:
+        """Append the first `counts` (B,) of tokens (B, S), the longest of which has S.
+
+        The logits at the positions `wanted` (B, K) go to logits (B, K, V).
+        """
+
+
 class GqaDecodeBinding(Binding, DecodeBinding):
     """One token for each of `count` slots, by the gqa graph."""
 
@@ -174,6 +191,33 @@ class GqaPrefillBinding(Binding, PrefillBinding):
         self._output("logits", logits[None])
         self._run_on_copies(self._options)
         self._length += len(tokens)
+
+
+class GqaRowsBinding(Binding, RowsBinding):
+    """`RowsBinding` by the gqa graph, in host memory."""
+
+    def __init__(self, provider: ProviderSession, caches: KVCaches, first: int, count: int) -> None:
+        super().__init__(provider, caches, first, count)
+        self._lengths = caches.lengths[first : first + count]
+
+    def run(
+        self,
+        tokens: npt.NDArray[np.int64],
+        counts: npt.NDArray[np.int32],
+        wanted: npt.NDArray[np.int64],
+        logits: Floats,
+    ) -> None:
+        """See `RowsBinding.run`."""
+        # A first run is told from a later one by its total: as long as the chunk.
+        total = np.array(self._lengths.max() + tokens.shape[1], dtype=np.int32)
+        seqlens = self._lengths + counts - 1
+        self._input("input_ids", tokens)
+        self._input("seqlens_k", seqlens)
+        self._input("total_sequence_length", total)
+        self._input("logits_index", wanted)
+        self._output("logits", logits)
+        self._session.run_with_iobinding(self._io, None)
+        self._lengths += counts
 
 
 class StdDecodeBinding(DecodeBinding):

@@ -20,6 +20,7 @@ from ptbr_slm.runtime.engines.onnx.providers.device_memory import DeviceMemory
 from ptbr_slm.runtime.engines.onnx.providers.memory import run_errors
 from ptbr_slm.runtime.engines.onnx.providers.registry import Provider, choose_provider
 from ptbr_slm.runtime.engines.onnx.providers.session import ProviderSession, SessionRequest
+from ptbr_slm.runtime.engines.onnx.scoring import OnnxScoring
 from ptbr_slm.runtime.protocol import (
     PREFILL_CHUNK,
     Floats,
@@ -205,6 +206,10 @@ class OnnxEngine:
             return self._all_logits(slot, tokens)
         finally:
             self.close_slot(slot)
+
+    def scoring(self) -> OnnxScoring:
+        """See `Engine.scoring`."""
+        return OnnxScoring(self._session, self._flavour, self.config, self._caches.dtype)
 
     def describe(self) -> dict[str, Any]:
         """See `Engine.describe`."""

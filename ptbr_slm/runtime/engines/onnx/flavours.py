@@ -1,7 +1,7 @@
 """Which graph an export holds: the inputs and outputs it must have, and the bindings that feed it.
 
 A flavour is found by the manifest's `flavour`. To add one, write its bindings (a prefill and a decode class
-in `bindings`), a signature, and a line in `_FLAVOURS`.
+in `bindings`, and one for rows where it can), a signature, and a line in `_FLAVOURS`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from ptbr_slm.runtime.engines.onnx.bindings import (
     DecodeBinding,
     GqaDecodeBinding,
     GqaPrefillBinding,
+    GqaRowsBinding,
     PrefillBinding,
+    RowsBinding,
     StdDecodeBinding,
     StdPrefillBinding,
 )
@@ -46,6 +48,8 @@ class Flavour:
     """(session, caches, index)."""
     decode: Callable[[ProviderSession, KVCaches, int, int, int], DecodeBinding]
     """(session, caches, first index, count, vocab_size)."""
+    rows: Callable[[ProviderSession, KVCaches, int, int], RowsBinding] | None = None
+    """(session, caches, first index, count), over host memory; None where the graph has no such run."""
 
 
 def flavour_of(name: str, where: Path) -> Flavour:
@@ -96,7 +100,7 @@ def _std_signature(config: ModelConfig, kv_dtype: str) -> Signature:
 
 
 _FLAVOURS = {
-    "gqa": Flavour("gqa", _gqa_signature, GqaPrefillBinding, GqaDecodeBinding),
+    "gqa": Flavour("gqa", _gqa_signature, GqaPrefillBinding, GqaDecodeBinding, GqaRowsBinding),
     "std": Flavour("std", _std_signature, StdPrefillBinding, StdDecodeBinding),
 }
 
