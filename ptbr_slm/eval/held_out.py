@@ -101,4 +101,12 @@ def _from_prepared(folder: Path, tokenizer: Tokenizer, seq_len: int, tokens: int
     prepared = PreparedData.open(folder, verify=False)
     prepared.check_tokenizer(tokenizer, folder)
     split = prepared.split("valid")
-    return held_out_windows(split, tokenizer, seq_len, tokens, name=str(folder), data_sha256=prepared.sha256)
+    return held_out_windows(
+        split,
+        tokenizer,
+        seq_len,
+        tokens,
+        name=str(folder),
+        data_sha256=prepared.sha256,
+        offsets=split.document_offsets(),
+    )

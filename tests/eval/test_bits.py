@@ -7,9 +7,18 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ptbr_slm.data.prepared import PreparedData
-from ptbr_slm.eval.bits import UNCOUNTED, EncodedText, HeldOut, bits_per_byte, held_out_windows
+from ptbr_slm.eval.bits import (
+    UNCOUNTED,
+    EncodedText,
+    HeldOut,
+    bits_per_byte,
+    document_nats,
+    held_out_windows,
+)
 from ptbr_slm.loss import IGNORE
 
 
@@ -40,14 +49,56 @@ def test_every_target_of_a_part_counts_once_and_its_bytes_are_the_texts(prepared
     split = PreparedData.open(prepared).split("valid")
     text = held_out_windows(split, tokenizer, 32, 10**9)
     assert text.bytes == split.bytes
-    whole = np.concatenate([text.inputs[0][:1], *(targets for targets in text.targets)])[: split.tokens]
     ids = split.read(0, split.tokens)
-    counts = ~np.isin(ids, list(tokenizer.special_ids))
-    assert np.array_equal(whole[1:][counts[1:]], ids[1:][counts[1:]]) and text.counted == counts[1:].sum()
+    counted = [targets[targets != UNCOUNTED] for targets in text.targets]
+    wanted = ids[1:][~np.isin(ids[1:], list(tokenizer.special_ids))]
+    assert np.array_equal(np.concatenate(counted), wanted) and text.counted == len(wanted)
+
+
+@given(st.integers(2, 400), st.integers(1, 50), st.integers(1, 500))
+def test_each_target_has_at_least_half_a_window_before_it(tokens, seq_len, wanted):
+    """All of a text but its first window; the ids are positions, so that a window shows what it holds."""
+    ids = np.arange(tokens)
+    text = held_out_windows(EncodedText(ids), Positions(), seq_len, wanted)
+    for inputs, targets in zip(text.inputs, text.targets, strict=True):
+        places = np.flatnonzero(targets != UNCOUNTED)
+        assert np.array_equal(inputs[places] + 1, targets[places])
+        before = places + 1  # tokens of the window that precede a target
+        assert (before >= np.minimum(targets[places], seq_len - seq_len // 2)).all()
+    counted = text.targets[text.targets != UNCOUNTED]
+    assert len(np.unique(counted)) == len(counted) == text.bytes
+    assert len(counted) <= max(wanted, seq_len)
+    if wanted >= tokens:
+        assert np.array_equal(np.sort(counted), ids[1:])
+
+
+class Positions:
+    """A tokenizer whose ids are one byte each, none special."""
+
+    special_ids = frozenset()
+
+    def target_bytes(self, rows):
+        return np.ones((rows.shape[0], rows.shape[1] - 1), np.int64)
+
+
+def test_documents_share_the_nats_and_the_bytes(prepared, tokenizer):
+    split = PreparedData.open(prepared).split("valid")
+    text = held_out_windows(split, tokenizer, 32, 10**9, offsets=split.document_offsets())
+    table = np.random.default_rng(0).standard_normal((tokenizer.vocab_size, tokenizer.vocab_size))
+
+    def bigram(ids):
+        return [table[ids].astype(np.float32)]
+
+    nats, sizes = document_nats(bigram, text)
+    assert len(nats) == split.documents
+    assert sizes.sum() == text.bytes
+    assert nats.sum() == pytest.approx(bits_per_byte(bigram, text).nats)
+    first = split.read(0, int(split.document_offsets()[1]))
+    alone = held_out_windows(EncodedText(first), tokenizer, len(first), 10**9)
+    assert nats[0] == pytest.approx(bits_per_byte(bigram, alone).nats)
 
 
 def test_a_padded_last_window_is_read_without_its_padding(tokenizer):
     ids = np.array(tokenizer.encode("A feira da rua Doze começa antes do sol."))
-    text = held_out_windows(EncodedText(ids), tokenizer, len(ids) - 4, 10**9)
-    lengths = [len(inputs) for inputs, _ in text.windows()]
-    assert lengths == [len(ids) - 4, 3] and text.inputs.shape == (2, len(ids) - 4)
+    text = held_out_windows(EncodedText(ids), tokenizer, 2 * len(ids), 10**9)
+    assert [len(inputs) for inputs, _ in text.windows()] == [len(ids) - 1]
