@@ -18,6 +18,8 @@ _GAP = r"[ \t]*(?:\n[ \t]*)?"
 _NOT_SIGN = re.compile(rf"(?<=[{_LOWER}])¬{_GAP}(?=[{_LOWER}]{{2}})")
 """U+00AC, which some recognizers write for the hyphen of the margin."""
 _CLITIC = re.compile(rf"(?<=[{_LOWER}]{{2}})- (?=(?:[mts]e|lhes?|[nv]os|l[oa]s?)\b)")
+_MESOCLISIS = re.compile(r"(-(?:[mts]e|lhes?|[nv]os|l[oa]s?))- (?=(?:ias?|íamos|iam|ei|ás?|emos|ão)\b)")
+"""`retirá-la- ia`."""
 _PARTED = re.compile(rf"(?<![\w-])([A-Z{_LOWER}][{_LOWER}]+)-(?: |\n)([{_LOWER}]{{2,}})(?![\w-])")
 _WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 
@@ -28,7 +30,7 @@ def join_split_words(text: str) -> str:
         text = _NOT_SIGN.sub("", text)
     if "- " not in text and "-\n" not in text:
         return text
-    text = _CLITIC.sub("-", text)
+    text = _MESOCLISIS.sub(r"\1-", _CLITIC.sub("-", text))
     if _PARTED.search(text) is None:
         return text
     words = Counter(_WORD.findall(text.lower()))

@@ -75,7 +75,7 @@ def mask_personal_data(text: str, *, keep: Collection[str] = ()) -> Masked:
         return TOKENS[kind]
 
     if "@" in text:
-        text = _EMAIL.sub(lambda match: substitute(match, "email"), text)
+        text = _EMAIL.sub(lambda match: substitute(match, _email_kind(match)), text)
     if "-" in text and _PIX.search(text):
         text = _RANDOM_KEY.sub(lambda match: substitute(match, _random_key_kind(match)), text)
     for hint, shape in ((_CNPJ_BRANCH, _CNPJ), (_CNPJ_WORD, _BARE_CNPJ)):
@@ -109,6 +109,7 @@ class MaskPersonalData:
 _EMAIL = re.compile(
     r"[\w%+](?<![\w.%+-][\w%+])[\w.%+-]{0,63}@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,6}[a-zA-Z]{2,24}(?![\w-])"
 )
+_EXAMPLE_DOMAIN = re.compile(r"[@.](?:example(?:\.(?:com|net|org))?|test|invalid)$", re.IGNORECASE)
 _PIX = re.compile(r"\b[Pp][Ii][Xx]\b")
 _RANDOM_KEY = re.compile(
     r"[0-9a-fA-F](?<![\w-].)[0-9a-fA-F]{7}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}(?![\w-])"
@@ -125,7 +126,7 @@ _IPV6 = re.compile(r"[23](?<![\w:.].)[0-9a-fA-F]{3}(?::[0-9a-fA-F]{0,4}){2,7}(?!
 
 _NUMBER = re.compile(
     r"[0-9(+](?:"
-    r"(?<=\()(?P<area>0?\d\d\) ?(?:9[ .-]?)?\d{4}[ .-]?\d{4})(?!\w|[.,-]\d)"
+    r"(?<=\()(?P<area>0?\d\d\) ?(?:9[ .-]?)?\d{4}[ .-]?\d{4}(?:/\d{4})?)(?!\w|[.,-]\d)"
     r"|(?<=\+)(?P<abroad>\d(?:[ .()-]{0,2}\d){7,15})(?!\w|[.,-]\d)"
     r"|(?<=\d)(?<![\w/].)(?<![0-9][.,-].)(?:"
     # not personal: lawsuits (with or without the court), bank slips, service numbers
@@ -139,8 +140,8 @@ _NUMBER = re.compile(
     r"|(?P<spaced>\d\d \d{3} \d{3} ?-?\d\d)(?!\w|[.,/-]\d| \d)"
     r"|(?P<rg>\d?\.\d{3}\.\d{3}(?:-[\dXx])?)(?!\w|[.,/-]\d)"
     r"|(?P<cep>\d\.?\d{3}-\d{3})(?!\w|[.,/-]\d)"
-    r"|(?P<phone>(?:\d|\d\d|5[ -]?\d\d) ?-?(?:9 ?)?\d{4}-\d{4})(?!\w|[.,-]\d)"
-    r"|(?P<local>\d{3,4}[-. ]\d{4})(?!\w|[.,-]\d)"
+    r"|(?P<phone>(?:\d|\d\d|5[ -]?\d\d) ?-?(?:9 ?)?\d{4}-\d{4}(?:/\d{4})?)(?!\w|[.,-]\d)"
+    r"|(?P<local>\d{3,4}[-. ]\d{4}(?:/\d{4})?)(?!\w|[.,-]\d)"
     r"|(?P<bare>\d{4,18})(?:(?P<rg_digit>-[\dXx])|(?![.,/-]\d))(?!\w)"
     r"))"
 )
@@ -166,6 +167,10 @@ _CONTEXT = re.compile(
 )
 
 
+_PHONES = ("area", "phone", "local")
+"""Shapes that a second extension may follow: `3302-0444/0445`."""
+
+
 def _context(match: re.Match[str]) -> str:
     """The kind that the nearest word before the number names; "" where there is none."""
     start = match.start()
@@ -184,6 +189,11 @@ _DIGIT = re.compile(r"\d")
 # Which kind a number is
 
 
+def _email_kind(match: re.Match[str]) -> str | None:
+    """Not the domains of examples (RFC 2606), with which other corpora have masked addresses already."""
+    return None if _EXAMPLE_DOMAIN.search(match[0]) else "email"
+
+
 def _number_kind(match: re.Match[str]) -> str | None:
     """The kind of personal data of a match of `_NUMBER`, or None for any other number."""
     shape = match.lastgroup
@@ -191,7 +201,7 @@ def _number_kind(match: re.Match[str]) -> str | None:
         return None
     if shape == "rg_digit":
         return "rg" if _context(match) == "rg" and len(match[0]) <= 12 else None
-    digits = re.sub(r"\D", "", match[0])
+    digits = re.sub(r"\D", "", match[0].partition("/")[0] if shape in _PHONES else match[0])
     if shape in ("cpf", "pis"):
         return _valid_kind(shape, digits)
     if shape == "card":
@@ -203,7 +213,11 @@ def _number_kind(match: re.Match[str]) -> str | None:
     if shape == "area":
         return "phone" if _is_phone(digits.removeprefix("0")) else None
     if shape == "local":
-        return "phone" if _is_local_phone(match[0], digits) and _context(match) == "phone" else None
+        return (
+            "phone"
+            if _is_local_phone(match[0].partition("/")[0], digits) and _context(match) == "phone"
+            else None
+        )
     context = _context(match)
     if shape == "cep":
         return "cep" if context in ("cep", "address") else None
@@ -270,15 +284,21 @@ def _is_card(digits: str) -> bool:
 
 
 def _ip_kind(match: re.Match[str]) -> str | None:
-    """Public addresses. An IPv4 that may be numbering (`item 9.1.2.3`) needs a word that says address."""
+    """Public addresses of one machine.
+
+    An IPv4 that may be numbering (`item 9.1.2.3`) needs a word that says address. The ends of a range
+    (`191.255.255.255`) are nobody's, and one group (`2004::`) is a year before a colon or a network.
+    """
     try:
         address = ipaddress.ip_address(match[0])
     except ValueError:
         return None
-    if not address.is_global:
+    if not address.is_global or address.is_multicast or match[0].endswith("::"):
         return None
     context = _context(match)
     if address.version == 4:
+        if address.packed[2:] in (b"\x00\x00", b"\xff\xff"):
+            return None
         numbering = sum(byte >= 32 for byte in address.packed) < 2
         if numbering and context != "ip":
             return None

@@ -26,6 +26,9 @@ break (likely a paragraph's end too), and where the next line begins in lower ca
 MIN_HYPHENS = 0.04
 """Share of breaks after a hyphen above which the hyphens split syllables."""
 
+MIN_SINGLE_WORDS = 5
+"""Lines of one word, one after another, that were one line."""
+
 _KEPT_START = re.compile(
     r"\s"  # indented
     r"|[–—•*·▪►>|+=_#-]"  # dialogue, list, table
@@ -45,6 +48,8 @@ def unwrap(text: str) -> str:
     width = wrap_width(lines)
     if width is None and SOFT_HYPHEN not in text:
         return text
+    if width is not None:
+        lines = _join_single_words(lines, width)
     joined = [
         a.endswith(SOFT_HYPHEN) or (width is not None and _continues(a, b, width)) for a, b in pairwise(lines)
     ]
@@ -73,6 +78,22 @@ def wrap_width(lines: list[str]) -> int | None:
     width = lengths[int(0.98 * (len(lengths) - 1))]
     full = sum(_reach(a, b) > FULL * width for a, b in continued)
     return width if width in WIDTHS and full >= MIN_FULL * len(continued) else None
+
+
+def _join_single_words(lines: list[str], width: int) -> list[str]:
+    """A full line that became a word a line, MIN_SINGLE_WORDS or more, is one line again."""
+    found: list[str] = []
+    run: list[str] = []
+    for line in [*lines, ""]:
+        if line and " " not in line and not _KEPT_START.match(line):
+            run.append(line)
+            continue
+        joined = " ".join(run)
+        is_line = len(run) >= MIN_SINGLE_WORDS and FULL_LOWER * width < len(joined) <= 1.1 * width
+        found += [joined] if is_line else run
+        run = []
+        found.append(line)
+    return found[:-1]
 
 
 def _continues(line: str, following: str, width: int) -> bool:

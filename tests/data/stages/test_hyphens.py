@@ -15,6 +15,7 @@ from ptbr_slm.data.stages.hyphens import JoinSplitWords, join_split_words
     [
         ("a ami¬zade e o in¬ feliz", "a amizade e o infeliz"),
         ("dizia- lhe que via- se bem, preservá- lo", "dizia-lhe que via-se bem, preservá-lo"),
+        ("retirá-la- ia, dar-se-á, far-lhe- emos", "retirá-la-ia, dar-se-á, far-lhe-emos"),
         ("As encomendas: eram encomen- das de Lisboa.", "As encomendas: eram encomendas de Lisboa."),
         ("Um guarda-chuva. Outro guarda- chuva.", "Um guarda-chuva. Outro guarda-chuva."),
         (

@@ -26,6 +26,7 @@ from ptbr_slm.data.stages.personal_data import TOKENS, MaskPersonalData, mask_pe
         ("CNPJ 12ABC34501DE35, sem pontos", "CNPJ [CNPJ], sem pontos"),
         ("Ligue (11) 98765-4321 ou (68)3302-0444.", "Ligue [TELEFONE] ou [TELEFONE]."),
         ("Tel. 68 3302-0444/ fax", "Tel. [TELEFONE]/ fax"),
+        ("Tel. 68 3302-0444/0445, Centro", "Tel. [TELEFONE], Centro"),
         ("WhatsApp 11987654321", "WhatsApp [TELEFONE]"),
         ("Meu número é +55 11 98765-4321", "Meu número é [TELEFONE]"),
         ("Em Lisboa: +351 912 345 678", "Em Lisboa: [TELEFONE]"),
@@ -56,6 +57,9 @@ def test_masks(text: str, masked: str) -> None:
     [
         "CPF 111.444.777-36, com o dígito errado",
         "CPF 111.111.111-11",
+        "De 128.0.0.0 até 191.255.255.255, e 239.1.2.3 para muitos",
+        "termina no domingo, 4 de janeiro de 2004::",
+        "escreva para ana@example.com ou bia@mail.example.org",
         "CNPJ 11.222.333/0001-82",
         "Processo nº 0012843-03.2015.8.07.0001",
         "Embargos nº 0000109-80.2017.7.01.0201 e 2007/0173845-8",

@@ -54,6 +54,12 @@ def test_wrapped_prose_comes_back_as_its_paragraphs(prose: Callable[..., str], w
         assert len(paragraphs) - 2 <= len(joined.split(gap)) <= len(paragraphs)
 
 
+def test_a_justified_line_that_became_a_word_a_line_is_joined_too(prose: Callable[..., str]):
+    lines = textwrap.fill(prose(3, 120), 66, break_on_hyphens=False).split("\n")
+    broken = "\n".join([*lines[:4], *lines[4].split(" "), *lines[5:]])
+    assert unwrap(broken) == unwrap("\n".join(lines)) == " ".join(lines)
+
+
 @pytest.mark.parametrize("text", [VERSE, FREE_VERSE, LIST], ids=["verse", "free verse", "list"])
 def test_verse_and_lists_keep_their_lines(text: str):
     assert unwrap(text) == text
