@@ -1,20 +1,23 @@
-"""Precision and recall of personal-data masking on generated sentences, and its speed.
+"""Precision and recall of personal-data masking, by kind, on generated sentences and on real text.
 
-    python benchmarks/personal_data.py [--count 1000] [TEXT...]
+    python benchmarks/personal_data.py [--count 1000] [--details] [--show] [TEXT...]
 
-Recall: valid numbers of validate-docbr, telephones of every area code, postal codes, e-mails, cards and so
-on, in sentences with their word and, where the shape or the check digits suffice, without. Precision: numbers
-that look the same and are none (wrong check digits, lawsuits, laws, amounts, dates, ISBN, versions, codes).
+generated, found: valid numbers of validate-docbr, telephones of every area code, postal codes, e-mails, cards
+and so on, in sentences with their word and, where the shape or the check digits suffice, without. wrong: of
+the sentences with numbers that look the same and are none (wrong check digits, lawsuits, laws, amounts,
+dates, ISBN, versions, codes), those masked as this kind. --details: each kind of sentence by itself.
 TEXT: files whose documents an empty line parts; what is masked in them is counted, and the time taken.
+--show: each mask in its line, to be read by eye.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+import re
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from validate_docbr import CNH, CNPJ, CPF, PIS, DocumentBase, TituloEleitoral
@@ -43,35 +46,85 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("texts", nargs="*", type=Path)
     parser.add_argument("--count", type=int, default=1000, help="sentences of each row")
+    parser.add_argument("--details", action="store_true", help="a row for each kind of sentence")
+    parser.add_argument("--show", action="store_true", help="each mask of the texts, with its context")
     arguments = parser.parse_args()
     rng = random.Random(0)
     random.seed(0)  # validate_docbr draws from the global generator
-    print("| masked | sentences | recall |\n|---|---|---|")
-    for name, (kind, sentence, make) in PERSONAL.items():
-        found = sum(
-            mask_personal_data(text).text == text.replace(number, TOKENS[kind])
-            for number in (make(rng) for _ in range(arguments.count))
-            for text in [rng.choice(LEADS) + sentence.format(number) + rng.choice(TAILS)]
-        )
-        print(f"| {name} | {arguments.count} | {found / arguments.count:.1%} |")
-    print("\n| stays | sentences | masked by mistake |\n|---|---|---|")
-    for name, (sentence, make) in OTHER.items():
-        masked: Counter[str] = Counter()
-        for _ in range(arguments.count):
-            text = rng.choice(LEADS) + sentence.format(make(rng)) + rng.choice(TAILS)
-            masked.update(mask_personal_data(text).counts.keys())
-        share = sum(masked.values()) / arguments.count
-        print(f"| {name} | {arguments.count} | {share:.1%} {dict(masked) or ''} |")
+    found = {name: recalled(row, arguments.count, rng) for name, row in PERSONAL.items()}
+    wrong = {name: mistaken(row, arguments.count, rng) for name, row in OTHER.items()}
+    real: Counter[str] = Counter()
     for path in arguments.texts:
-        documents = path.read_text(encoding="utf-8").split("\n\n")
-        counts: Counter[str] = Counter()
-        start = time.perf_counter()
-        for document in documents:
-            counts.update(mask_personal_data(document).counts)
-        seconds = time.perf_counter() - start
-        size = sum(map(len, documents)) / 1e6
-        rates = f"{len(documents) / seconds:.0f} documents/s, {size / seconds:.1f} M characters/s"
-        print(f"{path.name}: {len(documents)} documents, {size:.1f} M characters, {rates}, {dict(counts)}")
+        real += masked_in(path, show=arguments.show)
+    if arguments.details:
+        print("| masked | sentences | recall |\n|---|---|---|")
+        for name, count in found.items():
+            print(f"| {name} | {arguments.count} | {count / arguments.count:.1%} |")
+        print("\n| stays | sentences | masked by mistake |\n|---|---|---|")
+        for name, masks in wrong.items():
+            print(
+                f"| {name} | {arguments.count} | {masks.total() / arguments.count:.1%} {dict(masks) or ''} |"
+            )
+        print()
+    print("| kind | generated | found | recall | wrong | masked in the texts |\n|---|---|---|---|---|---|")
+    for kind, token in TOKENS.items():
+        rows = [count for name, count in found.items() if PERSONAL[name][0] == kind]
+        generated = arguments.count * len(rows)
+        errors = sum(masks[kind] for masks in wrong.values())
+        recall = f"{sum(rows) / generated:.1%}"
+        print(f"| `{token}` | {generated} | {sum(rows)} | {recall} | {errors} | {real[kind]} |")
+    print(f"\nwrong: of {arguments.count * len(OTHER)} sentences with numbers that are no personal data")
+
+
+def recalled(row: tuple[str, str, Make], count: int, rng: random.Random) -> int:
+    """Sentences of a row of PERSONAL, of `count`, in which exactly the number is masked."""
+    kind, sentence, make = row
+    found = 0
+    for number in (make(rng) for _ in range(count)):
+        text = rng.choice(LEADS) + sentence.format(number) + rng.choice(TAILS)
+        found += mask_personal_data(text).text == text.replace(number, TOKENS[kind])
+    return found
+
+
+def mistaken(row: tuple[str, Make], count: int, rng: random.Random) -> Counter[str]:
+    """Kind -> sentences of a row of OTHER, of `count`, in which something is masked as it."""
+    sentence, make = row
+    masks: Counter[str] = Counter()
+    for _ in range(count):
+        text = rng.choice(LEADS) + sentence.format(make(rng)) + rng.choice(TAILS)
+        masks.update(mask_personal_data(text).counts.keys())
+    return masks
+
+
+def masked_in(path: Path, *, show: bool) -> Counter[str]:
+    """Kind -> masks in the documents of a file; prints the speed."""
+    documents = path.read_text(encoding="utf-8").split("\n\n")
+    counts: Counter[str] = Counter()
+    start = time.perf_counter()
+    masked = [mask_personal_data(document) for document in documents]
+    seconds = time.perf_counter() - start
+    for document, answer in zip(documents, masked, strict=True):
+        counts.update(answer.counts)
+        if show and answer.counts:
+            print(*contexts(document, answer.text), sep="\n")
+    size = sum(map(len, documents)) / 1e6
+    rates = f"{len(documents) / seconds:.0f} documents/s, {size / seconds:.1f} M characters/s"
+    print(f"{path.name}: {len(documents)} documents, {size:.1f} M characters, {rates}, {dict(counts)}")
+    return counts
+
+
+def contexts(text: str, masked: str) -> Iterator[str]:
+    """Each number that was masked, between 60 characters before and 25 after it."""
+    pieces = ANY_TOKEN.split(masked)
+    end = 0
+    for token, before, after in zip(ANY_TOKEN.findall(masked), pieces, pieces[1:], strict=False):
+        start = text.index(before, end) + len(before)
+        end = text.index(after[:40], start) if after else len(text)
+        line = f"{text[max(0, start - 60) : start]} >>{text[start:end]}<< {text[end : end + 25]}"
+        yield f"{token} {' '.join(line.split())}"
+
+
+ANY_TOKEN = re.compile("|".join(map(re.escape, TOKENS.values())))
 
 
 def digits(rng: random.Random, count: int) -> str:

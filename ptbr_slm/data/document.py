@@ -72,6 +72,8 @@ REPAIRS: dict[str, str] = {
     "split_words": "palavras partidas por hífen foram emendadas",
     "boilerplate": "menus, avisos de cookies e chamadas de site foram tirados",
     "repeated_paragraphs": "parágrafos repetidos de outros documentos foram tirados",
+    "doubled_accents": "acentos escritos duas vezes na mesma letra foram tirados",
+    "editors_marks": "marcas de edição ([$...$], [#...#]) foram tiradas",
     "long_word_lines": "linhas com palavras de mais de 1.000 letras foram tiradas",
     "few_word_lines": "linhas de menos de 3 palavras foram tiradas",
     "citations": "marcas de citação ([12], [editar]) foram tiradas",

@@ -24,6 +24,26 @@ _HYPHEN_AT_LINE_END = re.compile("\xad+[ \t]*\n[ \t]*(?=[^\\W\\d_])")
 _HYPHEN_BEFORE_SPACE = re.compile("(?<=[^\\W\\d_])\xad+[ \t]+(?=[^\\W\\d_])")
 _HYPHEN_INSIDE_LINE = re.compile("\xad(?!\n[^\\W\\d_])")
 
+_DOUBLED_ACCENT = re.compile("([áéíóúÁÉÍÓÚ])\u0301+|([âêôÂÊÔ])\u0302+|([ãõÃÕ])\u0303+|([àÀ])\u0300+")
+"""A letter with its accent (in NFC) and the same accent again, which lies on the first."""
+_EDITORS_MARK = re.compile(r"\[([$#])([^\W\d_]{2}[\w ,.;ºª°§/-]{0,200})\1\]")
+"""`[$deste Código$]`, `[#Estatuto#]`: references and defined words in laws that were prepared for LexML."""
+
+
+def remove_doubled_accents(text: str) -> str:
+    """`text`, in NFC, without accents that are written twice on one letter."""
+    if not _COMBINING.search(text):
+        return text
+    return _DOUBLED_ACCENT.sub(lambda match: match[0][0], text)
+
+
+_COMBINING = re.compile("[\u0300-\u0303]")
+
+
+def remove_editors_marks(text: str) -> str:
+    """`text` with the words of an editor's marks, and not the marks."""
+    return _EDITORS_MARK.sub(r"\2", text) if "[$" in text or "[#" in text else text
+
 
 def spell_out_ligatures(text: str) -> str:
     """`text` with each ligature as its letters."""

@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ptbr_slm.data.document import Document
-from ptbr_slm.data.stages.characters import remove_invisible, repair_mixed_scripts, spell_out_ligatures
+from ptbr_slm.data.stages.characters import (
+    remove_doubled_accents,
+    remove_editors_marks,
+    remove_invisible,
+    repair_mixed_scripts,
+    spell_out_ligatures,
+)
 from ptbr_slm.data.stages.encoding import repair_controls, repair_lost, repair_mojibake
 from ptbr_slm.data.stages.stage import Dropped
 from ptbr_slm.data.stages.unwrap import SOFT_HYPHEN, unwrap
@@ -62,6 +68,8 @@ def clean(text: str) -> Cleaned:
     if visible != text or SOFT_HYPHEN in text:  # those at a line's end are left to unwrap
         repairs.append("invisible")
     text = unicodedata.normalize("NFC", visible)
+    text = repaired("doubled_accents", remove_doubled_accents(text))
+    text = repaired("editors_marks", remove_editors_marks(text))
     text = repaired("lost_letters", repair_lost(text))
     text = repaired("mixed_scripts", repair_mixed_scripts(text))
     if " \n" in text or "\t\n" in text:  # the expression tries every space: 0.4 s for 10 MB

@@ -107,7 +107,7 @@ class MaskPersonalData:
 # Shapes. Each begins with a class of characters, so that the search is a scan, and has bounded repeats only.
 
 _EMAIL = re.compile(
-    r"[\w%+](?<![\w.%+-][\w%+])[\w.%+-]{0,63}@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,6}[a-zA-Z]{2,24}(?![\w-])"
+    r"[\w%+](?<![\w.%+-][\w%+])[\w.%+-]{0,63}@(?:[^\W_](?:(?:[^\W_]|-){0,61}[^\W_])?\.){1,6}[a-zA-Z]{2,24}(?![\w-])"
 )
 _EXAMPLE_DOMAIN = re.compile(r"[@.](?:example(?:\.(?:com|net|org))?|test|invalid)$", re.IGNORECASE)
 _PIX = re.compile(r"\b[Pp][Ii][Xx]\b")

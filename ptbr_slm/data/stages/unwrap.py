@@ -18,6 +18,8 @@ MIN_SHARE = 0.25
 """Share of breaks that are such lines: dialogue has 0.3 or more, old verse and unwrapped text nearly none."""
 MIN_FULL = 0.8
 """Share of them that must be full. Verse that begins in lower case varies more."""
+SURE_CONTINUED, SURE_SHARE, SURE_FULL = 40, 0.1, 0.95
+"""The same three of a play, where speakers' names and short answers take most lines."""
 WIDTHS = range(40, 121)
 """Widths, in characters, that people wrap at. Longer lines are whole paragraphs."""
 FULL, FULL_SENTENCE, FULL_LOWER = 0.85, 0.93, 0.7
@@ -72,12 +74,15 @@ def wrap_width(lines: list[str]) -> int | None:
     """The column at which `lines` were wrapped, or None where they were not."""
     breaks = [(a, b) for a, b in pairwise(lines) if a and b]
     continued = [(a, b) for a, b in breaks if b[0].islower()]
-    if len(continued) < MIN_CONTINUED or len(continued) < MIN_SHARE * len(breaks):
+    if len(continued) < MIN_CONTINUED:
         return None
+    prose = len(continued) >= MIN_SHARE * len(breaks)
+    play = len(continued) >= max(SURE_CONTINUED, SURE_SHARE * len(breaks))
     lengths = sorted(len(a) for a, _ in continued)
     width = lengths[int(0.98 * (len(lengths) - 1))]
     full = sum(_reach(a, b) > FULL * width for a, b in continued)
-    return width if width in WIDTHS and full >= MIN_FULL * len(continued) else None
+    least = MIN_FULL if prose else SURE_FULL if play else 2.0
+    return width if width in WIDTHS and full >= least * len(continued) else None
 
 
 def _join_single_words(lines: list[str], width: int) -> list[str]:

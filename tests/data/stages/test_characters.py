@@ -1,4 +1,4 @@
-"""Letters of another alphabet inside Latin words."""
+"""Letters of another alphabet inside Latin words, doubled accents, and the marks of an editor."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptbr_slm.data.stages.characters import repair_mixed_scripts
+from ptbr_slm.data.stages.characters import (
+    remove_doubled_accents,
+    remove_editors_marks,
+    repair_mixed_scripts,
+)
 from ptbr_slm.data.stages.clean import clean
 
 
@@ -45,3 +49,33 @@ def test_only_letters_change_and_only_once(text: str):
 
 def test_the_repair_is_told():
     assert clean("A \u0421asa amarela.").repairs == ("mixed_scripts",)
+
+
+@pytest.mark.parametrize(
+    ("text", "repaired"),
+    [
+        ("ser\u00e1\u0301 sem \u00f4\u0302nus", "ser\u00e1 sem \u00f4nus"),
+        (
+            "\u041c\u043e\u0301\u043b\u043e\u0442\u043e\u0432",
+            "\u041c\u043e\u0301\u043b\u043e\u0442\u043e\u0432",
+        ),
+        ("sem acento", "sem acento"),
+    ],
+)
+def test_an_accent_twice_on_a_letter_is_written_once(text: str, repaired: str):
+    assert remove_doubled_accents(text) == repaired
+
+
+@pytest.mark.parametrize(
+    ("text", "repaired"),
+    [
+        (
+            "os preceitos [$deste Código$], do [#Estatuto da OAB#]",
+            "os preceitos deste Código, do Estatuto da OAB",
+        ),
+        ("o vetor [$x_i$] e [$\\frac{a}{b}$]", "o vetor [$x_i$] e [$\\frac{a}{b}$]"),
+        ("um [#título] e US[$ 30]", "um [#título] e US[$ 30]"),
+    ],
+)
+def test_the_marks_of_an_editor_go_and_formulas_stay(text: str, repaired: str):
+    assert remove_editors_marks(text) == repaired

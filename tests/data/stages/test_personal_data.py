@@ -59,6 +59,7 @@ def test_masks(text: str, masked: str) -> None:
         "CPF 111.111.111-11",
         "De 128.0.0.0 até 191.255.255.255, e 239.1.2.3 para muitos",
         "termina no domingo, 4 de janeiro de 2004::",
+        "o nome tony@tira_isto.net não é um endereço",
         "escreva para ana@example.com ou bia@mail.example.org",
         "CNPJ 11.222.333/0001-82",
         "Processo nº 0012843-03.2015.8.07.0001",

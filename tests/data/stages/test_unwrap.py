@@ -60,6 +60,17 @@ def test_a_justified_line_that_became_a_word_a_line_is_joined_too(prose: Callabl
     assert unwrap(broken) == unwrap("\n".join(lines)) == " ".join(lines)
 
 
+def test_a_play_whose_speeches_are_wrapped_is_joined_speech_by_speech(prose: Callable[..., str]):
+    speeches = [(f"{name}\nSim.\n{other}\nNão digo que não!", prose(number, 1 + number % 4))
+                for number, (name, other) in enumerate([("LUÍS", "CLARA"), ("ANA", "RUI")] * 40)]  # fmt: skip
+    wrapped = [
+        f"{short}\nRITA\n{textwrap.fill(long, 80, break_on_hyphens=False)}" for short, long in speeches
+    ]
+    joined = unwrap("\n".join(wrapped)).split("\n")
+    assert joined.count("LUÍS") == joined.count("ANA") == 40 and joined.count("RITA") == 80
+    assert sum(long in joined for _, long in speeches) > 70
+
+
 @pytest.mark.parametrize("text", [VERSE, FREE_VERSE, LIST], ids=["verse", "free verse", "list"])
 def test_verse_and_lists_keep_their_lines(text: str):
     assert unwrap(text) == text
