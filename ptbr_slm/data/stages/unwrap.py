@@ -78,7 +78,9 @@ def wrap_width(lines: list[str]) -> int | None:
         return None
     prose = len(continued) >= MIN_SHARE * len(breaks)
     play = len(continued) >= max(SURE_CONTINUED, SURE_SHARE * len(breaks))
-    lengths = sorted(len(a) for a, _ in continued)
+    lengths = sorted(len(a) for a, _ in continued if len(a) < WIDTHS.stop)  # a few were joined already
+    if len(lengths) < MIN_FULL * len(continued):
+        return None
     width = lengths[int(0.98 * (len(lengths) - 1))]
     full = sum(_reach(a, b) > FULL * width for a, b in continued)
     least = MIN_FULL if prose else SURE_FULL if play else 2.0

@@ -71,6 +71,13 @@ def test_a_play_whose_speeches_are_wrapped_is_joined_speech_by_speech(prose: Cal
     assert sum(long in joined for _, long in speeches) > 70
 
 
+def test_a_few_lines_that_were_joined_already_do_not_hide_the_width(prose: Callable[..., str]):
+    lines = textwrap.fill(prose(4, 200), 76, break_on_hyphens=False).split("\n")
+    pairs = [f"{lines[i]} {lines[i + 1]}" if i % 16 == 0 else "\n".join(lines[i : i + 2])
+             for i in range(0, len(lines) - 1, 2)]  # fmt: skip
+    assert "\n" not in unwrap("\n".join(pairs))
+
+
 @pytest.mark.parametrize("text", [VERSE, FREE_VERSE, LIST], ids=["verse", "free verse", "list"])
 def test_verse_and_lists_keep_their_lines(text: str):
     assert unwrap(text) == text
