@@ -4,8 +4,8 @@
     python scripts/grammar_suite.py check --morphobr FOLDER --texts FOLDER [FOLDER ...]
 
 FOLDER of MorphoBr: a checkout of https://github.com/LR-POR/MorphoBr. `write` draws the pairs and takes from
-it the tags of their words. `check` runs the second rule on every pair, asks hunspell (pt_BR) about every word,
-compares the conjugated verbs with MorphoBr, and counts the words in the texts for the floor of frequency.
+it the tags of their words. `check` runs the second rule on every pair, asks hunspell (pt_BR) about every
+word, compares the conjugated verbs with MorphoBr, and counts the words in the texts for the frequency floor.
 """
 
 from __future__ import annotations
