@@ -90,18 +90,22 @@ def _recall(documents: int) -> str:
     for low, high in pairwise(EDGES):
         inside = (similarity >= low) & ((similarity < high) | (high == EDGES[-1]))
         joined = inside & (grouped[documents:] != documents + originals)
-        counts = [
-            (inside & candidate).sum() / max(inside.sum(), 1),
-            shares_a_band(similarity[inside]).mean() if inside.any() else 0.0,
-            joined.sum() / max(inside.sum(), 1),
-            (inside & (dropped != documents + originals)).sum() / max(inside.sum(), 1),
-            apart[inside].sum() / max(held[inside].sum(), 1),
-            (joined & (grouped[documents:] == originals)).sum() / max(joined.sum(), 1),
+        shares = [
+            share((inside & candidate).sum(), inside.sum()),
+            share(shares_a_band(similarity[inside]).sum(), inside.sum()),
+            share(joined.sum(), inside.sum()),
+            share((inside & (dropped != documents + originals)).sum(), inside.sum()),
+            share(apart[inside].sum(), held[inside].sum()),
+            share((joined & (grouped[documents:] == originals)).sum(), joined.sum()),
         ]
-        shares = [f"{100 * count:.1f} %" for count in counts]
         rows.append([f"{low:.2f} to {high:.2f}", str(int(inside.sum())), *shares])
     header = ["similarity", "copies", "share a band", "by theory", "in one group", "dropped"]
     return table([*header, "over the split", "precision"], rows)
+
+
+def share(part: float, whole: float) -> str:
+    """A percentage; nothing where there is no whole."""
+    return f"{100 * part / whole:.1f} %" if whole else ""
 
 
 def shares_a_band(similarity: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -88,6 +88,7 @@ def plot(counts: Sequence[Fertility]) -> str:
         bars = panel.barh(range(len(counts)), values, color=colours)
         panel.bar_label(bars, [number(value, 2) for value in values], padding=3)
         panel.set_yticks(range(len(counts)), names)
+        panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}".replace(".", ","))
         panel.set_xlabel(label)
         panel.margins(x=0.15)
         panel.spines[["top", "right"]].set_visible(False)
