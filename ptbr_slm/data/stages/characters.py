@@ -26,7 +26,8 @@ _HYPHEN_INSIDE_LINE = re.compile("\xad(?!\n[^\\W\\d_])")
 
 _DOUBLED_ACCENT = re.compile("([áéíóúÁÉÍÓÚ])\u0301+|([âêôÂÊÔ])\u0302+|([ãõÃÕ])\u0303+|([àÀ])\u0300+")
 """A letter with its accent (in NFC) and the same accent again, which lies on the first."""
-_EDITORS_MARK = re.compile(r"\[([$#])([^\W\d_]{2}[\w ,.;ºª°§/-]{0,200})\1\]")
+_MARKED = r"(?:\(?[^\W\d_]{2}|§|[IVX]+, )[\w ,.;ºª°§()/-]{0,200}"
+_EDITORS_MARK = re.compile(rf"\[(?:\$({_MARKED})\$\]|#({_MARKED})#\]?)")
 """`[$deste Código$]`, `[#Estatuto#]`: references and defined words in laws that were prepared for LexML."""
 
 
@@ -42,7 +43,9 @@ _COMBINING = re.compile("[\u0300-\u0303]")
 
 def remove_editors_marks(text: str) -> str:
     """`text` with the words of an editor's marks, and not the marks."""
-    return _EDITORS_MARK.sub(r"\2", text) if "[$" in text or "[#" in text else text
+    if "[$" not in text and "[#" not in text:
+        return text
+    return _EDITORS_MARK.sub(lambda match: match[1] or match[2], text)
 
 
 def spell_out_ligatures(text: str) -> str:

@@ -73,6 +73,10 @@ def test_an_accent_twice_on_a_letter_is_written_once(text: str, repaired: str):
             "os preceitos [$deste Código$], do [#Estatuto da OAB#]",
             "os preceitos deste Código, do Estatuto da OAB",
         ),
+        (
+            "no [$§ 1º$] e [$(art. 34, XXI)$], o [#Estatuto#, e só",
+            "no § 1º e (art. 34, XXI), o Estatuto, e só",
+        ),
         ("o vetor [$x_i$] e [$\\frac{a}{b}$]", "o vetor [$x_i$] e [$\\frac{a}{b}$]"),
         ("um [#título] e US[$ 30]", "um [#título] e US[$ 30]"),
     ],
