@@ -71,6 +71,7 @@ CODES: dict[str, tuple[Exit, str]] = {
     "E_DATA_TOO_SMALL": (Exit.ERROR, "dados insuficientes para o que foi pedido"),
     "E_DATA_FORMAT": (Exit.ERROR, "formato de dados que não sabemos ler"),
     "E_TASK_DATA": (Exit.ERROR, "dados de uma tarefa de avaliação ausentes ou quebrados"),
+    "E_DATA_WRONG": (Exit.ERROR, "linhas ou arquivos errados demais numa fonte de dados"),
     "E_FETCH": (Exit.ERROR, "não foi possível baixar os dados"),
     "E_TOKENIZER_MISSING": (Exit.ERROR, "falta o tokenizador"),
     "E_LOCKED": (Exit.ERROR, "outro processo está usando esta pasta"),

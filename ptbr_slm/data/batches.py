@@ -13,6 +13,8 @@ from ptbr_slm.data.recipe import Source
 
 MAX_BATCH = 2_048
 """Documents, and parts of the input that are none, in a batch."""
+CHECKPOINT_CHARACTERS = 64 << 20
+"""Read between two checkpoints: ten seconds of work, or two minutes with the rules of `web`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class Batch:
     """How many of its documents come before the next one."""
     input_bytes: int
     """Read so far."""
+    checkpoint: bool = False
+    """Whether a checkpoint follows it."""
 
 
 Files = Iterable[tuple[int, InputFile | Skipped]]
@@ -71,9 +75,12 @@ def raw_documents(
 def read_batches(
     sources: Sequence[Source], files: Files, start: tuple[int, int], input_bytes: int
 ) -> Iterator[Batch]:
-    """What is read, in batches of about `encode.BATCH_CHARACTERS`; the same input gives the same batches."""
+    """What is read, in batches of about `encode.BATCH_CHARACTERS`; the same input gives the same batches.
+
+    Begun at a batch that a checkpoint followed, they are the same ones from there on.
+    """
     items: list[RawDocument] = []
-    characters = 0
+    characters = since_checkpoint = 0
     file, item, position = *start, input_bytes
     for raw, file, item, position in raw_documents(sources, files, start, input_bytes):
         if raw is None:
@@ -81,6 +88,9 @@ def read_batches(
         items.append(raw)
         characters += len(raw.found.text) if isinstance(raw.found, Document) else 0
         if characters >= encode.BATCH_CHARACTERS or len(items) >= MAX_BATCH:
-            yield Batch(items, file, item, position)
+            since_checkpoint += characters
+            checkpoint = since_checkpoint >= CHECKPOINT_CHARACTERS
+            yield Batch(items, file, item, position, checkpoint)
             items, characters = [], 0
+            since_checkpoint = 0 if checkpoint else since_checkpoint
     yield Batch(items, file, item, position)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from ptbr_slm.data.repeated_paragraphs import RemoveRepeatedParagraphs
 from ptbr_slm.data.stages.boilerplate import RemoveBoilerplate
 from ptbr_slm.data.stages.clean import Clean
 from ptbr_slm.data.stages.figures import FIGURES, Figures
@@ -80,7 +81,7 @@ def _curated() -> Preset:
 def _web() -> Preset:
     return Preset(
         "web",
-        cleaning=(Clean(), JoinSplitWords(), RemoveBoilerplate()),
+        cleaning=(Clean(), JoinSplitWords(), RemoveBoilerplate(), RemoveRepeatedParagraphs()),
         tagging=(Figures(), Spelling(), TagLanguage()),
         filtering=(KeepPortuguese(), *fineweb2(), ReplacementCharacters()),
     )

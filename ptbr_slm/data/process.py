@@ -1,11 +1,11 @@
-"""What is done to a batch of documents before any is compared with another: stages, tokens, fingerprints.
+"""What is done to a batch of documents one by one: cleaning, then tags, filters, tokens and fingerprints.
 
-A batch is processed in this process or in a worker; the answer depends on the batch alone.
+Both halves run in this process or in a worker; their answers depend on the batch alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -30,42 +30,61 @@ class Outcome:
 
     document: Document
     """After the stages, or as it was when one dropped it."""
-    repairs: tuple[str, ...] = ()
-    """To be counted: keys of `document.REPAIRS`."""
     stage: str = ""
     """The stage that dropped it."""
     dropped: Dropped | None = None
     bytes: int = 0
     """Of the whole text, where `document` holds an excerpt."""
 
+    @property
+    def repairs(self) -> list[str]:
+        """To be counted: keys of `document.REPAIRS`."""
+        return str(self.document.attributes.get(REPAIRS_ATTRIBUTE, "")).split()
+
 
 def outcomes(stages: Preset, raw: Document, *, by_paragraph: bool = False) -> Iterator[Outcome]:
     """What the stages make of a document that was read; several where its paragraphs are documents."""
+    for cleaned in clean(stages, raw, by_paragraph=by_paragraph):
+        yield finish(stages, cleaned)
+
+
+def clean(stages: Preset, raw: Document, *, by_paragraph: bool = False) -> Iterator[Outcome]:
+    """A document, or its paragraphs, after the cleaning stages."""
     cleaned = _outcome((Markup(), *stages.cleaning), raw)
-    if cleaned.dropped is not None:
+    if by_paragraph and cleaned.dropped is None:
+        yield from map(Outcome, _paragraphs(cleaned.document))
+    else:
         yield cleaned
-        return
-    later = (*stages.tagging, *stages.filtering)
-    repairs = cleaned.repairs
-    for part in _paragraphs(cleaned.document) if by_paragraph else (cleaned.document,):
-        yield replace(_outcome(later, part), repairs=repairs)
-        repairs = ()  # of the whole document, told once
+
+
+def finish(stages: Preset, cleaned: Outcome) -> Outcome:
+    """A cleaned document after the other stages."""
+    if cleaned.dropped is not None:
+        return cleaned
+    return _outcome((*stages.tagging, *stages.filtering), cleaned.document)
 
 
 def _outcome(stages: tuple[Stage, ...], document: Document) -> Outcome:
     result = run(stages, document)
-    after = result if isinstance(result, Document) else result[0]
-    repairs = tuple(str(after.attributes.get(REPAIRS_ATTRIBUTE, "")).split())
-    if isinstance(result, Document):
-        return Outcome(result, repairs)
-    return Outcome(after, repairs, result[1].name, result[2])
+    return Outcome(result) if isinstance(result, Document) else Outcome(result[0], result[1].name, result[2])
 
 
 def _paragraphs(document: Document) -> Iterator[Document]:
-    """Each blank-line block of a document as a document, without the repairs of the whole."""
-    attributes = {key: value for key, value in document.attributes.items() if key != REPAIRS_ATTRIBUTE}
-    for text in document.text.split("\n\n"):
-        yield replace(document, text=text, attributes=attributes)
+    """Each blank-line block as a document, its number after the source's; the first has all the repairs."""
+    rest = {key: value for key, value in document.attributes.items() if key != REPAIRS_ATTRIBUTE}
+    for number, text in enumerate(document.text.split("\n\n"), start=1):
+        attributes = rest if number > 1 else document.attributes
+        yield replace(document, text=text, source=f"{document.source}:{number}", attributes=attributes)
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """A batch after cleaning."""
+
+    batch: Batch
+    """Without its items."""
+    entries: list[tuple[int, Skipped | Outcome]] = field(default_factory=list)
+    """(source, what became of it so far), in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,28 +123,34 @@ class Processor:
     seed: int
     near_duplicates: NearDuplicateSettings | None
 
-    def make(self) -> Callable[[Batch], Processed]:
-        """A function of a batch, with the tokenizer open."""
-        encoder = Encoder(Tokenizer.from_json(self.tokenizer.encode(), Path("tokenizer.json")))
-        return lambda batch: self._process(batch, encoder)
+    def encoder(self) -> Encoder:
+        """The tokenizer, open: for `finish`."""
+        return Encoder(Tokenizer.from_json(self.tokenizer.encode(), Path("tokenizer.json")))
 
-    def _process(self, batch: Batch, encoder: Encoder) -> Processed:
-        found: list[tuple[int, Skipped | Outcome]] = []
+    def clean(self, batch: Batch) -> Cleaned:
+        """The batch after the cleaning stages of each source."""
+        cleaned = Cleaned(replace(batch, items=()))
         for item in batch.items:
             if isinstance(item.found, Skipped):
-                found.append((item.source, item.found))
+                cleaned.entries.append((item.source, item.found))
                 continue
             stages = self.stages[item.source]
-            found += (
-                (item.source, outcome)
-                for outcome in outcomes(stages, item.found, by_paragraph=item.by_paragraph)
-            )
+            found = clean(stages, item.found, by_paragraph=item.by_paragraph)
+            cleaned.entries.extend((item.source, outcome) for outcome in found)
+        return cleaned
+
+    def finish(self, cleaned: Cleaned, encoder: Encoder) -> Processed:
+        """The batch after all stages, what is kept of it as tokens."""
+        found = [
+            (source, answer if isinstance(answer, Skipped) else finish(self.stages[source], answer))
+            for source, answer in cleaned.entries
+        ]
         texts = [
             answer.document.text for _, answer in found if isinstance(answer, Outcome) and not answer.dropped
         ]
         encoded = encoder.encode(texts)
         processed = Processed(
-            replace(batch, items=()),
+            cleaned.batch,
             bands=signatures(texts, self.near_duplicates) if self.near_duplicates and texts else None,
         )
         for source, answer in found:

@@ -18,6 +18,7 @@ from ptbr_slm.data.stages.decontaminate import Decontaminate
 from ptbr_slm.data.stages.personal_data import MaskPersonalData
 from ptbr_slm.data.stages.stage import Stage
 from ptbr_slm.data.stages.variety import KeepVariety, TagVariety
+from ptbr_slm.data.wrong_input import MAX_WRONG
 
 VarietyChoice = Literal["any", "br", "pt"]
 
@@ -36,6 +37,8 @@ class Source:
     text_field: str = TEXT_FIELD
     paragraph_documents: bool = False
     """In text files each block between blank lines is a document."""
+    max_wrong: float = MAX_WRONG
+    """Share of its lines and files that may be wrong (`wrong_input`)."""
     hub: tuple[HubPin, ...] = ()
     """Where inputs that were downloaded from the hub are from."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from ptbr_slm.data.document import Document
@@ -18,7 +19,7 @@ from ptbr_slm.data.stages.stage import Dropped
 MIN_CHARACTERS = 60
 """Shorter paragraphs are headings and dialogue, which books share."""
 MEMORY = 64 << 20
-"""Bytes of the filters, together: 11 million paragraphs in each."""
+"""Bytes of the filters, together: each remembers at least the last 5.6 million different paragraphs."""
 COPIES = 2
 """Documents that keep a paragraph: quotations and laws are repeated once or twice in good text."""
 
@@ -50,15 +51,17 @@ class RecentlySeen:
         self._remember(places)
         return True
 
-    def to_bytes(self) -> bytes:
-        """All that it knows, for `restore` on one of the same memory."""
-        return b"".join((self._count.to_bytes(8, "little"), self._newer, self._older))
+    def save(self, file: BinaryIO) -> None:
+        """Write all that it knows."""
+        file.write(self._count.to_bytes(8, "little"))
+        file.write(self._newer)
+        file.write(self._older)
 
-    def restore(self, data: bytes) -> None:
-        """Become what `to_bytes` was taken of."""
+    def load(self, file: BinaryIO) -> None:
+        """Read what `save` of one of the same memory wrote."""
         size = len(self._newer)
-        self._count = int.from_bytes(data[:8], "little")
-        self._newer, self._older = bytearray(data[8 : 8 + size]), bytearray(data[8 + size : 8 + 2 * size])
+        self._count = int.from_bytes(file.read(8), "little")
+        self._newer, self._older = bytearray(file.read(size)), bytearray(file.read(size))
 
     def _remember(self, places: list[int]) -> None:
         for place in places:
@@ -107,14 +110,28 @@ class RepeatedParagraphs:
     def save(self, file: BinaryIO) -> None:
         """Write what is known, about MEMORY bytes, so that a run that was cut off gives the same answers."""
         for seen in self._seen:
-            file.write(seen.to_bytes())
+            seen.save(file)
 
     def load(self, file: BinaryIO) -> None:
         """Read what `save` of an equal object wrote."""
         for seen in self._seen:
-            seen.restore(file.read(len(seen.to_bytes())))
+            seen.load(file)
 
 
 def _identity(line: str) -> int:
     normalized = _DIGITS.sub("0", " ".join(line.lower().split()))
     return int.from_bytes(hashlib.blake2b(normalized.encode(), digest_size=8).digest(), "little")
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveRepeatedParagraphs:
+    """A cleaning stage that asks the pipeline for `RepeatedParagraphs`, which runs after all cleaning.
+
+    A document alone repeats nothing, so that the stage itself changes nothing.
+    """
+
+    name: str = "repeated_paragraphs"
+
+    def __call__(self, document: Document) -> Document | Dropped:
+        """The same document."""
+        return document

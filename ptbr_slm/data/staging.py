@@ -1,6 +1,7 @@
 """The working folder of `prepare`: all documents as tokens in input order, and how far the reading is.
 
-Every file is only appended to. A checkpoint says how long each was when the documents up to some point of the
+Every file is only appended to, but for one with the paragraphs that were seen (`repeated_paragraphs`), which
+each checkpoint has anew. A checkpoint says how long each was when the documents up to some point of the
 input were in it; after a `kill -9` the files are cut to these lengths and the reading goes on there, so that
 the result has the same bytes. The splits are written from here when all documents are known.
 """
@@ -26,8 +27,6 @@ from ptbr_slm.errors import os_errors
 from ptbr_slm.storage.atomic import write_json
 from ptbr_slm.storage.lock import Lock, try_lock
 
-CHECKPOINT_BYTES = 64 << 20
-"""Bytes of text between two checkpoints: some ten seconds of work."""
 DOCUMENT = np.dtype(
     [
         ("end", "<u8"),
@@ -57,6 +56,8 @@ class Checkpoint:
     """Documents with a MinHash signature."""
     counts: dict[str, Any] = field(default_factory=dict)
     """`DocumentCounts`."""
+    limits: dict[str, Any] = field(default_factory=dict)
+    """`WrongInputLimits`."""
 
 
 class Staging:
@@ -70,7 +71,6 @@ class Staging:
         self.documents = 0
         self._stack = ExitStack()
         self._files: dict[str, BinaryIO] = {}
-        self._bytes_since = 0
 
     @classmethod
     def open(cls, beside: Path, identity: str, dtype: np.dtype[Any]) -> Staging:
@@ -127,7 +127,6 @@ class Staging:
         )
         self._files["documents"].write(entry.tobytes())
         self.documents += 1
-        self._bytes_since += kept.bytes
 
     def add_copy(self, identity: int) -> None:
         """Remember that a document of this fingerprint came again."""
@@ -138,20 +137,26 @@ class Staging:
         line = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
         self._files["records"].write(line.encode("utf-8", "backslashreplace") + b"\n")
 
-    @property
-    def wants_checkpoint(self) -> bool:
-        """Whether enough was done since the last one."""
-        return self._bytes_since >= CHECKPOINT_BYTES
+    def paragraphs_file(self, file: int, item: int) -> Path:
+        """Where the paragraphs that were seen up to this point of the input are; absent where none are."""
+        return self.folder / f"paragraphs-{file}-{item}"
 
-    def save(self, file: int, item: int, signatures: int, counts: DocumentCounts) -> None:
+    def save(
+        self, file: int, item: int, signatures: int, counts: DocumentCounts, limits: dict[str, Any]
+    ) -> None:
         """Write a checkpoint: everything up to this point of the input is in the files."""
+        earlier = self.paragraphs_file(self.checkpoint.file, self.checkpoint.item)
+        paragraphs = self.paragraphs_file(file, item)
         self.flush()
         for opened in self._files.values():
             os.fsync(opened.fileno())
         sizes = {name: opened.tell() for name, opened in self._files.items()}
-        self.checkpoint = Checkpoint(file, item, sizes, signatures, counts.state())
+        if paragraphs.exists():
+            sizes[paragraphs.name] = paragraphs.stat().st_size
+        self.checkpoint = Checkpoint(file, item, sizes, signatures, counts.state(), limits)
         write_json(self.folder / "checkpoint.json", asdict(self.checkpoint))
-        self._bytes_since = 0
+        if earlier != paragraphs:
+            earlier.unlink(missing_ok=True)
 
     def flush(self) -> None:
         """Everything added can be read."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from prepared_texts import texts_of
 
-from ptbr_slm.data import encode, presets, staging
+from ptbr_slm.data import batches, encode, presets
 from ptbr_slm.data.document import REASONS, REPAIRS, DocumentCounts
 from ptbr_slm.data.duplicates.signatures import NearDuplicateSettings
 from ptbr_slm.data.ingest import PrepareProgress
@@ -217,14 +217,14 @@ def test_the_number_of_workers_changes_no_byte(
 KILLED = """
 import sys
 from pathlib import Path
-from ptbr_slm.data import encode, staging
+from ptbr_slm.data import batches, encode
 from ptbr_slm.data.duplicates.signatures import NearDuplicateSettings
 from ptbr_slm.data.mixture import load_mixture
 from ptbr_slm.data.pipeline import prepare
 from ptbr_slm.data.recipe import Recipe
 from ptbr_slm.tokenizer import Tokenizer
 
-encode.BATCH_CHARACTERS, staging.CHECKPOINT_BYTES = 2_000, 6_000
+encode.BATCH_CHARACTERS, batches.CHECKPOINT_CHARACTERS = 2_000, 6_000
 found = load_mixture(Path("mistura.toml"))
 near = NearDuplicateSettings() if sys.argv[1] == "near" else None
 recipe = Recipe(found.sources, near, keep_records=True)
@@ -270,7 +270,7 @@ def test_work_of_other_inputs_is_not_continued_and_is_cleared(
     sources: Path, tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(encode, "BATCH_CHARACTERS", 2_000)
-    monkeypatch.setattr(staging, "CHECKPOINT_BYTES", 4_000)
+    monkeypatch.setattr(batches, "CHECKPOINT_CHARACTERS", 4_000)
 
     def interrupted(now: PrepareProgress) -> None:
         if now.tokens > 6_000:

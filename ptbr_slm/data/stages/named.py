@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from ptbr_slm.data.repeated_paragraphs import RemoveRepeatedParagraphs
 from ptbr_slm.data.stages.boilerplate import RemoveBoilerplate
 from ptbr_slm.data.stages.c4 import FewWordLines, LineRule, LongLines, LongWordLines, c4
 from ptbr_slm.data.stages.hyphens import JoinSplitWords
@@ -15,7 +16,7 @@ from ptbr_slm.data.stages.stage import Stage
 
 def is_cleaning(rule: Stage) -> bool:
     """Whether a rule changes texts, and so comes before tagging."""
-    return isinstance(rule, LineRule | JoinSplitWords | RemoveBoilerplate)
+    return isinstance(rule, LineRule | JoinSplitWords | RemoveBoilerplate | RemoveRepeatedParagraphs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class NamedRule:
 _REASONS = {
     "join_split_words": ("split_words",),
     "remove_boilerplate": ("boilerplate", "only_boilerplate"),
+    "repeated_paragraphs": ("repeated_paragraphs", "only_repeated_paragraphs"),
     "keep_portuguese": ("other_language",),
 }
 _FINEWEB2 = "FineWeb2, por_Latn.yml"
@@ -82,6 +84,7 @@ RULES: dict[str, NamedRule] = {
     for entry in (
         NamedRule(JoinSplitWords(), _OWN),
         NamedRule(RemoveBoilerplate(), _OWN),
+        NamedRule(RemoveRepeatedParagraphs(), "CCNet e Dolma, com números próprios"),
         *(NamedRule(rule, _C4) for rule in c4() if is_cleaning(rule)),
         NamedRule(KeepPortuguese(), "regra própria, com py3langid"),
         *(NamedRule(rule, _DATATROVE if rule.name in _DEFAULTS else _FINEWEB2) for rule in fineweb2()),

@@ -129,10 +129,10 @@ def test_a_file_that_grows_or_goes_while_it_is_read_is_told_and_what_was_read_st
 def test_a_file_that_changes_between_a_kill_and_the_next_run_is_read_again(
     tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ):
-    from ptbr_slm.data import encode, staging
+    from ptbr_slm.data import batches, encode
 
     monkeypatch.setattr(encode, "BATCH_CHARACTERS", 1_000)
-    monkeypatch.setattr(staging, "CHECKPOINT_BYTES", 2_000)
+    monkeypatch.setattr(batches, "CHECKPOINT_CHARACTERS", 2_000)
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps({"text": f"{GOOD} {i}"}) + "\n" for i in range(400)))
 
