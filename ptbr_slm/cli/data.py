@@ -104,6 +104,15 @@ def prepare(
     text_field: Annotated[
         str, typer.Option("--text-field", metavar="CAMPO", help="Campo do texto em JSONL, CSV e Parquet.")
     ] = "text",
+    max_wrong: Annotated[
+        float,
+        typer.Option(
+            "--max-wrong",
+            metavar="PARTE",
+            help="Parte de cada fonte, de 0 a 1, que pode estar errada (linhas que não são JSON, arquivos "
+            "quebrados...); acima dela, e de 100, a preparação para.",
+        ),
+    ] = 0.01,
     valid_fraction: Annotated[
         float, typer.Option("--valid-fraction", help="Parte do texto para validação, de 0 a 0.5.")
     ] = 0.01,
@@ -141,6 +150,7 @@ def prepare(
             preset=preset or DEFAULT,
             text_field=text_field,
             paragraph_documents=paragraph_documents,
+            max_wrong=max_wrong,
             variety=variety,
             mask=mask_personal_data,
             keep=tuple(keep_personal_data or ()),

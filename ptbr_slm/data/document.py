@@ -100,7 +100,7 @@ class Document:
 
     text: str
     source: str
-    """The file, with the line or row after a colon where it holds many documents: `textos/a.jsonl:17`."""
+    """The file, with the line, row or paragraph after a colon where it holds many: `textos/a.jsonl:17`."""
     id: str = ""
     """The source's own identifier; empty where it has none."""
     licence: str = ""

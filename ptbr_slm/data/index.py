@@ -80,6 +80,14 @@ class Index:
     """Sources, licences, near copies, the files of the records; empty (and not written) for plain inputs."""
 
     @property
+    def record_files(self) -> tuple[FileEntry, ...]:
+        """The files of the records (`data.records`); none where the data have no records.
+
+        Raises KeyError, TypeError or ValueError for an index that does not describe them.
+        """
+        return tuple(FileEntry(*_file(entry)) for entry in self.recipe.get("records", []))
+
+    @property
     def sha256(self) -> str:
         """Identity of the data: same tokens, same order, same tokenizer."""
         return _identity(asdict(self))
@@ -134,7 +142,7 @@ def _parsed(body: dict[str, Any]) -> Index:
     """Raises KeyError, TypeError, ValueError or AttributeError for what is no index."""
     if body["dtype"] not in ("uint16", "uint32"):
         raise ValueError(f"dtype {body['dtype']}")
-    return Index(
+    found = Index(
         ptbr_slm=str(body.get("ptbr_slm", "")),
         dtype=body["dtype"],
         vocab_size=_integer(body, "vocab_size"),
@@ -151,6 +159,8 @@ def _parsed(body: dict[str, Any]) -> Index:
         repaired={str(kind): int(count) for kind, count in body.get("repaired", {}).items()},
         recipe=dict(body.get("recipe", {})),
     )
+    _ = found.record_files  # raises where they are not described as files are
+    return found
 
 
 def _split(body: dict[str, Any]) -> SplitEntry:

@@ -42,6 +42,13 @@ def plan(
             where="ENTRADA",
             hint="Dê arquivos ou pastas de texto, ou --mix mistura.toml.",
         )
+    if not 0 <= options.max_wrong <= 1:
+        raise SlmError(
+            "E_CONFIG",
+            f"a parte da fonte que pode estar errada vai de 0 a 1, e não {options.max_wrong}.",
+            where="--max-wrong",
+            hint="Use --max-wrong 0.05.",
+        )
     stages = options.stages()
     _check_kinds(options, mix)
     sources = load_mixture(mix, options).sources if mix is not None else ()
@@ -54,10 +61,13 @@ def plan(
                 stages=stages,
                 text_field=options.text_field,
                 paragraph_documents=options.paragraph_documents,
+                max_wrong=options.max_wrong,
             ),
         )
     plain = options == SourceOptions(
-        text_field=options.text_field, paragraph_documents=options.paragraph_documents
+        text_field=options.text_field,
+        paragraph_documents=options.paragraph_documents,
+        max_wrong=options.max_wrong,
     )
     recipe = Recipe(
         sources,
@@ -95,6 +105,7 @@ _KEYS = (
     "licence",
     "text_field",
     "paragraph_documents",
+    "max_wrong",
     "stages",
 )
 
@@ -154,6 +165,7 @@ class _SourceTable:
             licence=self.string("licence", ""),
             text_field=options.text_field,
             paragraph_documents=options.paragraph_documents,
+            max_wrong=options.max_wrong,
         )
 
     def options(self, default: SourceOptions) -> SourceOptions:
@@ -170,6 +182,7 @@ class _SourceTable:
             preset=self.choice("preset", default.preset, tuple(presets.PRESETS)),
             text_field=self.string("text_field", default.text_field),
             paragraph_documents=self.boolean("paragraph_documents", default.paragraph_documents),
+            max_wrong=self.share("max_wrong", default.max_wrong),
             variety="br" if variety == "br" else "pt" if variety == "pt" else "any",
             mask=mask,
             keep=keep,
@@ -230,6 +243,13 @@ class _SourceTable:
         if not isinstance(value, bool):
             raise self.wrong(f"{key} é true ou false, e não {_shown(value)}")
         return value
+
+    def share(self, key: str, default: float) -> float:
+        """A number from 0 to 1. Raises E_CONFIG."""
+        value = self.values.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise self.wrong(f"{key} é uma parte da fonte, de 0 a 1, e não {_shown(value)}")
+        return float(value)
 
     def strings(self, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
         """The texts of a key; one text is a list of one. Raises E_CONFIG."""

@@ -110,22 +110,12 @@ class Split:
         if self._entry.offsets.size != 8 * (self.documents + 1):
             raise corrupt("o número de documentos difere do índice.", self._folder)
         for file in (*self._entry.shards, self._entry.offsets):
-            self._check_file(file, hashes)
+            _check_file(self._folder, file, hashes)
         for number, shard in enumerate(self._entry.shards):
             if shard.size != shard.tokens * self._dtype.itemsize:
                 raise corrupt(f"{shard.file} não tem os {shard.tokens} tokens do índice.", self._folder)
             for low in range(0, shard.tokens if hashes else 0, _CHECK_TOKENS):
                 self._check_ids(self._maps[number][low : low + _CHECK_TOKENS], number, low)
-
-    def _check_file(self, entry: FileEntry, hashes: bool) -> None:
-        path = self._folder / entry.file
-        if path.parent != self._folder or not path.is_file():
-            raise corrupt(f"falta o arquivo {entry.file}.", path)
-        size = path.stat().st_size
-        if size != entry.size:
-            raise corrupt(f"{path.name} tem {size} bytes; o índice diz {entry.size}.", path)
-        if hashes and sha256_file(path) != entry.sha256:
-            raise corrupt(f"{path.name} está corrompido (o sha256 não confere).", path)
 
     def _check_ids(self, ids: npt.NDArray[Any], shard: int, low: int) -> None:
         if len(ids) and int(ids.max()) >= self._vocab_size:
@@ -139,6 +129,18 @@ class Split:
         path = self._folder / entry.file
         with os_errors(path):
             return np.memmap(path, dtype=dtype, mode="r")
+
+
+def _check_file(folder: Path, entry: FileEntry, hashes: bool) -> None:
+    """Compare a file with its entry. Raises E_DATA_CORRUPT."""
+    path = folder / entry.file
+    if path.parent != folder or not path.is_file():
+        raise corrupt(f"falta o arquivo {entry.file}.", path)
+    size = path.stat().st_size
+    if size != entry.size:
+        raise corrupt(f"{path.name} tem {size} bytes; o índice diz {entry.size}.", path)
+    if hashes and sha256_file(path) != entry.sha256:
+        raise corrupt(f"{path.name} está corrompido (o sha256 não confere).", path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +207,8 @@ class PreparedData:
     def open(cls, path: Path, *, verify: bool = True) -> PreparedData:
         """Open a prepared folder, its index.json, or one of its .bin files.
 
-        verify: read every shard once, comparing its sha256 and its ids; otherwise only sizes are compared.
+        verify: read every file once, comparing its sha256 and, of shards, the ids; otherwise only sizes are
+        compared.
         Raises E_NOT_FOUND, E_DATA_CORRUPT, E_SCHEMA, E_TOKENIZER_MISSING or E_TOKENIZER_MISMATCH.
         """
         folder = path if path.is_dir() else path.parent
@@ -219,8 +222,14 @@ class PreparedData:
         data = cls(folder, read_index(folder / NAME))
         for name in SPLITS:
             data.split(name).check(hashes=verify)
+        data.check_records(hashes=verify)
         data.load_tokenizer()
         return data
+
+    def check_records(self, *, hashes: bool) -> None:
+        """Refuse missing, truncated or altered files of records (`data.records`). Raises E_DATA_CORRUPT."""
+        for entry in self.index.record_files:
+            _check_file(self.folder, entry, hashes)
 
     def split(self, name: SplitName) -> Split:
         """`train` or `valid`; valid is empty where there was only one document."""

@@ -110,6 +110,7 @@ class SourceOptions:
     preset: str = presets.DEFAULT
     text_field: str = TEXT_FIELD
     paragraph_documents: bool = False
+    max_wrong: float = MAX_WRONG
     variety: VarietyChoice = "any"
     """br or pt drops what is surely the other one; what is neither stays."""
     mask: bool = False

@@ -80,7 +80,7 @@ def test_ten_works_hold_out_one_percent_not_a_whole_work(
 def test_where_whole_documents_give_the_fraction_none_is_cut_and_the_text_is_read_once(
     tmp_path: Path, tokenizer: Tokenizer, prose: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ):
-    from ptbr_slm.data import pipeline as module
+    from ptbr_slm.data import batches as module
 
     readings = []
     read = module.read_file

@@ -11,7 +11,11 @@ import numpy as np
 import pytest
 
 from ptbr_slm.data import index
+from ptbr_slm.data.audit.collect import collect
+from ptbr_slm.data.pipeline import prepare
 from ptbr_slm.data.prepared import PreparedData
+from ptbr_slm.data.recipe import Recipe, Source
+from ptbr_slm.data.records import GROUPS
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.manifest import sha256_file
 from ptbr_slm.tokenizer import Tokenizer
@@ -59,6 +63,43 @@ def test_a_shard_of_another_size_is_found_even_without_reading_it(
     else:
         path.write_bytes(content[:-2] if damage == "truncated" else content + b"\0\0")
     assert refused(data.folder, verify=verify).code == "E_DATA_CORRUPT"
+
+
+@pytest.fixture
+def recorded(corpus: Path, tmp_path: Path, tokenizer: Tokenizer) -> PreparedData:
+    """The corpus, prepared with records."""
+    recipe = Recipe((Source((corpus,)),), None, keep_records=True)
+    return prepare([], tmp_path / "registrados", tokenizer, recipe=recipe, valid_fraction=0.1)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("damage", ["truncated", "longer", "missing", "flipped"])
+def test_damaged_records_are_found_by_size_when_opened_and_by_sha256_in_the_audit(
+    recorded: PreparedData, group: str, damage: str
+):
+    path = recorded.folder / f"{group}.documents.gz"
+    content = bytearray(path.read_bytes())
+    if damage == "missing":
+        path.unlink()
+    elif damage == "flipped":
+        content[4] ^= 1  # the time in gzip's header, which no reader of gzip checks
+        path.write_bytes(content)
+        with pytest.raises(SlmError) as error:
+            collect(PreparedData.open(recorded.folder, verify=False))
+        assert error.value.code == "E_DATA_CORRUPT" and path.name in str(error.value)
+    else:
+        path.write_bytes(content[:-2] if damage == "truncated" else content + b"\0")
+    for verify in (True, False) if damage != "flipped" else (True,):
+        error_ = refused(recorded.folder, verify=verify)
+        assert (error_.code, error_.exit_code) == ("E_DATA_CORRUPT", 3) and path.name in str(error_)
+
+
+@pytest.mark.parametrize(
+    "records", [7, "nada", [7], [{"file": "train.documents.gz"}], [{"file": "../a", "size": 1, "sha256": ""}]]
+)
+def test_an_index_that_describes_records_wrongly_is_refused(recorded: PreparedData, records: object):
+    rewrite_index(recorded, lambda body: body["recipe"].update(records=records))
+    assert refused(recorded.folder).code == "E_DATA_CORRUPT"
 
 
 def test_a_changed_broken_or_foreign_index_is_only_ever_our_error(data: PreparedData):

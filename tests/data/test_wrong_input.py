@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ptbr_slm.data import batches, encode
 from ptbr_slm.data.document import REASONS, Document, DocumentCounts, Skipped
 from ptbr_slm.data.index import SPLITS
 from ptbr_slm.data.ingest import PrepareProgress
+from ptbr_slm.data.mixture import load_mixture
 from ptbr_slm.data.pipeline import prepare
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.data.recipe import Recipe, Source
@@ -132,3 +134,23 @@ def test_a_broken_part_at_the_beginning_of_a_large_file_is_judged_by_the_whole_o
     limit.check(read=5_000)  # 400,000 rows are expected, and 4,000 of them may be wrong
     with pytest.raises(SlmError):
         limit.check(read=100_000)
+
+
+def test_the_limit_is_an_option_of_the_command_line_and_of_each_source(
+    tmp_path: Path, tokenizer_file: Path, cli: Callable
+):
+    write(tmp_path / "a.jsonl", 300, 150)
+    options = ("-o", "dados", "--tokenizer", tokenizer_file)
+    stopped = cli("data", "prepare", "a.jsonl", *options)
+    assert stopped.returncode == 1 and "[E_DATA_WRONG]" in stopped.stderr and "a.jsonl:1" in stopped.stderr
+    assert "--max-wrong" in stopped.stderr and not (tmp_path / "dados").exists()
+    done = cli("data", "prepare", "a.jsonl", *options, "--max-wrong", "0.5", "--json", check=True)
+    assert json.loads(done.stdout)["dropped"] == {"bad_json": 150}
+    assert cli("data", "prepare", "a.jsonl", *options, "--max-wrong", "2").returncode == 2
+    (tmp_path / "m.toml").write_text('[[source]]\ninputs = "a.jsonl"\nmax_wrong = 0.5\n')
+    assert load_mixture(tmp_path / "m.toml").sources[0].max_wrong == 0.5
+    for wrong in ("2", "true", '"tudo"'):
+        (tmp_path / "m.toml").write_text(f'[[source]]\ninputs = "a.jsonl"\nmax_wrong = {wrong}\n')
+        with pytest.raises(SlmError) as error:
+            load_mixture(tmp_path / "m.toml")
+        assert error.value.code == "E_CONFIG" and "max_wrong" in str(error.value)

@@ -43,7 +43,7 @@ _MASKED = "masked_"
 """What begins the attributes of `MaskPersonalData`."""
 _SPLIT_NAMES: dict[SplitName, str] = {"train": "treino", "valid": "validação"}
 _MOST_SOURCES = 30
-_LINE = re.compile(r":\d+$")
+_LINE = re.compile(r"(?::\d+)+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,11 @@ class Audit:
 
 
 def collect(data: PreparedData) -> Audit:
-    """Read the folder of `data`. Memory holds the sample. Raises E_DATA_CORRUPT."""
+    """Read the folder of `data`; its records are checked first. Memory holds the sample.
+
+    Raises E_DATA_CORRUPT.
+    """
+    data.check_records(hashes=True)
     rules = web_rules(data.index.dropped.keys())
     audit = Audit(
         data=data,
@@ -178,7 +182,7 @@ def web_rules(dropped: Iterable[str]) -> list[Rule]:
 
 
 def source_of(source: str) -> str:
-    """The file of a document's source: without the line or row."""
+    """The file of a document's source: without the line, row or paragraph."""
     return _LINE.sub("", source)
 
 
