@@ -26,7 +26,11 @@ COPIES = 2
 _BITS_PER_ENTRY = 24
 _HASHES = 6
 """One paragraph in 8,000 is found falsely in a full filter: (1 - exp(-6 / 24)) ** 6."""
-_DIGITS = re.compile(r"\d+")
+_DATE = re.compile(
+    r"\b(?:\d{1,2}([/.-])\d{1,2}\1\d{4}|\d{1,2}/\d{1,2}/\d{2}|\d{4}([/-])\d{1,2}\2\d{1,2}"
+    r"|\d{1,2}(?:[:h]\d{2})+(?:min)?)\b"
+)
+"""A date or time of day in figures: `12/03/2021`, `2021-03-12`, `14h05`, `14:05:59`."""
 
 
 class RecentlySeen:
@@ -79,8 +83,9 @@ class RecentlySeen:
 class RepeatedParagraphs:
     """Takes paragraphs out that `copies` earlier documents held; the order of documents matters.
 
-    A paragraph is a line of at least MIN_CHARACTERS. Case, spaces and figures do not matter. What a document
-    repeats inside itself counts once and stays.
+    A paragraph is a line of at least MIN_CHARACTERS. Case, spaces, and dates and times in figures do not
+    matter; other figures do (`a taxa foi a 17,75 %` is not `a taxa foi a 18,25 %`). What a document repeats
+    inside itself counts once and stays.
     """
 
     def __init__(self, copies: int = COPIES, memory: int = MEMORY) -> None:
@@ -119,7 +124,7 @@ class RepeatedParagraphs:
 
 
 def _identity(line: str) -> int:
-    normalized = _DIGITS.sub("0", " ".join(line.lower().split()))
+    normalized = _DATE.sub("0", " ".join(line.lower().split()))
     return int.from_bytes(hashlib.blake2b(normalized.encode(), digest_size=8).digest(), "little")
 
 

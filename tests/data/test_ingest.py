@@ -26,6 +26,7 @@ from ptbr_slm.data.repeated_paragraphs import COPIES, RemoveRepeatedParagraphs
 from ptbr_slm.data.stages.clean import Clean
 from ptbr_slm.data.stages.figures import Figures
 from ptbr_slm.data.stages.length import AtLeastTwoWords
+from ptbr_slm.errors import SlmError
 from ptbr_slm.tokenizer import Tokenizer
 
 NOTICE = "Esta página é um serviço do portal da cidade, e não substitui o que sai no diário oficial."
@@ -149,6 +150,19 @@ def test_a_killed_run_knows_the_paragraphs_that_it_has_seen(
     assert contents(resumed.folder) == contents(fresh.folder) and not list(tmp_path.glob(".dados*"))
     assert len(resumed_events) < len(fresh_events)
     assert fresh.index.repaired == {"repeated_paragraphs": 54 - COPIES}
+
+
+def test_a_disk_too_small_for_the_paragraphs_that_were_seen_is_told_and_the_earlier_data_stay(
+    pages: Path, small_disk: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(encode, "BATCH_CHARACTERS", 2_000)
+    before = prepare([], small_disk / "dados", tokenizer, recipe=recipe_of(pages)).sha256
+    monkeypatch.setattr(batches, "CHECKPOINT_CHARACTERS", 4_000)
+    with pytest.raises(SlmError) as error:
+        prepare([], small_disk / "dados", tokenizer, recipe=recipe_of(pages), seed=3)
+    assert error.value.code == "E_DISK_FULL"
+    assert PreparedData.open(small_disk / "dados").sha256 == before
+    assert [path.name for path in small_disk.iterdir()] == ["dados"]
 
 
 def test_a_record_of_a_paragraph_says_its_number(tmp_path: Path, tokenizer: Tokenizer):

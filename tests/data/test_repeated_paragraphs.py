@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,12 +34,34 @@ def test_a_paragraph_stays_in_the_first_documents_and_goes_from_the_later():
     assert answers[4].attributes == {"repairs": "repeated_paragraphs"} and answers[4].text == own(4)
 
 
-def test_figures_case_and_spaces_do_not_matter():
+def test_dates_case_and_spaces_do_not_matter():
     step = RepeatedParagraphs(copies=1)
     step(Document(NOTICE, "a"))
-    other = NOTICE.replace("12/03", "1/9").upper().replace(" ", "  ")
+    other = NOTICE.replace("12/03/2021", "1/9/2023").upper().replace(" ", "  ")
     assert step(Document(other, "b")) == Dropped("only_repeated_paragraphs")
     assert "only_repeated_paragraphs" in REASONS and "repeated_paragraphs" in REPAIRS
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ("17,75%", "18,25%", False),
+        ("0.13.0", "0.14.0", False),
+        ("9.784/99", "9.785/99", False),
+        ("PL 12/2003", "PL 13/2003", False),
+        ("1/2/2023", "1/2-2023", False),
+        ("2021-03-12", "2020-12-01", True),
+        ("12.03.2021", "1.4.2022", True),
+        ("1/4/22", "12/03/21", True),
+        ("14h05", "9h30min", True),
+        ("14:05:59", "8:00", True),
+    ],
+)
+def test_figures_that_are_no_date_matter(first: str, second: str, same: bool):
+    step = RepeatedParagraphs(copies=1)
+    sentence = "Ao fim do encontro, o comitê decidiu e mandou publicar o que está em {}, sem voto contrário."
+    step(Document(sentence.format(first), "a"))
+    assert (step(Document(sentence.format(second), "b")) == Dropped("only_repeated_paragraphs")) is same
 
 
 def test_short_lines_and_repeats_inside_a_document_stay():

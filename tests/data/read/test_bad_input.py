@@ -173,6 +173,17 @@ def test_encodings_in_one_folder_are_told_apart(tmp_path: Path):
     assert found == [GOOD, "Depois do BOM.", "No gz."] and dict(counts.dropped) == {"utf16": 1, "not_utf8": 1}
 
 
+def test_lines_of_another_encoding_inside_a_file_lose_themselves_alone(tmp_path: Path):
+    line = '{"text": "ação e razão, %s."}\n'
+    parts = ((line % "um").encode(), (line % "dois").encode("latin-1"), (line % "três").encode())
+    utf16 = (line % "quatro").encode("utf-16-le")
+    (tmp_path / "a.jsonl").write_bytes(b"".join(parts) + utf16 + b"\n" + (line % "cinco").encode())
+    found, counts = read(tmp_path)
+    assert found == [f"ação e razão, {word}." for word in ("um", "três", "cinco")]
+    assert counts.dropped["not_utf8"] >= 1 and set(counts.dropped) <= {"not_utf8", "bad_json"}
+    assert counts.examples["not_utf8"][0] == f"{tmp_path}/a.jsonl:2"
+
+
 def test_a_bomb_inside_a_bomb_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     import tarfile
 
