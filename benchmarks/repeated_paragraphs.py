@@ -21,8 +21,8 @@ from results import table
 
 from ptbr_slm.data.document import Document
 from ptbr_slm.data.pipeline import read_documents
-from ptbr_slm.data.repeated_paragraphs import COPIES, MIN_CHARACTERS, RepeatedParagraphs
 from ptbr_slm.data.stages.boilerplate import RemoveBoilerplate
+from ptbr_slm.data.stages.repeated_paragraphs import COPIES, MIN_CHARACTERS, RepeatedParagraphs
 from ptbr_slm.data.stages.stage import Dropped
 
 SITES, PAGES = 5, 400

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from ptbr_slm.data import repeated_paragraphs
 from ptbr_slm.data.batches import read_batches
 from ptbr_slm.data.document import DocumentCounts, Skipped
 from ptbr_slm.data.duplicates.exact import SeenTexts
@@ -14,7 +13,8 @@ from ptbr_slm.data.duplicates.signatures import SignatureIndex
 from ptbr_slm.data.process import Cleaned, Outcome, Processed, Processor
 from ptbr_slm.data.read.files import InputFile
 from ptbr_slm.data.recipe import Recipe
-from ptbr_slm.data.repeated_paragraphs import RemoveRepeatedParagraphs, RepeatedParagraphs
+from ptbr_slm.data.stages import repeated_paragraphs
+from ptbr_slm.data.stages.repeated_paragraphs import RemoveRepeatedParagraphs, RepeatedParagraphs
 from ptbr_slm.data.stages.stage import Dropped
 from ptbr_slm.data.staging import StagedRecord, Staging
 from ptbr_slm.data.workers import process_in_order

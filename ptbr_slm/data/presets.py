@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ptbr_slm.data.repeated_paragraphs import RemoveRepeatedParagraphs
 from ptbr_slm.data.stages.boilerplate import RemoveBoilerplate
 from ptbr_slm.data.stages.clean import Clean
 from ptbr_slm.data.stages.figures import FIGURES, Figures
@@ -13,6 +12,7 @@ from ptbr_slm.data.stages.hyphens import JoinSplitWords
 from ptbr_slm.data.stages.language import KeepPortuguese, TagLanguage
 from ptbr_slm.data.stages.length import AtLeastTwoWords
 from ptbr_slm.data.stages.named import is_cleaning
+from ptbr_slm.data.stages.repeated_paragraphs import RemoveRepeatedParagraphs
 from ptbr_slm.data.stages.rules import ReplacementCharacters, fineweb2
 from ptbr_slm.data.stages.spelling import Spelling
 from ptbr_slm.data.stages.stage import Stage

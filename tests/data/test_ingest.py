@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from prepared_texts import texts_of
 
-from ptbr_slm.data import batches, encode, repeated_paragraphs
+from ptbr_slm.data import batches, encode
 from ptbr_slm.data.document import DocumentCounts
 from ptbr_slm.data.index import SPLITS
 from ptbr_slm.data.ingest import PrepareProgress
@@ -22,10 +22,11 @@ from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.data.presets import Preset, preset
 from ptbr_slm.data.recipe import Recipe, Source
 from ptbr_slm.data.records import read_records
-from ptbr_slm.data.repeated_paragraphs import COPIES, RemoveRepeatedParagraphs
+from ptbr_slm.data.stages import repeated_paragraphs
 from ptbr_slm.data.stages.clean import Clean
 from ptbr_slm.data.stages.figures import Figures
 from ptbr_slm.data.stages.length import AtLeastTwoWords
+from ptbr_slm.data.stages.repeated_paragraphs import COPIES, RemoveRepeatedParagraphs
 from ptbr_slm.errors import SlmError
 from ptbr_slm.tokenizer import Tokenizer
 
@@ -103,7 +104,8 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from test_ingest import recipe_of
-from ptbr_slm.data import batches, encode, repeated_paragraphs
+from ptbr_slm.data import batches, encode
+from ptbr_slm.data.stages import repeated_paragraphs
 from ptbr_slm.data.pipeline import prepare
 from ptbr_slm.tokenizer import Tokenizer
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ptbr_slm.data.repeated_paragraphs import RemoveRepeatedParagraphs
 from ptbr_slm.data.stages.boilerplate import RemoveBoilerplate
 from ptbr_slm.data.stages.c4 import FewWordLines, LineRule, LongLines, LongWordLines, c4
 from ptbr_slm.data.stages.hyphens import JoinSplitWords
 from ptbr_slm.data.stages.language import KeepPortuguese
+from ptbr_slm.data.stages.repeated_paragraphs import RemoveRepeatedParagraphs
 from ptbr_slm.data.stages.rules import FigureRule, ReplacementCharacters, ShortLines, fineweb2
 from ptbr_slm.data.stages.stage import Stage
 

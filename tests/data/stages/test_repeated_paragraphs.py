@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptbr_slm.data.document import REASONS, REPAIRS, Document
-from ptbr_slm.data.repeated_paragraphs import RecentlySeen, RepeatedParagraphs
+from ptbr_slm.data.stages.repeated_paragraphs import RecentlySeen, RepeatedParagraphs
 from ptbr_slm.data.stages.stage import Dropped
 
 NOTICE = "Esta página foi impressa do portal da cidade em 12/03/2021, e não substitui o diário oficial."
