@@ -31,7 +31,7 @@ def test_sizes_and_times_are_computed_from_the_catalogue():
         "baixar a 10 MB/s": [size * ratio * 1e3 / 10 for size in text],
         "baixar a 50 MB/s": [size * ratio * 1e3 / 50 for size in text],
         "dados preparados": [tokens * 2 / 1e9 for tokens in TOKENS],
-        "preparar a 5 MB/s de texto": [size * 1e3 / 5 / 60 for size in text],
+        "preparar a 4 MB/s de texto": [size * 1e3 / 4 / 60 for size in text],
     }
     for name, computed in rows.items():
         shown = figures(name)
