@@ -209,7 +209,8 @@ class OnnxEngine:
 
     def scoring(self) -> OnnxScoring:
         """See `Engine.scoring`."""
-        return OnnxScoring(self._session, self._flavour, self.config, self._caches.dtype)
+        in_pairs = self.precision in ("int8", "int4")
+        return OnnxScoring(self._session, self._flavour, self.config, self._caches.dtype, in_pairs=in_pairs)
 
     def describe(self) -> dict[str, Any]:
         """See `Engine.describe`."""

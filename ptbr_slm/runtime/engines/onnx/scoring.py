@@ -41,6 +41,9 @@ class OnnxScoring:
 
     Branches advance in step, one token each: GroupQueryAttention takes more than one token after a past only
     for a single row. Texts run from the beginning, where it takes rows of any lengths, padded on the right.
+
+    The quantised kernels take rows in pairs and round one that is left over another way. There every product
+    has an even number of rows, so that a score does not depend on what else is run.
     """
 
     branches_free: int
@@ -50,12 +53,20 @@ class OnnxScoring:
     _row_bindings: dict[int, RowsBinding]
 
     def __init__(
-        self, session: ProviderSession, flavour: Flavour, config: ModelConfig, dtype: type[np.generic]
+        self,
+        session: ProviderSession,
+        flavour: Flavour,
+        config: ModelConfig,
+        dtype: type[np.generic],
+        *,
+        in_pairs: bool,
     ) -> None:
+        """in_pairs: whether products need an even number of rows."""
         self._session, self._flavour, self._config = session, flavour, config
         self._caches = KVCaches(
             config, session.memory, dtype, full_context=session.full_context_caches, idle_bytes=0
         )
+        self._multiple = 2 if in_pairs else 1
         self._token_bytes = 2 * config.num_layers * config.kv_size * np.dtype(dtype).itemsize
         self._allocation = -1
         self._branches: list[_Branch] = []
@@ -64,10 +75,10 @@ class OnnxScoring:
 
     def prepare(self, longest: int) -> None:
         """See `ScoringSession.prepare`."""
-        capacity = bucket(longest, self._config.max_seq_len)
+        capacity = bucket(longest + 1, self._config.max_seq_len)  # and one to make tokens even
         together = self._flavour.rows is not None and self._session.memory.shared
         limit = branch_limit(capacity * self._token_bytes) if together else 0
-        self._limit = self.branches_free = limit if limit >= _FEWEST_BRANCHES else 0
+        self._limit = self.branches_free = limit - limit % 2 if limit >= _FEWEST_BRANCHES else 0
         self.branch_tokens = _BRANCH_TOKENS if self._limit else 0
         self.texts_tokens = PREFILL_CHUNK if self._limit else 0
         self._branches = []
@@ -82,12 +93,16 @@ class OnnxScoring:
         """See `ScoringSession.append`."""
         self._refresh()
         wanted, rows = targets.positions()
-        if not len(wanted):
-            wanted = np.array([len(tokens) - 1])  # a graph without logits is not a case that it knows
-        logits = self._room_for(len(wanted))
+        length = int(self._caches.lengths[_TRUNK]) + len(tokens)
+        padding = -len(tokens) % self._multiple if length < self._caches.capacity else 0
+        # A graph without logits is not a case that it knows.
+        positions = np.zeros(max(1, self._even(len(wanted))), dtype=np.int64)
+        positions[: len(wanted)] = wanted
+        logits = self._room_for(len(positions))
         with run_errors():
-            self._trunk.run(np.array(tokens, dtype=np.int64), wanted, logits)
-        return score_rows(logits, rows, targets.tokens)
+            self._trunk.run(np.array([*tokens, *[0] * padding], dtype=np.int64), positions, logits)
+        self.truncate(length)
+        return score_rows(logits[: len(wanted)], rows, targets.tokens)
 
     def branch(self, tokens: Sequence[int], targets: Targets) -> None:
         """See `ScoringSession.branch`."""
@@ -102,18 +117,21 @@ class OnnxScoring:
         if not running:
             return False
         running = self._neighbours(running)
-        count = len(running)
-        tokens = np.array([[branch.tokens[branch.done]] for branch in running], dtype=np.int64)
-        logits = self._room_for(count)
-        once = np.ones(count, dtype=np.int32)
+        count, total = len(running), self._even(len(running))
+        if total > count:
+            self._caches.truncate(total, 0)
+        tokens = np.zeros((total, 1), dtype=np.int64)
+        tokens[:count, 0] = [branch.tokens[branch.done] for branch in running]
+        logits = self._room_for(total)
+        once = np.ones(total, dtype=np.int32)
         with run_errors():
-            self._rows(count).run(tokens, once, np.zeros((count, 1), dtype=np.int64), logits[:, None])
+            self._rows(total).run(tokens, once, np.zeros((total, 1), dtype=np.int64), logits[:, None])
         found = [np.flatnonzero(branch.targets.after == branch.done) for branch in running]
         rows = np.repeat(np.arange(count), [len(indices) for indices in found])
         wanted = np.concatenate(
             [branch.targets.tokens[indices] for branch, indices in zip(running, found, strict=True)]
         )
-        scores = score_rows(logits, rows, wanted)
+        scores = score_rows(logits[:count], rows, wanted)
         start = 0
         for branch, indices in zip(running, found, strict=True):
             branch.parts.append((indices, scores.part(start, start + len(indices))))
@@ -137,9 +155,10 @@ class OnnxScoring:
         for slot in range(1, 1 + count):
             self._caches.truncate(slot, 0)
         counts = np.array([len(text) for text in texts], dtype=np.int32)
+        counts[counts.argmax()] += -counts.max() % self._multiple
         tokens = np.zeros((count, counts.max()), dtype=np.int64)
         asked = [each.positions() for each in targets]
-        most = max(len(positions) for positions, _ in asked)
+        most = self._even(max(len(positions) for positions, _ in asked))
         wanted = np.zeros((count, most), dtype=np.int64)
         for row, (text, (positions, _)) in enumerate(zip(texts, asked, strict=True)):
             tokens[row, : len(text)] = text
@@ -184,6 +203,9 @@ class OnnxScoring:
                 self._caches.copy_prefix(branch.slot, slot, int(self._caches.lengths[branch.slot]))
                 branch.slot = slot
         return sorted(running, key=lambda branch: branch.slot)
+
+    def _even(self, rows: int) -> int:
+        return rows + -rows % self._multiple
 
     def _room_for(self, rows: int) -> Floats:
         """(rows, V), overwritten by the next call."""
