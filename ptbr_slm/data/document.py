@@ -79,6 +79,7 @@ REPAIRS: dict[str, str] = {
     "citations": "marcas de citação ([12], [editar]) foram tiradas",
     "unended_lines": "linhas sem pontuação final foram tiradas",
     "javascript_lines": "linhas que pedem JavaScript foram tiradas",
+    "not_spelled": "o tokenizador não escreve o texto como ele é: letras ou espaços mudam nos tokens",
     "policy_lines": "linhas sobre cookies e termos de uso, em inglês, foram tiradas",
 }
 """What is changed in a document that is kept (for `split`: extra pieces) -> the words of a report."""

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
+from unicodedata import is_normalized
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +59,9 @@ class Encoder:
         self._before = np.array([] if bos is None else [bos], dtype=np.uint32)
         self._after = np.array([eos], dtype=np.uint32)
         self._segmented = can_be_segmented(tokenizer)
+        self._spells_all = (
+            self._segmented and tokenizer.is_byte_level and tokenizer.added_ids <= tokenizer.special_ids
+        )
 
     def encode(self, texts: Sequence[str]) -> Iterator[npt.NDArray[np.uint32]]:
         """The tokens of each text, in order; one text at a time is held, and `BATCH_CHARACTERS` of pieces."""
@@ -65,6 +69,17 @@ class Encoder:
         encoded = self._encode([piece for document in pieces for piece in document])
         for own in pieces:
             yield np.concatenate([self._before, *islice(encoded, len(own)), self._after])
+
+    def spells(self, text: str, tokens: npt.NDArray[np.integer[Any]]) -> bool:
+        """Whether `text_of(tokens)` is `text`, whose tokens they are.
+
+        Known without decoding for a byte-level tokenizer like ours, which at most normalises to NFC. Others
+        may write compatibility characters otherwise (NFKC), lose a first space, or what they have no token
+        for.
+        """
+        if self._spells_all and is_normalized("NFC", text):
+            return True
+        return self.text_of(tokens) == text
 
     def text_of(self, tokens: npt.NDArray[np.integer[Any]]) -> str:
         """The text that `tokens` of a whole document say, without what begins and ends it."""

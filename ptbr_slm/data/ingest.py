@@ -153,6 +153,8 @@ class _Store:
                 if self._seen.add(kept.identity):
                     record["number"] = self._staging.documents
                     self._staging.add(kept, source)
+                    if kept.text:
+                        self._counts.repair("not_spelled", answer.document.source)
                     new.append(row)
                 else:
                     self._counts.drop("duplicate", answer.document.source)

@@ -98,6 +98,8 @@ class Kept:
     """Fingerprint of the text."""
     key: float
     """Split key."""
+    text: str = ""
+    """The whole text where the tokens do not spell it (`Encoder.spells`); else empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,9 @@ class Processor:
                 text = answer.document.text
                 if answer.dropped is None:
                     identity, key = fingerprint(text, self.seed)
-                    kept = Kept(next(encoded), len(text.encode()), len(text.split()), identity, key)
+                    tokens = next(encoded)
+                    whole = "" if encoder.spells(text, tokens) else text
+                    kept = Kept(tokens, len(text.encode()), len(text.split()), identity, key, whole)
                 excerpt = replace(answer.document, text=text[:EXCERPT])
                 answer = replace(answer, document=excerpt, bytes=len(text.encode()))
             processed.entries.append((source, answer, kept))

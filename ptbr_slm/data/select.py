@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -61,13 +61,13 @@ def select(
 ) -> Selection:
     """Choose; what is left out, or cut, is counted. The answer depends on the documents and their order."""
     documents = staging.all_documents()
-    encoder = Encoder(tokenizer)
+    text_of = staging.texts(Encoder(tokenizer))
     weights = np.array([source.weight for source in recipe.sources])[documents["source"]]
     keys = documents["key"].copy()
     cluster_sizes = copies_of(array("Q", documents["identity"]), array("Q", staging.all_copies()))
     clusters, described, dropped = None, {}, np.empty(0, np.uint32)
     if signatures is not None:
-        clusters = _near_copies(staging, documents, signatures, encoder)
+        clusters = _near_copies(staging, len(documents), signatures, text_of)
         cluster_sizes = clusters.sizes(cluster_sizes)
         together, identities = clusters.group_identities(documents["identity"])
         keys[together] = [key_of(identity) for identity in identities.tolist()]
@@ -89,7 +89,7 @@ def select(
     cut: dict[int, Halves] = {}
     if choice.cut is not None:
         for number in np.flatnonzero((keys == choice.cut) & (copies > 0)).tolist():
-            text = encoder.text_of(_tokens_of(staging.all_tokens(), documents, number))
+            text = text_of(number)
             at = cut_point(text, choice.cut_bytes)
             if at is not None:
                 cut[number] = text[:at].rstrip(), text[at:].strip("\n")
@@ -112,16 +112,15 @@ def _copies(weights: npt.NDArray[np.float64], identities: npt.NDArray[np.uint64]
 
 
 def _near_copies(
-    staging: Staging, documents: npt.NDArray[Any], signatures: SignatureIndex, encoder: Encoder
+    staging: Staging, documents: int, signatures: SignatureIndex, text_of: Callable[[int], str]
 ) -> Clusters:
-    """The clusters of near copies; the candidates' texts are read from their tokens."""
-    tokens = staging.all_tokens()
+    """The clusters of near copies among so many documents."""
     with signatures:
         pairs = signatures.candidate_pairs()
     with ShingleStore(staging.near_folder, pairs, signatures.settings) as store:
         for number in store.wanted.tolist():
-            store.add(number, encoder.text_of(_tokens_of(tokens, documents, number)))
-        return find_clusters(pairs, store, len(documents))
+            store.add(number, text_of(number))
+        return find_clusters(pairs, store, documents)
 
 
 def write_splits(

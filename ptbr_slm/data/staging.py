@@ -1,5 +1,8 @@
 """The working folder of `prepare`: all documents as tokens in input order, and how far the reading is.
 
+The text of a document is what its tokens decode to, or lies beside them where a tokenizer does not spell it
+as it is.
+
 Every file is only appended to, but for one with the paragraphs that were seen (`repeated_paragraphs`), which
 each checkpoint has anew. A checkpoint says how long each was when the documents up to some point of the
 input were in it; after a `kill -9` the files are cut to these lengths and the reading goes on there, so that
@@ -11,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptbr_slm.data.document import DocumentCounts
+from ptbr_slm.data.encode import Encoder
 from ptbr_slm.data.process import Kept
 from ptbr_slm.errors import os_errors
 from ptbr_slm.storage.atomic import write_json
@@ -38,6 +42,9 @@ DOCUMENT = np.dtype(
     ]
 )
 """A document: where its tokens end, its sizes, fingerprint and split key, and its source's number."""
+UNSPELLED = np.dtype([("number", "<u8"), ("end", "<u8")])
+"""A document whose tokens do not spell its text: its number, and where its text ends in the file `texts`."""
+_FILES = ("tokens", "documents", "records", "copies", "unspelled", "texts")
 StagedRecord = dict[str, Any]
 """A `records.Record` as a dictionary, with the document's `number` where it is staged."""
 
@@ -93,7 +100,7 @@ class Staging:
             lock = self._stack.enter_context((self.folder / "lock").open("ab"))
             try_lock(lock.fileno())
             self._read_checkpoint()
-            for name in ("tokens", "documents", "records", "copies"):
+            for name in _FILES:
                 path = self.folder / name
                 file = self._stack.enter_context(path.open("ab"))
                 file.truncate(self.checkpoint.sizes.get(name, 0))
@@ -126,6 +133,10 @@ class Staging:
             [(self.tokens, kept.bytes, kept.words, kept.identity, kept.key, source)], dtype=DOCUMENT
         )
         self._files["documents"].write(entry.tobytes())
+        if kept.text:
+            self._files["texts"].write(kept.text.encode("utf-8", "surrogatepass"))
+            end = self._files["texts"].tell()
+            self._files["unspelled"].write(np.array([(self.documents, end)], dtype=UNSPELLED).tobytes())
         self.documents += 1
 
     def add_copy(self, identity: int) -> None:
@@ -179,6 +190,24 @@ class Staging:
         if not self.tokens:
             return np.empty(0, self.dtype)
         return np.memmap(self.folder / "tokens", dtype=self.dtype, mode="r")
+
+    def texts(self, encoder: Encoder) -> Callable[[int], str]:
+        """A function from a document's number to its text, of the documents that are here now."""
+        documents, tokens = self.all_documents(), self.all_tokens()
+        unspelled = np.fromfile(self.folder / "unspelled", dtype=UNSPELLED)
+        path = self.folder / "texts"
+
+        def text_of(number: int) -> str:
+            at = int(np.searchsorted(unspelled["number"], number))
+            if at < len(unspelled) and unspelled["number"][at] == number:
+                start = int(unspelled["end"][at - 1]) if at else 0
+                with path.open("rb") as file:
+                    file.seek(start)
+                    return file.read(int(unspelled["end"][at]) - start).decode("utf-8", "surrogatepass")
+            first = int(documents["end"][number - 1]) if number else 0
+            return encoder.text_of(tokens[first : int(documents["end"][number])])
+
+        return text_of
 
     def all_records(self) -> Iterator[StagedRecord]:
         """Every record, in order."""
