@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -183,20 +184,34 @@ def _listing(sources: dict[str, Source]) -> Report:
     lines: list[str] = []
     for name, source in sources.items():
         licence = source.licence
-        lines += [
-            f"{name}: {source.summary}",
-            f"  tamanho  {_sizes(source)}",
-            f"  licença  {licence.name}  {licence.url}",
-            *(f"  feito de {parent}" for parent in licence.chain),
-            f"  convém   {licence.duties}",
+        told = [
+            ("tamanho", _sizes(source)),
+            ("licença", f"{licence.name}  {licence.url}"),
+            *(("feito de", parent) for parent in licence.chain),
+            ("convém", licence.duties),
         ]
         if not licence.commercial:
-            lines.append("  ATENÇÃO  nem tudo pode ter uso comercial: só com --accept-license")
+            told.append(("ATENÇÃO", "nem tudo pode ter uso comercial: só com --accept-license"))
         if licence.gated:
-            lines.append("  ATENÇÃO  exige aceitar os termos na página do conjunto, e HF_TOKEN")
+            told.append(("ATENÇÃO", "exige aceitar os termos na página do conjunto, e HF_TOKEN"))
+        lines += _wrapped(f"{name}: {source.summary}", "", "  ")
+        for label, text in told:
+            lines += _wrapped(text, f"  {label:<9}", " " * 11)
         lines.append("")
     lines.append("Próximo passo:\n  ptbr-slm data fetch fineweb2-pt --tokens 100M -o textos")
     return Report({"sources": [_entry(name, source) for name, source in sources.items()]}, "\n".join(lines))
+
+
+def _wrapped(text: str, first: str, rest: str) -> list[str]:
+    """Lines of 80 columns at most, unless a URL is longer."""
+    return wrap(
+        text,
+        80,
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _sizes(source: Source) -> str:
@@ -206,6 +221,8 @@ def _sizes(source: Source) -> str:
         *([f"{_short(source.documents)} documentos"] if source.documents else []),
         source.format,
     ]
+    if not (source.download_bytes or source.text_bytes):
+        known.insert(0, "bytes não conhecidos")
     return f"{', '.join(known)} ({source.figures})"
 
 

@@ -131,6 +131,25 @@ class Audit:
     lengths: dict[SplitName, Counter[int]]
     """Split -> power of two -> documents of at least 2**k tokens and fewer than 2**(k + 1)."""
 
+    @property
+    def margin(self) -> float:
+        """How far a share that the sample estimates is from that of all documents, 95 times in 100, at most.
+
+        0 where every document is in the sample. Of a stratified sample of kept and dropped documents
+        (Cochran, Sampling Techniques, 3rd edition, section 5.6), for the least certain share, one half.
+        """
+        strata: dict[bool, list[float]] = {True: [], False: []}
+        for sampled in self.sample:
+            if sampled.weight:
+                strata[bool(sampled.reason)].append(sampled.weight)
+        whole = sum(map(sum, strata.values())) or 1.0
+        variance = sum(
+            (sum(weights) / whole) ** 2 * (1 - len(weights) / sum(weights)) / len(weights) / 4
+            for weights in strata.values()
+            if weights
+        )
+        return 1.96 * math.sqrt(max(variance, 0.0))
+
 
 def collect(data: PreparedData) -> Audit:
     """Read the folder of `data`; its records are checked first. Memory holds the sample.

@@ -214,9 +214,15 @@ def _warning(rule: Mapping[str, Any]) -> str:
 def _thresholds(audit: Audit) -> str:
     weight = sum(sampled.weight for sampled in audit.sample)
     sampled = sum(1 for each in audit.sample if each.weight)
+    certainty = "são todos: as partes abaixo são contadas."
+    if margin := audit.margin:
+        certainty = (
+            f"representam {number(weight)}: as partes abaixo são <b>estimadas</b>, com erro de até "
+            f"{number(100 * margin, 1)} pontos em 95 de 100 vezes, e a página não cresce com os dados."
+        )
     intro = (
         f"<p>As regras da limpeza <code>web</code> numa amostra de {number(sampled)} documentos, que "
-        f"representam {number(weight)}. Estão em uso as que tiraram algo destes dados. Abra uma regra e mova "
+        f"{certainty} Estão em uso as que tiraram algo destes dados. Abra uma regra e mova "
         "o limite para ver o que sairia; nada é gravado. Nos gráficos, a altura da barra é a raiz quadrada "
         "do número de documentos, para que as pequenas se vejam.</p>"
         "<noscript><p>Sem JavaScript, os limites não se movem: valem os números abaixo.</p></noscript>"

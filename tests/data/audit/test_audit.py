@@ -256,6 +256,29 @@ def test_the_page_is_the_same_again_and_of_bounded_size(recorded: PreparedData, 
     assert len(page.encode()) < 3_000_000
 
 
+def test_what_moved_thresholds_say_is_estimated_within_the_margin_that_the_page_gives(
+    recorded: PreparedData, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(SAMPLED, "dropped", 400)
+    words = [(place * 7919) % 5_000 / 50 for place in range(5_000)]
+    rows = [
+        {"source": f"a.jsonl:{place}", "decision": "dropped", "reason": "few_words",
+         "attributes": dict.fromkeys(FIGURES, value)}
+        for place, value in enumerate(words)
+    ]  # fmt: skip
+    write_rows(recorded.folder, rows)
+    audit = collect(recorded)
+    assert audit.margin == pytest.approx(1.96 * (0.25 / 400 * (1 - 400 / 5_000)) ** 0.5)
+    at = audit.figures.index("words")
+    for threshold in range(5, 100, 5):
+        true = sum(value < threshold for value in words) / 5_000
+        estimated = sum(each.weight for each in audit.sample if (each.values[at] or 0.0) < threshold) / 5_000
+        assert abs(true - estimated) <= audit.margin
+    assert f"erro de até {number(100 * audit.margin, 1)} pontos" in render(audit)
+    write_rows(recorded.folder, rows[:300])
+    assert collect(recorded).margin == 0 and "partes abaixo são contadas" in render(collect(recorded))
+
+
 def dropped_from(sources: list[str]) -> list[dict]:
     return [
         {"source": name, "decision": "dropped", "reason": "few_words", "attributes": {}} for name in sources

@@ -142,3 +142,21 @@ def test_the_real_corpus_has_its_documents_and_its_contractions(tmp_path: Path):
     assert "Só o Senado pode afastá-lo do cargo." in news
     assert " ," not in news
     assert 2_100_000 < sum(len(line["text"].encode()) for line in lines) < 2_300_000
+
+
+def test_the_list_fits_80_columns_and_names_every_licence(cli: Callable):
+    shown = cli("data", "fetch", "--list", check=True).stdout
+    assert all(len(line) <= 80 for line in shown.splitlines())
+    words = " ".join(shown.split())
+    told = json.loads(cli("data", "fetch", "--list", "--json", check=True).stdout)["sources"]
+    assert [source["name"] for source in told] == list(SOURCES)
+    for source in told:
+        licence = source["licence"]
+        for each in (
+            source["summary"],
+            licence["name"],
+            licence["url"],
+            licence["duties"],
+            *licence["chain"],
+        ):
+            assert " ".join(each.split()) in words
