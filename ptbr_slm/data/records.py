@@ -64,7 +64,7 @@ class RecordWriter:
 
     def __enter__(self) -> RecordWriter:
         for group in GROUPS:
-            raw = self._stack.enter_context(_path(self._folder, group).open("wb"))
+            raw = self._stack.enter_context(records_file(self._folder, group).open("wb"))
             zipped = gzip.GzipFile(
                 "", "wb", _COMPRESSION, raw, mtime=0
             )  # no name or time: the same bytes again
@@ -97,7 +97,7 @@ class RecordWriter:
         self._stack.close()
         entries = []
         for group in GROUPS:
-            path = _path(self._folder, group)
+            path = records_file(self._folder, group)
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             entries.append(FileEntry(path.name, path.stat().st_size, digest))
@@ -123,12 +123,12 @@ class RecordWriter:
 
 def has_records(folder: Path) -> bool:
     """Whether the prepared `folder` has records; those made by earlier versions have none."""
-    return all(_path(folder, group).is_file() for group in GROUPS)
+    return all(records_file(folder, group).is_file() for group in GROUPS)
 
 
 def read_records(folder: Path, group: Group) -> Iterator[Record]:
     """The records of a group, one at a time. Raises E_NOT_FOUND or E_DATA_CORRUPT."""
-    path = _path(folder, group)
+    path = records_file(folder, group)
     with os_errors(path):
         raw = path.open("rb")
     with raw, gzip.open(raw) as file:
@@ -153,5 +153,6 @@ def _parsed(line: bytes) -> Record:
     return record
 
 
-def _path(folder: Path, group: Group) -> Path:
+def records_file(folder: Path, group: Group) -> Path:
+    """Where the records of a group are."""
     return folder / f"{group}.documents.gz"

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from ptbr_slm.data.duplicates.clusters import Clusters, ShingleStore, find_clust
 from ptbr_slm.data.duplicates.exact import copies_of, key_of
 from ptbr_slm.data.duplicates.signatures import SignatureIndex
 from ptbr_slm.data.encode import Encoder
-from ptbr_slm.data.hold_out import choose_hold_out, cut_point
+from ptbr_slm.data.hold_out import HoldOut, choose_hold_out, cut_point
 from ptbr_slm.data.index import FileEntry, SplitEntry, SplitName
 from ptbr_slm.data.recipe import Recipe
 from ptbr_slm.data.records import Record, RecordWriter
@@ -34,16 +34,17 @@ from ptbr_slm.tokenizer import Tokenizer
 Halves = tuple[str, str]
 
 
-@dataclass(slots=True)
-class Selection:
-    """What becomes of each staged document."""
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which documents are left out, how often the others come, and what decides their split."""
 
-    assigned: list[tuple[SplitName, int]]
-    """(split, number of a document), in the order of writing."""
     copies: npt.NDArray[np.int32]
     """(documents,) how often each is in its split; 0 where it is left out."""
-    cut: dict[int, Halves]
-    """Documents whose end is held out: (training part, validation part)."""
+    reasons: dict[int, str]
+    """Numbers of the documents that are left out: a key of `document.REASONS`."""
+    keys: npt.NDArray[np.float64]
+    """(documents,) split keys; near copies share theirs."""
+    hold_out: HoldOut
     clusters: Clusters | None
     cluster_sizes: npt.NDArray[np.uint32]
     """(documents,) how many documents of the input each is, exact and near copies counted; 0 for a copy."""
@@ -51,23 +52,36 @@ class Selection:
     """What the index says of near copies."""
 
 
-def select(
-    staging: Staging,
+TextsOf = Callable[[Sequence[int]], Iterable[tuple[int, str]]]
+"""Numbers of documents, in order -> (number, text) of each."""
+
+
+def choose(
+    documents: npt.NDArray[Any],
+    exact_copies: npt.NDArray[np.uint64],
     recipe: Recipe,
     signatures: SignatureIndex | None,
-    tokenizer: Tokenizer,
+    near_folder: Path,
+    texts_of: TextsOf,
     valid_fraction: float,
-    counts: DocumentCounts,
-) -> Selection:
-    """Choose; what is left out, or cut, is counted. The answer depends on the documents and their order."""
-    documents = staging.all_documents()
-    text_of = staging.texts(Encoder(tokenizer))
+) -> Choice:
+    """Choose among `documents` of `staging.DOCUMENT`, no two of one identity; their order matters.
+
+    exact_copies: identities of the documents that were left out as exact copies, one for each of them.
+    signatures: of the documents, by their position; closed here. None looks for no near copies.
+    near_folder: for the shingles of candidates, whose texts `texts_of` gives once.
+    """
     weights = np.array([source.weight for source in recipe.sources])[documents["source"]]
     keys = documents["key"].copy()
-    cluster_sizes = copies_of(array("Q", documents["identity"]), array("Q", staging.all_copies()))
+    cluster_sizes = copies_of(array("Q", documents["identity"]), array("Q", exact_copies))
     clusters, described, dropped = None, {}, np.empty(0, np.uint32)
     if signatures is not None:
-        clusters = _near_copies(staging, len(documents), signatures, text_of)
+        with signatures:
+            pairs = signatures.candidate_pairs()
+        with ShingleStore(near_folder, pairs, signatures.settings) as store:
+            for number, text in texts_of(store.wanted.tolist()):
+                store.add(number, text)
+            clusters = find_clusters(pairs, store, len(documents))
         cluster_sizes = clusters.sizes(cluster_sizes)
         together, identities = clusters.group_identities(documents["identity"])
         keys[together] = [key_of(identity) for identity in identities.tolist()]
@@ -84,24 +98,69 @@ def select(
     reasons = dict.fromkeys(np.flatnonzero(copies == 0).tolist(), "not_sampled")
     reasons |= dict.fromkeys(dropped.tolist(), "near_duplicate")
     copies[dropped] = 0
-    choice = choose_hold_out(keys, np.where(copies > 0, documents["bytes"], 0), valid_fraction)
-    numbers = np.flatnonzero(copies).tolist()
+    hold_out = choose_hold_out(keys, np.where(copies > 0, documents["bytes"], 0), valid_fraction)
+    return Choice(copies, reasons, keys, hold_out, clusters, cluster_sizes, described)
+
+
+@dataclass(slots=True)
+class Selection:
+    """What becomes of each staged document."""
+
+    assigned: list[tuple[SplitName, int]]
+    """(split, number of a document), in the order of writing."""
+    copies: npt.NDArray[np.int32]
+    """As in `Choice`."""
+    cut: dict[int, Halves]
+    """Documents whose end is held out: (training part, validation part)."""
+    clusters: Clusters | None
+    cluster_sizes: npt.NDArray[np.uint32]
+    """As in `Choice`."""
+    near_duplicates: dict[str, str | int | float]
+    """What the index says of near copies."""
+
+
+def select(
+    staging: Staging,
+    recipe: Recipe,
+    signatures: SignatureIndex | None,
+    tokenizer: Tokenizer,
+    valid_fraction: float,
+    counts: DocumentCounts,
+) -> Selection:
+    """Choose; what is left out, or cut, is counted. The answer depends on the documents and their order."""
+    documents = staging.all_documents()
+    text_of = staging.texts(Encoder(tokenizer))
+
+    def texts_of(numbers: Sequence[int]) -> Iterator[tuple[int, str]]:
+        return ((number, text_of(number)) for number in numbers)
+
+    choice = choose(
+        documents,
+        staging.all_copies(),
+        recipe,
+        signatures,
+        staging.near_folder,
+        texts_of,
+        valid_fraction,
+    )
+    hold_out, copies = choice.hold_out, choice.copies
     cut: dict[int, Halves] = {}
-    if choice.cut is not None:
-        for number in np.flatnonzero((keys == choice.cut) & (copies > 0)).tolist():
-            text = text_of(number)
-            at = cut_point(text, choice.cut_bytes)
+    if hold_out.cut is not None:
+        ends_held_out = np.flatnonzero((choice.keys == hold_out.cut) & (copies > 0)).tolist()
+        for number, text in texts_of(ends_held_out):
+            at = cut_point(text, hold_out.cut_bytes)
             if at is not None:
                 cut[number] = text[:at].rstrip(), text[at:].strip("\n")
-    if reasons or cut:
+    if choice.reasons or cut:
         for record in staging.all_records():
             number = record.get("number", -1)
-            if number in reasons:
-                counts.drop(reasons[number], record["source"])
+            if number in choice.reasons:
+                counts.drop(choice.reasons[number], record["source"])
             elif number in cut:
                 counts.repair("end_held_out", record["source"])
-    assigned = [(choice.split_of(float(keys[number])), number) for number in numbers]
-    return Selection(assigned, copies, cut, clusters, cluster_sizes, described)
+    numbers = np.flatnonzero(copies).tolist()
+    assigned = [(hold_out.split_of(float(choice.keys[number])), number) for number in numbers]
+    return Selection(assigned, copies, cut, choice.clusters, choice.cluster_sizes, choice.near_duplicates)
 
 
 def _copies(weights: npt.NDArray[np.float64], identities: npt.NDArray[np.uint64]) -> npt.NDArray[np.int32]:
@@ -109,18 +168,6 @@ def _copies(weights: npt.NDArray[np.float64], identities: npt.NDArray[np.uint64]
     whole = np.floor(weights)
     more = identities / 2.0**64 < weights - whole
     return (whole + more).astype(np.int32)
-
-
-def _near_copies(
-    staging: Staging, documents: int, signatures: SignatureIndex, text_of: Callable[[int], str]
-) -> Clusters:
-    """The clusters of near copies among so many documents."""
-    with signatures:
-        pairs = signatures.candidate_pairs()
-    with ShingleStore(staging.near_folder, pairs, signatures.settings) as store:
-        for number in store.wanted.tolist():
-            store.add(number, text_of(number))
-        return find_clusters(pairs, store, documents)
 
 
 def write_splits(
@@ -166,54 +213,87 @@ def _passes(selection: Selection) -> Iterator[list[tuple[SplitName, int]]]:
         ]
 
 
-def describe(staging: Staging, selection: Selection, recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """What index.json says of the recipe; with the records in `folder` where they are wanted.
+@dataclass(slots=True)
+class Tally:
+    """Documents kept and dropped, by source, licence and variety."""
 
-    Empty for plain inputs without licences, none from the hub, of which no rule took too much.
-    """
-    told: dict[str, Any] = {}
-    licences: Counter[str] = Counter()
-    kept: Counter[str] = Counter()
-    dropped: dict[str, Counter[str]] = {source.name: Counter() for source in recipe.sources}
-    varieties: dict[str, Counter[str]] = {}
-    for record in staging.all_records():
-        reason = _reason(record, selection)
-        variety = record.get("attributes", {}).get("variety")
+    licences: Counter[str] = field(default_factory=Counter)
+    kept: Counter[str] = field(default_factory=Counter)
+    dropped: dict[str, Counter[str]] = field(default_factory=dict)
+    """Name of a source -> reason -> documents."""
+    varieties: dict[str, Counter[str]] = field(default_factory=dict)
+    """Variety -> `kept` or `dropped` -> documents."""
+
+    def add(self, record: Record) -> None:
+        """Count a document, dropped where its record has a reason."""
+        variety = record.attributes.get("variety")
         if variety is not None:
-            varieties.setdefault(variety, Counter())["dropped" if reason else "kept"] += 1
-        if reason:
-            dropped[record["origin"]][reason] += 1
+            outcome = "dropped" if record.reason else "kept"
+            self.varieties.setdefault(str(variety), Counter())[outcome] += 1
+        if record.reason:
+            self.dropped.setdefault(record.origin, Counter())[record.reason] += 1
         else:
-            kept[record["origin"]] += 1
-            licences[record["licence"]] += 1
-    if set(licences) - {""}:
-        told["licences"] = dict(sorted(licences.items()))
-    if varieties:
-        told["varieties"] = {
-            code: {"kept": varieties[code]["kept"], "dropped": varieties[code]["dropped"]}
-            for code in sorted(varieties)
-        }
-    excessive = [
-        {"source": name, **rule._asdict(), "share": round(rule.share, 4)}
-        for name, reasons in dropped.items()
-        for rule in excessive_rules(reasons, kept[name] + reasons.total())
-    ]
-    if excessive:
-        told["excessive_rules"] = excessive
-    if recipe.keep_records or any(source.hub for source in recipe.sources):
-        told["sources"] = [
+            self.kept[record.origin] += 1
+            self.licences[record.licence] += 1
+
+    def told(self, recipe: Recipe) -> dict[str, Any]:
+        """What index.json says, but for the records."""
+        told = describe_counts(self.licences, self.varieties)
+        sources = [
             {
                 "name": source.name,
                 "preset": source.stages.name,
                 "stages": [stage.name for stage in source.stages.all],
                 "weight": source.weight,
                 "licence": source.licence,
-                "documents": kept[source.name],
-                "dropped": dict(sorted(dropped[source.name].items())),
+                "documents": self.kept[source.name],
+                "dropped": dict(sorted(self.dropped.get(source.name, Counter()).items())),
                 **({"hub": [asdict(pin) for pin in source.hub]} if source.hub else {}),
             }
             for source in recipe.sources
         ]
+        told |= describe_excessive(sources)
+        if recipe.keep_records or any(source.hub for source in recipe.sources):
+            told["sources"] = sources
+        return told
+
+
+def describe_counts(
+    licences: Mapping[str, int], varieties: Mapping[str, Mapping[str, int]]
+) -> dict[str, Any]:
+    """Documents by licence and by variety, where there are any."""
+    told: dict[str, Any] = {}
+    if set(licences) - {""}:
+        told["licences"] = dict(sorted(licences.items()))
+    if varieties:
+        told["varieties"] = {
+            code: {outcome: varieties[code].get(outcome, 0) for outcome in ("kept", "dropped")}
+            for code in sorted(varieties)
+        }
+    return told
+
+
+def describe_excessive(sources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The rules that took too much of a source, where there are any."""
+    excessive = [
+        {"source": source["name"], **rule._asdict(), "share": round(rule.share, 4)}
+        for source in sources
+        for rule in excessive_rules(
+            Counter(source["dropped"]), source["documents"] + sum(source["dropped"].values())
+        )
+    ]
+    return {"excessive_rules": excessive} if excessive else {}
+
+
+def describe(staging: Staging, selection: Selection, recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """What index.json says of the recipe; with the records in `folder` where they are wanted.
+
+    Empty for plain inputs without licences, none from the hub, of which no rule took too much.
+    """
+    tally = Tally()
+    for record in staging.all_records():
+        tally.add(Record(**_without_number({**record, "reason": _reason(record, selection)})))
+    told = tally.told(recipe)
     if recipe.keep_records:
         told["records"] = [asdict(entry) for entry in _write_records(staging, selection, folder)]
     return told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata  # datatrove uses it without importing it
+import importlib.util
 import random
 
 import pytest
@@ -15,9 +16,9 @@ from ptbr_slm.data.stages.rules import fineweb2
 from ptbr_slm.data.stages.stage import run
 from ptbr_slm.data.stages.words import split_words
 
-pytest.importorskip("spacy", reason='pip install "ptbr-slm[datatrove]"')
-filters = pytest.importorskip("datatrove.pipeline.filters", reason='pip install "ptbr-slm[datatrove]"')
+filters = pytest.importorskip("datatrove.pipeline.filters", reason='pip install "ptbr-slm[scale]"')
 from datatrove.data import Document as TheirDocument  # noqa: E402
+from datatrove.utils import word_tokenizers  # noqa: E402
 from datatrove.utils.text import split_into_words  # noqa: E402
 
 assert importlib.metadata
@@ -95,8 +96,16 @@ def variations(count: int) -> list[str]:
     return pages
 
 
-@pytest.fixture(scope="module")
-def blocks() -> list[object]:
+class OurTokenizer:
+    """Our words for datatrove's blocks; its own, of spaCy, give the same: see the last test."""
+
+    word_tokenize = staticmethod(split_words)
+
+
+@pytest.fixture
+def blocks(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    if importlib.util.find_spec("spacy") is None:
+        monkeypatch.setattr(word_tokenizers, "load_word_tokenizer", lambda language: OurTokenizer)
     return [
         filters.GopherRepetitionFilter(
             language=LANGUAGE,
@@ -221,5 +230,6 @@ def test_the_long_lines_of_mc4_are_the_same():
 
 
 def test_the_tokens_are_the_same():
+    pytest.importorskip("spacy", reason='pip install "ptbr-slm[datatrove]"')
     for page in [PAGE, *variations(60)]:
         assert split_words(page) == split_into_words(page, LANGUAGE)
