@@ -1,5 +1,8 @@
 """`prepare` in parts, for several machines: the same documents in the same splits, whatever runs the parts.
 
+One thing differs: paragraphs that repeat over documents are left (`stages.repeated_paragraphs`), as finding them
+takes reading in order.
+
 1. Each part reads a run of the input files (`files_of_part`), cleans and filters, and writes what became of
    each document with `part_writer`: texts, fingerprints, MinHash signatures. Parts do not know of each other.
 2. `choose_parts` looks at all of them: exact and near copies, and what is held out for validation.
@@ -235,6 +238,8 @@ def tokenize_part(
                 counts.repair("end_held_out", record.source)
             for name, document in assigned:
                 [tokens] = encoder.encode([document.text])
+                if len(assigned) == 1 and not encoder.spells(text, tokens):
+                    counts.repair("not_spelled", record.source)
                 size, words = len(document.text.encode()), len(document.text.split())
                 writers[name].write(tokens, text_bytes=size, words=words)
                 records.add(name, record)

@@ -77,7 +77,7 @@ def workplace(tmp_path: Path) -> Path:
 
 def start(workplace: Path) -> subprocess.Popen[str]:
     path = os.pathsep.join([str(ROOT), str(ROOT / "export"), str(ROOT / "examples" / "scale")])
-    options = ["--tokenizer", "tokenizer.json", "--preset", "web", "--tasks", "2", "--memory-gb", "0.5"]
+    options = ["--tokenizer", "tokenizer.json", "--preset", "curated", "--tasks", "2", "--memory-gb", "0.5"]
     return subprocess.Popen(
         [sys.executable, "paused.py", "textos", "-o", "dados", *options, "--valid-fraction", "0.2"],
         cwd=workplace,
@@ -117,7 +117,7 @@ def test_a_killed_run_is_repeated_and_gives_what_prepare_gives(
     assert run.returncode == 0, output
     assert first.stat().st_mtime_ns == before
 
-    recipe = plan([Path("textos")], options=SourceOptions(preset="web"))
+    recipe = plan([Path("textos")], options=SourceOptions(preset="curated"))
     tokenizer = Tokenizer.load(workplace / "tokenizer.json")
     monkeypatch.chdir(workplace)
     expected = prepare([], workplace / "uma", tokenizer, recipe=recipe, valid_fraction=0.2)
@@ -130,4 +130,4 @@ def test_a_killed_run_is_repeated_and_gives_what_prepare_gives(
     for group in GROUPS:
         assert list(read_records(found.folder, group)) == list(read_records(expected.folder, group))
     assert found.index.dropped == expected.index.dropped
-    assert set(found.index.dropped) >= {"duplicate", "not_utf8", "bad_json", "other_language"}
+    assert set(found.index.dropped) >= {"duplicate", "not_utf8", "bad_json", "too_short"}
