@@ -17,8 +17,8 @@ São quatro passos; no primeiro, cada etapa do ptbr-slm é um bloco do datatrove
 
 Os documentos, a ordem deles, os tokens, a validação e os motivos dos descartes são os de `data prepare` com
 as mesmas opções; só os cortes entre arquivos de tokens são outros, e com `--preset web` ficam os parágrafos
-que se repetem entre documentos (tirá-los pede que se leia em ordem). Se algo morrer, repita o comando: o que já foi feito
-não se repete.
+que se repetem entre documentos (tirá-los pede que se leia em ordem). Se algo morrer, repita o comando:
+o que já foi feito não se repete.
 
 O que este exemplo não faz: `--mix` com pesos, `--repeat-copies`, `--paragraph-documents`; entradas fora de um
 disco comum (S3); dividir um arquivo entre tarefas; repartir o passo 2, que roda num processo só. Para mais de

@@ -1,7 +1,7 @@
 """`prepare` in parts, for several machines: the same documents in the same splits, whatever runs the parts.
 
-One thing differs: paragraphs that repeat over documents are left (`stages.repeated_paragraphs`), as finding them
-takes reading in order.
+One thing differs: paragraphs that repeat over documents are left (`stages.repeated_paragraphs`), as finding
+them takes reading in order.
 
 1. Each part reads a run of the input files (`files_of_part`), cleans and filters, and writes what became of
    each document with `part_writer`: texts, fingerprints, MinHash signatures. Parts do not know of each other.
