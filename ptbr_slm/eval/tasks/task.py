@@ -1,6 +1,6 @@
 """`Task`: a YAML file in the form of lm-evaluation-harness, checked when it is read.
 
-The keys are those of its task guide (docs/task_guide.md of EleutherAI/lm-evaluation-harness 0.4.13),
+The keys are those of the harness's task guide (EleutherAI/lm-evaluation-harness 0.4.13, task_guide.md),
 so that the same file loads there with `--include_path`. Only what can be carried out exactly as the harness
 does it is accepted; anything else is refused by name, never ignored. What the harness ignores (licence,
 chance, published scores) stands below `metadata`.
@@ -101,7 +101,7 @@ class TaskFacts:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task, checked. The templates are Jinja, in a sandbox (`ptbr_slm.eval.tasks.prompts`)."""
+    """A task, checked. The templates are Jinja, in a sandbox (`ptbr_slm.eval.tasks.items`)."""
 
     name: str
     file: Path
