@@ -218,6 +218,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="Pasta de trabalho (padrão: SAÍDA.trabalho).")
     parser.add_argument("--slurm", metavar="PARTIÇÃO", help="Usa o Slurm em vez do Ray.")
     given = parser.parse_args()
+    if not 0 <= given.valid_fraction <= 0.5:
+        parser.error("--valid-fraction fica entre 0 e 0.5")
 
     options = SourceOptions(given.preset, variety=given.variety, mask=given.mask_personal_data)
     recipe = plan(given.entradas, options=options, drop_near_duplicates=given.drop_near_duplicates)
@@ -253,4 +255,6 @@ if __name__ == "__main__":
     try:
         main()
     except SlmError as error:
-        sys.exit(f"Erro: {error}")
+        sys.exit(str(error))
+    except ray.exceptions.RayTaskError as error:
+        sys.exit(str(error.cause))
