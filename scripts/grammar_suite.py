@@ -23,10 +23,27 @@ from ptbr_slm.eval.grammar import verbs
 from ptbr_slm.eval.grammar.check import faults
 from ptbr_slm.eval.grammar.generate import write
 from ptbr_slm.eval.grammar.lexicon import activities, intransitive
-from ptbr_slm.eval.grammar.suite import load
+from ptbr_slm.eval.grammar.suite import Pair, load
 
 DATA = Path(package.__file__).parent / "data"
-FLOOR = 5
+FLOOR = 3
+VERB_FLOOR = 20
+"""A rare form of a verb will do where the verb's forms together occur this often."""
+MORE_VERBS = (
+    *(
+        "arrepender",
+        "queixar",
+        "atrever",
+        "esforçar",
+        "ajoelhar",
+        "comportar",
+        "apaixonar",
+        "refugiar",
+        "recusar",
+    ),
+    *("ausentar", "zangar", "aproveitar", "apoderar", "debruçar", "empenhar", "candidatar", "conviver"),
+    *("tropeçar", "resistir", "crescer", "desaparecer", "adormecer", "sobrar", "alugar", "precisar"),
+)
 WORD = re.compile(r"[^\W\d_]+")
 HEADER = """\
 # Nominal readings of the words of the pairs, from MorphoBr (LR-POR/MorphoBr @793ac72, Apache-2.0): L. F. de
@@ -48,12 +65,14 @@ TAGS = {
 
 def words_of_pairs() -> set[str]:
     """Lower-cased words of both members of all pairs."""
-    found: set[str] = set()
-    for phenomenon in load().phenomena:
-        for pair in phenomenon.pairs:
-            for text in (pair.good, pair.bad):
-                found.update(word.lower() for word in WORD.findall(text))
-    return found
+    return {
+        word.lower() for pair in all_pairs() for text in (pair.good, pair.bad) for word in WORD.findall(text)
+    }
+
+
+def all_pairs() -> list[Pair]:
+    """The pairs of all phenomena."""
+    return [pair for phenomenon in load().phenomena for pair in phenomenon.pairs]
 
 
 def entries(morphobr: Path, folders: tuple[str, ...]) -> Iterator[tuple[str, str]]:
@@ -95,7 +114,7 @@ def check_rule() -> int:
 
 
 def check_spelling() -> int:
-    """hunspell's pt_BR dictionary on every word of both members."""
+    """hunspell's pt_BR dictionary on every word of both members, names apart."""
     words = sorted(words_of_pairs())
     run = subprocess.run(
         ["hunspell", "-d", "pt_BR", "-l", "-i", "utf-8"],
@@ -104,7 +123,10 @@ def check_spelling() -> int:
         text=True,
         check=True,
     )
-    unknown = run.stdout.split()
+    names = {
+        word.lower() for pair in all_pairs() for word in WORD.findall(pair.good)[1:] if word[0].isupper()
+    }
+    unknown = [word for word in run.stdout.split() if word not in names]
     print(f"hunspell: {len(words)} words, {len(unknown)} unknown: {' '.join(unknown)}")
     return len(unknown)
 
@@ -116,7 +138,7 @@ def check_verbs(morphobr: Path) -> int:
         lemma, _, rest = tags.partition("+V+")
         listed.setdefault(f"{lemma}+{rest}", set()).add(form)
     lemmas = {key.split("+")[0] for key in listed}
-    used = sorted({*verbs.IRREGULAR, *(activity.verb for activity in (*activities(), *intransitive()))})
+    used = sorted(verbs_used())
     wrong, compared = [], 0
     for verb in used:
         if verb not in lemmas:
@@ -139,10 +161,30 @@ def check_frequency(texts: list[Path]) -> int:
     for folder in texts:
         for path in sorted(folder.rglob("*.txt")):
             counts.update(word.lower() for word in WORD.findall(path.read_text(encoding="utf-8")))
-    rare = sorted(word for word in words_of_pairs() if counts[word] < FLOOR)
-    listed = " ".join(f"{word}:{counts[word]}" for word in rare)
-    print(f"frequency: {sum(counts.values())} words, below {FLOOR}: {listed}")
+    forms = {form: verb for verb in verbs_used() for form in all_forms(verb)}
+    lemmas = Counter({verb: sum(counts[form] for form in set(all_forms(verb))) for verb in verbs_used()})
+    rare = {word for word in words_of_pairs() if counts[word] < FLOOR}
+    listed = {word: lemmas.get(forms.get(word, ""), 0) for word in rare}
+    found = sorted(word for word, times in listed.items() if times < VERB_FLOOR)
+    print(
+        f"frequency: {sum(counts.values())} words; {len(rare)} forms occur fewer than {FLOOR} times, of which"
+    )
+    print(f"  those not of a verb with {VERB_FLOOR}: {' '.join(f'{word}:{counts[word]}' for word in found)}")
     return 0
+
+
+def verbs_used() -> set[str]:
+    """Infinitives among the words of the pairs, and the verbs of the generator's tables."""
+    tables = {activity.verb for activity in (*activities(), *intransitive())}
+    infinitives = {word for word in words_of_pairs() if re.fullmatch(r"\w{2,}[aei]r", word)}
+    return {*verbs.IRREGULAR, *tables, *infinitives, *MORE_VERBS}
+
+
+def all_forms(verb: str) -> list[str]:
+    """The forms that the generator conjugates."""
+    finite = [verbs.conjugate(verb, tense, person) for tense in (*TAGS, "inf") for person in verbs.PERSONS]
+    participles = [verbs.participle(verb, gender, number) for gender in "MF" for number in ("SG", "PL")]
+    return [*finite, verbs.gerund(verb), *participles]
 
 
 def main() -> None:

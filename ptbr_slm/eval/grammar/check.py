@@ -22,16 +22,16 @@ Features = frozenset[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """The words of a pair up to and after the one that differs."""
+    """The words of a pair, what differs being one "word" (of several words where the order differs)."""
 
     good: tuple[str, ...]
     bad: tuple[str, ...]
     at: int
-    """Index of the word that differs."""
+    """Index of what differs."""
 
     @property
     def forms(self) -> tuple[str, str]:
-        """The word that differs, in the good and in the bad member."""
+        """What differs, in the good and in the bad member."""
         return self.good[self.at], self.bad[self.at]
 
 
@@ -39,32 +39,31 @@ Rule = Callable[[tuple[str, ...], int, str], bool | None]
 """(words, index, form): whether the form fits there; None: the rule cannot tell, a fault too."""
 
 
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 def faults(phenomenon: PhenomenonPairs) -> list[str]:
     """What is wrong with the pairs of a phenomenon, a line each, with the pair's id."""
     found: list[str] = []
-    rule = RULES.get(phenomenon.name)
-    if rule is None:
-        found.append(f"{phenomenon.name}: no rule")
+    rule = RULES.get(phenomenon.name, _no_rule)
     swapped: Counter[tuple[str, str]] = Counter()
     sentences: Counter[str] = Counter()
     for pair in phenomenon.pairs:
         sentences.update((pair.good, pair.bad))
         found += [f"{pair.id}: {text}" for text in (*_shape(pair.good), *_shape(pair.bad))]
         words = split_pair(pair.good, pair.bad)
-        if words is None:
-            if phenomenon.name not in REORDERED:
-                found.append(f"{pair.id}: the members differ in more than one word")
-            elif sorted(_words(pair.good)) != sorted(_words(pair.bad)) and phenomenon.name not in UNBALANCED:
-                found.append(f"{pair.id}: the members have different words")
-            continue
         good, bad = words.forms
         swapped[good, bad] += 1
         swapped[bad, good] -= 1
-        if rule is not None:
-            verdicts = rule(words.good, words.at, good), rule(words.bad, words.at, bad)
-            if verdicts != (True, False):
-                found.append(f"{pair.id}: the rule says {verdicts}: {pair.good} / {pair.bad}")
-    if phenomenon.name not in UNBALANCED:
+        if phenomenon.name not in OF_SEVERAL_WORDS and " " in good + bad:
+            found.append(f"{pair.id}: the members differ in more than one word")
+        if phenomenon.name in REORDERED and sorted(good.split()) != sorted(bad.split()):
+            found.append(f"{pair.id}: the members have different words")
+        verdicts = rule(words.good, words.at, good), rule(words.bad, words.at, bad)
+        if verdicts != (True, False):
+            found.append(f"{pair.id}: the rule says {verdicts}: {pair.good} / {pair.bad}")
+    if phenomenon.name not in UNBALANCED | REORDERED:
         found += [
             f"{phenomenon.name}: {forms} not balanced ({n:+d})" for forms, n in swapped.items() if n > 0
         ]
@@ -72,21 +71,32 @@ def faults(phenomenon: PhenomenonPairs) -> list[str]:
     return found
 
 
-REORDERED: frozenset[str] = frozenset()
+REORDERED = frozenset({"ordem_determinante"})
+"""Phenomena whose members have the same words in another order."""
+UNBALANCED = frozenset({"proclise_negacao"})
+"""Phenomena in which a form is right more often than wrong: the bad member has a hyphen more."""
+OF_SEVERAL_WORDS = REORDERED | UNBALANCED | {"contracao", "enclise_inicial"}
 """Phenomena whose members differ in more than one word."""
-UNBALANCED: frozenset[str] = frozenset()
-"""Phenomena in which a form is right more often than wrong."""
 
 
-def split_pair(good: str, bad: str) -> Words | None:
-    """The words of a pair that differs in exactly one; None for another pair."""
+def split_pair(good: str, bad: str) -> Words:
+    """The words of both members, with all between the first and the last difference as one."""
     left, right = _words(good), _words(bad)
-    differing = [index for index, (a, b) in enumerate(zip(left, right, strict=False)) if a != b]
-    return Words(left, right, differing[0]) if len(left) == len(right) and len(differing) == 1 else None
+    start = next(index for index, (a, b) in enumerate(zip(left, right, strict=False)) if a != b)
+    end = next(index for index, (a, b) in enumerate(zip(left[::-1], right[::-1], strict=False)) if a != b)
+    end = min(end, len(left) - start, len(right) - start)
+
+    def joined(words: tuple[str, ...]) -> tuple[str, ...]:
+        stop = len(words) - end
+        return (*words[:start], " ".join(words[start:stop]), *words[stop:])
+
+    return Words(joined(left), joined(right), start)
 
 
 def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip(",.?!") for word in (text[0].lower() + text[1:]).split())
+    """Lower-cased at the beginning; a hyphen begins a word: "disse-me" is "disse", "-me"."""
+    text = (text[0].lower() + text[1:]).replace("-", " -")
+    return tuple(word.strip(",.?!") for word in text.split())
 
 
 def _shape(text: str) -> Iterable[str]:
@@ -243,6 +253,182 @@ def _person(words: tuple[str, ...], at: int, form: str) -> bool | None:
     return first if subject == "eu" else third if subject in ("ela", "ele", "você") else None
 
 
+def _no_rule(words: tuple[str, ...], at: int, form: str) -> bool | None:
+    return None
+
+
+_SUBJUNCTIVE = frozenset(
+    _listed(
+        "venha saia saiba diga faça tenha traga queira possa esteja vá veja leia durma perca ouça peça volte "
+        "compre venda chegue fique abra escreva aceite conheça fale viva more siga espere consiga deixe"
+    )
+)
+_ASKING = ("talvez", "preciso", "possível", "espero", "duvido", "quero", "bom", "prefiro", "peço", "convém")
+
+
+def _mood(words: tuple[str, ...], at: int, form: str) -> bool | None:
+    stem = form.removesuffix("mos") if form.endswith("mos") else form
+    subjunctive = {stem, stem.removesuffix("m"), stem.replace("ê", "e")} & _SUBJUNCTIVE or form in (
+        "vão",
+        "vamos",
+    )
+    wanted = any(word in _ASKING for word in words[:3])
+    return bool(subjunctive) == wanted
+
+
+_FUTURES = frozenset(_listed("fizer disser trouxer tiver souber puder quiser estiver for vier puser der"))
+
+
+def _future(words: tuple[str, ...], at: int, form: str) -> bool | None:
+    return (form in _FUTURES) == (words[0] in ("quando", "se", "assim", "logo"))
+
+
+def _tense(words: tuple[str, ...], at: int, form: str) -> bool | None:
+    text = " ".join(words)
+    coming = any(word in text for word in ("amanhã", "que vem", "daqui a"))
+    return form.endswith(("rei", "rá", "remos", "rão")) == coming
+
+
+def _non_finite(words: tuple[str, ...], at: int, form: str) -> bool | None:
+    kind = "gerund" if form.endswith("ndo") else "infinitive" if form.endswith("r") else "participle"
+    before = words[at - 1]
+    if before in ("está", "estava", "continua", "ficou", "anda"):
+        return kind == "gerund"
+    return kind == ("participle" if before in ("tinha", "havia") else "infinitive")
+
+
+def _reflexive(words: tuple[str, ...], at: int, form: str) -> bool | None:
+    return form == {"eu": "me", "nós": "nos"}.get(words[0], "se")
+
+
+def _case(words: tuple[str, ...], at: int, form: str) -> bool | None:
+    if words[at - 1] in ("para", "de", "em", "sem"):
+        return form in ("mim", "nós")
+    following = [word for word in words[at + 1 :] if word != "não"]
+    first = following[0].endswith(("i", "í")) and following[0] != "foi"
+    first = first or following[0] in ("fui", "disse", "digo", "moro", "dormia", "queria", "vivia")
+    return form == "eu" if first else form in ("me", "nos")
+
+
+def _enclitic(words: tuple[str, ...], at: int, form: str) -> bool | None:
+    host = words[at - 1]
+    if host.endswith("m"):
+        return form.startswith("-n")
+    infinitive = host.endswith(("á", "ê")) or words[at - 2] in (
+        "quis",
+        "decidi",
+        "resolvemos",
+        "foi",
+        "conseguiu",
+    )
+    return form.startswith("-l") if infinitive else form[1:2] in ("o", "a")
+
+
+def _relative(words: tuple[str, ...], at: int, form: str) -> bool | None:
+    if form.startswith("cuj"):
+        return _match(frozenset({("F" if form == "cuja" else "M", "SG")}), _table().get(words[at + 1]))
+    return _match(_determiner(form), _determiner(words[0])) and _match(
+        _determiner(form), _table().get(words[1])
+    )
+
+
+def _contraction(words: tuple[str, ...], at: int, form: str) -> bool | None:
+    return (" " in form) == words[at + 1].endswith("r")
+
+
+_WITHOUT_ARTICLE = _listed(
+    "ela você todos ninguém cada um uma qualquer essa mim quem alguma cem dois pouco sexta pé cavalo "
+    "prazo lápis vapor tempo"
+)
+
+
+def _crase(words: tuple[str, ...], at: int, form: str) -> bool | None:
+    following = words[at + 1]
+    bare = following in _WITHOUT_ARTICLE or following.endswith("r") or following[0].isupper()
+    bare = bare or following == words[at - 1]
+    genders = {gender for gender, _ in _table().get(following, frozenset())}
+    if not bare and following != "nova" and genders - {"F", "*"}:
+        return None
+    return form == ("a" if bare else "à")
+
+
+_GOVERNED = {
+    "gosta": "de", "precisa": "de", "depende": "de", "desconfia": "de", "lembra": "de", "esqueceu": "de",
+    "queixa": "de", "aproximou": "de", "duvida": "de", "confia": "em", "acredita": "em", "pensa": "em",
+    "tropeçou": "em", "sonha": "com", "concorda": "com", "casou": "com", "parece": "com", "convive": "com",
+    "referiu": "a", "dirigiu": "a", "dedica": "a", "resiste": "a",
+}  # fmt: skip
+
+
+def _governed(words: tuple[str, ...], at: int, form: str) -> bool | None:
+    return form == _GOVERNED[words[at - 1]]
+
+
+def _comparison(words: tuple[str, ...], at: int, form: str) -> bool | None:
+    equal = form in ("tão", "tantos", "tantas", "grande", "bom", "boa", "ruim", "pequeno", "pequena")
+    return equal == ("quanto" in words)
+
+
+def _negation(words: tuple[str, ...], at: int, form: str) -> bool | None:
+    before = any(word in ("ninguém", "nenhum", "nenhuma", "nada") for word in words[:at])
+    return (form == "não") != before
+
+
+_RANKS = (
+    "todos todas ambos ambas",
+    "o a os as um uma esse essa este esta aquele aquela cada algun alguma",
+    "meu minha seu sua dois duas três outro outra mesmo mesma certo certa",
+)
+
+
+def _order(words: tuple[str, ...], at: int, form: str) -> bool | None:
+    ranks = [_rank(word) for word in form.split()]
+    return ranks == sorted(ranks) and len(set(ranks)) == len(ranks)
+
+
+def _rank(word: str) -> int:
+    for rank, listed in enumerate(_RANKS):
+        if word in listed.split() or word.removesuffix("s") in listed.split():
+            return rank
+    return len(_RANKS)
+
+
+def _no_enclisis(words: tuple[str, ...], at: int, form: str) -> bool | None:
+    return " -" not in form
+
+
+def _enclisis_first(words: tuple[str, ...], at: int, form: str) -> bool | None:
+    return (" -" in form) == (at == 0)
+
+
+def _impersonal(words: tuple[str, ...], at: int, form: str) -> bool | None:
+    return plural_verb(form) == (at > 0 and words[0] in ("os", "as", "meus", "minhas", "eles", "elas"))
+
+
+def _inflected(words: tuple[str, ...], at: int, form: str) -> bool | None:
+    auxiliary = words[at - 1].rstrip("s").endswith(("em", "am", "ão", "mo")) and words[at - 1] not in (
+        "em",
+        "irmãos",
+    )
+    return form.endswith("r") if auxiliary else form.endswith(("em", "mos"))
+
+
+def _for_me(words: tuple[str, ...], at: int, form: str) -> bool | None:
+    return (form == "eu") == (at + 1 < len(words) and words[at + 1].endswith("r"))
+
+
+def _postposed(words: tuple[str, ...], at: int, form: str) -> bool | None:
+    return plural_verb(form) == words[at + 1].endswith("s")
+
+
+def _motion(words: tuple[str, ...], at: int, form: str) -> bool | None:
+    return (form == "a") == words[at - 1].startswith(("cheg", "volt", "fu", "fo"))
+
+
+def _passive_se(words: tuple[str, ...], at: int, form: str) -> bool | None:
+    return words[at + 1] == "-se" and plural_verb(form) == words[at + 2].endswith("s")
+
+
 RULES: dict[str, Rule] = {
     "determinante_genero": _before_noun,
     "determinante_numero": _before_noun,
@@ -260,4 +446,26 @@ RULES: dict[str, Rule] = {
     "passiva_genero": _with_subject,
     "participio_ter_estar": _participle,
     "predicativo_verbo": _with_subject,
+    "modo_subjuntivo": _mood,
+    "futuro_subjuntivo": _future,
+    "tempo_adverbio": _tense,
+    "forma_nominal": _non_finite,
+    "reflexivo_pessoa": _reflexive,
+    "pronome_caso": _case,
+    "enclise_forma": _enclitic,
+    "relativo_genero": _relative,
+    "proclise_negacao": _no_enclisis,
+    "contracao": _contraction,
+    "crase": _crase,
+    "preposicao_regida": _governed,
+    "comparacao": _comparison,
+    "negacao": _negation,
+    "ordem_determinante": _order,
+    "haver_impessoal": _impersonal,
+    "infinitivo_flexionado": _inflected,
+    "para_eu_para_mim": _for_me,
+    "sujeito_posposto": _postposed,
+    "verbo_movimento": _motion,
+    "passiva_sintetica": _passive_se,
+    "enclise_inicial": _enclisis_first,
 }

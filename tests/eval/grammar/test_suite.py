@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import random
+import re
 from collections import Counter
 
 import pytest
@@ -57,7 +58,9 @@ def test_a_preference_for_words_is_right_in_half_of_the_pairs(name):
     chance = random.Random(name)
 
     def logprob(text: str) -> float:
-        return math.fsum(scores.setdefault(word, chance.gauss(0, 3)) for word in sorted(text.lower().split()))
+        return math.fsum(
+            scores.setdefault(word, chance.gauss(0, 3)) for word in sorted(re.findall(r"\w+|-", text.lower()))
+        )
 
     pairs = load()[name].pairs
     assert sum(logprob(pair.good) > logprob(pair.bad) for pair in pairs) == len(pairs) / 2
