@@ -254,7 +254,7 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
+    except ray.exceptions.RayTaskError as error:  # também é um SlmError, com o rastro todo na mensagem
+        sys.exit(str(error.cause))
     except SlmError as error:
         sys.exit(str(error))
-    except ray.exceptions.RayTaskError as error:
-        sys.exit(str(error.cause))
