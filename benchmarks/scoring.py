@@ -33,7 +33,7 @@ from results import command, progress, spread, table
 from ptbr_slm.bench.synthetic import invented_words, write_random_model
 from ptbr_slm.config import ModelConfig, model_config
 from ptbr_slm.runtime.model import Model
-from ptbr_slm.runtime.scoring import EncodedPair, Request, encode_pair
+from ptbr_slm.runtime.scoring import EncodedPair, Request, encode_pairs
 
 BATCHES = (1, 16)
 """Texts a batch of plain scoring: lm_eval's default, and a larger one."""
@@ -59,9 +59,9 @@ def main() -> None:
         requests = TASKS[name](arguments.requests)
         engine = ours["fp32"].engine
         pairs = [
-            encode_pair(engine.tokenizer, engine.config, prompt, text)
+            pair
             for prompt, texts in requests
-            for text in texts
+            for pair in encode_pairs(engine.tokenizer, engine.config, prompt, texts)
         ]
         contestants: dict[str, Callable[[], Sequence[float]]] = {
             **{f"plain {size}": partial(plain_scores, peer, pairs, size) for size in BATCHES},

@@ -77,28 +77,32 @@ class EncodedPair:
         return len(self.ids) + 1 - len(self.targets)
 
 
-def encode_pair(tokenizer: Tokenizer, config: ModelConfig, prompt: str, continuation: str) -> EncodedPair:
-    """Ids of a continuation after its prompt. Raises E_PROMPT or E_PROMPT_TOO_LONG.
+def encode_pairs(
+    tokenizer: Tokenizer, config: ModelConfig, prompt: str, continuations: Sequence[str]
+) -> list[EncodedPair]:
+    """Ids of each continuation after the prompt. Raises E_PROMPT or E_PROMPT_TOO_LONG.
 
     Where a token spans the border so that nothing lies beyond the prompt's encoding, the continuation is
     encoded alone (lm-evaluation-harness fails there).
     """
     kept = prompt.rstrip()
-    rest = prompt[len(kept) :] + continuation
-    before = tokenizer.encode(kept)
-    targets = tokenizer.encode(kept + rest)[len(before) :] or tokenizer.encode(rest, special=False)
-    if not before:
-        before = [_first_token(config)]
+    own = tokenizer.encode(kept)
+    before = own or [_first_token(config)]
     context = config.max_seq_len
-    if len(targets) > context:
-        raise SlmError(
-            "E_PROMPT_TOO_LONG",
-            f"a continuação tem {len(targets)} tokens; o contexto do modelo é de {context}.",
-            where="continuations",
-            hint="Use uma continuação mais curta, ou Model.logprobs para um texto longo.",
-        )
-    cut = max(0, len(before) + len(targets) - (context + 1))
-    return EncodedPair((*before[cut:], *targets[:-1]), tuple(targets), cut)
+    found = []
+    for continuation in continuations:
+        rest = prompt[len(kept) :] + continuation
+        targets = tokenizer.encode(kept + rest)[len(own) :] or tokenizer.encode(rest, special=False)
+        if len(targets) > context:
+            raise SlmError(
+                "E_PROMPT_TOO_LONG",
+                f"a continuação tem {len(targets)} tokens; o contexto do modelo é de {context}.",
+                where="continuations",
+                hint="Use uma continuação mais curta, ou Model.logprobs para um texto em partes.",
+            )
+        cut = max(0, len(before) + len(targets) - (context + 1))
+        found.append(EncodedPair((*before[cut:], *targets[:-1]), tuple(targets), cut))
+    return found
 
 
 class Scorer:
@@ -159,7 +163,7 @@ class Scorer:
     def _encode(self, prompt: str, continuations: Sequence[str]) -> list[EncodedPair]:
         engine = self._engine
         _check_request(prompt, continuations)
-        return [encode_pair(engine.tokenizer, engine.config, prompt, text) for text in continuations]
+        return encode_pairs(engine.tokenizer, engine.config, prompt, continuations)
 
 
 class _Plan:

@@ -14,7 +14,7 @@ from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.engine_loop import EngineLoop
 from ptbr_slm.runtime.model import Model
 from ptbr_slm.runtime.sampling.params import SamplingParams
-from ptbr_slm.runtime.scoring import Scorer, encode_pair
+from ptbr_slm.runtime.scoring import Scorer, encode_pairs
 from ptbr_slm.runtime.sequence import Cancel, make_sequences
 
 CLOSE = {"rel": 0, "abs": 1e-4}
@@ -148,7 +148,7 @@ def test_the_spaces_that_end_a_prompt_are_the_continuations(model):
 def test_an_empty_prompt_is_the_first_token_alone(model):
     tokenizer = model.engine.tokenizer
     ids = tokenizer.encode("O rio corre")
-    pair = encode_pair(tokenizer, model.engine.config, "", "O rio corre")
+    (pair,) = encode_pairs(tokenizer, model.engine.config, "", ["O rio corre"])
     assert pair.ids == tuple(ids[:-1]) and pair.targets == tuple(ids[1:])
     (score,) = model.score("", ["O rio corre"])
     assert score.logprob == pytest.approx(float(model.logprobs(ids).sum()), abs=1e-5)
@@ -168,7 +168,7 @@ def test_a_continuation_that_melts_into_the_prompt_is_encoded_alone(model, monke
         "encode",
         lambda self, text, **options: plain.get(text) or encode(self, text, **options),
     )
-    pair = encode_pair(tokenizer, model.engine.config, "Bra", "sil")
+    (pair,) = encode_pairs(tokenizer, model.engine.config, "Bra", ["sil"])
     assert pair.targets == tuple(encode(tokenizer, "sil", special=False))
 
 
