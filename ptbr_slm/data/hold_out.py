@@ -83,6 +83,11 @@ class HoldOut:
         """Where a whole document goes."""
         return "valid" if (key < self.below) != (key in self.exceptions) else "train"
 
+    def held_out(self, keys: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        """Whether the documents of these keys go to the validation split."""
+        exceptions = np.fromiter(self.exceptions, np.float64, len(self.exceptions))
+        return (keys < self.below) != np.isin(keys, exceptions)
+
 
 def choose_hold_out(
     keys: npt.NDArray[np.float64], sizes: npt.NDArray[np.integer[Any]], fraction: float

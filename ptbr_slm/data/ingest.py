@@ -121,9 +121,7 @@ class _Store:
         counts: DocumentCounts,
     ) -> None:
         self._recipe, self._staging, self._counts = recipe, staging, counts
-        self._seen = SeenTexts()
-        for identity in staging.all_documents()["identity"].tolist():
-            self._seen.add(identity)
+        self._seen = SeenTexts(staging.column("identity"))
         self.signatures: SignatureIndex | None = None
         if recipe.near_duplicates is not None:
             length = staging.checkpoint.signatures

@@ -5,7 +5,6 @@ Here all documents are known: near copies are found, weights applied, the valida
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -19,7 +18,7 @@ import numpy.typing as npt
 from ptbr_slm.data import index
 from ptbr_slm.data.document import DocumentCounts
 from ptbr_slm.data.duplicates.clusters import Clusters, ShingleStore, find_clusters, repeats
-from ptbr_slm.data.duplicates.exact import copies_of, key_of
+from ptbr_slm.data.duplicates.exact import copies_of, split_keys
 from ptbr_slm.data.duplicates.signatures import SignatureIndex
 from ptbr_slm.data.encode import Encoder
 from ptbr_slm.data.hold_out import HoldOut, choose_hold_out, cut_point
@@ -40,8 +39,8 @@ class Choice:
 
     copies: npt.NDArray[np.int32]
     """(documents,) how often each is in its split; 0 where it is left out."""
-    reasons: dict[int, str]
-    """Numbers of the documents that are left out: a key of `document.REASONS`."""
+    near_copy: npt.NDArray[np.bool_]
+    """(documents,) whether each is left out as a near copy of another."""
     keys: npt.NDArray[np.float64]
     """(documents,) split keys; near copies share theirs."""
     hold_out: HoldOut
@@ -73,8 +72,9 @@ def choose(
     """
     weights = np.array([source.weight for source in recipe.sources])[documents["source"]]
     keys = documents["key"].copy()
-    cluster_sizes = copies_of(array("Q", documents["identity"]), array("Q", exact_copies))
-    clusters, described, dropped = None, {}, np.empty(0, np.uint32)
+    cluster_sizes = copies_of(documents["identity"], exact_copies)
+    clusters, described = None, {}
+    near_copy = np.zeros(len(documents), np.bool_)
     if signatures is not None:
         with signatures:
             pairs = signatures.candidate_pairs()
@@ -84,31 +84,30 @@ def choose(
             clusters = find_clusters(pairs, store, len(documents))
         cluster_sizes = clusters.sizes(cluster_sizes)
         together, identities = clusters.group_identities(documents["identity"])
-        keys[together] = [key_of(identity) for identity in identities.tolist()]
+        keys[together] = split_keys(identities)
         if recipe.drop_near_duplicates:
-            dropped = clusters.members[clusters.members != clusters.kept]
+            near_copy[clusters.members[clusters.members != clusters.kept]] = True
         described = {
             **signatures.settings.description(),
             "found": clusters.copies,
             "dropped": recipe.drop_near_duplicates,
         }
     if recipe.repeat_copies:
-        weights = weights * np.array([repeats(size) for size in cluster_sizes.tolist()])
-    copies = _copies(weights, documents["identity"])
-    reasons = dict.fromkeys(np.flatnonzero(copies == 0).tolist(), "not_sampled")
-    reasons |= dict.fromkeys(dropped.tolist(), "near_duplicate")
-    copies[dropped] = 0
+        weights *= repeats(cluster_sizes)
+    copies = np.where(near_copy, np.int32(0), _copies(weights, documents["identity"]))
+    del weights
     hold_out = choose_hold_out(keys, np.where(copies > 0, documents["bytes"], 0), valid_fraction)
-    return Choice(copies, reasons, keys, hold_out, clusters, cluster_sizes, described)
+    return Choice(copies, near_copy, keys, hold_out, clusters, cluster_sizes, described)
 
 
 @dataclass(slots=True)
 class Selection:
     """What becomes of each staged document."""
 
-    assigned: list[tuple[SplitName, int]]
-    """(split, number of a document), in the order of writing."""
+    held_out: npt.NDArray[np.bool_]
+    """(documents,) whether each is in the validation split."""
     copies: npt.NDArray[np.int32]
+    near_copy: npt.NDArray[np.bool_]
     """As in `Choice`."""
     cut: dict[int, Halves]
     """Documents whose end is held out: (training part, validation part)."""
@@ -128,14 +127,13 @@ def select(
     counts: DocumentCounts,
 ) -> Selection:
     """Choose; what is left out, or cut, is counted. The answer depends on the documents and their order."""
-    documents = staging.all_documents()
     text_of = staging.texts(Encoder(tokenizer))
 
     def texts_of(numbers: Sequence[int]) -> Iterator[tuple[int, str]]:
         return ((number, text_of(number)) for number in numbers)
 
     choice = choose(
-        documents,
+        staging.all_documents(),
         staging.all_copies(),
         recipe,
         signatures,
@@ -151,16 +149,17 @@ def select(
             at = cut_point(text, hold_out.cut_bytes)
             if at is not None:
                 cut[number] = text[:at].rstrip(), text[at:].strip("\n")
-    if choice.reasons or cut:
+    held_out = hold_out.held_out(choice.keys)
+    selection = Selection(
+        held_out, copies, choice.near_copy, cut, choice.clusters, choice.cluster_sizes, choice.near_duplicates
+    )
+    if cut or not copies.all():
         for record in staging.all_records():
-            number = record.get("number", -1)
-            if number in choice.reasons:
-                counts.drop(choice.reasons[number], record["source"])
-            elif number in cut:
+            if record.get("number") in cut:
                 counts.repair("end_held_out", record["source"])
-    numbers = np.flatnonzero(copies).tolist()
-    assigned = [(hold_out.split_of(float(choice.keys[number])), number) for number in numbers]
-    return Selection(assigned, copies, cut, choice.clusters, choice.cluster_sizes, choice.near_duplicates)
+            elif "number" in record and (reason := _reason(record, selection)):
+                counts.drop(reason, record["source"])
+    return selection
 
 
 def _copies(weights: npt.NDArray[np.float64], identities: npt.NDArray[np.uint64]) -> npt.NDArray[np.int32]:
@@ -174,43 +173,45 @@ def write_splits(
     staging: Staging, selection: Selection, folder: Path, tokenizer: Tokenizer, shard_tokens: int
 ) -> dict[SplitName, SplitEntry]:
     """Write the shards of both splits; the further copies of a document come after all documents."""
-    documents, tokens = staging.all_documents(), staging.all_tokens()
     encoder = Encoder(tokenizer)
     with ExitStack() as stack:
         writers: dict[SplitName, SplitWriter] = {
             name: stack.enter_context(SplitWriter(folder, name, tokenizer.vocab_size, shard_tokens))
             for name in index.SPLITS
         }
-        for split, number in _in_order(selection):
+        for number, size, words, tokens in _in_order(staging, selection):
             if number in selection.cut:
                 halves = selection.cut[number]
                 for name, text, encoded in zip(index.SPLITS, halves, encoder.encode(halves), strict=True):
                     writers[name].write(encoded, text_bytes=len(text.encode()), words=len(text.split()))
-                continue
-            document = documents[number]
-            writers[split].write(
-                _tokens_of(tokens, documents, number),
-                text_bytes=int(document["bytes"]),
-                words=int(document["words"]),
-            )
+            else:
+                writers[_split(selection, number)].write(tokens, text_bytes=size, words=words)
         return {name: writer.finish() for name, writer in writers.items()}
 
 
-def _in_order(selection: Selection) -> Iterator[tuple[SplitName, int]]:
-    """(split, document) as written; a document that is cut is there once, and in both splits."""
-    for assigned in _passes(selection):
-        yield from assigned
+def _split(selection: Selection, number: int) -> SplitName:
+    return "valid" if selection.held_out[number] else "train"
 
 
-def _passes(selection: Selection) -> Iterator[list[tuple[SplitName, int]]]:
-    """All documents, then the second copies, then the third ones."""
-    yield selection.assigned
+def _in_order(staging: Staging, selection: Selection) -> Iterator[tuple[int, int, int, npt.NDArray[Any]]]:
+    """(document, its bytes, words and tokens) as written; one that is cut is there once."""
+    for wanted in _passes(selection):
+        start = 0
+        for first, part in staging.document_parts():
+            for at in np.flatnonzero(wanted[first : first + len(part)]).tolist():
+                _, size, words, *_ = part[at].item()
+                before = int(part["end"][at - 1]) if at else start
+                yield first + at, size, words, staging.read_tokens(before, int(part["end"][at]))
+            start = int(part["end"][-1])
+
+
+def _passes(selection: Selection) -> Iterator[npt.NDArray[np.bool_]]:
+    """(documents,) which are written: all, then the second copies, then the third ones."""
+    yield selection.copies > 0
     for earlier in range(1, int(selection.copies.max(initial=1))):
-        yield [
-            (split, number)
-            for split, number in selection.assigned
-            if split == "train" and number not in selection.cut and selection.copies[number] > earlier
-        ]
+        again = (selection.copies > earlier) & ~selection.held_out
+        again[list(selection.cut)] = False
+        yield again
 
 
 @dataclass(slots=True)
@@ -306,8 +307,7 @@ def _reason(record: StagedRecord, selection: Selection) -> str:
         return str(record["reason"])
     if selection.copies[number]:
         return ""
-    clusters = selection.clusters
-    return "near_duplicate" if clusters and clusters.original_of(number) != number else "not_sampled"
+    return "near_duplicate" if selection.near_copy[number] else "not_sampled"
 
 
 def _write_records(staging: Staging, selection: Selection, folder: Path) -> tuple[FileEntry, ...]:
@@ -317,32 +317,26 @@ def _write_records(staging: Staging, selection: Selection, folder: Path) -> tupl
             reason = _reason(record, selection)
             if reason:
                 writer.add("dropped", Record(**_without_number({**record, "reason": reason})))
-        for assigned in _passes(selection):
-            _write_pass(staging, assigned, selection, writer)
+        for wanted in _passes(selection):
+            _write_pass(staging, wanted, selection, writer)
         return writer.finish()
 
 
 def _write_pass(
-    staging: Staging, assigned: list[tuple[SplitName, int]], selection: Selection, writer: RecordWriter
+    staging: Staging, wanted: npt.NDArray[np.bool_], selection: Selection, writer: RecordWriter
 ) -> None:
-    """The records of `assigned`, in its order, which is that of the input."""
-    split_of = {number: split for split, number in assigned}
+    """The records of the documents that `wanted` marks, in the order of the input."""
     for record in staging.all_records():
         number = record.get("number")
-        if number not in split_of:
+        if number is None or not wanted[number]:
             continue
         size = int(selection.cluster_sizes[number])
         if size > 1:
             record["attributes"]["copies"] = size
         kept = Record(**_without_number({**record, "excerpt": ""}))
-        for name in index.SPLITS if number in selection.cut else (split_of[number],):
+        for name in index.SPLITS if number in selection.cut else (_split(selection, number),):
             writer.add(name, kept)
 
 
 def _without_number(record: StagedRecord) -> StagedRecord:
     return {key: value for key, value in record.items() if key != "number"}
-
-
-def _tokens_of(tokens: npt.NDArray[Any], documents: npt.NDArray[Any], number: int) -> npt.NDArray[Any]:
-    start = int(documents["end"][number - 1]) if number else 0
-    return tokens[start : int(documents["end"][number])]

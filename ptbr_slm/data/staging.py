@@ -45,6 +45,10 @@ DOCUMENT = np.dtype(
 UNSPELLED = np.dtype([("number", "<u8"), ("end", "<u8")])
 """A document whose tokens do not spell its text: its number, and where its text ends in the file `texts`."""
 _FILES = ("tokens", "documents", "records", "copies", "unspelled", "texts")
+PART_DOCUMENTS = 8_192
+"""Documents that are read at once."""
+READ_BYTES = 1 << 20
+"""Bytes of tokens that are read at once."""
 StagedRecord = dict[str, Any]
 """A `records.Record` as a dictionary, with the document's `number` where it is staged."""
 
@@ -78,6 +82,7 @@ class Staging:
         self.documents = 0
         self._stack = ExitStack()
         self._files: dict[str, BinaryIO] = {}
+        self._reader: BinaryIO
 
     @classmethod
     def open(cls, beside: Path, identity: str, dtype: np.dtype[Any]) -> Staging:
@@ -105,6 +110,7 @@ class Staging:
                 file = self._stack.enter_context(path.open("ab"))
                 file.truncate(self.checkpoint.sizes.get(name, 0))
                 self._files[name] = file
+            self._reader = self._stack.enter_context((self.folder / "tokens").open("rb", READ_BYTES))
         self.documents = self.checkpoint.sizes.get("documents", 0) // DOCUMENT.itemsize
         self.tokens = self.checkpoint.sizes.get("tokens", 0) // self.dtype.itemsize
         return self
@@ -179,21 +185,35 @@ class Staging:
         self.flush()
         return np.fromfile(self.folder / "documents", dtype=DOCUMENT)
 
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """(documents,) one field of `DOCUMENT`."""
+        values = np.empty(self.documents, DOCUMENT[name])
+        for first, part in self.document_parts():
+            values[first : first + len(part)] = part[name]
+        return values
+
+    def document_parts(self) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+        """(number of the first, documents as `DOCUMENT`): all of them, `PART_DOCUMENTS` at a time."""
+        self.flush()
+        with (self.folder / "documents").open("rb") as file:
+            for first in range(0, self.documents, PART_DOCUMENTS):
+                yield first, np.fromfile(file, DOCUMENT, PART_DOCUMENTS)
+
     def all_copies(self) -> npt.NDArray[np.uint64]:
         """Fingerprints of the exact copies that were left out."""
         self.flush()
         return np.fromfile(self.folder / "copies", dtype="<u8")
 
-    def all_tokens(self) -> npt.NDArray[Any]:
-        """(tokens,) mapped from the file."""
-        self.flush()
-        if not self.tokens:
-            return np.empty(0, self.dtype)
-        return np.memmap(self.folder / "tokens", dtype=self.dtype, mode="r")
+    def read_tokens(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """(stop - start,) tokens. They are read: pages of a mapped file would count as resident memory."""
+        self._files["tokens"].flush()
+        self._reader.seek(start * self.dtype.itemsize)
+        return np.frombuffer(self._reader.read((stop - start) * self.dtype.itemsize), self.dtype)
 
     def texts(self, encoder: Encoder) -> Callable[[int], str]:
         """A function from a document's number to its text, of the documents that are here now."""
-        documents, tokens = self.all_documents(), self.all_tokens()
+        self.flush()
+        ends = self.column("end")
         unspelled = np.fromfile(self.folder / "unspelled", dtype=UNSPELLED)
         path = self.folder / "texts"
 
@@ -204,8 +224,9 @@ class Staging:
                 with path.open("rb") as file:
                     file.seek(start)
                     return file.read(int(unspelled["end"][at]) - start).decode("utf-8", "surrogatepass")
-            first = int(documents["end"][number - 1]) if number else 0
-            return encoder.text_of(tokens[first : int(documents["end"][number])])
+            return encoder.text_of(
+                self.read_tokens(int(ends[number - 1]) if number else 0, int(ends[number]))
+            )
 
         return text_of
 

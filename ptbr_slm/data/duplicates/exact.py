@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from array import array
 
 import numpy as np
 import numpy.typing as npt
@@ -22,18 +21,17 @@ def fingerprint(text: str, seed: int) -> tuple[int, float]:
     return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little") / 2**64
 
 
-def key_of(identity: int) -> float:
-    """The split key in [0, 1) of a group of documents, from the least of their fingerprints."""
-    return int(mixed(np.array([identity], np.uint64))[0]) / 2**64
+def split_keys(identities: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
+    """The split keys in [0, 1) of groups of documents, from the least fingerprint of each."""
+    return mixed(identities) / 2.0**64
 
 
-def copies_of(identities: array[int], copies: array[int]) -> npt.NDArray[np.uint32]:
+def copies_of(identities: npt.NDArray[np.uint64], copies: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint32]:
     """1 and the number of exact copies for each of `identities`; `copies` are the fingerprints of those."""
-    known = np.array(identities, np.uint64)
-    order = np.argsort(known)
-    found, counts = np.unique(np.array(copies, np.uint64), return_counts=True)
-    result = np.ones(len(known), np.uint32)
-    result[order[np.searchsorted(known[order], found)]] += counts.astype(np.uint32)
+    order = np.argsort(identities).astype(np.uint32)
+    found, counts = np.unique(copies, return_counts=True)
+    result = np.ones(len(identities), np.uint32)
+    result[order[np.searchsorted(identities, found, sorter=order)]] += counts.astype(np.uint32)
     return result
 
 
@@ -44,9 +42,12 @@ class SeenTexts:
     ten million share a fingerprint with probability 3e-6.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, known: npt.NDArray[np.uint64] | None = None) -> None:
+        """known: what is in the set at first; the array is sorted in place."""
         self._recent: set[int] = set()
         self._levels: list[npt.NDArray[np.uint64]] = []
+        if known is not None and len(known):
+            self._store(known)
 
     def add(self, identity: int) -> bool:
         """Remember `identity`; False where it was known already."""

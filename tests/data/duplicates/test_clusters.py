@@ -168,7 +168,7 @@ def test_the_settings_name_the_hash_and_the_normalisation():
 
 def test_what_is_copied_a_few_times_is_repeated_and_spam_is_not():
     wanted = {0: 0, 1: 1, 2: 2, 4: 3, 5: 5, 99: 5, 100: 8, 999: 8, 1_000: 1, 50_000: 1}
-    assert {size: repeats(size) for size in wanted} == wanted
+    assert dict(zip(wanted, repeats(np.array([*wanted])).tolist(), strict=True)) == wanted
 
 
 def test_without_rensa_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
