@@ -210,7 +210,7 @@ class AlphabeticTokens(FigureRule):
 
 @dataclass(frozen=True, slots=True)
 class StopWords(FigureRule):
-    """Distinct words of `figures.STOP_WORDS`, in lower case. FineWeb2: 2 of 16."""
+    """Distinct words of `word_numbers.STOP_WORDS`, in lower case. FineWeb2: 2 of 16."""
 
     figure = "stop_words"
     below = "few_stop_words"

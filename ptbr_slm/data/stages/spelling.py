@@ -51,6 +51,7 @@ _SPELLINGS = (
     ("before_1971", frozenset(_ACCENTED.split())),
     ("before_2009", frozenset(_BEFORE_2009.split())),
 )
+_OLD = frozenset().union(*(known for _, known in _SPELLINGS))
 _WORD = re.compile(r"[^\W\d_]+")
 MIN_HITS = 2
 """Words of an old spelling that it takes to tell."""
@@ -61,6 +62,8 @@ MIN_SHARE = 1 / 1500
 def spelling_of(text: str) -> str:
     """`before_1943`, `before_1971`, `before_2009` or `current`: the oldest that enough words follow."""
     words = _WORD.findall(text.lower())
+    if "ü" not in text and _OLD.isdisjoint(words):
+        return CURRENT
     least = max(MIN_HITS, MIN_SHARE * len(words))
     trema = len(_TREMA.findall(text.lower())) if "ü" in text else 0
     for name, known in _SPELLINGS:

@@ -37,6 +37,7 @@ _EXCEPTIONS = frozenset(_EXCEPTION_WORDS.split())
 
 _LOWER = "".join(chr(code) for code in range(0x61, 0x250) if chr(code).islower() and code not in (0xAA, 0xBA))
 _BEFORE_PERIOD = frozenset(_LOWER + "0123456789")
+_NUMBER = re.compile(r"[0-9]+(?:[.,:/][0-9]+)*")
 _COMPOUND = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)+")
 _UPPER = "".join(chr(code) for code in range(0x41, 0x250) if chr(code).isupper())
 _LETTER = r"[^\W\d_ªº]"
@@ -48,6 +49,7 @@ _UNITS = (
     "km|km²|km³|m|m²|m³|dm|dm²|dm³|cm|cm²|cm³|mm|mm²|mm³|ha|µm|nm|yd|in|ft|kg|g|mg|µg|t|lb|oz|m/s|km/h|kmh|"
     "mph|hPa|Pa|mbar|mb|MB|kb|KB|gb|GB|tb|TB|T|G|M|K|%"
 )
+_BEFORE_UNIT = re.compile("[0-9]|['’]\\Z")
 _LONGEST_SUFFIX = 4
 """Characters of the longest unit. Only a run of periods is longer."""
 _URL = re.compile(
@@ -57,6 +59,10 @@ _URL = re.compile(
     r"|(?:[A-Za-z0-9\xa1-\uffff][\w\xa1-\uffff-]{0,62}?\.)+[" + _LOWER + r"]{2,63})"
     r"(?::\d{2,5})?(?:[/?#]\S*)?\Z"
 )
+_URL_PART = re.compile(rf"\.[{_LOWER}]{{2}}|\d\.\d+\.\d")
+"""In all that `_URL` matches, and much faster to look for."""
+_ONE_MARK = frozenset(re.sub(r"[|\\]", "", _MARKS) + _QUOTES)
+"""At the end of a piece each of these is a suffix of its own."""
 _PERIOD_OR_DIGIT_SUFFIX = (
     r"(?<=[0-9])\+|(?<=°[FfCcKk])\."
     rf"|(?<=[0-9])(?:{_CURRENCY})|(?<=[0-9])(?:{_UNITS})"
@@ -66,8 +72,8 @@ _PERIOD_OR_DIGIT_SUFFIX = (
 
 
 @cache
-def _expressions() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
-    """Prefix, suffix and infix; built once, as the class of symbols takes 10 ms."""
+def _expressions() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
+    """Prefix, suffix, infix, and infix of a piece without hyphen; built once, as the symbols take 10 ms."""
     symbols = "".join(
         chr(code)
         for code in chain(range(0xA1, 0x10000), range(0x1F000, 0x1FB00))
@@ -77,28 +83,29 @@ def _expressions() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
     quotes = f"[{re.escape(_QUOTES)}]"
     prefix = rf"\w{{1,3}}\$|[§%=—–]|\+(?![0-9])|{_MARKS}|{_ELLIPSES}|{quotes}|{_CURRENCY}|{icons}"
     suffix = rf"(?:{_MARKS}|{_ELLIPSES}|{quotes}|{icons}|['’][sS]|—|–|{_PERIOD_OR_DIGIT_SUFFIX})\Z"
+    compound = r"\w+-\w+(?:-\w+)*"
     infix = (
-        rf"\w+-\w+(?:-\w+)*|{_ELLIPSES}|{icons}"
+        rf"{_ELLIPSES}|{icons}"
         r"|(?<=[0-9])[+*^-](?=[0-9-])"
         rf"|(?<=[{_LOWER}{re.escape(_QUOTES)}])\.(?=[{_UPPER}{re.escape(_QUOTES)}])"
         rf"|(?<={_LETTER}),(?={_LETTER})"
         rf"|(?<={_LETTER})(?:-|–|—|--|---|——|~)(?={_LETTER})"
         rf"|(?<=[^\W_ªº])[:<>=/](?={_LETTER})"
     )
-    return re.compile(prefix), re.compile(suffix), re.compile(infix)
+    return re.compile(prefix), re.compile(suffix), re.compile(f"{compound}|{infix}"), re.compile(infix)
 
 
 _BRACKETS = ',;:!?()[]"“”‘’«»'
 """Marks that are tokens of their own at either end of a piece."""
 
 
-def _split_piece(piece: str) -> tuple[str, ...]:
+def split_piece(piece: str) -> tuple[str, ...]:
     """The tokens of a piece without spaces."""
     if piece.isalpha() or len(piece) > MAX_PIECE:
         return (piece,)
     core = piece.strip(_BRACKETS)
     whole = core.removesuffix(".")
-    simple = whole.isalpha() or whole.isdigit() or _COMPOUND.fullmatch(whole)
+    simple = whole.isalpha() or whole.isdigit() or _NUMBER.fullmatch(whole) or _COMPOUND.fullmatch(whole)
     if not simple or piece in _EXCEPTIONS:
         return _with_exceptions_merged(_split_affixes(piece))
     start = piece.index(core)
@@ -111,19 +118,23 @@ def _split_piece(piece: str) -> tuple[str, ...]:
 
 
 def _split_affixes(piece: str) -> list[str]:
-    prefix, suffix, infix = _expressions()
+    prefix, suffix, infix, infix_without_hyphen = _expressions()
     before: list[str] = []
     after: list[str] = []
     while piece and piece not in _EXCEPTIONS:
-        start = prefix.match(piece)
+        start = prefix.match(piece) if not piece[0].isalnum() or "$" in piece[1:4] else None
         left = start.end() if start else 0
         if left and piece[left:] in _EXCEPTIONS:
             before.append(piece[:left])
             piece = piece[left:]
             break
-        tail = max(left, len(piece.rstrip(".")) - _LONGEST_SUFFIX)
-        end = suffix.search(piece, tail) if len(piece) > left else None
-        right = len(piece) - end.start() if end else 0
+        right = 0
+        if len(piece) > left and piece[-1] in _ONE_MARK:
+            right = 1
+        elif len(piece) > left and _may_have_suffix(piece):
+            tail = max(left, len(piece.rstrip(".")) - _LONGEST_SUFFIX)
+            end = suffix.search(piece, tail)
+            right = len(piece) - end.start() if end else 0
         if right and piece[:-right] in _EXCEPTIONS:
             after.append(piece[-right:])
             piece = piece[:-right]
@@ -137,11 +148,17 @@ def _split_affixes(piece: str) -> list[str]:
         piece = piece[left : len(piece) - right]
     if not piece:
         inside: list[str] = []
-    elif piece in _EXCEPTIONS or piece.isalnum() or _URL.match(piece):
+    elif piece in _EXCEPTIONS or piece.isalnum() or (_URL_PART.search(piece) and _URL.match(piece)):
         inside = [piece]
     else:
-        inside = _split_inside(piece, infix)
+        inside = _split_inside(piece, infix if "-" in piece else infix_without_hyphen)
     return [*before, *inside, *reversed(after)]
+
+
+def _may_have_suffix(piece: str) -> bool:
+    """False for most of those that have none: a letter ends a unit after a digit, or `'s`."""
+    last = piece[-1]
+    return not last.isdecimal() and (not last.isalpha() or _BEFORE_UNIT.search(piece[-5:-1]) is not None)
 
 
 def _with_exceptions_merged(tokens: list[str]) -> tuple[str, ...]:
@@ -168,19 +185,21 @@ def _split_inside(piece: str, infix: re.Pattern[str]) -> list[str]:
     return parts
 
 
-_cached: dict[str, tuple[str, ...]] = {}
+class _Cache(dict[str, tuple[str, ...]]):
+    """Piece between spaces -> its tokens; filled on demand."""
+
+    def __missing__(self, piece: str) -> tuple[str, ...]:
+        tokens = split_piece(piece)
+        if len(piece) <= MAX_CACHED_LENGTH:
+            if len(self) >= MAX_CACHED:
+                self.clear()
+            self[piece] = tokens
+        return tokens
+
+
+_cached = _Cache()
 
 
 def split_words(text: str) -> list[str]:
     """The words and punctuation marks of `text`, in order, without spaces."""
-    words: list[str] = []
-    for piece in text.split():
-        tokens = _cached.get(piece)
-        if tokens is None:
-            tokens = _split_piece(piece)
-            if len(piece) <= MAX_CACHED_LENGTH:
-                if len(_cached) >= MAX_CACHED:
-                    _cached.clear()
-                _cached[piece] = tokens
-        words += tokens
-    return words
+    return list(chain.from_iterable(map(_cached.__getitem__, text.split())))

@@ -11,9 +11,10 @@ from page_text import PAGE
 
 from ptbr_slm.data.document import Document
 from ptbr_slm.data.stages.c4 import LongLines, c4
-from ptbr_slm.data.stages.figures import STOP_WORDS, Figures
+from ptbr_slm.data.stages.figures import Figures
 from ptbr_slm.data.stages.rules import fineweb2
 from ptbr_slm.data.stages.stage import run
+from ptbr_slm.data.stages.word_numbers import STOP_WORDS
 from ptbr_slm.data.stages.words import split_words
 
 filters = pytest.importorskip("datatrove.pipeline.filters", reason='pip install "ptbr-slm[scale]"')

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptbr_slm.data.document import Document
-from ptbr_slm.data.stages.figures import FIGURES, Figures, Repetitions, Text, measure
+from ptbr_slm.data.stages.figures import FIGURES, Figures, Text, measure
+from ptbr_slm.data.stages.repetitions import Repetitions
 
 
 def top_share(tokens: list[str], n: int, characters: int) -> float:
@@ -39,7 +41,8 @@ def repeated_share(tokens: list[str], n: int, characters: int) -> float:
 @given(st.lists(st.sampled_from(["a", "de", "casa", ",", "é"]), min_size=1, max_size=80))
 def test_repetitions_are_those_of_the_definition(tokens: list[str]):
     characters = len(" ".join(tokens))
-    repetitions = Repetitions(tokens, characters)
+    numbers = np.array([sorted(set(tokens)).index(token) for token in tokens])
+    repetitions = Repetitions(numbers, np.array([*map(len, tokens)], np.int32), characters)
     for n in range(2, 5):
         assert repetitions.top_share(n) == top_share(tokens, n, characters)
     for n in range(2, 11):
