@@ -86,7 +86,8 @@ class HoldOut:
     def held_out(self, keys: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
         """Whether the documents of these keys go to the validation split."""
         exceptions = np.fromiter(self.exceptions, np.float64, len(self.exceptions))
-        return (keys < self.below) != np.isin(keys, exceptions)
+        held: npt.NDArray[np.bool_] = (keys < self.below) != np.isin(keys, exceptions)
+        return held
 
 
 def choose_hold_out(

@@ -152,7 +152,8 @@ def repeats(sizes: Numbers) -> npt.NDArray[np.int64]:
     is the worst of it, and what it has more than a thousand times is spam.
     """
     least, times = np.array([(0, 0), *_REPEATS]).T
-    return times[np.searchsorted(least, sizes, side="right") - 1]
+    found: npt.NDArray[np.int64] = times[np.searchsorted(least, sizes, side="right") - 1]
+    return found
 
 
 def find_near_duplicates(

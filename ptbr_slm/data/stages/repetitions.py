@@ -24,7 +24,7 @@ class _Level(NamedTuple):
     """Which it is: the same number at each of its places."""
     top: int
     """The first place of the most frequent one, of those that are equally frequent the first in the text."""
-    count: int
+    occurrences: int
     """How often that one occurs."""
 
 
@@ -65,7 +65,7 @@ class Repetitions:
         if len(self._numbers) < n:
             return 0.0
         level = self._levels.get(n)
-        place, count = (level.top, level.count) if level else (0, 1)
+        place, count = (level.top, level.occurrences) if level else (0, 1)
         return (int(self._ends[place + n] - self._ends[place]) + n - 1) * count / self._characters
 
     def repeated_share(self, n: int) -> float:
