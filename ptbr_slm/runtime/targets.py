@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 
 MAX_BRANCHES = 24
-"""Branches run together: a matrix product of 24 rows costs a token 1/8 (fp32) to 1/4 (int8) of one row's."""
+"""Branches run together: a product of 24 rows costs each of them 1/8 of what one row alone costs (fp32)."""
 
 BRANCH_BYTES = 128 << 20
 """Limit for the keys and values of all branches: 24 of 256 tokens of an 85m in fp32."""

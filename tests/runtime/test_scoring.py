@@ -107,6 +107,21 @@ def test_order_batch_and_neighbours_change_no_score(model, texts):
                 assert (one.is_greedy, one.tokens, one.bytes) == (other.is_greedy, other.tokens, other.bytes)
 
 
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_a_quantised_score_is_the_same_to_the_last_bit_in_any_company(
+    model_folder, tmp_path, texts, precision
+):
+    from ptbr_slm_export import export_model
+
+    export_model(model_folder, tmp_path / "export", precision=precision, verify=False)
+    requests = [(text[:at], [text[at:], text[at : at + 9], " de"]) for text in texts for at in (5, 20, 41)]
+    requests += [("", [text[:30] for text in texts]), (texts[0] + texts[1], ["!", " fim", " fim do dia"])]
+    with Model(tmp_path / "export", "cpu") as model:
+        together = model.score_batch(requests)
+        assert model.score_batch(requests[::-1])[::-1] == together
+        assert [[model.score(prompt, [text])[0] for text in each] for prompt, each in requests] == together
+
+
 def test_an_export_scores_as_its_checkpoint(exported, checkpoint, texts):
     requests = [(text[:20], [text[20:], " de pão", "é"]) for text in texts] + [("", texts)]
     for mine, theirs in zip(exported.score_batch(requests), checkpoint.score_batch(requests), strict=True):
