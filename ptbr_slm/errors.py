@@ -91,6 +91,7 @@ CODES: dict[str, tuple[Exit, str]] = {
     "E_MODEL_INVALID": (Exit.CORRUPT, "a pasta não é um modelo que sabemos abrir"),
     "E_CHECKPOINT_CORRUPT": (Exit.CORRUPT, "checkpoint truncado ou alterado"),
     "E_MANIFEST": (Exit.CORRUPT, "o manifesto falta, está quebrado ou não confere"),
+    "E_RESULTS": (Exit.CORRUPT, "resultados de avaliação incompletos, quebrados ou alterados"),
     "E_SCHEMA": (Exit.CORRUPT, "arquivo feito por uma versão mais nova do ptbr-slm"),
     "E_PICKLE": (Exit.CORRUPT, "arquivo pickle (.pt, .bin): pode executar código, não abrimos"),
     "E_CONFIG_CHANGED": (Exit.CORRUPT, "a configuração difere da que está no checkpoint"),
