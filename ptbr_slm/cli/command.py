@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ptbr_slm.cli.help import HelpCommand
+from ptbr_slm.cli.help import HelpCommand, with_members
 from ptbr_slm.cli.output import Mode, Output, Report
 from ptbr_slm.cli.streams import OutputLost
 from ptbr_slm.errors import EXTRA_OF, Exit, SlmError, from_os_error, missing_extra, says_out_of_memory
@@ -25,8 +25,12 @@ _DEBUG = Annotated[
 ]
 
 
-def command(app: typer.Typer, name: str) -> Callable[[Callable[..., Report]], Callable[..., Report]]:
+def command(
+    app: typer.Typer, name: str, members: typer.Typer | None = None
+) -> Callable[[Callable[..., Report]], Callable[..., Report]]:
     """Register `function(out, ...) -> Report` as the verb `name`, with --json, --quiet and --debug added.
+
+    members: verbs that are reached by a first word after this one's name, before its own arguments.
 
     The function's docstring is its help (Portuguese). It raises SlmError for what a user can cause; whatever
     else escapes becomes E_INTERNAL, and a traceback is shown with --debug only.
@@ -51,7 +55,7 @@ def command(app: typer.Typer, name: str) -> Callable[[Callable[..., Report]], Ca
         parameters = [parameter.replace(kind=keyword) for parameter in own] + common
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        app.command(name, cls=HelpCommand)(run)
+        app.command(name, cls=HelpCommand if members is None else with_members(members))(run)
         return function
 
     return register

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ptbr_slm.cli.command import command
+from ptbr_slm.cli.eval_compare import members
 from ptbr_slm.cli.output import Output, Report, table
 from ptbr_slm.errors import SlmError
 from ptbr_slm.text import number
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add `eval` to the application."""
-    command(app, "eval")(evaluate)
+    command(app, "eval", members)(evaluate)
 
 
 def evaluate(

@@ -7,8 +7,11 @@ Typer writes "Usage", "[default: ...]" and the kinds of values in English and tr
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, ClassVar
 
+import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 ARGUMENTS, OPTIONS, LAST = "Argumentos", "Opções", "Geral"
@@ -54,6 +57,38 @@ class HelpCommand(TyperCommand):
         _write_options(self, ctx, formatter)
 
 
+class VerbWithMembers(HelpCommand):
+    """A verb that has arguments of its own and members too: `eval MODELO` and `eval compare A B`.
+
+    Only its first word can name a member; `./compare` is a folder of that name.
+    """
+
+    members: ClassVar[typer.Typer]
+    """Set by `with_members`."""
+
+    @cached_property
+    def commands(self) -> dict[str, Any]:
+        """The members by their names."""
+        return dict(typer.main.get_group(self.members).commands)
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """The context of the verb, or of the member that the first word names."""
+        member = self.commands.get(args[0]) if args else None
+        if member is None:
+            return super().make_context(info_name, args, parent, **extra)
+        return member.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options and the members to `formatter`."""
+        _write_options(self, ctx, formatter)
+        _write_verbs(self.commands, formatter)
+
+
+def with_members(members: typer.Typer) -> type[VerbWithMembers]:
+    """The class of a verb that has these members."""
+    return type("Verb", (VerbWithMembers,), {"members": members})
+
+
 class HelpGroup(TyperGroup):
     """A group of verbs, with the same help."""
 
@@ -64,12 +99,7 @@ class HelpGroup(TyperGroup):
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the options and the verbs to `formatter`."""
         _write_options(self, ctx, formatter)
-        verbs = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
-        shown = [(name, verb) for name, verb in verbs if verb is not None and not verb.hidden]
-        if shown:
-            limit = formatter.width - 6 - max(len(name) for name, _ in shown)
-            with formatter.section("Comandos"):
-                formatter.write_dl([(name, verb.get_short_help_str(limit)) for name, verb in shown])
+        _write_verbs(self.commands, formatter)
 
 
 def _write_usage(command: TyperCommand | TyperGroup, ctx: Any, formatter: Any) -> None:
@@ -90,6 +120,14 @@ def _write_options(command: TyperCommand | TyperGroup, ctx: Any, formatter: Any)
         if records:
             with formatter.section(heading):
                 formatter.write_dl(records)
+
+
+def _write_verbs(commands: Mapping[str, Any], formatter: Any) -> None:
+    shown = [(name, verb) for name, verb in commands.items() if not verb.hidden]
+    if shown:
+        limit = formatter.width - 6 - max(len(name) for name, _ in shown)
+        with formatter.section("Comandos"):
+            formatter.write_dl([(name, verb.get_short_help_str(limit)) for name, verb in shown])
 
 
 def _heading(parameter: object) -> str:

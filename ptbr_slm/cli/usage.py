@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 from typer.models import ParameterInfo
 
+from ptbr_slm.cli.help import VerbWithMembers
 from ptbr_slm.errors import SlmError
 from ptbr_slm.text import quoted
 
@@ -134,7 +135,9 @@ def _command(root: Command, words: Sequence[str]) -> tuple[Command, str]:
 
 
 def _members(command: Command) -> Mapping[str, Command]:
-    return cast(Mapping[str, Command], command.commands) if isinstance(command, TyperGroup) else {}
+    if isinstance(command, TyperGroup | VerbWithMembers):
+        return cast(Mapping[str, Command], command.commands)
+    return {}
 
 
 def _options(command: Command) -> list[str]:
