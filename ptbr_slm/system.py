@@ -37,6 +37,16 @@ def kaggle_root(environment: Mapping[str, str] | None = None) -> Path:
     return Path(environment.get(KAGGLE_ROOT_VARIABLE) or "/kaggle")
 
 
+def cache_folder(environment: Mapping[str, str] | None = None) -> Path:
+    """Where this package keeps what can be had again: PTBR_SLM_CACHE, or ptbr-slm under XDG_CACHE_HOME or
+    ~/.cache.
+    """
+    environment = os.environ if environment is None else environment
+    asked, shared = environment.get("PTBR_SLM_CACHE"), environment.get("XDG_CACHE_HOME")
+    root = Path(asked) if asked else (Path(shared) if shared else Path.home() / ".cache") / "ptbr-slm"
+    return root.expanduser()
+
+
 def installed_version(distribution: str) -> str | None:
     """Version of an installed distribution, read from its metadata without importing it."""
     import importlib.metadata  # loads email, csv and zipfile: 15 ms that most commands do without

@@ -75,6 +75,7 @@ SUMMARY: dict[type[Event], str] = {
     events.Step: "Um passo do otimizador foi feito.",
     events.Dropped: "Um passo cuja perda não é um número; os pesos ficam como estavam.",
     events.Evaluated: "A parte de validação foi lida.",
+    events.TasksScored: "O modelo respondeu as tarefas de `evaluation.tasks`, sempre os mesmos itens.",
     events.Sampled: "O modelo escreveu um texto.",
     events.Saved: "Um checkpoint foi gravado.",
     events.MemoryRanOut: "A memória acabou; o passo é refeito com micro-lotes menores.",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,12 +12,12 @@ import typer
 
 from ptbr_slm.cli.command import command
 from ptbr_slm.cli.eval_compare import members
-from ptbr_slm.cli.output import Output, Report, table
+from ptbr_slm.cli.output import Output, Report
 from ptbr_slm.errors import SlmError
 from ptbr_slm.text import number
 
 if TYPE_CHECKING:
-    from ptbr_slm.eval.run import TaskResult
+    from ptbr_slm.eval.evaluation import Evaluation
 
 
 def register(app: typer.Typer) -> None:
@@ -27,63 +30,90 @@ def evaluate(
     model: Annotated[
         Path, typer.Argument(metavar="MODELO", help="Checkpoint, pasta de modelo ou export a avaliar.")
     ],
-    tasks: Annotated[str, typer.Option(metavar="A,B", help="Tarefas, rótulos ou arquivos .yaml.")] = "",
+    tasks: Annotated[
+        str,
+        typer.Option(
+            metavar="A,B",
+            help="Tarefas, rótulos ou arquivos .yaml; padrão: gramatica e as tarefas cujos dados estão aqui.",
+        ),
+    ] = "",
     task_data: Annotated[
         list[Path] | None,
-        typer.Option(metavar="PASTA", help="Onde estão os arquivos das tarefas; pode ser repetida."),
+        typer.Option(metavar="PASTA", help="Onde estão os arquivos das tarefas; pode repetir."),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Só os primeiros N itens de cada tarefa.")
+        int | None, typer.Option(min=1, metavar="N", help="Só N itens de cada tarefa, sorteados.")
     ] = None,
+    time_budget: Annotated[
+        str, typer.Option(metavar="10m", help="Para quando o tempo acabar; o que foi feito é uma amostra.")
+    ] = "",
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Pergunta tudo de novo, e não guarda as respostas.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu ou cuda.")] = "auto",
 ) -> Report:
-    """Mede o que um modelo sabe: tarefas em português, com chance e intervalo."""
-    from ptbr_slm.eval.run import run_task
+    """Mede o que um modelo sabe: gramática e tarefas em português, com chance e intervalo."""
+    from ptbr_slm.eval.answers import answers_root
+    from ptbr_slm.eval.benchmark import select_benchmarks
+    from ptbr_slm.eval.evaluation import Progress, Settings
+    from ptbr_slm.eval.evaluation import evaluate as measure
+    from ptbr_slm.eval.report.table import table
     from ptbr_slm.eval.subject import LocalSubject
-    from ptbr_slm.eval.tasks.documents import load_task_data
-    from ptbr_slm.eval.tasks.task import select_tasks
 
-    names = [name for name in tasks.split(",") if name]
-    if not names:
+    names = [name.strip() for name in tasks.split(",") if name.strip()]
+    benchmarks = select_benchmarks(names, task_data or [])
+    settings = Settings(limit, _seconds(time_budget), None if no_cache else answers_root())
+    with LocalSubject(_model_folder(model), device) as subject, out.progress("avaliando", 1.0) as bar:
+
+        def show(progress: Progress) -> None:
+            speed = f" · {number(progress.asked_per_second, 1)} itens/s" if progress.asked_per_second else ""
+            bar.update(progress.done / max(1, progress.of), f"{progress.title}{speed}")
+
+        try:
+            found = measure(subject, benchmarks, settings, show)
+        except KeyboardInterrupt:
+            if not no_cache:
+                out.note("O que já foi respondido ficou guardado: repita o comando para continuar.")
+            raise
+    if found.unkept is not None:
+        out.note(f"Atenção: as respostas não puderam ser guardadas ({found.unkept.message})")
+    color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return Report(_as_dict(found), table(found, color=color))
+
+
+def _model_folder(path: Path) -> Path:
+    """The model of a run's folder, or what was given."""
+    final = path / "final"
+    return final if not (path / "config.json").exists() and (final / "config.json").exists() else path
+
+
+def _seconds(text: str) -> float | None:
+    """Of a time such as 10m; None without one. Raises E_USAGE."""
+    if not text:
+        return None
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text.strip())
+    hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
+    if not (total := 3600 * hours + 60 * minutes + seconds):
         raise SlmError(
-            "E_USAGE", "nenhuma tarefa foi pedida.", where="--tasks", hint="Exemplo:  --tasks inferbr"
+            "E_USAGE",
+            f"não é uma duração: {text!r}.",
+            where="--time-budget",
+            hint="Exemplos:  --time-budget 10m  --time-budget 90s  --time-budget 1h30m",
         )
-    chosen = [(task, load_task_data(task, task_data or [])) for task in select_tasks(names)]
-    results = []
-    with LocalSubject(model, device) as subject:
-        for task, data in chosen:
-            with out.progress(task.facts.title or task.name, len(data.rows)) as bar:
-                results.append(
-                    run_task(subject, task, data, limit=limit, on_item=lambda done, _: bar.update(done))
-                )
-        return Report({"model": str(model), "tasks": [_as_dict(r) for r in results]}, _table(results))
+    return float(total)
 
 
-def _as_dict(result: TaskResult) -> dict[str, Any]:
+def _as_dict(found: Evaluation) -> dict[str, Any]:
     return {
-        "task": result.task.name,
-        "version": result.task.facts.version,
-        "items": len(result.items),
-        "of": result.of,
-        "scores": {score.metric: score.value for score in result.scores},
+        "model": found.name,
+        "tasks": [
+            {
+                "task": result.task.name,
+                "version": result.task.facts.version,
+                "items": len(result.items),
+                "of": result.of,
+                "scores": {score.metric: score.value for score in result.scores},
+            }
+            for result in found.tasks
+        ],
     }
-
-
-def _table(results: list[TaskResult]) -> str:
-    rows = []
-    for result in results:
-        for score in result.scores:
-            chance = result.task.facts.chance
-            rows.append(
-                [
-                    result.task.facts.title or result.task.name,
-                    score.metric,
-                    number(100 * score.value, 1),
-                    ""
-                    if score.interval is None
-                    else f"{number(100 * score.interval.low, 1)} a {number(100 * score.interval.high, 1)}",
-                    "" if chance is None else number(100 * chance, 1),
-                    number(len(result.items)),
-                ]
-            )
-    return table(rows, header=["tarefa", "medida", "%", "intervalo de 95 %", "chance", "itens"])

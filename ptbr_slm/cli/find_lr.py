@@ -21,7 +21,8 @@ BARS = "▁▂▃▄▅▆▇█"
 
 def register(app: typer.Typer) -> None:
     """Add `find-lr` to the application: the flags of `train`, and its own."""
-    command(app, "find-lr")(with_flags(find_lr, leave_out=("--dry-run",)))
+    unused = ("--dry-run", "--eval-tasks", "--eval-tasks-seconds", "--task-data")
+    command(app, "find-lr")(with_flags(find_lr, leave_out=unused))
 
 
 def find_lr(

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import sys
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -22,6 +23,7 @@ from ptbr_slm.train.events import Done, Planned
 
 if TYPE_CHECKING:
     from ptbr_slm.train.config import TrainConfig
+    from ptbr_slm.train.evaluate import TaskScorer
     from ptbr_slm.train.events import TrainResult
     from ptbr_slm.train.planning.memory import MemoryEstimate
     from ptbr_slm.train.planning.plan import DryRun
@@ -78,8 +80,19 @@ def run_training(out: Output, settings: TrainConfig) -> Report:
 def _train(out: Output, settings: TrainConfig) -> Report:
     from ptbr_slm.train.run import train
 
+    scorer = task_scorer(settings)
     with out.progress("treinando", total=1.0, eta=False) as bar:
-        return train_report(train(settings, Printer(out, bar)))
+        return train_report(train(settings, Printer(out, bar), scorer))
+
+
+def task_scorer(settings: TrainConfig) -> TaskScorer | None:
+    """What scores the tasks of these settings; None without tasks. Raises E_TASK, E_TASK_DATA."""
+    chosen = settings.evaluation
+    if not chosen.tasks:
+        return None
+    from ptbr_slm.eval.in_training import TasksInTraining
+
+    return TasksInTraining(chosen.tasks, [Path(folder) for folder in chosen.task_data], chosen.tasks_seconds)
 
 
 def _rank(
@@ -161,6 +174,9 @@ def sentence(event: Event) -> str:
             return f"Atenção: {event.message}"
         case events.Evaluated():
             return f"passo {number(event.step)}: {number(event.bits_per_byte, 4)} bits por byte"
+        case events.TasksScored():
+            scores = [f"{task} {number(100 * value, 1)} %" for task, value in event.scores.items()]
+            return f"passo {number(event.step)}: {', '.join(scores)}"
         case events.Sampled():
             return f"  «{event.prompt}»{' '.join(event.text.splitlines())}"
         case _:

@@ -127,6 +127,27 @@ FLAGS = (
     ),
     Flag("--save-every", kind=int, metavar="N", key="checkpoint.every", help="Passos entre checkpoints."),
     Flag("--eval-every", kind=int, metavar="N", key="evaluation.every", help="Passos entre avaliações."),
+    Flag(
+        "--eval-tasks",
+        kind=list[str],
+        metavar="A,B",
+        key="evaluation.tasks",
+        help="Tarefas que o modelo responde em cada avaliação (ptbr-slm eval --list); pode repetir.",
+    ),
+    Flag(
+        "--eval-tasks-seconds",
+        kind=float,
+        metavar="S",
+        key="evaluation.tasks_seconds",
+        help="Segundos para todas as tarefas de uma avaliação; o que couber na primeira é o que se repete.",
+    ),
+    Flag(
+        "--task-data",
+        kind=list[str],
+        metavar="PASTA",
+        key="evaluation.task_data",
+        help="Onde estão os arquivos das tarefas; pode repetir.",
+    ),
 )
 
 
@@ -156,8 +177,9 @@ def settings_of(given: Mapping[str, Any]) -> TrainConfig:
         value = given.get(flag.parameter)
         if flag.key is not None and value is not False:  # a switch that is off was not given
             values[flag.parameter if flag.key == SAME else flag.key] = value
-    if logger := values.get("logger"):
-        values["logger"] = [name.strip() for text in logger for name in text.split(",")]
+    for key in ("logger", "evaluation.tasks"):
+        if names := values.get(key):
+            values[key] = [name.strip() for text in names for name in text.split(",")]
     if (batch_size := values.get("batch_size")) and batch_size.isdecimal():
         values["batch_size"] = int(batch_size)
     return load_config(given.get("config"), values, given.get("set") or [])

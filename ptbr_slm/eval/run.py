@@ -1,68 +1,87 @@
-"""Ask a model the items of a task, in batches, and judge the answers."""
+"""Ask a model the items of benchmarks, batch by batch, and judge the answers."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
+from ptbr_slm.eval.answers import Answers
+from ptbr_slm.eval.benchmark import Benchmark
 from ptbr_slm.eval.subject import Subject
-from ptbr_slm.eval.tasks.documents import TaskData
-from ptbr_slm.eval.tasks.items import Item, task_items
+from ptbr_slm.eval.tasks.items import Item
 from ptbr_slm.eval.tasks.metrics import ItemResult, TaskScore, judge_choices, judge_text, task_scores
 from ptbr_slm.eval.tasks.task import OutputType, Task
-
-_TEXTS_AT_ONCE = 16
-"""Prompts that are continued as one batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
-    """A model's answers to a task, and what they are worth."""
+    """A model's answers to a benchmark, and what they are worth."""
 
-    task: Task
-    data_sha256: str
+    benchmark: Benchmark
     items: list[ItemResult]
+    """In the order of the file."""
     scores: list[TaskScore]
-    of: int
-    """Items that the task has; more than `items` where a limit ended it."""
+    asked: int
+    """Items that the model was asked now; the answers to the others were known."""
     seconds: float
 
+    @property
+    def task(self) -> Task:
+        """The benchmark's."""
+        return self.benchmark.task
 
-def run_task(
+    @property
+    def of(self) -> int:
+        """Items that the task has; more than `items` where a limit or the time ended it."""
+        return self.benchmark.size
+
+    def part(self, name: str) -> list[ItemResult]:
+        """The answers of a part of the benchmark."""
+        return [result for result in self.items if result.id.startswith(f"{name}-")]
+
+
+def run_benchmark(
     subject: Subject,
-    task: Task,
-    data: TaskData,
+    benchmark: Benchmark,
     *,
     limit: int | None = None,
-    on_item: Callable[[int, int], None] = lambda done, of: None,
+    seconds: float | None = None,
+    answers: Answers | None = None,
+    on_batch: Callable[[int, int], None] = lambda done, asked: None,
 ) -> TaskResult:
-    """Ask every item, or the first `limit`. on_item: called with items done and items in all."""
+    """Ask the items, or `limit` of them, or those that `seconds` suffice for: at least one batch.
+
+    answers: what is known is not asked again, and each batch is added. on_batch: called with the items done
+    and those of them that were asked now. Raises E_TASK for a broken row, and what the subject raises.
+    """
     began = time.monotonic()
-    items = list(task_items(task, data.rows[:limit], data.fewshot_rows))
-    results = []
-    for result in answer(subject, task, items):
-        results.append(result)
-        on_item(len(results), len(items))
-    seconds = time.monotonic() - began
-    return TaskResult(task, data.sha256, results, task_scores(task, results), len(data.rows), seconds)
+    numbers = benchmark.order(limit)
+    found: dict[int, ItemResult] = {}
+    asked = 0
+    for held, batch in benchmark.batches(numbers):
+        known = [None if answers is None else answers.get(item.id, item.sha256) for item in batch]
+        open_items = [item for item, result in zip(batch, known, strict=True) if result is None]
+        if open_items and asked and seconds is not None and time.monotonic() - began >= seconds:
+            break
+        fresh = iter(answer(subject, benchmark.task, open_items))
+        results = [next(fresh) if result is None else result for result in known]
+        found |= dict(zip(held, results, strict=True))
+        if open_items and answers is not None:
+            answers.add([result for result, before in zip(results, known, strict=True) if before is None])
+        asked += len(open_items)
+        on_batch(len(found), asked)
+    items = [found[number] for number in sorted(found)]
+    scores = task_scores(benchmark.task, items)
+    return TaskResult(benchmark, items, scores, asked, time.monotonic() - began)
 
 
-def answer(subject: Subject, task: Task, items: Sequence[Item]) -> Iterator[ItemResult]:
-    """The judged answers, in the items' order."""
+def answer(subject: Subject, task: Task, items: Sequence[Item]) -> list[ItemResult]:
+    """The judged answers to a batch, in the items' order."""
+    if not items:
+        return []
     if task.output_type is OutputType.GENERATE_UNTIL:
-        for batch in _batches(items, _TEXTS_AT_ONCE):
-            found = subject.continue_text([item.prompt for item in batch], task.until, task.max_new_tokens)
-            for item, continuation in zip(batch, found, strict=True):
-                yield judge_text(task, item, continuation.text, continuation.cut)
-    else:
-        scored = subject.score((item.prompt, item.choices) for item in items)
-        for item, scores in zip(items, scored, strict=True):
-            yield judge_choices(task, item, scores)
-
-
-def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    source = iter(items)
-    while batch := list(islice(source, size)):
-        yield batch
+        found = subject.continue_text([item.prompt for item in items], task.until, task.max_new_tokens)
+        return [judge_text(task, item, each.text, each.cut) for item, each in zip(items, found, strict=True)]
+    scored = subject.score((item.prompt, item.choices) for item in items)
+    return [judge_choices(task, item, scores) for item, scores in zip(items, scored, strict=True)]

@@ -56,11 +56,11 @@ class Subject(Protocol):
 class LocalSubject:
     """A checkpoint, a model folder (ours or any Llama) or an ONNX export on this machine."""
 
-    def __init__(self, path: Path, device: str = "auto") -> None:
-        """Raises as `ptbr_slm.load`."""
+    def __init__(self, path: Path, device: str = "auto", *, model: Model | None = None) -> None:
+        """model: one that is open already, such as a model in training. Raises as `ptbr_slm.load`."""
         self.path = path
-        self.model = Model(path, device)
-        self.identity = _identity(path)
+        self.model = Model(path, device) if model is None else model
+        self.identity = _identity(path) if model is None else ""
 
     @property
     def name(self) -> str:

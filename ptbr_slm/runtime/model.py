@@ -41,10 +41,21 @@ class Model:
 
     def __init__(self, path: Path | str, device: str = "auto") -> None:
         """Open an export or a model folder; device `auto`, `cpu` or `cuda`. Raises as `open_engine`."""
-        self.path = Path(path)
-        self._engine: Engine | None = open_engine(self.path, device)
-        check_vocabulary(self._engine.config, self._engine.tokenizer, self.path)
-        self._loop = EngineLoop(self._engine)
+        engine = open_engine(path, device)
+        check_vocabulary(engine.config, engine.tokenizer, Path(path))
+        self._hold(engine, Path(path))
+
+    @classmethod
+    def over(cls, engine: Engine, path: Path) -> Model:
+        """Over an engine that is open already. path: what messages call it."""
+        model = cls.__new__(cls)
+        model._hold(engine, path)
+        return model
+
+    def _hold(self, engine: Engine, path: Path) -> None:
+        self.path = path
+        self._engine: Engine | None = engine
+        self._loop = EngineLoop(engine)
 
     @property
     def engine(self) -> Engine:

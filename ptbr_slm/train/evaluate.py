@@ -1,4 +1,4 @@
-"""Evaluation of a model in training: bits per byte of the held-out part, and sampled texts.
+"""Evaluation of a model in training: bits per byte of the held-out part, tasks, and sampled texts.
 
 The definition of bits per byte and the choice of windows are in `ptbr_slm.eval.bits`.
 """
@@ -6,18 +6,23 @@ The definition of bits per byte and the choice of windows are in `ptbr_slm.eval.
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from ptbr_slm.errors import SlmError
 from ptbr_slm.eval.bits import HeldOut
 from ptbr_slm.model import KVCache, Llama
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.batches import MicroBatch
+from ptbr_slm.train.events import TasksScored, Warned
 from ptbr_slm.train.parallel.parallelize import Parallel
 from ptbr_slm.train.parallel.world import SINGLE_PROCESS, Ranks
 from ptbr_slm.train.planning.precision import Precision
-from ptbr_slm.train.step import autocast
+from ptbr_slm.train.step import autocast, is_out_of_memory
 
 SAMPLE_TEMPERATURE = 0.8
 SAMPLE_TOP_K = 50
@@ -58,6 +63,66 @@ def _cut(mine: slice, size: int, windows: int) -> list[tuple[slice, bool]]:
         (slice(start, min(start + size, mine.stop)), True) for start in range(mine.start, mine.stop, size)
     ]
     return pieces + [(slice(0, 1), False)] * (math.ceil(windows / size) - len(pieces))
+
+
+class ScoredTask(Protocol):
+    """What a model scored in a task."""
+
+    @property
+    def task(self) -> str:
+        """Its name."""
+
+    @property
+    def value(self) -> float:
+        """The score, a share."""
+
+    @property
+    def chance(self) -> float | None:
+        """What guessing gives, where it is known."""
+
+    @property
+    def items(self) -> int:
+        """Items that were asked."""
+
+
+class TaskScorer(Protocol):
+    """Scores a model in tasks. A run is given one: training itself does not know how tasks are asked."""
+
+    def score(self, model: Llama, tokenizer: Tokenizer, items: Mapping[str, int]) -> Sequence[ScoredTask]:
+        """The scores. items: task -> how many items to ask, where it was asked before."""
+
+
+def score_tasks(
+    scorer: TaskScorer, model: Llama, tokenizer: Tokenizer, step: int, before: TasksScored | None
+) -> TasksScored | Warned:
+    """The scores of a model, on the items of the event before; or why there are none: training goes on.
+
+    model: whole, on this rank.
+    """
+    began, was_training = time.monotonic(), model.training
+    model.eval()
+    try:
+        found = scorer.score(model, tokenizer, {} if before is None else before.items)
+    except SlmError as error:
+        return _unscored(error.code, error.message, error.where)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return _unscored("E_MEMORY", "a memória não foi suficiente", "")
+    finally:
+        model.train(was_training)
+    return TasksScored(
+        step=step,
+        scores={each.task: round(each.value, 6) for each in found},
+        items={each.task: each.items for each in found},
+        chance={each.task: each.chance for each in found if each.chance is not None},
+        seconds=round(time.monotonic() - began, 3),
+    )
+
+
+def _unscored(code: str, why: str, where: str) -> Warned:
+    message = f"as tarefas de evaluation.tasks ficam de fora daqui em diante: {why.rstrip('.')}."
+    return Warned(code=code, message=message, where=where or None)
 
 
 @torch.no_grad()

@@ -164,6 +164,17 @@ class Evaluated(StepEvent):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TasksScored(StepEvent):
+    """The model was asked the items of `evaluation.tasks`, the same ones each time."""
+
+    EVENT: ClassVar = "tasks"
+    scores: Mapping[str, float] = entry("Tarefa e a sua nota, de 0 a 1 (a primeira medida da tarefa).")
+    items: Mapping[str, int] = entry("Tarefa e quantos itens foram perguntados.")
+    chance: Mapping[str, float] = entry("Tarefa e a nota de quem adivinha, onde se conhece.")
+    seconds: float = entry("Segundos que levou.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Sampled(StepEvent):
     """The model wrote a text."""
 

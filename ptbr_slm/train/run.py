@@ -24,6 +24,7 @@ from ptbr_slm.train.checkpoint.kaggle_input import Identity
 from ptbr_slm.train.checkpoint.resume import check_unchanged, find_checkpoint
 from ptbr_slm.train.config import TrainConfig
 from ptbr_slm.train.config_file import to_toml, to_values
+from ptbr_slm.train.evaluate import TaskScorer
 from ptbr_slm.train.events import (
     Evaluated,
     Listener,
@@ -53,8 +54,12 @@ from ptbr_slm.train.survival.out_of_memory import no_smaller, remembered
 from ptbr_slm.train.trainer import Trainer
 
 
-def train(config: TrainConfig, listener: Listener | None = None) -> TrainResult:
+def train(
+    config: TrainConfig, listener: Listener | None = None, task_scorer: TaskScorer | None = None
+) -> TrainResult:
     """Train, or continue the run that `config.output` holds.
+
+    task_scorer: what scores `config.evaluation.tasks` (`ptbr_slm.eval.in_training.TasksInTraining`).
 
     Returns for a finished and for a stopped run alike (see TrainResult.exit_code). Raises SlmError for
     whatever else can go wrong; checkpoints written before stay as they are.
@@ -65,10 +70,13 @@ def train(config: TrainConfig, listener: Listener | None = None) -> TrainResult:
     config = _as_restarted(config)
     with join_ranks(config.device) as ranks:
         # A function of its own: a trainer that outlives its process group may hang a rank at its end.
-        return _train(config, listener if listener is not None and ranks.main else Silent(), ranks, age)
+        listener = listener if listener is not None and ranks.main else Silent()
+        return _train(config, listener, ranks, age, task_scorer)
 
 
-def _train(config: TrainConfig, listener: Listener, ranks: Ranks, age: Clock) -> TrainResult:
+def _train(
+    config: TrainConfig, listener: Listener, ranks: Ranks, age: Clock, task_scorer: TaskScorer | None
+) -> TrainResult:
     """What each rank does once they have met."""
     with ExitStack() as held:
         ranks.from_main(lambda: _claim_folder(config, held))
@@ -77,7 +85,7 @@ def _train(config: TrainConfig, listener: Listener, ranks: Ranks, age: Clock) ->
         source = None if config.init_from is None else ModelFolder(config.init_from)
         plan = _make_plan(replace(config, data=data.folder.resolve()), tokenizer, ranks, source)
         held.enter_context(_memory_errors(plan))
-        trainer = _prepare(plan, data, tokenizer, listener, ranks, source)
+        trainer = _prepare(plan, data, tokenizer, listener, ranks, source, task_scorer)
         sessions = held.enter_context(_reported(trainer))
         log = config.output / METRICS
         with MetricsLog(log, trainer.state.step, writes=ranks.main) as metrics, SignalGuard() as signals:
@@ -206,6 +214,7 @@ def _prepare(
     listener: Listener,
     ranks: Ranks,
     source: ModelFolder | None,
+    task_scorer: TaskScorer | None,
 ) -> Trainer:
     """A trainer at the step where it should go on; config.resolved.toml is written.
 
@@ -219,7 +228,7 @@ def _prepare(
     _announce(plan, data, listener)
     if ranks.world > 1:
         _announce_ranks(plan, listener, ranks)
-    trainer = Trainer(plan, data, tokenizer, listener, ranks)
+    trainer = Trainer(plan, data, tokenizer, listener, ranks, task_scorer)
     trainer.batch_size = ranks.from_main(lambda: remembered(plan))
     if found is not None:
         checkpoint, state = found

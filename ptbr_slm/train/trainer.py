@@ -29,8 +29,8 @@ from ptbr_slm.train.checkpoint.files import (
     write_checkpoint,
 )
 from ptbr_slm.train.config_file import to_values
-from ptbr_slm.train.evaluate import bits_per_byte, write_sample
-from ptbr_slm.train.events import Dropped, Evaluated, Listener, Sampled, Saved, Step, Warned
+from ptbr_slm.train.evaluate import TaskScorer, bits_per_byte, score_tasks, write_sample
+from ptbr_slm.train.events import Dropped, Evaluated, Listener, Sampled, Saved, Step, TasksScored, Warned
 from ptbr_slm.train.optim import build_optimizer, set_learning_rate
 from ptbr_slm.train.parallel.parallelize import parallelize
 from ptbr_slm.train.parallel.shards import gather
@@ -67,9 +67,11 @@ class Trainer:
         tokenizer: Tokenizer,
         listener: Listener,
         ranks: Ranks = SINGLE_PROCESS,
+        task_scorer: TaskScorer | None = None,
     ) -> None:
         self.plan, self.config, self.listener, self.tokenizer = plan, plan.config, listener, tokenizer
         self.ranks = ranks
+        self.task_scorer = task_scorer
         self.batch_size = self.config.batch_size
         """Sequences of the micro-batch in use; below config.batch_size after an out of memory."""
         self.companions: dict[str, bytes] = {}
@@ -116,6 +118,7 @@ class Trainer:
         self._meters = Meters(plan.device, ranks.world)
         self._evaluation_s: float | None = None
         self._last_figures: StepFigures | None = None
+        self._scored: TasksScored | None = None
         self._elapsed_before, self._began = 0.0, time.monotonic()
         self._main_elapsed_s: float | None = None
 
@@ -355,12 +358,14 @@ class Trainer:
     # Evaluation and samples.
 
     def observe(self, metrics: MetricsLog) -> None:
-        """Evaluate (all ranks) and write samples (the main one), once a step."""
+        """Evaluate (all ranks), score tasks and write samples (the main one), once a step."""
         step, settings, started = self.state.step, self.config.evaluation, time.monotonic()
         if self.held_out is not None and not self.ranks.from_main(lambda: metrics.has(Evaluated, step)):
             evaluated = Evaluated(step=step, bits_per_byte=self._evaluate(self.held_out))
             metrics.write(evaluated)
             self.listener.event(evaluated)
+        if self.task_scorer is not None and not self.ranks.from_main(lambda: metrics.has(TasksScored, step)):
+            self._score_tasks(self.task_scorer, metrics)
         if settings.sample_tokens and not self.ranks.from_main(lambda: metrics.has(Sampled, step)):
             model = gather(self.model, self.ranks)
             for prompt in settings.prompts if self.ranks.main else ():
@@ -370,6 +375,19 @@ class Trainer:
                 self.listener.event(sampled)
         if metrics.has(Evaluated, step):
             self._evaluation_s = max(time.monotonic() - started, self._evaluation_s or 0.0)
+
+    def _score_tasks(self, scorer: TaskScorer, metrics: MetricsLog) -> None:
+        """All ranks call it; the main one asks, and the others wait. What cannot be scored is left out."""
+        model, step = gather(self.model, self.ranks), self.state.step
+        before = self._scored or metrics.last(TasksScored)
+        found = self.ranks.from_main(lambda: score_tasks(scorer, model, self.tokenizer, step, before))
+        if isinstance(found, TasksScored):
+            self._scored = found
+            metrics.write(found)
+        else:
+            self.task_scorer = None
+            memory.free(self.plan.device)
+        self.listener.event(found)
 
     def _evaluate(self, text: HeldOut) -> float:
         """Bits per byte on the held-out part; one sequence at a time if need be.

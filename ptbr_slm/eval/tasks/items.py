@@ -39,16 +39,21 @@ class Item:
     """Which generated answers are right."""
 
 
-def task_items(task: Task, rows: Sequence[Row], fewshot_rows: Sequence[Row] = ()) -> Iterator[Item]:
-    """The items of a task, in the rows' order.
+def task_items(
+    task: Task,
+    rows: Sequence[Row],
+    fewshot_rows: Sequence[Row] = (),
+    numbers: Sequence[int] | None = None,
+) -> Iterator[Item]:
+    """The items of a task, in the rows' order, or those of the rows with these numbers, from 0.
 
     Raises E_TASK with the row and the field, where one is missing, a choice is empty or an answer is none of
     the choices.
     """
     templates = _Templates(task)
-    for number, row in enumerate(rows):
+    for number in range(len(rows)) if numbers is None else numbers:
         try:
-            yield _item(task, templates, number, row, fewshot_rows)
+            yield _item(task, templates, number, rows[number], fewshot_rows)
         except _RowFault as error:
             raise SlmError(
                 "E_TASK",

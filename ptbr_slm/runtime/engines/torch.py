@@ -33,6 +33,7 @@ from ptbr_slm.runtime.protocol import (
 from ptbr_slm.runtime.sampling.params import Draw
 from ptbr_slm.runtime.targets import Ids, Targets, TokenScores, branch_limit
 from ptbr_slm.storage.model_folder import ModelFolder
+from ptbr_slm.tokenizer import Tokenizer
 
 ReadWeight = Callable[[str, tuple[int, ...]], Floats]
 """Llama's name and shape of a weight -> the weight."""
@@ -51,13 +52,25 @@ class TorchEngine:
         read: where the weights come from instead, such as the rounded ones of an export.
         """
         folder.check()
-        self.device = _choose_device(device)
-        self.tokenizer = folder.tokenizer
-        self.config = folder.config
-        model = Llama(self.config).load_hf_weights(read or folder.weights.read)
-        self._model: Llama | None = model.to(self.device).eval().requires_grad_(False)
+        chosen = _choose_device(device)
+        model = Llama(folder.config).load_hf_weights(read or folder.weights.read)
+        self._hold(model.to(chosen).eval().requires_grad_(False), folder.tokenizer)
         self._file_bytes = sum(path.stat().st_size for path in folder.path.glob("*.safetensors"))
         self._bits_per_byte = None if folder.manifest is None else folder.manifest.extra.get("bits_per_byte")
+
+    @classmethod
+    def over(cls, model: Llama, tokenizer: Tokenizer) -> TorchEngine:
+        """Over a model in memory, such as one in training, where it is. It stays the caller's."""
+        engine = cls.__new__(cls)
+        engine._hold(model, tokenizer)
+        return engine
+
+    def _hold(self, model: Llama, tokenizer: Tokenizer) -> None:
+        self.tokenizer, self.config = tokenizer, model.config
+        self.device = model.embed.weight.device.type
+        self._model: Llama | None = model
+        self._file_bytes = 0
+        self._bits_per_byte: float | None = None
         self._slots: dict[int, KVCache] = {}
         self._limit = self.config.max_seq_len
 

@@ -121,6 +121,12 @@ class EvaluationConfig(Section):
     """Tokens to write after each prompt at every evaluation; 0 writes none."""
     prompts: tuple[str, ...] = DEFAULT_PROMPTS
     """Beginnings of the samples."""
+    tasks: tuple[str, ...] = ()
+    """Tasks of `ptbr-slm eval` to score at every evaluation."""
+    tasks_seconds: float = field(default=30.0, metadata=number(0, 3600, open_low=True, unit="segundos"))
+    """What all tasks together may take; the first evaluation finds how many items that is."""
+    task_data: tuple[str, ...] = ()
+    """Folders with the files of the tasks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

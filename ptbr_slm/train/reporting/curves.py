@@ -38,6 +38,8 @@ class Panel:
     """Mark each point: few measurements."""
     decimals: int = 0
     """Of the newest value, shown beside the title."""
+    level: float | None = None
+    """A value to compare with, such as chance: a dotted line."""
     marks: Sequence[tuple[float, str]] = field(default=())
     """(step, what happened): dashed lines, with a text that a mouse shows."""
 
@@ -52,9 +54,12 @@ class Panel:
         decimals = self.decimals if not exponent else 2
         means, band = thinned(points)
         line = _smooth(means, memory=0.5 if band else 0.9) if self.smooth else means
-        low, high, ticks = axis([y for _, y in band or points] if not self.smooth else _inner(means, band))
+        level = [] if self.level is None else [self.level * 10**-exponent]
+        values = [y for _, y in band or points] if not self.smooth else _inner(means, band)
+        low, high, ticks = axis([*values, *level])
         scale = _Scale(steps, (low, high))
         parts = [_frame(scale, ticks, steps), *(_mark(scale, *mark) for mark in self.marks)]
+        parts += [_level(scale, value) for value in level]
         if band:
             parts.append(_band(scale, means, band))
         elif self.smooth:
@@ -79,6 +84,7 @@ STYLE = (
     ".painel .titulo{font-size:12px;font-weight:600;fill:var(--texto,#1c2430)}"
     ".painel .valor{font-size:12px;font-weight:600;text-anchor:end;fill:var(--linha,#1f4e8c)}"
     ".painel .y{text-anchor:end}.painel .grade{stroke:currentColor;stroke-opacity:.18}"
+    ".painel .nivel{stroke:currentColor;stroke-dasharray:1.5 3;stroke-width:1.5}"
     ".painel .marca{stroke:#b3402a;stroke-opacity:.7;stroke-dasharray:3 3}"
     ".painel .curva{fill:none;stroke:var(--linha,#1f4e8c);stroke-width:1.8;stroke-linejoin:round}"
     ".painel .fraca{fill:none;stroke:var(--linha,#1f4e8c);stroke-opacity:.35}"
@@ -203,6 +209,11 @@ def _mark(scale: _Scale, step: float, text: str) -> str:
         f'<line class="marca" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}">'
         f"<title>{html.escape(text)}</title></line>"
     )
+
+
+def _level(scale: _Scale, value: float) -> str:
+    y = scale.at((scale.steps[0], value))[1]
+    return f'<line class="nivel" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
 
 
 def _band(scale: _Scale, means: Sequence[Point], band: Sequence[Point]) -> str:

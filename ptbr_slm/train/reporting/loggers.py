@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from ptbr_slm.errors import SlmError, missing_extra
 from ptbr_slm.events import Event
-from ptbr_slm.train.events import Evaluated, Listener, Sampled, Step, Warned
+from ptbr_slm.train.events import Evaluated, Listener, Sampled, Step, TasksScored, Warned
 
 PROJECT = "ptbr-slm"
 
@@ -156,6 +156,8 @@ class Loggers:
             case Step(step=step) | Evaluated(step=step):
                 group, values = "train" if isinstance(event, Step) else "eval", numbers_of(event.record())
                 self._each(lambda logger: logger.numbers(group, values, step))
+            case TasksScored(step=step, scores=scores):
+                self._each(lambda logger: logger.numbers("tasks", dict(scores), step))
             case Sampled(step=step, prompt=prompt, text=text):
                 self._each(lambda logger: logger.text(f"sample/{prompt}", f"{prompt}{text}", step))
 

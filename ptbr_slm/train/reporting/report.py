@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ptbr_slm.storage.atomic import atomic_folder, write_text
+from ptbr_slm.text import number
 from ptbr_slm.train.config_file import to_toml, to_values
 from ptbr_slm.train.events import (
     CooldownEnded,
@@ -23,6 +24,7 @@ from ptbr_slm.train.events import (
     Sampled,
     Step,
     StepEvent,
+    TasksScored,
 )
 from ptbr_slm.train.planning.plan import Plan
 from ptbr_slm.train.reporting.curves import Panel, Point, draw, sheet
@@ -117,6 +119,7 @@ def summary(run: Path, plan: Plan, state: TrainState, history: RunHistory) -> di
         "energy_kwh": _energy(history),
         "samples": latest_samples(history.of(Sampled)),
         "evaluations": [[step, value] for step, value in history.points("bits_per_byte", Evaluated)],
+        "tasks": [_without(record, "event") for record in history.of(TasksScored)],
         "sessions": history.sessions,
         "command": history.sessions[-1].get("command") if history.sessions else None,
         "versions": history.sessions[-1].get("versions") if history.sessions else versions(),
@@ -145,6 +148,7 @@ def panels(history: RunHistory) -> list[Panel]:
               marks=marks),
         Panel(title="bits por byte na validação", points=evaluated, dots=True,
               decimals=4, marks=marks),
+        *_task_panels(history.of(TasksScored), marks),
         Panel(title="taxa de aprendizado", points=history.points("learning_rate")),
         Panel(title="norma do gradiente", points=history.points("grad_norm"), smooth=True, decimals=2),
         Panel(title="escala do fp16 (expoente de 2)", points=scale),
@@ -154,6 +158,25 @@ def panels(history: RunHistory) -> list[Panel]:
         Panel(title="energia das GPUs na sessão (kWh)", points=history.points("energy_kwh"), decimals=3),
     ]  # fmt: skip
     return [panel for panel in candidates if panel.points]
+
+
+def _task_panels(records: Records, marks: Sequence[tuple[float, str]]) -> list[Panel]:
+    """A panel for each task, in the order in which they are asked for."""
+    found = []
+    names = {name: None for record in records for name in record.get("scores", {})}
+    for name in names:
+        points = [
+            (float(record["step"]), 100 * record["scores"][name])
+            for record in records
+            if name in record.get("scores", {})
+        ]
+        items = records[-1].get("items", {}).get(name)
+        chance = records[-1].get("chance", {}).get(name)
+        title = f"{name} (%)" + (f", {number(items)} itens" if items else "")
+        level = None if chance is None else 100 * chance
+        title += "" if level is None else f", acaso {number(level, 0 if level == round(level) else 1)}"
+        found.append(Panel(title=title, points=points, dots=True, decimals=1, level=level, marks=marks))
+    return found
 
 
 def latest_samples(samples: Records) -> Records:

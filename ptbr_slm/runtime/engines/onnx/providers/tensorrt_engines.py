@@ -7,7 +7,6 @@ them is in the folder's name, so an engine is never opened for another; ONNX Run
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TypeVar
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.atomic import atomic_folder
 from ptbr_slm.storage.manifest import read_manifest, write_manifest
+from ptbr_slm.system import cache_folder
 
 Built = TypeVar("Built")
 
@@ -59,11 +59,8 @@ def model_sha256(folder: Path) -> str:
 
 
 def cache_root(environment: Mapping[str, str] | None = None) -> Path:
-    """PTBR_SLM_CACHE, or ptbr-slm under XDG_CACHE_HOME or ~/.cache; engines lie in `tensorrt` there."""
-    environment = os.environ if environment is None else environment
-    asked, shared = environment.get("PTBR_SLM_CACHE"), environment.get("XDG_CACHE_HOME")
-    root = Path(asked) if asked else (Path(shared) if shared else Path.home() / ".cache") / "ptbr-slm"
-    return root.expanduser() / "tensorrt"
+    """`tensorrt` in the user's cache."""
+    return cache_folder(environment) / "tensorrt"
 
 
 def reuse_or_build(
