@@ -31,8 +31,8 @@ GRAMMAR = {
     "gramatica": ("Gramática", ("neutro", "formal")),
     "gramatica_norma": ("Norma-padrão", ("norma-padrão",)),
 }
-"""Names of the grammar suite's halves -> title and registers. Forms on which the prescribed norm and Brazilian
-usage differ are kept apart: no model should be blamed for either."""
+"""Names of the grammar suite's halves -> title and registers. Forms on which the prescribed norm and
+Brazilian usage differ are kept apart."""
 
 _BATCH_ITEMS = 256
 _BATCH_CHARACTERS = 16_384
