@@ -55,8 +55,10 @@ class TorchEngine:
         chosen = _choose_device(device)
         model = Llama(folder.config).load_hf_weights(read or folder.weights.read)
         self._hold(model.to(chosen).eval().requires_grad_(False), folder.tokenizer)
-        self._file_bytes = sum(path.stat().st_size for path in folder.path.glob("*.safetensors"))
-        self._bits_per_byte = None if folder.manifest is None else folder.manifest.extra.get("bits_per_byte")
+        self._facts = {
+            "file_bytes": sum(path.stat().st_size for path in folder.path.glob("*.safetensors")),
+            "bits_per_byte": None if folder.manifest is None else folder.manifest.extra.get("bits_per_byte"),
+        }
 
     @classmethod
     def over(cls, model: Llama, tokenizer: Tokenizer) -> TorchEngine:
@@ -69,8 +71,7 @@ class TorchEngine:
         self.tokenizer, self.config = tokenizer, model.config
         self.device = model.embed.weight.device.type
         self._model: Llama | None = model
-        self._file_bytes = 0
-        self._bits_per_byte: float | None = None
+        self._facts: dict[str, Any] = {}
         self._slots: dict[int, KVCache] = {}
         self._limit = self.config.max_seq_len
 
@@ -159,7 +160,7 @@ class TorchEngine:
 
     def describe(self) -> dict[str, Any]:
         """See `Engine.describe`."""
-        return {"file_bytes": self._file_bytes, "bits_per_byte": self._bits_per_byte, "target": self.device}
+        return {**self._facts, "target": self.device}
 
     def close(self) -> None:
         """See `Engine.close`."""
