@@ -54,24 +54,24 @@ class TorchEngine:
         folder.check()
         chosen = _choose_device(device)
         model = Llama(folder.config).load_hf_weights(read or folder.weights.read)
-        self._hold(model.to(chosen).eval().requires_grad_(False), folder.tokenizer)
-        self._facts = {
+        facts = {
             "file_bytes": sum(path.stat().st_size for path in folder.path.glob("*.safetensors")),
             "bits_per_byte": None if folder.manifest is None else folder.manifest.extra.get("bits_per_byte"),
         }
+        self._hold(model.to(chosen).eval().requires_grad_(False), folder.tokenizer, facts)
 
     @classmethod
     def over(cls, model: Llama, tokenizer: Tokenizer) -> TorchEngine:
         """Over a model in memory, such as one in training, where it is. It stays the caller's."""
         engine = cls.__new__(cls)
-        engine._hold(model, tokenizer)
+        engine._hold(model, tokenizer, {})
         return engine
 
-    def _hold(self, model: Llama, tokenizer: Tokenizer) -> None:
+    def _hold(self, model: Llama, tokenizer: Tokenizer, facts: dict[str, Any]) -> None:
         self.tokenizer, self.config = tokenizer, model.config
         self.device = model.embed.weight.device.type
         self._model: Llama | None = model
-        self._facts: dict[str, Any] = {}
+        self._facts = facts
         self._slots: dict[int, KVCache] = {}
         self._limit = self.config.max_seq_len
 
