@@ -3,10 +3,12 @@
 from ptbr_slm.eval.grammar.phenomena import (
     comparison,
     nominal,
+    norm_agreement,
+    norm_usage,
     predication,
     prepositions,
     pronouns,
-    standard_norm,
+    relative,
     verb_forms,
     verbal,
 )
@@ -17,7 +19,9 @@ ALL = (
     *predication.PHENOMENA,
     *verb_forms.PHENOMENA,
     *pronouns.PHENOMENA,
+    *relative.PHENOMENA,
     *prepositions.PHENOMENA,
     *comparison.PHENOMENA,
-    *standard_norm.PHENOMENA,
+    *norm_agreement.PHENOMENA,
+    *norm_usage.PHENOMENA,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ptbr_slm.eval.grammar.lexicon import Draw, adjectives, agree
+from ptbr_slm.eval.grammar.lexicon import Draw, Noun, adjectives, agree
 from ptbr_slm.eval.grammar.lexicon import noun as named
 from ptbr_slm.eval.grammar.pair import Contrast, Phenomenon, Register
 
@@ -36,7 +36,7 @@ _IRREGULAR = (
     ),
     ("grande", "maior", "esta casa;a do vizinho", "a sala;o quarto", "o medo;o amor", "o navio;o barco"),
     ("grande", "maior", "a cidade;a vila", "o jardim;a casa", "este anel;o outro", "a igreja;a escola"),
-    ("pequeno", "menor", "este quarto;o outro", "o lago;o mar", "este vestido;o meu", "o gato;o cão"),
+    ("pequeno", "menor", "este quarto;o outro", "este vestido;o meu", "o gato;o cão"),
 )
 
 
@@ -134,7 +134,7 @@ _NOTHING = (
 _NOBODY = (
     "ninguém",
     "nenhum aluno",
-    "nenhuma criança",
+    "nenhuma mulher",
     "nenhum médico",
     "nenhum vizinho",
     "nenhuma das moças",
@@ -223,7 +223,7 @@ def order(draw: Draw) -> Iterator[Contrast]:
         right, wrong = draw.one(_ORDERS)
         nouns = draw.one(tuple(_AROUND))
         frame, what = draw.one(_AROUND[nouns]), named(draw.random.choice(nouns.split()))
-        if "{p}" in right and not what.has_plural:
+        if ("{p}" in right and not what.has_plural) or not _goes(right, what, frame):
             continue
         good, bad = (
             _inflect(text, what.gender).format(s=what.singular, p=what.plural) for text in (right, wrong)
@@ -239,6 +239,18 @@ _IRREGULAR_FEMININE = {
     "seus": "suas",
     "um": "uma",
 }
+
+
+_PUBLIC = ("igreja", "praia", "ilha", "vila", "ponte", "museu", "teatro", "hotel")
+
+
+def _goes(order: str, what: Noun, frame: str) -> bool:
+    """Whether this is a thing to say: nobody has a beach of his own, or loses each of two books."""
+    if any(word in order for word in ("meu", "seu")):
+        return what.singular not in _PUBLIC
+    return "cada" not in order or any(
+        verb in frame for verb in ("ouviu", "ver", "chamou", "visitou", "conheci ", "olhou")
+    )
 
 
 def _inflect(text: str, gender: str) -> str:

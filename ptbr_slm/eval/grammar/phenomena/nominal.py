@@ -20,6 +20,7 @@ from ptbr_slm.eval.grammar.lexicon import noun as named
 from ptbr_slm.eval.grammar.pair import Contrast, Phenomenon, Register
 
 _DETERMINERS = ("o", "um", "este", "aquele", "esse", "seu")
+_NOT_ONES_OWN = ("visitar", "roubar", "assinar", "construir", "comprar", "resolver", "trazer")
 _MINE = ("meu", "nosso")
 _THINGS_OF_OURS = ("encontrar", "perder", "guardar", "lavar", "vender", "ler", "pintar", "esquecer")
 _PLACES = (
@@ -70,7 +71,7 @@ def determiner_gender(draw: Draw) -> Iterator[Contrast]:
         mass = any(what is not None and what.singular in MASS for what in found)
         owned = activity.verb in _THINGS_OF_OURS and draw.chance(0.4)
         determiner = draw.one(_MINE if owned else _DETERMINERS)
-        if mass and determiner == "um":
+        if (mass and determiner == "um") or (determiner == "seu" and activity.verb in _NOT_ONES_OWN):
             continue
         (subject, who_lemma), when = draw.doer(activity), draw.one(activity.adjuncts)
         pair = found[0], found[1]
@@ -91,6 +92,8 @@ def determiner_number(draw: Draw) -> Iterator[Contrast]:
             continue
         owned = activity.verb in _THINGS_OF_OURS and draw.chance(0.4)
         determiner = draw.one(_MINE if owned else _DETERMINERS)
+        if determiner == "seu" and activity.verb in _NOT_ONES_OWN:
+            continue
         (subject, who), when = draw.doer(activity), draw.one(activity.adjuncts)
         forms = agree(determiner, what.gender), agree(determiner, what.gender, PLURAL)
         frames = tuple(
@@ -111,7 +114,9 @@ def quantifier_gender(draw: Draw) -> Iterator[Contrast]:
         if masculine is None or feminine is None or activity.verb in ("construir", "preparar"):
             continue
         pair, word = (masculine, feminine), draw.one(_QUANTIFIERS)
-        if any(what.singular in MASS for what in pair):
+        if any(what.singular in (*MASS, "casa", "fazenda", "loja") for what in pair):
+            continue
+        if word == "poucos" and activity.verb in ("perder", "quebrar", "esquecer", "roubar"):
             continue
         (subject, who), when, verb = draw.doer(activity), draw.one(activity.adjuncts), past(activity.verb)
         lemmas = (who, activity.verb, masculine.singular, feminine.singular, word)

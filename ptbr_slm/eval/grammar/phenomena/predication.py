@@ -87,7 +87,7 @@ _INSIDE = (
     ("o vestido da noiva", "a camisa do noivo", "ser branco;ficar sujo;estar molhado"),
     ("o irmão da cantora", "a irmã do cantor", "estar cansado;ser honesto;ficar calado;ser alto"),
     ("o filho da vizinha", "a filha do vizinho", "ser magro;ficar nervoso;ser sério"),
-    ("o preço da viagem", "a viagem do ministro", "ser justo;ser longo;ser estranho"),
+    ("o nome da rua", "a rua do poeta", "ser bonito;ser estranho;ser antigo"),
     ("o muro da escola", "a escada do hotel", "ser alto;ser antigo;estar sujo"),
     ("o teatro da cidade", "a biblioteca do colégio", "estar vazio;ser pequeno;ser famoso;estar cheio"),
     ("o café da manhã", "a sopa do jantar", "estar frio;estar pronto"),

@@ -25,38 +25,45 @@ _BEFORE_NOUN = (
     ("de", "os meninos vieram", "o mercado;a praia;as aulas", "a pé"),
     ("em", "o gato dorme", "o jardim;a cozinha;os quartos;as cadeiras", "à tarde"),
 )
-_INFINITIVES = (
-    "conhecer na viagem",
-    "ver de novo",
-    "ouvir cantar",
+_DEEDS = (
     "convidar para o jantar",
     "ajudar no trabalho",
     "receber em casa",
     "visitar no hospital",
     "levar ao teatro",
+    "acompanhar até a porta",
     "esperar na porta",
     "deixar em paz",
-    "encontrar na rua",
-    "acompanhar até a porta",
+)
+_PLEASURES = (
+    "conhecer na festa",
+    "ver de novo",
+    "ouvir cantar",
+    "receber em casa",
+    "visitar no domingo",
+    "levar ao teatro",
+    "acompanhar na viagem",
+    "ajudar naquele dia",
 )
 _BEFORE_PRONOUN = {
+    # preposition -> beginnings of the sentence, each with what may follow
     "de": (
-        "tive o prazer",
-        "ela tinha vontade",
-        "o médico teve a honra",
-        "eles têm o costume",
-        "meu tio gostaria",
-        "a moça teve a ideia",
-        "temos a obrigação",
-        "ele perdeu a esperança",
+        ("tive o prazer", _PLEASURES),
+        ("o médico teve a honra", _PLEASURES),
+        ("minha tia teve a alegria", _PLEASURES),
+        ("eles têm o costume", _DEEDS),
+        ("meu tio gostaria", _DEEDS),
+        ("a moça teve a ideia", _DEEDS),
+        ("temos a obrigação", _DEEDS),
+        ("ela teve a coragem", _DEEDS),
     ),
     "em": (
-        "tive muito gosto",
-        "o rapaz insistiu",
-        "ele não hesitou",
-        "a senhora tem interesse",
-        "minha tia pensou",
-        "o velho fez bem",
+        ("tive muito gosto", _PLEASURES),
+        ("a senhora teve muito prazer", _PLEASURES),
+        ("o rapaz insistiu", _DEEDS),
+        ("ele não hesitou", _DEEDS),
+        ("minha tia pensou", _DEEDS),
+        ("o velho fez bem", _DEEDS),
     ),
 }
 
@@ -66,11 +73,10 @@ def contraction(draw: Draw) -> Iterator[Contrast]:
     while True:
         preposition, start, nouns, end = draw.one(_BEFORE_NOUN)
         article, noun = draw.random.choice(nouns.split(";")).split()
-        other, infinitive = draw.one(_BEFORE_PRONOUN[preposition]), draw.one(_INFINITIVES)
+        other, infinitives = draw.one(_BEFORE_PRONOUN[preposition])
+        infinitive = draw.one(infinitives)
         if (preposition, article) == ("em", "os"):
             continue  # "hesitou nos ver" could be of us
-        if other == "ele perdeu a esperança" and infinitive not in ("ver de novo", "ouvir cantar"):
-            continue
         joined = {"de": "d", "em": "n"}[preposition] + article
         frames = (f"{start} _ {noun} {end}".strip(), f"{other} _ {infinitive}")
         yield Contrast(frames, (joined, f"{preposition} {article}"), (start, other, infinitive, noun))
@@ -251,6 +257,8 @@ def governed_preposition(draw: Draw) -> Iterator[Contrast]:
         if one == other or other not in not_first.split() or one not in not_second.split():
             continue
         who, name = draw.one(_SUBJECTS), draw.one(_NAMES)
+        if who == "a menina" and "casou" in first + second:
+            continue
         frames = tuple(f"{phrase.format(who)} _ {name}" for phrase in (first, second))
         yield Contrast(frames, (one, other), (first, second, who, name))
 

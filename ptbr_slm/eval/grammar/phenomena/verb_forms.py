@@ -93,6 +93,9 @@ _WISHES = ("quero que", "peço que", "prefiro que")
 _NOT_WISHED = ("querer", "poder", "conseguir")
 
 
+_NOT_TO_BE_WISHED = ("razão", "muito dinheiro", "muito tempo")
+
+
 def mood(draw: Draw) -> Iterator[Contrast]:
     """Subjunctive after talvez, é preciso que, espero que; indicative after sei que, é verdade que."""
     while True:
@@ -103,7 +106,7 @@ def mood(draw: Draw) -> Iterator[Contrast]:
             person == "1p" and first in _WISHES
         ):
             continue
-        if rest == "razão" and first not in ("talvez", "é possível que", "duvido que"):
+        if rest in _NOT_TO_BE_WISHED and first not in ("talvez", "é possível que", "duvido que"):
             continue
         forms = conjugate(verb, "subj", person), conjugate(verb, "pres", person)
         if forms[0] == forms[1]:

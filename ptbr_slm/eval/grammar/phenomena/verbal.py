@@ -158,8 +158,8 @@ _OF = (
     ("o homem com os cavalos", "os homens com o cavalo", "chegar voltar"),
     ("a mulher com as flores", "as mulheres com a flor", "sorrir cantar"),
     ("o menino com os livros", "os meninos com o livro", "correr falar"),
-    ("a moça das cartas", "as moças da carta", "chorar falar"),
-    ("o médico dos hospitais", "os médicos do hospital", "trabalhar viajar"),
+    ("o dono das lojas", "os donos da loja", "chegar sair"),
+    ("a carta das rainhas", "as cartas da rainha", "desaparecer chegar"),
     ("o autor dos poemas", "os autores do poema", "viajar chegar"),
     ("a festa dos alunos", "as festas do aluno", "terminar começar"),
     ("a viagem das meninas", "as viagens da menina", "terminar começar"),
@@ -253,6 +253,10 @@ _FIRST = (
     ("preferir", "pres", "o outro caminho"),
     ("começar", "pret", "o trabalho"),
 )
+_SO_FAR = (
+    *(("conhecer", "pres"), ("poder", "pres"), ("saber", "pres"), ("ver", "pret"), ("fazer", "pret")),
+    *(("comprar", "pret"), ("ler", "pret"), ("encontrar", "pret"), ("escrever", "pret")),
+)
 _SUBJECTS = (
     (("eu", "1s"), ("nós", "1p")),
     (("eu", "1s"), ("eles", "3p")),
@@ -270,16 +274,23 @@ def person(draw: Draw) -> Iterator[Contrast]:
         verb, tense, rest = draw.one(_FIRST)
         first, second = draw.one(_SUBJECTS)
         between = draw.one(_BEFORE)
-        if between == "já" and tense in ("pres", "impf"):
+        if between in ("nunca", "ainda não", "já") and (verb, tense) not in _SO_FAR:
             between = "também"
-        if between == "nunca" and verb in ("estar", "ir", "precisar", "poder", "chegar", "dizer"):
-            between = ""
+        if between in ("nunca", "já") and tense == "pres":
+            between = "ainda não"
         forms = conjugate(verb, tense, first[1]), conjugate(verb, tense, second[1])
         if forms[0] == forms[1]:
             continue
         middle = f"{between} _" if between else "_"
         frames = tuple(f"{pronoun} {middle} {rest}" for pronoun, _ in (first, second))
         yield Contrast(frames, forms, (rest, f"{verb} {first[0]} {second[0]}"))
+
+
+_YOUNG = ("menino", "menina", "criança", "aluno")
+_OF_ADULTS = (
+    *("marido", "esposa", "noivo", "noiva", "namorado", "namorada", "companheiro", "companheira"),
+    *("filho", "filha", "neto", "neta", "sobrinho", "sobrinha"),
+)
 
 
 def coordinated(draw: Draw) -> Iterator[Contrast]:
@@ -294,7 +305,7 @@ def coordinated(draw: Draw) -> Iterator[Contrast]:
         tense = _tense(draw, activity.verb, adjunct)
         head = first if first.kind == "parente" else second
         other = second if head is first else first
-        if other.kind == "parente":
+        if other.kind == "parente" or (other.singular in _YOUNG and head.singular in _OF_ADULTS):
             continue
         rest, of = _rest(activity.verb, tense, adjunct), agree("do", other.gender)
         frames = (
