@@ -21,11 +21,12 @@ from pathlib import Path
 import ptbr_slm.eval.grammar as package
 from ptbr_slm.eval.grammar import verbs
 from ptbr_slm.eval.grammar.check import faults
-from ptbr_slm.eval.grammar.generate import write
+from ptbr_slm.eval.grammar.generate import write, write_tasks
 from ptbr_slm.eval.grammar.lexicon import activities, intransitive
 from ptbr_slm.eval.grammar.suite import Pair, load
 
 DATA = Path(package.__file__).parent / "data"
+DOCUMENT = Path(__file__).parent.parent / "docs" / "GRAMATICA.md"
 FLOOR = 3
 VERB_FLOOR = 20
 """A rare form of a verb will do where the verb's forms together occur this often."""
@@ -85,10 +86,26 @@ def entries(morphobr: Path, folders: tuple[str, ...]) -> Iterator[tuple[str, str
                     yield form, tags
 
 
+def write_table() -> None:
+    """The phenomena with the first pair of each, into docs/GRAMATICA.md."""
+    rows = ["| fenômeno | registro | certo | errado |", "| :-- | :-- | :-- | :-- |"]
+    for one in load().phenomena:
+        pair = one.pairs[0]
+        rows.append(f"| {one.title} (`{one.name}`) | {one.register} | {pair.good} | {pair.bad} |")
+    text = DOCUMENT.read_text(encoding="utf-8")
+    start, rest = text.split("<!-- fenomenos:start -->")
+    _, end = rest.split("<!-- fenomenos:end -->")
+    table = "\n".join(rows)
+    text = f"{start}<!-- fenomenos:start -->\n{table}\n<!-- fenomenos:end -->{end}"
+    DOCUMENT.write_text(text, encoding="utf-8", newline="\n")
+
+
 def write_data(morphobr: Path) -> None:
-    """Write the pairs, then MorphoBr's tags of their words."""
+    """Write the pairs, the tasks, the table of the documentation, and MorphoBr's tags of the words."""
     write(DATA / "pairs")
+    write_tasks(DATA.parent.parent / "tasks" / "definitions")
     load.cache_clear()
+    write_table()
     wanted = words_of_pairs()
     found: set[tuple[str, str]] = set()
     for form, tags in entries(morphobr, ("nouns", "adjectives", "verbs")):

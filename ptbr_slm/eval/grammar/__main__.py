@@ -33,13 +33,10 @@ def main() -> None:
     names = [one.name for one in suite.phenomena]
     parser = argparse.ArgumentParser(
         prog="python -m ptbr_slm.eval.grammar",
-        description=f"Pares da suíte de gramática (versão {suite.version}), para conferir: o asterisco marca o "
-        "membro errado.",
+        description=f"Pares da suíte de gramática {suite.version}, para conferir; o asterisco marca o errado.",
     )
     parser.add_argument("fenomenos", nargs="*", metavar="FENÔMENO", help=", ".join(names))
-    parser.add_argument(
-        "--pairs", type=int, default=20, metavar="N", help="pares de cada fenômeno (padrão: 20)"
-    )
+    parser.add_argument("--pairs", type=int, default=20, metavar="N", help="de cada um (padrão: 20)")
     given = parser.parse_args()
     unknown = [name for name in given.fenomenos if name not in names]
     if unknown:

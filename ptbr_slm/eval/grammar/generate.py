@@ -64,6 +64,52 @@ def lines(phenomenon: Phenomenon) -> list[dict[str, str | int]]:
     return rows
 
 
+_TASK = """\
+task: ptbr_grammar_{name}
+tag: [ptbr_grammar, ptbr_grammar_{group}]
+dataset_path: json
+dataset_kwargs:
+  data_files: {{test: ../../grammar/data/pairs/{name}.jsonl}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: ""
+target_delimiter: ""
+doc_to_choice: "{{{{[sentence_good, sentence_bad]}}}}"
+doc_to_target: 0
+num_fewshot: 0
+metric_list:
+  - metric: acc
+    aggregation: mean
+    higher_is_better: true
+metadata:
+  version: "{version}"
+  title: "{title}"
+  licence: CC-BY-4.0
+  source: docs/GRAMATICA.md
+  protocol: "pares mínimos ({register}): a frase certa deve ter a maior soma de log-probabilidades"
+  chance: 0.5
+"""
+"""A task file of lm-evaluation-harness, as its blimp tasks. `data_files` is relative to the file's folder."""
+
+
+def task_file(phenomenon: Phenomenon) -> str:
+    """The YAML with which the phenomenon is run as a task."""
+    return _TASK.format(
+        name=phenomenon.name,
+        group={"norma-padrão": "norma"}.get(phenomenon.register.value, phenomenon.register.value),
+        register=phenomenon.register.value,
+        title=phenomenon.title,
+        version=VERSION,
+    )
+
+
+def write_tasks(folder: Path) -> None:
+    """Write `ptbr_grammar_NAME.yaml` for each phenomenon."""
+    for phenomenon in ALL:
+        path = folder / f"ptbr_grammar_{phenomenon.name}.yaml"
+        path.write_text(task_file(phenomenon), encoding="utf-8", newline="\n")
+
+
 def write(folder: Path) -> None:
     """Write `NAME.jsonl` for each phenomenon and `index.json` with registers, texts and sha256."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,6 +130,6 @@ def write(folder: Path) -> None:
                 "sha256": hashlib.sha256(text.encode()).hexdigest(),
             }
         )
-    index = {"version": VERSION, "language": "pt-BR", "licence": "CC BY 4.0", "phenomena": entries}
+    index = {"version": VERSION, "language": "pt-BR", "licence": "CC-BY-4.0", "phenomena": entries}
     text = json.dumps(index, ensure_ascii=False, indent=1) + "\n"
     (folder / "index.json").write_text(text, encoding="utf-8", newline="\n")

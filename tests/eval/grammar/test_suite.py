@@ -13,10 +13,12 @@ import pytest
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.eval.grammar import suite as suite_module
+from ptbr_slm.eval.grammar.__main__ import main as sign_off
 from ptbr_slm.eval.grammar.check import REORDERED, UNBALANCED, faults
-from ptbr_slm.eval.grammar.generate import PAIRS, lines
+from ptbr_slm.eval.grammar.generate import PAIRS, lines, task_file
 from ptbr_slm.eval.grammar.phenomena import ALL
 from ptbr_slm.eval.grammar.suite import load
+from ptbr_slm.eval.tasks.task import built_in_tasks, select_tasks
 
 NAMES = [phenomenon.name for phenomenon in ALL]
 
@@ -90,6 +92,27 @@ def test_a_changed_file_is_refused(monkeypatch, tmp_path):
     with pytest.raises(SlmError) as raised:
         suite_module.load.__wrapped__()
     assert raised.value.code == "E_DATA_CORRUPT"
+
+
+@pytest.mark.parametrize("phenomenon", ALL, ids=NAMES)
+def test_the_task_file_is_the_generated_one(phenomenon):
+    assert built_in_tasks()[f"ptbr_grammar_{phenomenon.name}"].read_text(encoding="utf-8") == task_file(
+        phenomenon
+    )
+
+
+def test_tasks_are_selected_by_register():
+    for group, register in {"neutro": "neutro", "formal": "formal", "norma": "norma-padrão"}.items():
+        names = {task.name for task in select_tasks([f"ptbr_grammar_{group}"])}
+        assert names == {f"ptbr_grammar_{one.name}" for one in load().in_registers([register])}
+
+
+def test_pairs_are_printed_for_sign_off(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["grammar", "crase", "--pairs", "4"])
+    sign_off()
+    printed = capsys.readouterr().out
+    assert printed.count("[ ] crase-") == 4
+    assert all(len(line) <= 100 for line in printed.splitlines())
 
 
 def test_an_unknown_phenomenon():
