@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import random
 import sys
+import textwrap
 
 from ptbr_slm.eval.grammar.suite import PhenomenonPairs, load
 
@@ -20,11 +21,12 @@ def page(phenomenon: PhenomenonPairs, pairs: int) -> str:
     numbers = sorted(contrasts)
     chosen = random.Random(phenomenon.name).sample(numbers, min(len(numbers), max(1, pairs // per_contrast)))
     heading = f"{phenomenon.title} ({phenomenon.name}, {phenomenon.register})"
-    caveat = f"Limites: {phenomenon.caveat}\n" if phenomenon.caveat else ""
+    facts = [phenomenon.rule, f"Fonte: {phenomenon.source}"]
+    if phenomenon.caveat:
+        facts.append(f"Limites: {phenomenon.caveat}")
+    about = "\n".join(textwrap.fill(text, 78) for text in facts)
     body = "".join(text for number in sorted(chosen) for text in contrasts[number])
-    return (
-        f"{heading}\n{'=' * len(heading)}\n{phenomenon.rule}\nFonte: {phenomenon.source}\n{caveat}\n{body}\n"
-    )
+    return f"{heading}\n{'=' * len(heading)}\n{about}\n\n{body}\n"
 
 
 def main() -> None:
@@ -33,7 +35,7 @@ def main() -> None:
     names = [one.name for one in suite.phenomena]
     parser = argparse.ArgumentParser(
         prog="python -m ptbr_slm.eval.grammar",
-        description=f"Pares da suíte de gramática {suite.version}, para conferir; o asterisco marca o errado.",
+        description=f"Pares da suíte de gramática {suite.version}, para conferir; * marca o errado.",
     )
     parser.add_argument("fenomenos", nargs="*", metavar="FENÔMENO", help=", ".join(names))
     parser.add_argument("--pairs", type=int, default=20, metavar="N", help="de cada um (padrão: 20)")
