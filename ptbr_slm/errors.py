@@ -61,6 +61,7 @@ CODES: dict[str, tuple[Exit, str]] = {
     "E_PROMPT_TOO_LONG": (Exit.USAGE, "texto inicial maior que o contexto do modelo"),
     "E_SAMPLING": (Exit.USAGE, "opção de geração fora do intervalo, ou forma que não dá para seguir"),
     "E_TASK": (Exit.USAGE, "tarefa de avaliação que não existe ou com erro"),
+    "E_LICENCE": (Exit.USAGE, "dados cuja licença não permite todo uso, sem que ele fosse aceito"),
     # Errors of the world around us.
     "E_NOT_FOUND": (Exit.ERROR, "arquivo ou pasta que não existe"),
     "E_PERMISSION": (Exit.ERROR, "sem permissão de leitura ou escrita"),

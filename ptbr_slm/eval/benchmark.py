@@ -12,20 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ptbr_slm.errors import SlmError
+from ptbr_slm.data.sources.hub_inputs import DownloadOptions
 from ptbr_slm.eval.grammar import suite
-from ptbr_slm.eval.tasks.documents import load_task_data
+from ptbr_slm.eval.tasks.catalogue import built_in_tasks, select_tasks
+from ptbr_slm.eval.tasks.documents import is_here, load_task_data
 from ptbr_slm.eval.tasks.items import Item, task_items
-from ptbr_slm.eval.tasks.task import (
-    DatasetSpec,
-    Metric,
-    OutputType,
-    Task,
-    TaskFacts,
-    built_in_tasks,
-    read_task,
-    select_tasks,
-)
+from ptbr_slm.eval.tasks.task import DatasetSpec, Metric, OutputType, Task, TaskFacts
+from ptbr_slm.eval.tasks.task_file import read_task
 
 GRAMMAR = {
     "gramatica": ("Gramática", ("neutro", "formal")),
@@ -113,12 +106,14 @@ def _common(one: str, other: str) -> int:
     return bisect_right(lengths, False, key=lambda length: one[:length] != other[:length])
 
 
-def task_benchmark(task: Task, folders: Sequence[Path] = ()) -> Benchmark:
-    """A task over its data. folders: where to look for the files. Raises as `load_task_data`."""
-    data = load_task_data(task, folders)
+def task_benchmark(
+    task: Task, folders: Sequence[Path] = (), download: DownloadOptions | None = None
+) -> Benchmark:
+    """A task over its data. folders, download: as `load_task_data`, which says what is raised."""
+    data = load_task_data(task, folders, download=download)
     return Benchmark(
         task=task,
-        sha256=hashlib.sha256(task.file.read_bytes()).hexdigest(),
+        sha256=task.sha256,
         data_sha256=data.sha256,
         source=data.source,
         size=len(data.rows),
@@ -182,31 +177,35 @@ def _pair_item(pair: suite.Pair) -> Item:
     )
 
 
-def select_benchmarks(names: Sequence[str], folders: Sequence[Path] = ()) -> list[Benchmark]:
+def select_benchmarks(
+    names: Sequence[str],
+    folders: Sequence[Path] = (),
+    *,
+    accept_licence: bool = False,
+    download: DownloadOptions | None = None,
+) -> list[Benchmark]:
     """What these names (of tasks, tags, files, or of `GRAMMAR`) stand for, in their order, each once.
 
-    Without names: the grammar suite and the tasks whose data is in `folders` or the current folder.
-    Raises E_TASK for a name that is none, and as `task_benchmark`.
+    Without names: the grammar suite and the tasks whose data is in `folders`, the current folder or the hub's
+    cache. accept_licence: as `select_tasks`. download: how to bring data of the hub; None for none.
+    Raises E_TASK for a name that is none, and as `select_tasks` and `task_benchmark`.
     """
     if not names:
         halves = [grammar_benchmark(name) for name in GRAMMAR]
-        return [*(half for half in halves if half.size), *_tasks_at_hand(folders)]
+        at_hand = [
+            task
+            for task in map(read_task, built_in_tasks().values())
+            if is_here(task, folders) and (accept_licence or not task.facts.non_commercial)
+        ]
+        return [*(half for half in halves if half.size), *(task_benchmark(task, folders) for task in at_hand)]
     chosen: dict[str, Benchmark] = {}
+    extra = [folder for folder in folders if folder.is_dir()]
+    note = DownloadOptions().note if download is None else download.note
     for name in names:
         if name in GRAMMAR:
             chosen.setdefault(name, grammar_benchmark(name))
             continue
-        for task in select_tasks([name], [folder for folder in folders if folder.is_dir()]):
+        for task in select_tasks([name], extra, accept_licence=accept_licence, note=note):
             if task.name not in chosen:
-                chosen[task.name] = task_benchmark(task, folders)
+                chosen[task.name] = task_benchmark(task, folders, download)
     return list(chosen.values())
-
-
-def _tasks_at_hand(folders: Sequence[Path]) -> Iterator[Benchmark]:
-    files = [*built_in_tasks().values()]
-    for file in files:
-        try:
-            yield task_benchmark(read_task(file), folders)
-        except SlmError as error:
-            if error.code != "E_TASK_DATA":
-                raise

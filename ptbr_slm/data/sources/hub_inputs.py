@@ -111,6 +111,19 @@ def local_inputs(inputs: Sequence[Path], options: DownloadOptions | None = None)
     return LocalInputs(tuple(dict.fromkeys(paths)), tuple(pins))
 
 
+def already_here(name: HubName) -> list[HubName]:
+    """The commits of a name's path that earlier calls brought, the last one first. No network is used."""
+    folder = cache_folder() / f"datasets--{name.repo.replace('/', '--')}"
+    return [pinned for pinned in reversed(_pinned(name, folder)) if _earlier(folder, pinned) is not None]
+
+
+def _pinned(name: HubName, folder: Path) -> list[HubName]:
+    """A name at each commit of which an earlier call recorded something, the last one last."""
+    records = sorted((folder / "ptbr-slm").glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
+    commits = [file.stem for file in records]
+    return [replace(name, revision=commit) for commit in commits if name.path in _seen(folder, commit)]
+
+
 def _bring(name: HubName, options: DownloadOptions) -> tuple[list[Path], HubPin]:
     """The files of one name in the cache, sorted by their paths at the hub, and what they are."""
     folder = cache_folder() / f"datasets--{name.repo.replace('/', '--')}"
@@ -175,8 +188,7 @@ def _explaining(name: HubName, folder: Path) -> Iterator[None]:
     except SlmError as error:
         if error.code == "E_NOT_FOUND":
             raise SlmError(error.code, error.message, where=str(name), hint=error.hint) from error
-        here = [file.stem for file in sorted((folder / "ptbr-slm").glob("*.json"))]
-        pinned = [replace(name, revision=commit) for commit in here if name.path in _seen(folder, commit)]
+        pinned = _pinned(name, folder)
         if error.code != "E_FETCH" or not pinned:
             raise
         hint = f"{error.hint} Sem rede, use o que já veio:  '{pinned[-1]}'"

@@ -18,7 +18,6 @@ METRICS = {
     "acc_bytes": "acertos, por byte",
     "exact_match": "acertos",
     "f1": "F1 das palavras",
-    "f1_macro": "F1 macro",
     "perplexity": "perplexidade",
 }
 """Metric -> what a reader is told; shares are shown in percent."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,12 +49,14 @@ def task_items(
     """The items of a task, in the rows' order, or those of the rows with these numbers, from 0.
 
     Raises E_TASK with the row and the field, where one is missing, a choice is empty or an answer is none of
-    the choices.
+    the choices; and where there are fewer examples than the task shows.
     """
     templates = _Templates(task)
-    for number in range(len(rows)) if numbers is None else numbers:
+    chosen = range(len(rows)) if numbers is None else numbers
+    examples = _Examples(task, rows, fewshot_rows)
+    for number in chosen:
         try:
-            yield _item(task, templates, number, rows[number], fewshot_rows)
+            yield _item(task, templates, number, rows[number], examples.of(number))
         except _RowFault as error:
             raise SlmError(
                 "E_TASK",
@@ -63,11 +66,62 @@ def task_items(
             ) from error
 
 
-def _item(task: Task, templates: _Templates, number: int, row: Row, fewshot_rows: Sequence[Row]) -> Item:
-    prompt = task.description
-    for example in [shot for shot in fewshot_rows if shot != row][: task.num_fewshot]:
-        prompt += templates.text(example) + task.target_delimiter
-        prompt += _answer_text(templates, example) + task.fewshot_delimiter
+class _Examples:
+    """Which rows an item shows as examples (`ContextSampler`, `FirstNSampler` in lm_eval/api/samplers.py).
+
+    The harness draws them one item after another from a generator that it seeds with 1234
+    (`fewshot_random_seed` of `simple_evaluate`), so those of an item depend on the items before it. An item
+    is never an example of itself.
+    """
+
+    def __init__(self, task: Task, rows: Sequence[Row], pool: Sequence[Row]) -> None:
+        self._count = task.num_fewshot
+        self._rows, self._pool = rows, pool
+        self._shared = task.fewshot_split == task.split
+        self._draws = task.fewshot_sampler == "default"
+        self._generator = random.Random(_SEED)
+        self._drawn: list[list[Row]] = []
+
+    def of(self, number: int) -> list[Row]:
+        """The examples of a row. Raises _RowFault where there are too few."""
+        if not self._count:
+            return []
+        if not self._draws:
+            return self._enough([row for row in self._pool if not self._is(row, number)][: self._count])
+        while len(self._drawn) <= number:
+            self._drawn.append(self._draw(len(self._drawn)))
+        return self._drawn[number]
+
+    def _draw(self, number: int) -> list[Row]:
+        wanted = self._count + self._shared
+        if len(self._pool) < wanted:
+            return self._enough([])
+        found = [self._pool[place] for place in self._generator.sample(range(len(self._pool)), wanted)]
+        found = [row for row in found if not self._is(row, number)][: self._count]
+        if len(found) < self._count:  # the pool holds this row more than once
+            others = [row for row in self._pool if not self._is(row, number)]
+            found = self._generator.sample(others, min(self._count, len(others)))
+        return self._enough(found)
+
+    def _is(self, row: Row, number: int) -> bool:
+        return self._shared and row == self._rows[number]
+
+    def _enough(self, found: list[Row]) -> list[Row]:
+        if len(found) < self._count:
+            raise _RowFault(f"há menos de {self._count} linhas que possam ser exemplos.")
+        return found
+
+
+_SEED = 1234
+
+
+def _item(task: Task, templates: _Templates, number: int, row: Row, examples: Sequence[Row]) -> Item:
+    prompt = templates.description(row)
+    for example in examples:
+        answer = _answer_text(templates, example)
+        prompt += templates.text(example)
+        if answer:
+            prompt += task.target_delimiter + answer + task.fewshot_delimiter
     prompt += templates.text(row)
     choices: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
@@ -83,6 +137,8 @@ def _item(task: Task, templates: _Templates, number: int, row: Row, fewshot_rows
             raise _RowFault("o texto a avaliar (doc_to_target) está vazio.")
     else:
         target = templates.target(row)
+        if isinstance(target, int) and task.doc_to_choice is not None:
+            target = templates.choices(row)[_answers(target, templates.choices(row))[0]]
         references = tuple(map(str, target)) if isinstance(target, list) else (str(target),)
     content = "\x1f".join([prompt, *choices, "|".join(map(str, answers)), *references])
     own_id = row.get("id")
@@ -106,6 +162,9 @@ class _Templates:
 
     def __init__(self, task: Task) -> None:
         self.task = task
+
+    def description(self, row: Row) -> str:
+        return _one_text(self._value("description", self.task.description, row))
 
     def text(self, row: Row) -> str:
         return _one_text(self._value("doc_to_text", self.task.doc_to_text, row))
@@ -151,7 +210,7 @@ def _answer_text(templates: _Templates, row: Row) -> str:
     target = templates.target(row)
     if isinstance(target, int) and templates.task.doc_to_choice is not None:
         return templates.choices(row)[target]
-    return str(target[0]) if isinstance(target, list) else str(target)
+    return _one_text(target[0] if isinstance(target, list) and target else target)
 
 
 def _answers(target: str | int | list[Any], labels: tuple[str, ...]) -> tuple[int, ...]:
@@ -184,9 +243,13 @@ def _compiled(template: str) -> Callable[[Row], str]:
     from jinja2 import StrictUndefined, TemplateError
     from jinja2.sandbox import SandboxedEnvironment
 
-    environment = SandboxedEnvironment(
-        undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
-    )
+    class Missing(StrictUndefined):
+        """A field that is not there. Within a list too it is an error, and not the text `Undefined`."""
+
+        def __repr__(self) -> str:
+            return str(self)
+
+    environment = SandboxedEnvironment(undefined=Missing, keep_trailing_newline=True, autoescape=False)
     environment.filters["regex_replace"] = _regex_replace
     try:
         compiled = environment.from_string(template)
@@ -195,8 +258,8 @@ def _compiled(template: str) -> Callable[[Row], str]:
     return lambda row: compiled.render(**row)
 
 
-def _regex_replace(text: str, pattern: str, replacement: str, count: int = 0) -> str:
-    return re.sub(pattern, replacement, text, count=count)
+def _regex_replace(string: str, pattern: str, repl: str, count: int = 0) -> str:
+    return re.sub(pattern, repl, string, count=count)
 
 
 def _undefined() -> type[Exception]:

@@ -12,12 +12,14 @@ import string
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 import numpy as np
 
 from ptbr_slm.eval.statistics import Interval, bootstrap_mean, wilson_interval
+from ptbr_slm.eval.tasks.definitions.harness import macro_f1, squad_scores, word_that_begins
 from ptbr_slm.eval.tasks.items import Item
-from ptbr_slm.eval.tasks.task import Filter, Metric, OutputType, Task
+from ptbr_slm.eval.tasks.task import Filter, Metric, OutputType, Task, TaskFacts
 from ptbr_slm.runtime.scoring import ContinuationScore
 
 
@@ -45,7 +47,33 @@ class TaskScore:
     metric: str
     value: float
     interval: Interval | None
-    """95 %, over items; None where the metric is no mean over items."""
+    """95 %, over items."""
+    baseline: float | None = None
+    """What guessing, or the best answer that is always the same, gives by this metric on these items; None
+    where it is next to nothing or not known."""
+
+
+class Doubt(StrEnum):
+    """Why a score says nothing of what a model knows."""
+
+    CHANCE = "chance"
+    """Its interval reaches down to what guessing or a constant answer gives."""
+    SIZE = "size"
+    """Published models of this size stay at chance; a score above it is luck, leaked items, or the format."""
+
+    @property
+    def words(self) -> str:
+        """In Portuguese, for people."""
+        return "igual ao acaso" if self is Doubt.CHANCE else "sem sentido neste tamanho"
+
+
+def doubt(facts: TaskFacts, score: TaskScore, parameters: int | None) -> Doubt | None:
+    """Why the score is no claim about a model of so many parameters; None where it is one."""
+    if score.baseline is not None:
+        low = score.value if score.interval is None else score.interval.low
+        if low <= score.baseline:
+            return Doubt.CHANCE
+    return Doubt.SIZE if parameters is not None and parameters < facts.meaningful_from else None
 
 
 def judge_choices(task: Task, item: Item, scores: Sequence[ContinuationScore]) -> ItemResult:
@@ -62,7 +90,7 @@ def judge_choices(task: Task, item: Item, scores: Sequence[ContinuationScore]) -
     chosen = int(np.argmax(logprobs))
     by_metric = {
         "acc": chosen,
-        "f1_macro": chosen,
+        "f1": chosen,
         "acc_norm": int(np.argmax(logprobs / characters)),
         "acc_bytes": int(np.argmax(logprobs / sizes)),
     }
@@ -73,10 +101,14 @@ def judge_choices(task: Task, item: Item, scores: Sequence[ContinuationScore]) -
 def judge_text(task: Task, item: Item, text: str, cut: int = 0) -> ItemResult:
     """Judge a generated text."""
     answer = filtered(text, task.filters)
-    values = {}
-    for metric in task.metrics:
-        compare = _token_f1 if metric.name == "f1" else _exact_match
-        values[metric.name] = max(compare(metric, answer, reference) for reference in item.references)
+    if task.squad:
+        scores = squad_scores(answer, item.references)
+        values = {metric.name: scores[metric.name] for metric in task.metrics}
+    else:
+        values = {
+            metric.name: float(any(_exact_match(metric, answer, one) for one in item.references))
+            for metric in task.metrics
+        }
     return ItemResult(item.id, item.sha256, values, answer, item.references[0], cut)
 
 
@@ -89,6 +121,8 @@ def filtered(text: str, filters: Sequence[Filter]) -> str:
             text = text.strip()
         elif step.function == "lowercase":
             text = text.lower()
+        elif step.function == "first_word":
+            text = word_that_begins(text)
     return text
 
 
@@ -104,42 +138,63 @@ def _first_match(step: Filter, text: str) -> str:
 
 def task_scores(task: Task, results: Sequence[ItemResult]) -> list[TaskScore]:
     """The scores of a task by each of its metrics. Raises ValueError without results."""
+    if not results:
+        raise ValueError("no results")
     found = []
     for metric in task.metrics:
         values = [result.values[metric.name] for result in results]
+        mean = sum(values) / len(values)
+        baseline = _baseline(task, metric.name, results)
         if metric.name == "perplexity":
-            interval = bootstrap_mean(values)
-            found.append(
-                TaskScore(
-                    "perplexity",
-                    math.exp(-sum(values) / len(values)),
-                    Interval(math.exp(-interval.high), math.exp(-interval.low)),
-                )
-            )
-        elif metric.name == "f1_macro":
+            nats = bootstrap_mean(values)
+            interval = Interval(math.exp(-nats.high), math.exp(-nats.low))
+            found.append(TaskScore("perplexity", math.exp(-mean), interval))
+        elif metric.name == "f1" and task.output_type is OutputType.MULTIPLE_CHOICE:
             pairs = [(int(result.expected), int(result.answer)) for result in results]
-            found.append(TaskScore("f1_macro", macro_f1(pairs), None))
+            found.append(TaskScore("f1", macro_f1(pairs), _macro_f1_interval(pairs), baseline))
         elif metric.name == "f1":
-            found.append(TaskScore("f1", sum(values) / len(values), bootstrap_mean(values)))
+            found.append(TaskScore("f1", mean, bootstrap_mean(values), baseline))
         else:
-            right = sum(values)
-            found.append(TaskScore(metric.name, right / len(values), wilson_interval(right, len(values))))
+            interval = wilson_interval(sum(values), len(values))
+            found.append(TaskScore(metric.name, mean, interval, baseline))
     return found
 
 
-def macro_f1(pairs: Sequence[tuple[int, int]]) -> float:
-    """The mean F1 over the labels that occur. pairs: (right label, chosen label)."""
-    labels = sorted({label for pair in pairs for label in pair})
-    scores = []
-    for label in labels:
-        hits = sum(right == chosen == label for right, chosen in pairs)
-        named = sum(right == label for right, _ in pairs) + sum(chosen == label for _, chosen in pairs)
-        scores.append(2 * hits / named)
-    return sum(scores) / len(scores)
+def _macro_f1_interval(pairs: Sequence[tuple[int, int]], draws: int = 1000) -> Interval:
+    """95 % by the bootstrap over items: counts of the kinds of pairs are drawn, not the pairs."""
+    kinds = Counter(pairs)
+    counts = np.array(list(kinds.values()))
+    drawn = np.random.default_rng(0).multinomial(
+        len(pairs), counts / len(pairs), size=draws
+    )  # (draws, kinds)
+    labels = sorted({label for pair in kinds for label in pair})
+    right = np.array([[pair[0] == label for pair in kinds] for label in labels])  # (labels, kinds)
+    chosen = np.array([[pair[1] == label for pair in kinds] for label in labels])
+    hits = drawn @ (right & chosen).T  # (draws, labels)
+    named = drawn @ right.T.astype(int) + drawn @ chosen.T.astype(int)
+    scores = np.divide(2 * hits, named, out=np.full(named.shape, np.nan), where=named > 0)
+    low, high = np.quantile(np.nanmean(scores, axis=1), [0.025, 0.975])
+    return Interval(float(low), float(high))
 
 
-def _exact_match(metric: Metric, answer: str, reference: str) -> float:
-    return float(_normalised(metric, answer) == _normalised(metric, reference))
+def _baseline(task: Task, metric: str, results: Sequence[ItemResult]) -> float | None:
+    """What can be had without reading the question: the larger of guessing and a constant answer."""
+    known = [share for share in (task.facts.constant.get(metric),) if share is not None]
+    if task.output_type is not OutputType.MULTIPLE_CHOICE:
+        if metric == "exact_match" or (metric == "acc" and task.facts.chance):
+            known.append(task.facts.chance or 0.0)
+        return max(known) if any(known) else None
+    expected = Counter(int(result.expected) for result in results)
+    most, share = expected.most_common(1)[0][0], max(expected.values()) / len(results)
+    if metric == "f1":
+        return max(*known, macro_f1([(int(result.expected), most) for result in results]), 0.0)
+    if isinstance(task.doc_to_choice, tuple):  # the same labels for every item
+        known.append(share)
+    return max(*known, sum(1 / len(result.logprobs) for result in results) / len(results), 0.0)
+
+
+def _exact_match(metric: Metric, answer: str, reference: str) -> bool:
+    return _normalised(metric, answer) == _normalised(metric, reference)
 
 
 def _normalised(metric: Metric, text: str) -> str:
@@ -150,11 +205,3 @@ def _normalised(metric: Metric, text: str) -> str:
     if metric.ignore_punctuation:
         text = text.translate(str.maketrans("", "", string.punctuation))
     return text
-
-
-def _token_f1(metric: Metric, answer: str, reference: str) -> float:
-    """The overlap of words of SQuAD (Rajpurkar et al. 2016), words as they are written."""
-    found = _normalised(metric, answer).split()
-    wanted = _normalised(metric, reference).split()
-    common = sum((Counter(found) & Counter(wanted)).values())
-    return 2 * common / (len(found) + len(wanted)) if common else 0.0

@@ -5,7 +5,7 @@ from task_files import ROWS, write_rows, write_task
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.eval.tasks.documents import load_task_data, read_rows
-from ptbr_slm.eval.tasks.task import read_task
+from ptbr_slm.eval.tasks.task_file import read_task
 
 
 def test_files_are_found_in_the_folders_named_first_then_beside_the_task(tmp_path):

@@ -5,7 +5,7 @@ from task_files import ROWS, write_task
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.eval.tasks.items import task_items
-from ptbr_slm.eval.tasks.task import read_task
+from ptbr_slm.eval.tasks.task_file import read_task
 
 
 def items(folder, rows=ROWS, shots=(), **changes):

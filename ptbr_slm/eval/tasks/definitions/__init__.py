@@ -1,0 +1,1 @@
+"""The tasks of the package, a YAML each, and the functions that they name (`harness`)."""
