@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ptbr_slm.eval.evaluation import Evaluation
 from ptbr_slm.eval.run import TaskResult
 from ptbr_slm.eval.statistics import Interval
-from ptbr_slm.eval.tasks.metrics import ItemResult, TaskScore, task_scores
+from ptbr_slm.eval.tasks.metrics import Doubt, ItemResult, TaskScore, doubt, task_scores
 from ptbr_slm.eval.tasks.task import Task
 from ptbr_slm.text import number
 
@@ -17,16 +17,16 @@ METRICS = {
     "acc_norm": "acertos, por caractere",
     "acc_bytes": "acertos, por byte",
     "exact_match": "acertos",
-    "f1": "F1 das palavras",
+    "f1": "F1",
     "perplexity": "perplexidade",
 }
 """Metric -> what a reader is told; shares are shown in percent."""
 
 
 READINGS = {
-    "≈ acaso": "o intervalo contém o que acerta quem adivinha; não se conclui nada.",
-    "< acaso": "acerta menos do que quem adivinha: é levado por uma pista errada.",
-    "pequeno": "neste tamanho os modelos publicados não passam do acaso; não se conclui nada.",
+    Doubt.CHANCE: "o intervalo contém o que acerta quem adivinha; não se conclui nada.",
+    Doubt.BELOW: "acerta menos do que quem adivinha: é levado por uma pista errada.",
+    Doubt.SIZE: "neste tamanho os modelos publicados não passam do acaso; não se conclui nada.",
 }
 """Why a score is no claim -> the same in a sentence."""
 
@@ -106,26 +106,15 @@ def _parts(result: TaskResult, parameters: int | None) -> Section:
 def _row(name: str, task: Task, score: TaskScore, items: int, of: int, parameters: int | None) -> Row:
     facts = task.facts
     is_first = task.metrics[0].name == score.metric
-    chance = facts.constant.get(score.metric, facts.chance if score.metric != "perplexity" else None)
     return Row(
         name=name,
         metric=score.metric,
         value=score.value,
         interval=score.interval,
-        chance=chance,
+        chance=score.baseline,
         items=items,
         of=of,
-        reading=_reading(score, chance, facts.meaningful_from, parameters),
+        reading=doubt(facts, score, parameters) or "",
         published=facts.published if is_first else {},
         protocol=facts.protocol,
     )
-
-
-def _reading(score: TaskScore, chance: float | None, meaningful_from: int, parameters: int | None) -> str:
-    if chance is not None and score.interval is not None and chance in score.interval:
-        return "≈ acaso"
-    if chance is not None and score.value < chance:
-        return "< acaso"
-    if parameters is not None and parameters < meaningful_from:
-        return "pequeno"
-    return ""

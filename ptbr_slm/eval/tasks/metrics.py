@@ -54,25 +54,24 @@ class TaskScore:
 
 
 class Doubt(StrEnum):
-    """Why a score says nothing of what a model knows."""
+    """Why a score says nothing of what a model knows. The value is the word for it in a table."""
 
-    CHANCE = "chance"
-    """Its interval reaches down to what guessing or a constant answer gives."""
-    SIZE = "size"
-    """Published models of this size stay at chance; a score above it is luck, leaked items, or the format."""
-
-    @property
-    def words(self) -> str:
-        """In Portuguese, for people."""
-        return "igual ao acaso" if self is Doubt.CHANCE else "sem sentido neste tamanho"
+    CHANCE = "≈ acaso"
+    """Its interval holds what guessing, or a constant answer, gives."""
+    BELOW = "< acaso"
+    """Its interval lies below that: the model follows a wrong clue, or does not answer in the form asked."""
+    SIZE = "pequeno"
+    """Published models of this size stay at chance; above it are luck, leaked items or the form of answers."""
 
 
 def doubt(facts: TaskFacts, score: TaskScore, parameters: int | None) -> Doubt | None:
     """Why the score is no claim about a model of so many parameters; None where it is one."""
     if score.baseline is not None:
-        low = score.value if score.interval is None else score.interval.low
-        if low <= score.baseline:
+        interval = score.interval or Interval(score.value, score.value)
+        if score.baseline in interval:
             return Doubt.CHANCE
+        if score.value < score.baseline:
+            return Doubt.BELOW
     return Doubt.SIZE if parameters is not None and parameters < facts.meaningful_from else None
 
 
