@@ -23,7 +23,7 @@ METRICS = {
 """Metric -> what a reader is told; shares are shown in percent."""
 
 
-READINGS = {
+READINGS: Mapping[str, str] = {
     Doubt.CHANCE: "o intervalo contém o que acerta quem adivinha; não se conclui nada.",
     Doubt.BELOW: "acerta menos do que quem adivinha: é levado por uma pista errada.",
     Doubt.SIZE: "neste tamanho os modelos publicados não passam do acaso; não se conclui nada.",

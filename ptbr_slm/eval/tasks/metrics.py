@@ -61,7 +61,7 @@ class Doubt(StrEnum):
     BELOW = "< acaso"
     """Its interval lies below that: the model follows a wrong clue, or does not answer in the form asked."""
     SIZE = "pequeno"
-    """Published models of this size stay at chance; above it are luck, leaked items or the form of answers."""
+    """Published models of this size stay at chance; above it is luck, leaked items or the form of answers."""
 
 
 def doubt(facts: TaskFacts, score: TaskScore, parameters: int | None) -> Doubt | None:
