@@ -14,11 +14,10 @@ from pathlib import Path
 
 from ptbr_slm.data.sources.hub_inputs import DownloadOptions
 from ptbr_slm.eval.grammar import suite
-from ptbr_slm.eval.tasks.catalogue import built_in_tasks, select_tasks
+from ptbr_slm.eval.tasks.catalogue import published_tasks, select_tasks
 from ptbr_slm.eval.tasks.documents import is_here, load_task_data
 from ptbr_slm.eval.tasks.items import Item, task_items
 from ptbr_slm.eval.tasks.task import DatasetSpec, Metric, OutputType, Task, TaskFacts
-from ptbr_slm.eval.tasks.task_file import read_task
 
 GRAMMAR = {
     "gramatica": ("Gramática", ("neutro", "formal")),
@@ -194,7 +193,7 @@ def select_benchmarks(
         halves = [grammar_benchmark(name) for name in GRAMMAR]
         at_hand = [
             task
-            for task in map(read_task, built_in_tasks().values())
+            for task in published_tasks()
             if is_here(task, folders) and (accept_licence or not task.facts.non_commercial)
         ]
         return [*(half for half in halves if half.size), *(task_benchmark(task, folders) for task in at_hand)]

@@ -12,13 +12,20 @@ from ptbr_slm.eval.tasks.task import Task
 from ptbr_slm.eval.tasks.task_file import read_task
 
 EVERYTHING = "todas"
-"""The name that stands for every task."""
+"""The name that stands for every task that is no phenomenon of the grammar suite."""
+PHENOMENA = "ptbr_grammar"
+"""Tag of the grammar suite's phenomena as tasks, one each: for lm-evaluation-harness, and for one alone."""
 
 
 def built_in_tasks() -> dict[str, Path]:
     """Names and files of the tasks that come with the package."""
     folder = Path(str(resources.files("ptbr_slm.eval.tasks").joinpath("definitions")))
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def published_tasks() -> list[Task]:
+    """The tasks of the package, but for the phenomena of the grammar suite."""
+    return [task for task in map(read_task, built_in_tasks().values()) if PHENOMENA not in task.tags]
 
 
 def select_tasks(
@@ -48,8 +55,10 @@ def select_tasks(
             chosen.setdefault(task.name, task)
             continue
         if tagged is None:
-            tagged = {EVERYTHING: list(map(read_task, files.values()))}
-            for task in tagged[EVERYTHING]:
+            tagged = {EVERYTHING: []}
+            for task in map(read_task, files.values()):
+                if PHENOMENA not in task.tags:
+                    tagged[EVERYTHING].append(task)
                 for tag in task.tags:
                     tagged.setdefault(tag, []).append(task)
         if name not in tagged:

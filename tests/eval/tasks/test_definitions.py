@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.eval.tasks.catalogue import built_in_tasks
+from ptbr_slm.eval.tasks.catalogue import published_tasks
 from ptbr_slm.eval.tasks.documents import load_task_data
 from ptbr_slm.eval.tasks.items import task_items
 from ptbr_slm.eval.tasks.task import OutputType
 from ptbr_slm.eval.tasks.task_file import read_task
 
 ROWS = Path(__file__).parent / "rows"
-TASKS = built_in_tasks()
+TASKS = {task.name: task.file for task in published_tasks()}
 
 
 def items_of(name):

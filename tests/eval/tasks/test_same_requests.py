@@ -17,7 +17,7 @@ import lm_eval.tasks  # noqa: E402
 from lm_eval.api.task import ConfigurableTask  # noqa: E402
 from lm_eval.tasks._yaml_loader import load_yaml  # noqa: E402
 
-from ptbr_slm.eval.tasks.catalogue import built_in_tasks  # noqa: E402
+from ptbr_slm.eval.tasks.catalogue import published_tasks  # noqa: E402
 from ptbr_slm.eval.tasks.documents import file_names, load_task_data  # noqa: E402
 from ptbr_slm.eval.tasks.items import task_items  # noqa: E402
 from ptbr_slm.eval.tasks.metrics import judge_choices, judge_text, task_scores  # noqa: E402
@@ -26,7 +26,7 @@ from ptbr_slm.eval.tasks.task_file import read_task  # noqa: E402
 from ptbr_slm.runtime.scoring import ContinuationScore  # noqa: E402
 
 ROWS = Path(__file__).parent / "rows"
-TASKS = built_in_tasks()
+TASKS = {task.name: task.file for task in published_tasks()}
 HARNESS = Path(lm_eval.tasks.__file__).parent
 OWN = {
     "hellaswag_pt": "okapi/hellaswag_multilingual/hellaswag_pt.yaml",
