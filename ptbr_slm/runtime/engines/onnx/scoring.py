@@ -153,7 +153,8 @@ class OnnxScoring:
         for slot in range(1, 1 + count):
             self._caches.truncate(slot, 0)
         counts = np.array([len(text) for text in texts], dtype=np.int32)
-        counts[counts.argmax()] += -counts.max() % self._multiple
+        if counts.max() < self._caches.capacity:
+            counts[counts.argmax()] += -counts.max() % self._multiple
         tokens = np.zeros((count, counts.max()), dtype=np.int64)
         asked = [each.positions() for each in targets]
         most = self._even(max(len(positions) for positions, _ in asked))
