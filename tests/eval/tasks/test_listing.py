@@ -10,7 +10,7 @@ from ptbr_slm.eval.tasks.listing import as_data, as_text, task_table
 ROWS = Path(__file__).parent / "rows"
 
 
-def test_every_task_is_listed_in_80_columns_with_its_licence(tmp_path):
+def test_every_task_is_listed_in_80_columns_with_its_licence():
     text = as_text(task_table())
     assert all(len(line) <= 80 for line in text.splitlines())
     for task in published_tasks():
@@ -21,7 +21,8 @@ def test_every_task_is_listed_in_80_columns_with_its_licence(tmp_path):
     )
 
 
-def test_data_that_is_here_is_marked_and_own_tasks_are_listed(tmp_path):
+def test_data_that_is_here_is_marked_and_own_tasks_are_listed(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hf"))
     write_task(tmp_path, tag="minhas")
     write_rows(tmp_path / "cores.jsonl")
     entries = {entry.name: entry for entry in task_table([tmp_path])}
