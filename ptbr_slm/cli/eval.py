@@ -17,7 +17,7 @@ from ptbr_slm.errors import SlmError
 from ptbr_slm.text import number
 
 if TYPE_CHECKING:
-    from ptbr_slm.eval.evaluation import Evaluation
+    from ptbr_slm.eval.results import Results
 
 
 def register(app: typer.Typer) -> None:
@@ -41,6 +41,10 @@ def evaluate(
         list[Path] | None,
         typer.Option(metavar="PASTA", help="Onde estão os arquivos das tarefas; pode repetir."),
     ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="PASTA", help="Onde gravar; padrão: avaliacao/NOME."),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Só N itens de cada tarefa, sorteados.")
     ] = None,
@@ -57,6 +61,7 @@ def evaluate(
     from ptbr_slm.eval.benchmark import select_benchmarks
     from ptbr_slm.eval.evaluation import Progress, Settings
     from ptbr_slm.eval.evaluation import evaluate as measure
+    from ptbr_slm.eval.report.folder import write_report
     from ptbr_slm.eval.report.table import table
     from ptbr_slm.eval.subject import LocalSubject
 
@@ -70,15 +75,19 @@ def evaluate(
             bar.update(progress.done / max(1, progress.of), f"{progress.title}{speed}")
 
         try:
-            found = measure(subject, benchmarks, settings, show)
+            evaluation = measure(subject, benchmarks, settings, show)
         except KeyboardInterrupt:
             if not no_cache:
                 out.note("O que já foi respondido ficou guardado: repita o comando para continuar.")
             raise
-    if found.unkept is not None:
-        out.note(f"Atenção: as respostas não puderam ser guardadas ({found.unkept.message})")
+    if evaluation.unkept is not None:
+        out.note(f"Atenção: as respostas não puderam ser guardadas ({evaluation.unkept.message})")
+    results = evaluation.results
+    folder = output or Path("avaliacao", re.sub(r"[^\w.-]+", "-", results.model.name).strip("-.") or "modelo")
+    write_report(folder, results)
     color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    return Report(_as_dict(found), table(found, color=color))
+    text = f"{table(results, color=color)}\n\nGravado em {folder}: avaliacao.html, resultados.json, cartao.md"
+    return Report(_as_dict(results, folder), text, brief=str(folder))
 
 
 def _model_folder(path: Path) -> Path:
@@ -103,17 +112,20 @@ def _seconds(text: str) -> float | None:
     return float(total)
 
 
-def _as_dict(found: Evaluation) -> dict[str, Any]:
+def _as_dict(results: Results, folder: Path) -> dict[str, Any]:
     return {
-        "model": found.name,
+        "model": results.model.name,
+        "output": str(folder),
+        "bits_per_byte": {record.name: record.value for record in results.bits},
         "tasks": [
             {
-                "task": result.task.name,
-                "version": result.task.facts.version,
-                "items": len(result.items),
-                "of": result.of,
-                "scores": {score.metric: score.value for score in result.scores},
+                "task": record.name,
+                "version": record.version,
+                "items": len(record.items),
+                "of": record.of,
+                "scores": {score.metric: score.value for score in record.scores},
             }
-            for result in found.tasks
+            for record in results.tasks
         ],
+        "seconds": round(results.seconds, 3),
     }

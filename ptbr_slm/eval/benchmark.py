@@ -35,16 +35,6 @@ _TEXTS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Items that are also reported by themselves: those whose ids are `NAME-...`."""
-
-    name: str
-    title: str
-    size: int
-    """Items."""
-
-
-@dataclass(frozen=True, slots=True)
 class Benchmark:
     """A task with its items."""
 
