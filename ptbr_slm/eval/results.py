@@ -300,9 +300,7 @@ def _task_of(folder: Path, record: Mapping[str, Any]) -> TaskRecord:
     fields = {key: value for key, value in record.items() if key != "items"}
     scores = record["scores"].items()
     fields["scores"] = tuple(
-        TaskScore(
-            metric, _number(score["value"]), _interval_of(score["interval"]), score.get("baseline")
-        )
+        TaskScore(metric, _number(score["value"]), _interval_of(score["interval"]), score.get("baseline"))
         for metric, score in scores
     )
     fields["parts"] = tuple(Part(**part) for part in record["parts"])

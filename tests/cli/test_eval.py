@@ -17,7 +17,7 @@ from ptbr_slm.config import ModelConfig
 from ptbr_slm.tokenizer import Tokenizer
 
 ROWS = [
-    {"id": f"n{number}", "pergunta": "O rio corre " * 40, "opcoes": ["a", "b", f"c{number}"], "certa": number % 3}
+    {"id": f"n{number}", "pergunta": "O rio corre " * 40, "opcoes": list("abc"), "certa": number % 3}
     for number in range(600)
 ]
 

@@ -18,7 +18,7 @@ from ptbr_slm.eval.report.folder import write_report
 from ptbr_slm.eval.tasks.metrics import ItemResult
 
 ROWS = [
-    {"id": f"n{number}", "pergunta": f"Pergunta {number}:", "opcoes": ["a", "b", "c", "d"], "certa": number % 4}
+    {"id": f"n{number}", "pergunta": f"Pergunta {number}:", "opcoes": list("abcd"), "certa": number % 4}
     for number in range(50)
 ]
 BATCH = 8

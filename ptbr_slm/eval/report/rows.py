@@ -90,7 +90,8 @@ def sections(results: Results) -> list[Section]:
     for record in results.tasks:
         if record.parts:
             title = f"{record.title} {record.version}"
-            found.append(Section(title, _part_rows(record, results.model.parameters), [(record.title, record.protocol)]))
+            rows = _part_rows(record, results.model.parameters)
+            found.append(Section(title, rows, [(record.title, record.protocol)]))
     plain = [record for record in results.tasks if not record.parts]
     if plain:
         rows = [row for record in plain for row in task_rows(record, results.model.parameters)]

@@ -19,7 +19,7 @@ import numpy as np
 from ptbr_slm.eval.statistics import Interval, bootstrap_mean, wilson_interval
 from ptbr_slm.eval.tasks.definitions.harness import macro_f1, squad_scores, word_that_begins
 from ptbr_slm.eval.tasks.items import Item
-from ptbr_slm.eval.tasks.task import Filter, Metric, OutputType, Task, TaskFacts
+from ptbr_slm.eval.tasks.task import Filter, Metric, OutputType, Task
 from ptbr_slm.runtime.scoring import ContinuationScore
 
 
