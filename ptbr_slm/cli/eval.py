@@ -28,8 +28,11 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     out: Output,
     model: Annotated[
-        Path, typer.Argument(metavar="MODELO", help="Checkpoint, pasta de modelo ou export a avaliar.")
-    ],
+        Path | None,
+        typer.Argument(
+            metavar="[MODELO]", help="Checkpoint, pasta de modelo, export, ou pasta de um treino."
+        ),
+    ] = None,
     tasks: Annotated[
         str,
         typer.Option(
@@ -48,6 +51,13 @@ def evaluate(
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Só N itens de cada tarefa, sorteados.")
     ] = None,
+    list_tasks: Annotated[
+        bool, typer.Option("--list", help="Mostra as tarefas que existem, e não mede nada.")
+    ] = False,
+    accept_licence: Annotated[
+        bool,
+        typer.Option("--accept-licence", help="Seu uso não é comercial: inclui as tarefas que o pedem."),
+    ] = False,
     time_budget: Annotated[
         str, typer.Option(metavar="10m", help="Para quando o tempo acabar; o que foi feito é uma amostra.")
     ] = "",
@@ -57,6 +67,17 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu ou cuda.")] = "auto",
 ) -> Report:
     """Mede o que um modelo sabe: gramática e tarefas em português, com chance e intervalo."""
+    folders = task_data or []
+    if list_tasks:
+        return _listed(folders)
+    if model is None:
+        raise SlmError(
+            "E_USAGE",
+            "falta o modelo a avaliar.",
+            where="MODELO",
+            hint="Exemplo:  ptbr-slm eval runs/meu/final    (as tarefas:  ptbr-slm eval --list)",
+        )
+    from ptbr_slm.data.sources.hub_inputs import DownloadOptions
     from ptbr_slm.eval.answers import answers_root
     from ptbr_slm.eval.benchmark import select_benchmarks
     from ptbr_slm.eval.evaluation import Progress, Settings
@@ -66,7 +87,8 @@ def evaluate(
     from ptbr_slm.eval.subject import LocalSubject
 
     names = [name.strip() for name in tasks.split(",") if name.strip()]
-    benchmarks = select_benchmarks(names, task_data or [])
+    download = DownloadOptions(note=out.note)
+    benchmarks = select_benchmarks(names, folders, accept_licence=accept_licence, download=download)
     settings = Settings(limit, _seconds(time_budget), None if no_cache else answers_root())
     with LocalSubject(_model_folder(model), device) as subject, out.progress("avaliando", 1.0) as bar:
 
@@ -88,6 +110,13 @@ def evaluate(
     color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     text = f"{table(results, color=color)}\n\nGravado em {folder}: avaliacao.html, resultados.json, cartao.md"
     return Report(_as_dict(results, folder), text, brief=str(folder))
+
+
+def _listed(folders: list[Path]) -> Report:
+    from ptbr_slm.eval.tasks.listing import as_data, as_text, task_table
+
+    entries = task_table(folders)
+    return Report({"tasks": as_data(entries)}, as_text(entries), "\n".join(entry.name for entry in entries))
 
 
 def _model_folder(path: Path) -> Path:
