@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.engine_loop import Call, EngineLoop
 from ptbr_slm.runtime.load import open_engine
-from ptbr_slm.runtime.protocol import Engine, Floats, closed_error
+from ptbr_slm.runtime.protocol import Engine, Floats, check_ids, closed_error
 from ptbr_slm.runtime.results import GenerationChunk, GenerationResult
 from ptbr_slm.runtime.sampling.params import SamplingOptions, sampling_params
 from ptbr_slm.runtime.scoring import ContinuationScore, Request, Scorer
@@ -24,6 +25,15 @@ from ptbr_slm.storage.model_folder import check_vocabulary
 _CHARACTERS_A_TOKEN = 32
 """Far more than any text has (Portuguese: 4 to 5); what is longer is not encoded whole to be refused."""
 
+
+@dataclass(frozen=True, slots=True)
+class TokenPrompt:
+    """A prompt as token ids, read as they are: without a BOS, unless it is among them."""
+
+    ids: tuple[int, ...]
+
+
+Prompt = str | TokenPrompt
 
 _Key = tuple[Path, str, int]
 
@@ -69,15 +79,15 @@ class Model:
 
     @overload  # a str is a Sequence[str] too: the first signature that fits counts
     def generate(  # type: ignore[overload-overlap]
-        self, prompt: str, *, cancel: Cancel | None = ..., **sampling: Unpack[SamplingOptions]
+        self, prompt: Prompt, *, cancel: Cancel | None = ..., **sampling: Unpack[SamplingOptions]
     ) -> str: ...
     @overload
     def generate(
-        self, prompt: Sequence[str], *, cancel: Cancel | None = ..., **sampling: Unpack[SamplingOptions]
+        self, prompt: Sequence[Prompt], *, cancel: Cancel | None = ..., **sampling: Unpack[SamplingOptions]
     ) -> list[str]: ...
     def generate(
         self,
-        prompt: str | Sequence[str],
+        prompt: Prompt | Sequence[Prompt],
         *,
         cancel: Cancel | None = None,
         **sampling: Unpack[SamplingOptions],
@@ -91,15 +101,15 @@ class Model:
 
     @overload
     def generate_detailed(  # type: ignore[overload-overlap]
-        self, prompt: str, *, cancel: Cancel | None = ..., **sampling: Unpack[SamplingOptions]
+        self, prompt: Prompt, *, cancel: Cancel | None = ..., **sampling: Unpack[SamplingOptions]
     ) -> GenerationResult: ...
     @overload
     def generate_detailed(
-        self, prompt: Sequence[str], *, cancel: Cancel | None = ..., **sampling: Unpack[SamplingOptions]
+        self, prompt: Sequence[Prompt], *, cancel: Cancel | None = ..., **sampling: Unpack[SamplingOptions]
     ) -> list[GenerationResult]: ...
     def generate_detailed(
         self,
-        prompt: str | Sequence[str],
+        prompt: Prompt | Sequence[Prompt],
         *,
         cancel: Cancel | None = None,
         **sampling: Unpack[SamplingOptions],
@@ -110,7 +120,7 @@ class Model:
 
     def stream(
         self,
-        prompt: str | Sequence[str],
+        prompt: Prompt | Sequence[Prompt],
         *,
         cancel: Cancel | None = None,
         **sampling: Unpack[SamplingOptions],
@@ -124,7 +134,7 @@ class Model:
 
     def submit(
         self,
-        prompt: str | Sequence[str],
+        prompt: Prompt | Sequence[Prompt],
         *,
         cancel: Cancel | None = None,
         **sampling: Unpack[SamplingOptions],
@@ -211,16 +221,18 @@ class Model:
         self.close()
 
     def _sequences(
-        self, prompt: str | Sequence[str], cancel: Cancel | None, sampling: SamplingOptions
+        self, prompt: Prompt | Sequence[Prompt], cancel: Cancel | None, sampling: SamplingOptions
     ) -> list[SequenceState]:
         engine = self.engine
         params = sampling_params(sampling)
-        many = isinstance(prompt, Sequence) and not isinstance(prompt, str | bytes | bytearray)
-        ids = [_encode(engine, text) for text in (prompt if many else [prompt])]
+        prompts: Sequence[object] = [prompt]
+        if isinstance(prompt, Sequence) and not isinstance(prompt, str | bytes | bytearray):
+            prompts = prompt
+        ids = [_encode(engine, each) for each in prompts]
         return make_sequences(engine, ids, params, cancel)
 
     def _results(
-        self, prompt: str | Sequence[str], cancel: Cancel | None, sampling: SamplingOptions
+        self, prompt: Prompt | Sequence[Prompt], cancel: Cancel | None, sampling: SamplingOptions
     ) -> list[GenerationResult]:
         """In the order of the prompts, then of their completions."""
         found: dict[tuple[int, int], GenerationResult] = {}
@@ -238,8 +250,8 @@ class Model:
             call.close()
 
 
-def _asks_for_one(prompt: str | Sequence[str], sampling: SamplingOptions) -> bool:
-    return isinstance(prompt, str) and sampling.get("n", 1) == 1
+def _asks_for_one(prompt: Prompt | Sequence[Prompt], sampling: SamplingOptions) -> bool:
+    return isinstance(prompt, Prompt) and sampling.get("n", 1) == 1
 
 
 def check_prompt(text: object) -> str:
@@ -263,8 +275,13 @@ def check_prompt(text: object) -> str:
 
 def _encode(engine: Engine, text: object) -> list[int]:
     """Ids of a prompt. Raises E_PROMPT or E_PROMPT_TOO_LONG; never cuts."""
-    prompt = check_prompt(text)
     context = engine.config.max_seq_len
+    if isinstance(text, TokenPrompt):
+        check_ids(engine.config, text.ids)
+        if len(text.ids) >= context:
+            raise _too_long(str(len(text.ids)), context)
+        return list(text.ids)
+    prompt = check_prompt(text)
     beginning = prompt[: _CHARACTERS_A_TOKEN * context]
     ids = engine.tokenizer.encode(beginning)
     if len(beginning) < len(prompt):

@@ -14,7 +14,7 @@ import ptbr_slm
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime import batch
 from ptbr_slm.runtime import model as model_module
-from ptbr_slm.runtime.model import Model
+from ptbr_slm.runtime.model import Model, TokenPrompt
 
 PROMPTS = ["O rio corre devagar", "Maria", "As crianças brincavam no quintal enquanto o avô", "Ninguém sabia"]
 
@@ -105,6 +105,24 @@ def test_a_fresh_seed_is_named_and_gives_the_text_again(model):
     again = model.generate_detailed(PROMPTS[1], max_new_tokens=20, seed=first.seed)
     assert_same_but_for_near_ties(model, PROMPTS[1], again, first)
     assert model.generate_detailed(PROMPTS[1], max_new_tokens=1).seed != first.seed
+
+
+def test_a_prompt_of_token_ids_is_continued_as_its_text_and_without_a_bos_of_its_own(model):
+    ids = model.engine.tokenizer.encode("A menina viu")
+    as_ids, as_text = TokenPrompt(tuple(ids)), "A menina viu"
+    options = {"temperature": 0.0, "max_new_tokens": 8}
+    assert model.generate(as_ids, **options) == model.generate(as_text, **options)
+    assert model.generate([as_text, as_ids], **options) == [model.generate(as_text, **options)] * 2
+    assert model.generate_detailed(TokenPrompt(tuple(ids[1:])), **options).prompt_tokens == len(ids) - 1
+
+
+@pytest.mark.parametrize(
+    ("ids", "code"), [((), "E_PROMPT"), ((10**6,), "E_PROMPT"), ((3,) * 700, "E_PROMPT_TOO_LONG")]
+)
+def test_token_ids_that_are_no_prompt_are_refused(onnx_model, ids, code):
+    with pytest.raises(SlmError) as error:
+        onnx_model.generate(TokenPrompt(ids))
+    assert error.value.code == code
 
 
 def test_streamed_chunks_concatenate_to_the_generated_text(model):
