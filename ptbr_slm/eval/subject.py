@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from ptbr_slm.runtime.model import Model
+from ptbr_slm.runtime.model import Model, TokenPrompt
 from ptbr_slm.runtime.scoring import ContinuationScore
 from ptbr_slm.storage.manifest import sha256_file
 
@@ -34,7 +35,7 @@ class Subject(Protocol):
 
     @property
     def identity(self) -> str:
-        """Two subjects of the same identity give the same answers: a sha256 over weights and tokenizer."""
+        """A sha256 over weights and tokenizer; subjects of the same identity give the same answers."""
 
     @property
     def parameters(self) -> int | None:
@@ -60,7 +61,9 @@ class LocalSubject:
         """model: one that is open already, such as a model in training. Raises as `ptbr_slm.load`."""
         self.path = path
         self.model = Model(path, device) if model is None else model
-        self.identity = _identity(path) if model is None else ""
+        engine = self.model.engine
+        facts = (engine.name, engine.device, engine.precision)
+        self.identity = _identity(path, *facts) if model is None else ""
 
     @property
     def name(self) -> str:
@@ -87,14 +90,15 @@ class LocalSubject:
     ) -> list[Continuation]:
         """As `Model.generate` at temperature 0, in one batch; a prompt too long loses its beginning."""
         tokenizer = self.model.engine.tokenizer
-        room = self.context - max_new_tokens
-        texts, cuts = [], []
-        for prompt in prompts:
-            ids = tokenizer.encode(prompt)
-            cuts.append(max(0, len(ids) - room))
-            texts.append(tokenizer.decode(ids[-room:]) if len(ids) > room else prompt)
-        found = self.model.generate(texts, temperature=0.0, max_new_tokens=max_new_tokens, stop=list(until))
-        return [Continuation(text, cut) for text, cut in zip(found, cuts, strict=True)]
+        kept = max(1, self.context - max_new_tokens)
+        ids = [tokenizer.encode(prompt) for prompt in prompts]
+        found = self.model.generate(
+            [TokenPrompt(tuple(each[-kept:])) for each in ids],
+            temperature=0.0,
+            max_new_tokens=max_new_tokens,
+            stop=list(until),
+        )
+        return [Continuation(text, max(0, len(each) - kept)) for text, each in zip(found, ids, strict=True)]
 
     def close(self) -> None:
         """Free the memory."""
@@ -109,9 +113,20 @@ class LocalSubject:
         self.close()
 
 
-def _identity(path: Path) -> str:
-    """sha256 over weights and tokenizer: from the manifest's file where there is one (it lists them)."""
-    manifest = path / "manifest.json"
-    if manifest.is_file():
-        return sha256_file(manifest)
-    return sha256_file(path / "model.safetensors")
+_CONTENT = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "*.safetensors",
+    "*.onnx",
+    "*.onnx.data",
+)
+"""Files of a model folder that its answers depend on. The manifest is none: a copy may come without it."""
+
+
+def _identity(path: Path, *facts: str) -> str:
+    """sha256 over the content of a model folder, under its files' names, and `facts`."""
+    files = sorted({file for pattern in _CONTENT for file in path.glob(pattern) if file.is_file()})
+    parts = [*facts, *(f"{file.name} {sha256_file(file)}" for file in files)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
