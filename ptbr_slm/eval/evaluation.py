@@ -10,8 +10,7 @@ from pathlib import Path
 from ptbr_slm.errors import SlmError
 from ptbr_slm.eval.answers import Answers, AnswersKey
 from ptbr_slm.eval.benchmark import Benchmark
-from ptbr_slm.eval.results import ModelFacts, Results, TaskRecord
-from ptbr_slm.eval.run import run_benchmark
+from ptbr_slm.eval.run import TaskResult, run_benchmark
 from ptbr_slm.eval.subject import Subject
 
 
@@ -29,9 +28,14 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What was measured of a model, and what happened to its answers."""
+    """What was measured of a model."""
 
-    results: Results
+    name: str
+    identity: str
+    parameters: int | None
+    context: int
+    tasks: list[TaskResult]
+    seconds: float
     unkept: SlmError | None
     """Why answers could not be kept, if so."""
 
@@ -59,23 +63,24 @@ def evaluate(
     An exception leaves the answers so far in the folder of answers. Raises as `run_benchmark`.
     """
     clock = _Clock(sum(len(benchmark.order(settings.limit)) for benchmark in benchmarks), on_progress)
-    found: list[TaskRecord] = []
+    results: list[TaskResult] = []
     unkept = None
     for benchmark in benchmarks:
         key = AnswersKey(subject.identity, benchmark.task.name, benchmark.sha256, benchmark.data_sha256)
         answers = Answers(key, settings.answers)
         share = None
         if settings.seconds is not None:
-            share = max(0.0, settings.seconds - clock.seconds) / (len(benchmarks) - len(found))
+            share = max(0.0, settings.seconds - clock.seconds) / (len(benchmarks) - len(results))
         clock.begin(benchmark.title)
         result = run_benchmark(
             subject, benchmark, limit=settings.limit, seconds=share, answers=answers, on_batch=clock.advance
         )
         clock.end(len(benchmark.order(settings.limit)), result.asked)
-        found.append(result.record())
+        results.append(result)
         unkept = unkept or answers.failure
-    model = ModelFacts(subject.name, subject.identity, subject.parameters, subject.context)
-    return Evaluation(Results(model, (), tuple(found), seconds=clock.seconds), unkept)
+    return Evaluation(
+        subject.name, subject.identity, subject.parameters, subject.context, results, clock.seconds, unkept
+    )
 
 
 class _Clock:
