@@ -17,7 +17,7 @@ from ptbr_slm.errors import SlmError
 from ptbr_slm.text import number
 
 if TYPE_CHECKING:
-    from ptbr_slm.eval.evaluation import Evaluation
+    from ptbr_slm.eval.results import Results
 
 
 def register(app: typer.Typer) -> None:
@@ -28,8 +28,11 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     out: Output,
     model: Annotated[
-        Path, typer.Argument(metavar="MODELO", help="Checkpoint, pasta de modelo ou export a avaliar.")
-    ],
+        Path | None,
+        typer.Argument(
+            metavar="[MODELO]", help="Checkpoint, pasta de modelo, export, ou pasta de um treino."
+        ),
+    ] = None,
     tasks: Annotated[
         str,
         typer.Option(
@@ -41,9 +44,20 @@ def evaluate(
         list[Path] | None,
         typer.Option(metavar="PASTA", help="Onde estão os arquivos das tarefas; pode repetir."),
     ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="PASTA", help="Onde gravar; padrão: avaliacao/NOME."),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Só N itens de cada tarefa, sorteados.")
     ] = None,
+    list_tasks: Annotated[
+        bool, typer.Option("--list", help="Mostra as tarefas que existem, e não mede nada.")
+    ] = False,
+    accept_licence: Annotated[
+        bool,
+        typer.Option("--accept-licence", help="Seu uso não é comercial: inclui as tarefas que o pedem."),
+    ] = False,
     time_budget: Annotated[
         str, typer.Option(metavar="10m", help="Para quando o tempo acabar; o que foi feito é uma amostra.")
     ] = "",
@@ -53,15 +67,28 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu ou cuda.")] = "auto",
 ) -> Report:
     """Mede o que um modelo sabe: gramática e tarefas em português, com chance e intervalo."""
+    folders = task_data or []
+    if list_tasks:
+        return _listed(folders)
+    if model is None:
+        raise SlmError(
+            "E_USAGE",
+            "falta o modelo a avaliar.",
+            where="MODELO",
+            hint="Exemplo:  ptbr-slm eval runs/meu/final    (as tarefas:  ptbr-slm eval --list)",
+        )
+    from ptbr_slm.data.sources.hub_inputs import DownloadOptions
     from ptbr_slm.eval.answers import answers_root
     from ptbr_slm.eval.benchmark import select_benchmarks
     from ptbr_slm.eval.evaluation import Progress, Settings
     from ptbr_slm.eval.evaluation import evaluate as measure
+    from ptbr_slm.eval.report.folder import write_report
     from ptbr_slm.eval.report.table import table
     from ptbr_slm.eval.subject import LocalSubject
 
     names = [name.strip() for name in tasks.split(",") if name.strip()]
-    benchmarks = select_benchmarks(names, task_data or [])
+    download = DownloadOptions(note=out.note)
+    benchmarks = select_benchmarks(names, folders, accept_licence=accept_licence, download=download)
     settings = Settings(limit, _seconds(time_budget), None if no_cache else answers_root())
     with LocalSubject(_model_folder(model), device) as subject, out.progress("avaliando", 1.0) as bar:
 
@@ -70,15 +97,26 @@ def evaluate(
             bar.update(progress.done / max(1, progress.of), f"{progress.title}{speed}")
 
         try:
-            found = measure(subject, benchmarks, settings, show)
+            evaluation = measure(subject, benchmarks, settings, show)
         except KeyboardInterrupt:
             if not no_cache:
                 out.note("O que já foi respondido ficou guardado: repita o comando para continuar.")
             raise
-    if found.unkept is not None:
-        out.note(f"Atenção: as respostas não puderam ser guardadas ({found.unkept.message})")
+    if evaluation.unkept is not None:
+        out.note(f"Atenção: as respostas não puderam ser guardadas ({evaluation.unkept.message})")
+    results = evaluation.results
+    folder = output or Path("avaliacao", re.sub(r"[^\w.-]+", "-", results.model.name).strip("-.") or "modelo")
+    write_report(folder, results)
     color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    return Report(_as_dict(found), table(found, color=color))
+    text = f"{table(results, color=color)}\n\nGravado em {folder}: avaliacao.html, resultados.json, cartao.md"
+    return Report(_as_dict(results, folder), text, brief=str(folder))
+
+
+def _listed(folders: list[Path]) -> Report:
+    from ptbr_slm.eval.tasks.listing import as_data, as_text, task_table
+
+    entries = task_table(folders)
+    return Report({"tasks": as_data(entries)}, as_text(entries), "\n".join(entry.name for entry in entries))
 
 
 def _model_folder(path: Path) -> Path:
@@ -103,17 +141,20 @@ def _seconds(text: str) -> float | None:
     return float(total)
 
 
-def _as_dict(found: Evaluation) -> dict[str, Any]:
+def _as_dict(results: Results, folder: Path) -> dict[str, Any]:
     return {
-        "model": found.name,
+        "model": results.model.name,
+        "output": str(folder),
+        "bits_per_byte": {record.name: record.value for record in results.bits},
         "tasks": [
             {
-                "task": result.task.name,
-                "version": result.task.facts.version,
-                "items": len(result.items),
-                "of": result.of,
-                "scores": {score.metric: score.value for score in result.scores},
+                "task": record.name,
+                "version": record.version,
+                "items": len(record.items),
+                "of": record.of,
+                "scores": {score.metric: score.value for score in record.scores},
             }
-            for result in found.tasks
+            for record in results.tasks
         ],
+        "seconds": round(results.seconds, 3),
     }

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ptbr_slm.data.sources.hub_inputs import DownloadOptions
 from ptbr_slm.eval.grammar import suite
+from ptbr_slm.eval.results import Part
 from ptbr_slm.eval.tasks.catalogue import published_tasks, select_tasks
 from ptbr_slm.eval.tasks.documents import is_here, load_task_data
 from ptbr_slm.eval.tasks.items import Item, task_items
@@ -32,16 +33,6 @@ _BATCH_CHARACTERS = 16_384
 the batch under way."""
 _TEXTS_AT_ONCE = 16
 """Prompts that are continued as one batch."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Items that are also reported by themselves: those whose ids are `NAME-...`."""
-
-    name: str
-    title: str
-    size: int
-    """Items."""
 
 
 @dataclass(frozen=True, slots=True)

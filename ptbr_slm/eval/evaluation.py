@@ -10,7 +10,8 @@ from pathlib import Path
 from ptbr_slm.errors import SlmError
 from ptbr_slm.eval.answers import Answers, AnswersKey
 from ptbr_slm.eval.benchmark import Benchmark
-from ptbr_slm.eval.run import TaskResult, run_benchmark
+from ptbr_slm.eval.results import ModelFacts, Results, TaskRecord
+from ptbr_slm.eval.run import run_benchmark
 from ptbr_slm.eval.subject import Subject
 
 
@@ -28,14 +29,9 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What was measured of a model."""
+    """What was measured of a model, and what happened to its answers."""
 
-    name: str
-    identity: str
-    parameters: int | None
-    context: int
-    tasks: list[TaskResult]
-    seconds: float
+    results: Results
     unkept: SlmError | None
     """Why answers could not be kept, if so."""
 
@@ -63,24 +59,23 @@ def evaluate(
     An exception leaves the answers so far in the folder of answers. Raises as `run_benchmark`.
     """
     clock = _Clock(sum(len(benchmark.order(settings.limit)) for benchmark in benchmarks), on_progress)
-    results: list[TaskResult] = []
+    found: list[TaskRecord] = []
     unkept = None
     for benchmark in benchmarks:
         key = AnswersKey(subject.identity, benchmark.task.name, benchmark.sha256, benchmark.data_sha256)
         answers = Answers(key, settings.answers)
         share = None
         if settings.seconds is not None:
-            share = max(0.0, settings.seconds - clock.seconds) / (len(benchmarks) - len(results))
+            share = max(0.0, settings.seconds - clock.seconds) / (len(benchmarks) - len(found))
         clock.begin(benchmark.title)
         result = run_benchmark(
             subject, benchmark, limit=settings.limit, seconds=share, answers=answers, on_batch=clock.advance
         )
         clock.end(len(benchmark.order(settings.limit)), result.asked)
-        results.append(result)
+        found.append(result.record())
         unkept = unkept or answers.failure
-    return Evaluation(
-        subject.name, subject.identity, subject.parameters, subject.context, results, clock.seconds, unkept
-    )
+    model = ModelFacts(subject.name, subject.identity, subject.parameters, subject.context)
+    return Evaluation(Results(model, (), tuple(found), seconds=clock.seconds), unkept)
 
 
 class _Clock:

@@ -300,7 +300,7 @@ def _task_of(folder: Path, record: Mapping[str, Any]) -> TaskRecord:
     fields = {key: value for key, value in record.items() if key != "items"}
     scores = record["scores"].items()
     fields["scores"] = tuple(
-        TaskScore(metric, _number(score["value"]), _interval_of(score["interval"]))
+        TaskScore(metric, _number(score["value"]), _interval_of(score["interval"]), score.get("baseline"))
         for metric, score in scores
     )
     fields["parts"] = tuple(Part(**part) for part in record["parts"])
@@ -327,7 +327,7 @@ def _document_json(document: DocumentBits) -> dict[str, Any]:
 
 
 def _score_json(score: TaskScore) -> dict[str, Any]:
-    return {"value": score.value, "interval": _plain(score.interval)}
+    return {"value": score.value, "interval": _plain(score.interval), "baseline": score.baseline}
 
 
 def _interval_of(value: Sequence[float] | None) -> Interval | None:

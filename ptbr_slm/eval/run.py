@@ -8,10 +8,14 @@ from dataclasses import dataclass
 
 from ptbr_slm.eval.answers import Answers
 from ptbr_slm.eval.benchmark import Benchmark
+from ptbr_slm.eval.results import TaskRecord
 from ptbr_slm.eval.subject import Subject
 from ptbr_slm.eval.tasks.items import Item
 from ptbr_slm.eval.tasks.metrics import ItemResult, TaskScore, judge_choices, judge_text, task_scores
 from ptbr_slm.eval.tasks.task import OutputType, Task
+
+_SHOWN_FACTS = ("licence", "source", "chance", "constant", "meaningful_from", "published", "non_commercial")
+"""Of `TaskFacts`, what results keep beside title, version and protocol."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +40,22 @@ class TaskResult:
         """Items that the task has; more than `items` where a limit or the time ended it."""
         return self.benchmark.size
 
-    def part(self, name: str) -> list[ItemResult]:
-        """The answers of a part of the benchmark."""
-        return [result for result in self.items if result.id.startswith(f"{name}-")]
+    def record(self) -> TaskRecord:
+        """The same as it is kept on disk."""
+        facts = {name: getattr(self.task.facts, name) for name in _SHOWN_FACTS}
+        return TaskRecord(
+            name=self.task.name,
+            title=self.benchmark.title,
+            version=self.task.facts.version,
+            protocol=self.task.facts.protocol,
+            task_sha256=self.benchmark.sha256,
+            data_sha256=self.benchmark.data_sha256,
+            of=self.of,
+            scores=tuple(self.scores),
+            items=tuple(self.items),
+            parts=self.benchmark.parts,
+            facts={name: value for name, value in facts.items() if value not in (None, {}, 0, False)},
+        )
 
 
 def run_benchmark(

@@ -1,15 +1,13 @@
-"""What a reader sees of an evaluation, line by line: the one source of table, page, plot and model card."""
+"""What a reader sees of results, line by line: the one source of table, page, plot and model card."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from ptbr_slm.eval.evaluation import Evaluation
-from ptbr_slm.eval.run import TaskResult
-from ptbr_slm.eval.statistics import Interval
-from ptbr_slm.eval.tasks.metrics import Doubt, ItemResult, TaskScore, doubt, task_scores
-from ptbr_slm.eval.tasks.task import Task
+from ptbr_slm.eval.results import BitsRecord, Results, TaskRecord
+from ptbr_slm.eval.statistics import Interval, wilson_interval
+from ptbr_slm.eval.tasks.metrics import Doubt, TaskScore, doubt
 from ptbr_slm.text import number
 
 METRICS = {
@@ -21,8 +19,6 @@ METRICS = {
     "perplexity": "perplexidade",
 }
 """Metric -> what a reader is told; shares are shown in percent."""
-
-
 READINGS: Mapping[str, str] = {
     Doubt.CHANCE: "o intervalo contém o que acerta quem adivinha; não se conclui nada.",
     Doubt.BELOW: "acerta menos do que quem adivinha: é levado por uma pista errada.",
@@ -33,7 +29,7 @@ READINGS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One score."""
+    """One score of a task, or of a part of it."""
 
     name: str
     metric: str
@@ -48,12 +44,21 @@ class Row:
     """Why it is no claim: a key of `READINGS`; empty where it may be one."""
     published: Mapping[str, float] = field(default_factory=dict)
     """model -> share, by the same protocol."""
-    protocol: str = ""
 
     @property
     def is_share(self) -> bool:
         """Whether it is shown in percent."""
         return self.metric != "perplexity"
+
+    @property
+    def label(self) -> str:
+        """The name, with the metric where it is not the usual one."""
+        return self.name if METRICS[self.metric] == "acertos" else f"{self.name}, {METRICS[self.metric]}"
+
+    @property
+    def shown_items(self) -> str:
+        """As in `300 de 646`."""
+        return number(self.items) if self.items == self.of else f"{number(self.items)} de {number(self.of)}"
 
     def shown(self, value: float, decimals: int = 1) -> str:
         """A value in the row's unit."""
@@ -75,46 +80,73 @@ class Section:
 
     title: str
     rows: Sequence[Row]
+    protocols: Sequence[tuple[str, str]]
+    """(task, how it is asked and judged)."""
 
 
-def sections(found: Evaluation) -> list[Section]:
-    """All rows of an evaluation: a section for each benchmark with parts, and one for the tasks."""
-    parted = [_parts(result, found.parameters) for result in found.tasks if result.benchmark.parts]
-    rows = [
-        row for result in found.tasks if not result.benchmark.parts for row in _rows(result, found.parameters)
+def sections(results: Results) -> list[Section]:
+    """A section for each task with parts, and one for the others."""
+    found = []
+    for record in results.tasks:
+        if record.parts:
+            title = f"{record.title} {record.version}"
+            rows = _part_rows(record, results.model.parameters)
+            found.append(Section(title, rows, [(record.title, record.protocol)]))
+    plain = [record for record in results.tasks if not record.parts]
+    if plain:
+        rows = [row for record in plain for row in task_rows(record, results.model.parameters)]
+        found.append(Section("Tarefas", rows, [(record.title, record.protocol) for record in plain]))
+    return found
+
+
+def task_rows(record: TaskRecord, parameters: int | None) -> list[Row]:
+    """A row for each metric of a whole task."""
+    published: Mapping[str, float] = record.facts.get("published", {})
+    return [
+        Row(
+            name=record.title,
+            metric=score.metric,
+            value=score.value,
+            interval=score.interval,
+            chance=score.baseline,
+            items=len(record.items),
+            of=record.of,
+            reading=_reading(record, score, parameters),
+            published={} if index else published,
+        )
+        for index, score in enumerate(record.scores)
     ]
-    return [*parted, *([Section("Tarefas", rows)] if rows else [])]
 
 
-def _rows(result: TaskResult, parameters: int | None) -> list[Row]:
-    return [_row(result.benchmark.title, result.task, score, len(result.items), result.of, parameters)
-            for score in result.scores]  # fmt: skip
+def _part_rows(record: TaskRecord, parameters: int | None) -> list[Row]:
+    """Of the first metric, which is right or wrong: the whole, then a row a part."""
+    (whole, *_), first = task_rows(record, parameters), record.scores[0]
+    rows = [replace(whole, name="todos os fenômenos", published={})]
+    for part in record.parts:
+        values = [item.values[first.metric] for item in record.items if part.holds(item.id)]
+        if values:
+            interval = wilson_interval(sum(values), len(values))
+            score = replace(first, value=sum(values) / len(values), interval=interval)
+            rows.append(
+                replace(
+                    rows[0],
+                    name=part.title,
+                    value=score.value,
+                    interval=interval,
+                    items=len(values),
+                    of=part.size,
+                    reading=_reading(record, score, parameters),
+                )
+            )
+    return rows
 
 
-def _parts(result: TaskResult, parameters: int | None) -> Section:
-    rows = []
-    for part in result.benchmark.parts:
-        items: list[ItemResult] = result.part(part.name)
-        if items:
-            (score, *_) = task_scores(result.task, items)
-            rows.append(_row(part.title, result.task, score, len(items), part.size, parameters))
-    (whole, *_) = result.scores
-    total = _row("todos os fenômenos", result.task, whole, len(result.items), result.of, parameters)
-    return Section(f"{result.benchmark.title} {result.task.facts.version}", [*rows, total])
+def _reading(record: TaskRecord, score: TaskScore, parameters: int | None) -> str:
+    return doubt(score, record.facts.get("meaningful_from", 0), parameters) or ""
 
 
-def _row(name: str, task: Task, score: TaskScore, items: int, of: int, parameters: int | None) -> Row:
-    facts = task.facts
-    is_first = task.metrics[0].name == score.metric
-    return Row(
-        name=name,
-        metric=score.metric,
-        value=score.value,
-        interval=score.interval,
-        chance=score.baseline,
-        items=items,
-        of=of,
-        reading=doubt(facts, score, parameters) or "",
-        published=facts.published if is_first else {},
-        protocol=facts.protocol,
-    )
+def bits_cells(record: BitsRecord) -> list[str]:
+    """Value, interval, documents, targets of a text, as shown."""
+    interval = record.interval
+    ends = "" if interval is None else f"{number(interval.low, 3)} a {number(interval.high, 3)}"
+    return [number(record.value, 3), ends, number(len(record.documents)), number(record.targets)]

@@ -5,57 +5,74 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from ptbr_slm.eval.evaluation import Evaluation
-from ptbr_slm.eval.report.rows import METRICS, READINGS, Row, Section, sections
+from ptbr_slm.eval.report.rows import READINGS, Row, Section, bits_cells, sections
+from ptbr_slm.eval.results import BitsRecord, Results
 from ptbr_slm.text import number
 
 WIDTH = 80
 _GREY, _BOLD, _END = "\x1b[90m", "\x1b[1m", "\x1b[0m"
 
 
-def table(found: Evaluation, *, color: bool = False) -> str:
+def table(results: Results, *, color: bool = False) -> str:
     """Name and facts of the model, then each section. color: ANSI grey and bold."""
-    parts = [_head(found)]
-    shown = sections(found)
+    shown = sections(results)
+    parts = [head(results)]
+    if results.bits:
+        parts.append(_bits(results.bits, color))
     parts += [_section(section, color) for section in shown]
+    notes = [_wrapped(f"{one.name}: {one.message}") for one in results.refused]
     readings = {row.reading for section in shown for row in section.rows if row.reading}
-    notes = [_paint(f"{reading}: {READINGS[reading]}", _GREY, color) for reading in sorted(readings)]
-    return "\n\n".join([*parts, *(["\n".join(notes)] if notes else [])])
+    notes += [_wrapped(f"{reading}: {READINGS[reading]}") for reading in sorted(readings)]
+    if notes:
+        parts.append(_paint("\n".join(notes), _GREY, color))
+    return "\n\n".join(parts)
 
 
-def _head(found: Evaluation) -> str:
-    facts = [found.name]
-    if found.parameters is not None:
-        facts.append(f"{number(found.parameters)} parâmetros")
-    facts.append(f"contexto {number(found.context)}")
+def head(results: Results) -> str:
+    """What was measured."""
+    model = results.model
+    facts = [model.name]
+    if model.parameters is not None:
+        facts.append(f"{number(model.parameters)} parâmetros")
+    facts.append(f"contexto {number(model.context)}")
     return " · ".join(facts)
+
+
+def _bits(records: Sequence[BitsRecord], color: bool) -> str:
+    header = ["Bits por byte (menor é melhor)", "valor", "95 %", "documentos", "alvos", ""]
+    lines = _columns(header, [[record.name, *bits_cells(record), ""] for record in records])
+    found = [_paint(lines[0], _BOLD, color)]
+    for record, line in zip(records, lines[1:], strict=True):
+        found.append(line)
+        found += [_paint(_wrapped(note, "  "), _GREY, color) for note in record.notes]
+    return "\n".join(found)
 
 
 def _section(section: Section, color: bool) -> str:
     header = [section.title, "%", "95 %", "acaso", "itens", ""]
-    cells = [_cells(row) for row in section.rows]
-    widths = [max(len(line[column]) for line in [header, *cells]) for column in range(len(header))]
-    widths[0] = WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1)
-    for line in cells:
-        line[0] = textwrap.shorten(line[0], widths[0], placeholder="…")
-    lines = [_paint(_lay(header, widths), _BOLD, color)]
-    for row, line in zip(section.rows, cells, strict=True):
-        lines.append(_paint(_lay(line, widths), _GREY if row.reading else "", color))
-        lines += [_paint(text, _GREY, color) for text in _published(row)]
-    return "\n".join(lines)
+    lines = _columns(header, [_cells(row) for row in section.rows])
+    found = [_paint(lines[0], _BOLD, color)]
+    for row, line in zip(section.rows, lines[1:], strict=True):
+        found.append(_paint(line, _GREY if row.reading else "", color))
+        found += [_paint(text, _GREY, color) for text in _published(row)]
+    return "\n".join(found)
 
 
 def _cells(row: Row) -> list[str]:
-    name = row.name if row.metric == "acc" else f"{row.name}, {METRICS[row.metric]}"
     chance = "" if row.chance is None else row.shown(row.chance)
-    items = number(row.items) if row.items == row.of else f"{number(row.items)} de {number(row.of)}"
-    return [name, row.shown(row.value), row.shown_interval, chance, items, row.reading]
+    return [row.label, row.shown(row.value), row.shown_interval, chance, row.shown_items, row.reading]
 
 
-def _lay(cells: Sequence[str], widths: Sequence[int]) -> str:
-    first, *numbers, last = cells
-    middle = [cell.rjust(width) for cell, width in zip(numbers, widths[1:-1], strict=True)]
-    return "  ".join([first.ljust(widths[0]), *middle, last]).rstrip()
+def _columns(header: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of `WIDTH` columns: the first and the last to the left, the first cut where it must be."""
+    widths = [max(len(line[column]) for line in [header, *cells]) for column in range(len(header))]
+    widths[0] = min(widths[0], WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1))
+    lines = []
+    for first, *numbers, last in [header, *cells]:
+        name = textwrap.shorten(first, widths[0], placeholder="…").ljust(widths[0])
+        middle = [cell.rjust(width) for cell, width in zip(numbers, widths[1:-1], strict=True)]
+        lines.append("  ".join([name, *middle, last]).rstrip())
+    return lines
 
 
 def _published(row: Row) -> list[str]:
@@ -64,8 +81,19 @@ def _published(row: Row) -> list[str]:
         return []
     near = sorted(row.published.items(), key=lambda entry: abs(entry[1] - row.value))
     text = " · ".join(f"{model} {row.shown(value)}" for model, value in near)
-    return textwrap.wrap(text, WIDTH, initial_indent="  publicados: ", subsequent_indent="    ", max_lines=2,
-                         placeholder=" …", break_long_words=False)  # fmt: skip
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent="  publicados: ",
+        subsequent_indent="    ",
+        max_lines=2,
+        placeholder=" …",
+        break_long_words=False,
+    )
+
+
+def _wrapped(text: str, indent: str = "") -> str:
+    return textwrap.fill(text, WIDTH, initial_indent=indent, subsequent_indent=indent + "  ")
 
 
 def _paint(text: str, code: str, color: bool) -> str:

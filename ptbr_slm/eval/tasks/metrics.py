@@ -19,7 +19,7 @@ import numpy as np
 from ptbr_slm.eval.statistics import Interval, bootstrap_mean, wilson_interval
 from ptbr_slm.eval.tasks.definitions.harness import macro_f1, squad_scores, word_that_begins
 from ptbr_slm.eval.tasks.items import Item
-from ptbr_slm.eval.tasks.task import Filter, Metric, OutputType, Task, TaskFacts
+from ptbr_slm.eval.tasks.task import Filter, Metric, OutputType, Task
 from ptbr_slm.runtime.scoring import ContinuationScore
 
 
@@ -64,15 +64,18 @@ class Doubt(StrEnum):
     """Published models of this size stay at chance; above it is luck, leaked items or the form of answers."""
 
 
-def doubt(facts: TaskFacts, score: TaskScore, parameters: int | None) -> Doubt | None:
-    """Why the score is no claim about a model of so many parameters; None where it is one."""
+def doubt(score: TaskScore, meaningful_from: int, parameters: int | None) -> Doubt | None:
+    """Why the score is no claim about a model of so many parameters; None where it is one.
+
+    meaningful_from: `TaskFacts.meaningful_from`.
+    """
     if score.baseline is not None:
         interval = score.interval or Interval(score.value, score.value)
         if score.baseline in interval:
             return Doubt.CHANCE
         if score.value < score.baseline:
             return Doubt.BELOW
-    return Doubt.SIZE if parameters is not None and parameters < facts.meaningful_from else None
+    return Doubt.SIZE if parameters is not None and parameters < meaningful_from else None
 
 
 def judge_choices(task: Task, item: Item, scores: Sequence[ContinuationScore]) -> ItemResult:
