@@ -29,9 +29,7 @@ def evaluate(
     out: Output,
     model: Annotated[
         Path | None,
-        typer.Argument(
-            metavar="[MODELO]", help="Checkpoint, pasta de modelo, export, ou pasta de um treino."
-        ),
+        typer.Argument(metavar="MODELO", help="Checkpoint, pasta de modelo ou de treino, ou export."),
     ] = None,
     tasks: Annotated[
         str,

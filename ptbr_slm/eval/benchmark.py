@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ptbr_slm.data.sources.hub_inputs import DownloadOptions
+from ptbr_slm.errors import SlmError
 from ptbr_slm.eval.grammar import suite
 from ptbr_slm.eval.results import Part
 from ptbr_slm.eval.tasks.catalogue import published_tasks, select_tasks
@@ -177,7 +178,8 @@ def select_benchmarks(
     """What these names (of tasks, tags, files, or of `GRAMMAR`) stand for, in their order, each once.
 
     Without names: the grammar suite and the tasks whose data is in `folders`, the current folder or the hub's
-    cache. accept_licence: as `select_tasks`. download: how to bring data of the hub; None for none.
+    cache. accept_licence: as `select_tasks`. download: how to bring data of the hub; None for none. Of a tag,
+    tasks whose data cannot be had are left out, and its `note` is told; nothing is downloaded after that.
     Raises E_TASK for a name that is none, and as `select_tasks` and `task_benchmark`.
     """
     if not names:
@@ -191,11 +193,23 @@ def select_benchmarks(
     chosen: dict[str, Benchmark] = {}
     extra = [folder for folder in folders if folder.is_dir()]
     note = DownloadOptions().note if download is None else download.note
+    missing: SlmError | None = None
     for name in names:
         if name in GRAMMAR:
             chosen.setdefault(name, grammar_benchmark(name))
             continue
-        for task in select_tasks([name], extra, accept_licence=accept_licence, note=note):
-            if task.name not in chosen:
-                chosen[task.name] = task_benchmark(task, folders, download)
+        absent: list[str] = []
+        found = select_tasks([name], extra, accept_licence=accept_licence, note=note)
+        for task in found:
+            try:
+                chosen.setdefault(task.name, task_benchmark(task, folders, None if missing else download))
+            except SlmError as error:
+                if error.code != "E_TASK_DATA" or len(found) == 1:
+                    raise
+                missing = error
+                absent.append(task.name)
+        if absent:
+            note(f"{name}: sem {', '.join(absent)}, cujos dados não estão aqui.")
+    if missing is not None and not chosen:
+        raise missing
     return list(chosen.values())

@@ -12,8 +12,8 @@ from ptbr_slm.text import number
 
 METRICS = {
     "acc": "acertos",
-    "acc_norm": "acertos, por caractere",
-    "acc_bytes": "acertos, por byte",
+    "acc_norm": "por caractere",
+    "acc_bytes": "por byte",
     "exact_match": "acertos",
     "f1": "F1",
     "perplexity": "perplexidade",
@@ -51,9 +51,14 @@ class Row:
         return self.metric != "perplexity"
 
     @property
+    def unit(self) -> str:
+        """The metric, where it is not the usual one."""
+        return "" if METRICS[self.metric] == "acertos" else METRICS[self.metric]
+
+    @property
     def label(self) -> str:
-        """The name, with the metric where it is not the usual one."""
-        return self.name if METRICS[self.metric] == "acertos" else f"{self.name}, {METRICS[self.metric]}"
+        """Name and metric."""
+        return f"{self.name}, {self.unit}" if self.unit else self.name
 
     @property
     def shown_items(self) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from ptbr_slm.eval.report.rows import READINGS, Row, Section, bits_cells, sections
+from ptbr_slm.eval.report.rows import METRICS, READINGS, Row, Section, bits_cells, sections
 from ptbr_slm.eval.results import BitsRecord, Results
 from ptbr_slm.text import number
 
 WIDTH = 80
+_LABEL = 32
+"""Characters of a name and its metric that fit in a line; longer, the metric has a line of its own."""
 _GREY, _BOLD, _END = "\x1b[90m", "\x1b[1m", "\x1b[0m"
 
 
@@ -50,17 +52,30 @@ def _bits(records: Sequence[BitsRecord], color: bool) -> str:
 
 def _section(section: Section, color: bool) -> str:
     header = [section.title, "%", "95 %", "acaso", "itens", ""]
-    lines = _columns(header, [_cells(row) for row in section.rows])
+    before = ["", *(row.name for row in section.rows)]
+    names = [_name(row, name == row.name) for row, name in zip(section.rows, before, strict=False)]
+    lines = _columns(
+        header, [[name, *_cells(row)] for row, (name, _) in zip(section.rows, names, strict=True)]
+    )
     found = [_paint(lines[0], _BOLD, color)]
-    for row, line in zip(section.rows, lines[1:], strict=True):
+    for row, line, (_, below) in zip(section.rows, lines[1:], names, strict=True):
         found.append(_paint(line, _GREY if row.reading else "", color))
-        found += [_paint(text, _GREY, color) for text in _published(row)]
+        found += [_paint(text, _GREY, color) for text in (*below, *_published(row))]
     return "\n".join(found)
+
+
+def _name(row: Row, again: bool) -> tuple[str, list[str]]:
+    """What a row is called, and lines below it. again: whether it is another metric of the task above."""
+    if again:
+        return f"  {METRICS[row.metric]}", []
+    if len(row.label) <= _LABEL or not row.unit:
+        return row.label, []
+    return row.name, [f"  {row.unit}"]
 
 
 def _cells(row: Row) -> list[str]:
     chance = "" if row.chance is None else row.shown(row.chance)
-    return [row.label, row.shown(row.value), row.shown_interval, chance, row.shown_items, row.reading]
+    return [row.shown(row.value), row.shown_interval, chance, row.shown_items, row.reading]
 
 
 def _columns(header: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
@@ -69,9 +84,9 @@ def _columns(header: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]
     widths[0] = min(widths[0], WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1))
     lines = []
     for first, *numbers, last in [header, *cells]:
-        name = textwrap.shorten(first, widths[0], placeholder="…").ljust(widths[0])
+        name = first if len(first) <= widths[0] else textwrap.shorten(first, widths[0], placeholder="…")
         middle = [cell.rjust(width) for cell, width in zip(numbers, widths[1:-1], strict=True)]
-        lines.append("  ".join([name, *middle, last]).rstrip())
+        lines.append("  ".join([name.ljust(widths[0]), *middle, last]).rstrip())
     return lines
 
 
