@@ -179,6 +179,9 @@ def _macro_f1_interval(pairs: Sequence[tuple[int, int]], draws: int = 1000) -> I
     return Interval(float(low), float(high))
 
 
+_FEW = 200
+
+
 def _baseline(task: Task, metric: str, results: Sequence[ItemResult]) -> float | None:
     """What can be had without reading the question: the larger of guessing and a constant answer."""
     known = [share for share in (task.facts.constant.get(metric),) if share is not None]
@@ -186,12 +189,14 @@ def _baseline(task: Task, metric: str, results: Sequence[ItemResult]) -> float |
         if metric == "exact_match" or (metric == "acc" and task.facts.chance):
             known.append(task.facts.chance or 0.0)
         return max(known) if any(known) else None
-    expected = Counter(int(result.expected) for result in results)
-    most, share = expected.most_common(1)[0][0], max(expected.values()) / len(results)
+    if len(results) >= _FEW:  # the commonest label of few items is common by luck
+        most, count = Counter(int(result.expected) for result in results).most_common(1)[0]
+        if metric == "f1":
+            known.append(macro_f1([(int(result.expected), most) for result in results]))
+        elif isinstance(task.doc_to_choice, tuple):  # the same labels for every item
+            known.append(count / len(results))
     if metric == "f1":
-        return max(*known, macro_f1([(int(result.expected), most) for result in results]), 0.0)
-    if isinstance(task.doc_to_choice, tuple):  # the same labels for every item
-        known.append(share)
+        return max(known, default=None)
     return max(*known, sum(1 / len(result.logprobs) for result in results) / len(results), 0.0)
 
 

@@ -274,8 +274,8 @@ class _Reader:
             if key not in values:
                 raise self.missing(f"metadata.{key}")
         values["version"] = str(values["version"])
-        published = values.get("published") or {}
-        for key, share in [("chance", values.get("chance")), *published.items()]:
+        shares = [*(values.get("published") or {}).items(), *(values.get("constant") or {}).items()]
+        for key, share in [("chance", values.get("chance")), *shares]:
             if share is not None and not (isinstance(share, int | float) and 0 <= share <= 1):
                 raise _fault(self.path, f"metadata: {key} deve ser uma fração de 0 a 1, e não {share!r}.")
         try:

@@ -75,7 +75,7 @@ def test_a_model_that_guesses_stands_at_chance(choices):
             assert score.value == pytest.approx(1 / choices, abs=spread), score.metric
             assert score.baseline == pytest.approx(1 / choices)
             if abs(score.value - 1 / choices) < spread * 0.6:  # 95 of 100 draws
-                assert doubt(MULTIPLE.facts, score, None) is Doubt.CHANCE
+                assert doubt(score, 0, None) is Doubt.CHANCE
 
 
 def test_a_constant_answer_to_uneven_labels_is_no_claim():
@@ -88,7 +88,7 @@ def test_a_constant_answer_to_uneven_labels_is_no_claim():
     always_first = ToySubject(lambda prompt, text: -float(labels.index(text)))
     score = score_of(task, always_first, items)
     assert score.value == score.baseline == rights.count(0) / 500 > 0.45
-    assert doubt(task.facts, score, 10**10) is Doubt.CHANCE
+    assert doubt(score, task.facts.meaningful_from, 10**10) is Doubt.CHANCE
 
 
 def test_the_order_of_choices_does_not_move_the_score():
@@ -166,12 +166,12 @@ def test_an_exam_is_no_claim_below_its_size_and_grammar_is_one():
     items = questions(400, 5)
     good = TaskScore("acc", 0.4, score_of(MULTIPLE, ToySubject(), items, "acc").interval, 0.2)
     good = replace(good, interval=replace(good.interval, low=0.35, high=0.45))
-    assert doubt(exam.facts, good, 85_000_000) is Doubt.SIZE
-    assert doubt(exam.facts, good, 7_000_000_000) is None
-    assert doubt(exam.facts, good, None) is None
-    assert doubt(grammar.facts, replace(good, baseline=0.2), 10_000_000) is None
-    assert doubt(exam.facts, replace(good, baseline=0.44), 7_000_000_000) is Doubt.CHANCE
-    assert doubt(exam.facts, replace(good, baseline=0.5), 7_000_000_000) is Doubt.BELOW
+    assert doubt(good, exam.facts.meaningful_from, 85_000_000) is Doubt.SIZE
+    assert doubt(good, exam.facts.meaningful_from, 7_000_000_000) is None
+    assert doubt(good, exam.facts.meaningful_from, None) is None
+    assert doubt(replace(good, baseline=0.2), grammar.facts.meaningful_from, 10_000_000) is None
+    assert doubt(replace(good, baseline=0.44), exam.facts.meaningful_from, 7_000_000_000) is Doubt.CHANCE
+    assert doubt(replace(good, baseline=0.5), exam.facts.meaningful_from, 7_000_000_000) is Doubt.BELOW
 
 
 def test_the_interval_of_macro_f1_holds_the_truth():
