@@ -76,6 +76,7 @@ CODES: dict[str, tuple[Exit, str]] = {
     "E_FETCH": (Exit.ERROR, "não foi possível baixar os dados"),
     "E_SERVER": (Exit.ERROR, "o servidor do modelo a avaliar não responde como se espera"),
     "E_TOKENIZER_MISSING": (Exit.ERROR, "falta o tokenizador"),
+    "E_TOKENIZER_LOSSY": (Exit.ERROR, "o tokenizador perde parte do texto, e a medida seria de outro texto"),
     "E_LOCKED": (Exit.ERROR, "outro processo está usando esta pasta"),
     "E_PROVIDER": (Exit.ERROR, "o dispositivo ou provedor pedido não está disponível"),
     "E_GPU": (Exit.ERROR, "a GPU não serve para esta versão do PyTorch"),

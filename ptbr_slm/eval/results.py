@@ -98,6 +98,8 @@ class DocumentBits:
     """UTF-8, of what was scored."""
     tokens: int
     """Targets that count."""
+    beginning: str = ""
+    """The first characters, for people."""
 
 
 @dataclass(frozen=True, slots=True)

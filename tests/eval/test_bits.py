@@ -102,3 +102,11 @@ def test_a_padded_last_window_is_read_without_its_padding(tokenizer):
     ids = np.array(tokenizer.encode("A feira da rua Doze começa antes do sol."))
     text = held_out_windows(EncodedText(ids), tokenizer, 2 * len(ids), 10**9)
     assert [len(inputs) for inputs, _ in text.windows()] == [len(ids) - 1]
+
+
+def test_a_last_window_that_holds_only_the_end_of_a_text_is_no_window(tokenizer):
+    ids = np.array([tokenizer.bos_id, *tokenizer.encode("Oi, tudo bem?", special=False), tokenizer.eos_id])
+    text = held_out_windows(EncodedText(ids), tokenizer, 2, 10**9, offsets=np.array([0, len(ids)]))
+    assert len(list(text.windows())) == len(text.inputs) == len(text.documents)
+    nats, sizes = document_nats(lambda tokens: [np.zeros((len(tokens), 4000), np.float32)], text)
+    assert len(nats) == 1 and sizes.tolist() == [13]
