@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ from ptbr_slm.errors import SlmError
 from ptbr_slm.text import number
 
 if TYPE_CHECKING:
+    from ptbr_slm.eval.evaluation import HeldOutTexts
     from ptbr_slm.eval.results import Results
 
 
@@ -28,8 +30,18 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     out: Output,
     model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODELO", help="Checkpoint, pasta de modelo ou de treino, export, ou URL de um servidor."
+        ),
+    ] = "",
+    data: Annotated[
         Path | None,
-        typer.Argument(metavar="MODELO", help="Checkpoint, pasta de modelo ou de treino, ou export."),
+        typer.Option(metavar="PASTA", help="Dados preparados; padrão: os do treino do modelo."),
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[NOME=]CAMINHO", help="Texto para medir bits por byte; pode repetir."),
     ] = None,
     tasks: Annotated[
         str,
@@ -64,11 +76,11 @@ def evaluate(
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu ou cuda.")] = "auto",
 ) -> Report:
-    """Mede o que um modelo sabe: gramática e tarefas em português, com chance e intervalo."""
+    """Mede um modelo: bits por byte, gramática e tarefas em português, com acaso e intervalo."""
     folders = task_data or []
     if list_tasks:
         return _listed(folders)
-    if model is None:
+    if not model:
         raise SlmError(
             "E_USAGE",
             "falta o modelo a avaliar.",
@@ -82,20 +94,22 @@ def evaluate(
     from ptbr_slm.eval.evaluation import evaluate as measure
     from ptbr_slm.eval.report.folder import write_report
     from ptbr_slm.eval.report.table import table
-    from ptbr_slm.eval.subject import LocalSubject
+    from ptbr_slm.eval.server_subject import open_subject
 
+    settings = Settings(limit, _seconds(time_budget), None if no_cache else answers_root())
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     download = DownloadOptions(note=out.note)
     benchmarks = select_benchmarks(names, folders, accept_licence=accept_licence, download=download)
-    settings = Settings(limit, _seconds(time_budget), None if no_cache else answers_root())
-    with LocalSubject(_model_folder(model), device) as subject, out.progress("avaliando", 1.0) as bar:
+    target = _model_of(model)
+    held_out = _held_out(target, data, text or [], quietly=bool(names))
+    with open_subject(target, device) as subject, out.progress("avaliando", 1.0) as bar:
 
         def show(progress: Progress) -> None:
-            speed = f" · {number(progress.asked_per_second, 1)} itens/s" if progress.asked_per_second else ""
-            bar.update(progress.done / max(1, progress.of), f"{progress.title}{speed}")
+            rate = progress.asked_per_second
+            bar.update(progress.share, progress.title + (f" · {number(rate, 1)} itens/s" if rate else ""))
 
         try:
-            evaluation = measure(subject, benchmarks, settings, show)
+            evaluation = measure(subject, benchmarks, settings, show, held_out=held_out)
         except KeyboardInterrupt:
             if not no_cache:
                 out.note("O que já foi respondido ficou guardado: repita o comando para continuar.")
@@ -103,11 +117,41 @@ def evaluate(
     if evaluation.unkept is not None:
         out.note(f"Atenção: as respostas não puderam ser guardadas ({evaluation.unkept.message})")
     results = evaluation.results
-    folder = output or Path("avaliacao", re.sub(r"[^\w.-]+", "-", results.model.name).strip("-.") or "modelo")
+    folder = output or Path("avaliacao", _folder_name(results.model.name))
     write_report(folder, results)
     color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    text = f"{table(results, color=color)}\n\nGravado em {folder}: avaliacao.html, resultados.json, cartao.md"
-    return Report(_as_dict(results, folder), text, brief=str(folder))
+    where = f"Gravado em {folder}: avaliacao.html, resultados.json, cartao.md"
+    return Report(_as_dict(results, folder), f"{table(results, color=color)}\n\n{where}", brief=str(folder))
+
+
+def _folder_name(model: str) -> str:
+    """`meu` of `meu/final`."""
+    name = re.sub(r"/final$", "", model)
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "modelo"
+
+
+def _held_out(model: str, data: Path | None, texts: list[str], *, quietly: bool) -> HeldOutTexts:
+    """The texts asked for, else the held-out part of the training's data, else the package's own text.
+
+    quietly: whether other things were asked for, so that there is none by default.
+    """
+    from ptbr_slm.eval.bits_measure import WINDOW
+    from ptbr_slm.eval.bits_sources import built_in_text, named_text, valid_text
+    from ptbr_slm.eval.evaluation import HeldOutTexts
+    from ptbr_slm.eval.held_out import RunSettings, run_settings
+    from ptbr_slm.eval.server_subject import is_url
+
+    run = RunSettings() if is_url(model) else run_settings(Path(model))
+    trained_on = data or run.data
+    found = [named_text(argument) for argument in texts]
+    if data is not None:
+        found.insert(0, valid_text(data))
+    elif not found and not quietly:
+        with suppress(SlmError):  # moved, made anew, or without a held-out part
+            if run.data is not None:
+                found.append(valid_text(run.data))
+        found = found or [built_in_text()]
+    return HeldOutTexts(found, run.seq_len or WINDOW, trained_on)
 
 
 def _listed(folders: list[Path]) -> Report:
@@ -117,10 +161,11 @@ def _listed(folders: list[Path]) -> Report:
     return Report({"tasks": as_data(entries)}, as_text(entries), "\n".join(entry.name for entry in entries))
 
 
-def _model_folder(path: Path) -> Path:
+def _model_of(target: str) -> str:
     """The model of a run's folder, or what was given."""
+    path = Path(target)
     final = path / "final"
-    return final if not (path / "config.json").exists() and (final / "config.json").exists() else path
+    return str(final) if not (path / "config.json").exists() and (final / "config.json").exists() else target
 
 
 def _seconds(text: str) -> float | None:

@@ -13,13 +13,15 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ptbr_slm.errors import SlmError, os_errors
-from ptbr_slm.eval.results import item_json, item_of
+from ptbr_slm.eval.results import BitsRecord, bits_json, bits_of, item_json, item_of
 from ptbr_slm.eval.tasks.metrics import ItemResult
+from ptbr_slm.storage.atomic import write_json
 from ptbr_slm.system import cache_folder
 
 PROTOCOL = 1
@@ -99,6 +101,26 @@ class Answers:
                 action(self._path)
         except SlmError as error:
             self.failure, self._path = error, None
+
+
+def known_bits(key: AnswersKey, root: Path | None) -> BitsRecord | None:
+    """What a text was measured to cost, where that is kept."""
+    if root is None or not (root / key.file).is_file():
+        return None
+    try:
+        kept = json.loads((root / key.file).read_bytes())
+        if kept["key"] != dataclasses.asdict(key):
+            return None
+        return bits_of(kept["record"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def keep_bits(key: AnswersKey, root: Path | None, record: BitsRecord) -> None:
+    """Keep it, where that can be done."""
+    if root is not None:
+        with suppress(SlmError):
+            write_json(root / key.file, {"key": dataclasses.asdict(key), "record": bits_json(record)})
 
 
 def _append(path: Path, line: bytes) -> None:

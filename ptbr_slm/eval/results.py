@@ -226,6 +226,24 @@ def item_of(record: Mapping[str, Any]) -> ItemResult:
     )
 
 
+def bits_json(record: BitsRecord) -> dict[str, Any]:
+    """The bits per byte of a text as one JSON object, documents and all."""
+    fields = _without(record, "documents") | {"documents": list(map(_document_json, record.documents))}
+    return {key: _finite(value) for key, value in fields.items()}
+
+
+def bits_of(record: Mapping[str, Any]) -> BitsRecord:
+    """What `bits_json` wrote. Raises KeyError, TypeError or ValueError for anything else."""
+    documents = (DocumentBits(**{**line, "bits": _number(line["bits"])}) for line in record["documents"])
+    found = {
+        "value": _number(record["value"]),
+        "interval": _interval_of(record["interval"]),
+        "notes": tuple(record["notes"]),
+        "documents": tuple(documents),
+    }
+    return BitsRecord(**{**record, **found})
+
+
 def read_results(path: Path) -> Results:
     """Read a folder of results, or its resultados.json, and check it against its sums.
 
@@ -288,14 +306,7 @@ def _read_lines(folder: Path, entry: Mapping[str, Any]) -> list[Any]:
 
 def _bits_of(folder: Path, record: Mapping[str, Any]) -> BitsRecord:
     fields = {key: value for key, value in record.items() if key != "items"}
-    documents = [
-        DocumentBits(**{**line, "bits": _number(line["bits"])})
-        for line in _read_lines(folder, record["items"])
-    ]
-    fields["value"] = _number(record["value"])
-    fields["interval"] = _interval_of(record["interval"])
-    fields["notes"] = tuple(record["notes"])
-    return BitsRecord(**fields, documents=tuple(documents))
+    return bits_of({**fields, "documents": _read_lines(folder, record["items"])})
 
 
 def _task_of(folder: Path, record: Mapping[str, Any]) -> TaskRecord:
