@@ -81,17 +81,17 @@ class KneserNey:
         )
 
 
-def documents(data: PreparedData) -> list[list[int]]:
-    """Token ids of the training split, a list a document."""
+def documents(data: PreparedData, share: float) -> list[list[int]]:
+    """Token ids of the training split, a list a document: the first `share` of each."""
     train = data.split("train")
-    starts = train.document_offsets()
-    return [train.read(int(a), int(b)).tolist() for a, b in pairwise(starts)]
+    bounds = [(int(start), int(end)) for start, end in pairwise(train.document_offsets())]
+    return [train.read(start, start + max(2, int(share * (end - start)))).tolist() for start, end in bounds]
 
 
-def n_gram(data: PreparedData, order: int) -> Score:
-    """A scorer over the tokens of the data."""
+def n_gram(data: PreparedData, order: int, share: float = 1.0) -> Score:
+    """A scorer over the tokens of the data, or of the first `share` of each document."""
     tokenizer = data.load_tokenizer()
-    model = KneserNey(documents(data), order, discount=0.0 if order == 1 else 0.75)
+    model = KneserNey(documents(data, share), order, discount=0.0 if order == 1 else 0.75)
     vocabulary = data.index.vocab_size
 
     def score(texts: Sequence[str]) -> list[float]:
@@ -148,6 +148,9 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="prepared data")
     parser.add_argument("--model", action="append", default=[], metavar="NAME=FOLDER", help="repeatable")
+    parser.add_argument(
+        "--share", type=float, help="of the data, for one more 5-gram: as much as a model read"
+    )
     parser.add_argument("--shuffled", type=Path, help="write shuffled data here, and end")
     parser.add_argument("--wrong", type=Path, help="list the pairs the first model gets wrong")
     parser.add_argument("--write", action="store_true", help="into docs/benchmarks.md")
@@ -162,6 +165,8 @@ def main() -> None:
         "unigram": n_gram(data, 1),
         "5-gram": n_gram(data, 5),
     }
+    if given.share:
+        scorers[f"5-gram, {given.share:.0%} of the text"] = n_gram(data, 5, given.share)
     for named in given.model:
         name, _, folder = named.partition("=")
         scorers[name] = neural(Path(folder))

@@ -20,7 +20,7 @@ from ptbr_slm.eval.grammar.lexicon import noun as named
 from ptbr_slm.eval.grammar.pair import Contrast, Phenomenon, Register
 
 _DETERMINERS = ("o", "um", "este", "aquele", "esse", "seu")
-_NOT_ONES_OWN = ("visitar", "roubar", "assinar", "construir", "comprar", "resolver", "trazer")
+_NOT_ONES_OWN = ("visitar", "roubar", "assinar", "construir", "comprar", "resolver", "trazer", "receber")
 _MINE = ("meu", "nosso")
 _THINGS_OF_OURS = ("encontrar", "perder", "guardar", "lavar", "vender", "ler", "pintar", "esquecer")
 _PLACES = (
