@@ -72,6 +72,7 @@ CODES: dict[str, tuple[Exit, str]] = {
     "E_DATA_TOO_SMALL": (Exit.ERROR, "dados insuficientes para o que foi pedido"),
     "E_DATA_FORMAT": (Exit.ERROR, "formato de dados que não sabemos ler"),
     "E_TASK_DATA": (Exit.ERROR, "dados de uma tarefa de avaliação ausentes ou quebrados"),
+    "E_COMPARE": (Exit.ERROR, "dois resultados que não se podem comparar"),
     "E_DATA_WRONG": (Exit.ERROR, "linhas ou arquivos errados demais numa fonte de dados"),
     "E_FETCH": (Exit.ERROR, "não foi possível baixar os dados"),
     "E_SERVER": (Exit.ERROR, "o servidor do modelo a avaliar não responde como se espera"),

@@ -13,8 +13,10 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -25,7 +27,7 @@ from ptbr_slm.errors import SlmError
 from ptbr_slm.eval.bits import UNCOUNTED, EncodedText, HeldOut, held_out_windows
 from ptbr_slm.eval.bits_sources import HeldOutText
 from ptbr_slm.eval.results import BitsRecord, DocumentBits
-from ptbr_slm.eval.statistics import bootstrap_ratio
+from ptbr_slm.eval.statistics import bootstrap_ratio, unit_sums
 from ptbr_slm.eval.subject import LocalSubject, Subject
 from ptbr_slm.text import number
 from ptbr_slm.tokenizer import Tokenizer
@@ -181,7 +183,7 @@ def _document(text: HeldOutText, place: int, nats: float, size: int, tokens: int
         bits=round(nats / math.log(2), 6),
         bytes=size,
         tokens=tokens,
-        beginning=" ".join(document[:80].split()),
+        beginning=textwrap.shorten(document[:400], 80, placeholder="…"),
     )
 
 
@@ -199,10 +201,8 @@ def _record(
             where=text.source,
             hint="Use documentos de mais de uma palavra.",
         )
-    bits = np.array([document.bits for document in documents])
-    sizes = np.array([float(document.bytes) for document in documents])
     median = int(np.median([document.tokens for document in documents]))
-    return BitsRecord(
+    record = BitsRecord(
         name=text.name,
         source=text.source,
         text_sha256=text.sha256,
@@ -210,23 +210,32 @@ def _record(
         overlap=overlap,
         targets=sum(document.tokens for document in documents),
         bytes=sum(document.bytes for document in documents),
-        value=float(bits.sum() / sizes.sum()),
-        interval=bootstrap_ratio(bits, sizes) if len(documents) > 1 else None,
+        value=sum(document.bits for document in documents) / sum(document.bytes for document in documents),
+        interval=None,
         median_tokens=median,
         documents=tuple(documents),
-        notes=(*_text_notes(text, median), *notes),
+    )
+    units = record.units
+    bits, sizes = unit_sums(units, [(one.bits, one.bytes) for one in documents]).T
+    return replace(
+        record,
+        interval=bootstrap_ratio(bits, sizes) if len(bits) > 1 else None,
+        notes=(*_text_notes(text, record, len(bits)), *notes),
     )
 
 
-def _text_notes(text: HeldOutText, median: int) -> Iterator[str]:
-    if len(text.documents) < text.of:
-        yield f"{number(len(text.documents))} de {number(text.of)} {text.kind}, sorteados"
-    if text.cut:
-        yield f"só o começo de {number(text.cut)} {text.kind}"
-    if median < SHORT:
-        yield f"{text.kind} com mediana de {number(median)} tokens: mede só o contexto curto"
-    if len(text.documents) < 10:
-        yield f"{number(len(text.documents))} {text.kind}: poucos para um intervalo confiável"
+def _text_notes(text: HeldOutText, record: BitsRecord, units: int) -> Iterator[str]:
+    documents = len({document.id.split(".")[0] for document in record.documents})
+    if any("." in document.id for document in record.documents):
+        yield f"{number(len(record.documents))} trechos de {number(documents)} {text.kind}, sorteados"
+    elif documents < text.of:
+        yield f"{number(documents)} de {number(text.of)} {text.kind}, sorteados"
+    if record.median_tokens < SHORT:
+        yield f"{text.kind} com mediana de {number(record.median_tokens)} tokens: mede só o contexto curto"
+    if documents == 1 and units > 1:
+        yield "um só documento: o intervalo é entre trechos dele, e não diz nada de outros textos"
+    elif units < 10:
+        yield f"{number(units)} {text.kind}: poucos para um intervalo confiável"
 
 
 def _shown(character: str) -> str:

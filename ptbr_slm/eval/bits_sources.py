@@ -1,8 +1,9 @@
 """Held-out texts by name and by path, as documents: the same text for every model, whatever its tokenizer.
 
-A source is text, and not tokens. It is brought to NFC with `\\n` line ends, documents of it are chosen by
-their own content up to a number of bytes, and all of what was chosen is scored. So two models with different
-tokenizers are measured on the same bytes.
+A source is text, and not tokens. It is brought to NFC with `\\n` line ends, and scored whole where it is
+small. Of a larger one, pieces of documents are drawn by their own content up to a number of bytes, each byte
+with the same chance: beginnings alone are harder than what follows. So two models with different tokenizers
+are measured on the same bytes.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
@@ -24,11 +25,10 @@ from ptbr_slm.data.read.files import input_files
 from ptbr_slm.data.read.reader import read_file
 from ptbr_slm.errors import SlmError
 
-BUDGET = 128 << 10
-"""Bytes scored of a source: some 35,000 tokens."""
-LONGEST = 8 << 10
-"""Bytes scored of one document, from its beginning, of a source larger than the budget: some 2,000 tokens.
-More documents make a narrower interval than longer ones."""
+BUDGET = 256 << 10
+"""Bytes scored of a source: about the 65,536 tokens of training's evaluation."""
+PIECE = 8 << 10
+"""Bytes of a piece of a document, at most: some 2,000 tokens."""
 _BLOCK = 1000
 """Bytes: blocks between blank lines with a median above it are documents, and paragraphs of one below it."""
 _LINES = 20
@@ -37,7 +37,7 @@ _LINES = 20
 
 @dataclass(frozen=True, slots=True)
 class HeldOutText:
-    """Documents to measure a model on."""
+    """Documents, or pieces of them, to measure a model on."""
 
     name: str
     """In tables; two results are compared by it."""
@@ -46,13 +46,11 @@ class HeldOutText:
     documents: tuple[str, ...]
     """NFC, `\\n` line ends, without white space around."""
     ids: tuple[str, ...]
-    """Of the documents: their places in the source."""
+    """Of the documents: their places in the source; of pieces, `DOCUMENT.PIECE`."""
     of: int
     """Documents that the source has."""
     kind: str
     """What a document is, in Portuguese: documentos, arquivos, linhas, blocos."""
-    cut: int = 0
-    """Documents of which only the beginning was taken."""
     was_valid: bool = False
     """Whether training held it out: prepared data tell such documents from those of training."""
 
@@ -81,7 +79,7 @@ def named_text(argument: str, budget: int = BUDGET) -> HeldOutText:
         if file.format == "text":
             kind = "arquivos"
             if file.path == path and read:
-                kind, read = _pieces(read[0])
+                kind, read = _parts(read[0])
         kinds.add(kind)
         found += read
     kind = kinds.pop() if len(kinds) == 1 else "documentos"
@@ -100,8 +98,7 @@ def valid_text(data: Path, budget: int = BUDGET) -> HeldOutText:
     edges = split.document_offsets()
     found = [tokenizer.decode(split.read(int(start), int(stop)).tolist()) for start, stop in pairwise(edges)]
     chosen = _chosen("valid", str(data), found, "documentos", budget)
-    return HeldOutText(chosen.name, chosen.source, chosen.documents, chosen.ids, chosen.of, chosen.kind,
-                       chosen.cut, was_valid=True)  # fmt: skip
+    return replace(chosen, was_valid=True)
 
 
 def built_in_text() -> HeldOutText:
@@ -115,7 +112,7 @@ def normalized(text: str) -> str:
     return normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n")).strip()
 
 
-def _pieces(text: str) -> tuple[str, list[str]]:
+def _parts(text: str) -> tuple[str, list[str]]:
     """What the documents of a text file are, and they."""
     blocks = _blocks(text)
     if len(blocks) > 1:
@@ -130,7 +127,7 @@ def _blocks(text: str) -> list[str]:
 
 
 def _chosen(name: str, source: str, found: Sequence[str], kind: str, budget: int) -> HeldOutText:
-    """Documents of the source up to `budget` bytes, drawn by their content, in their order."""
+    """The source whole, or pieces of it of `budget` bytes in all, in their order."""
     documents = [document for text in found if (document := normalized(text))]
     if not documents:
         raise SlmError(
@@ -139,39 +136,44 @@ def _chosen(name: str, source: str, found: Sequence[str], kind: str, budget: int
             where=source,
             hint="Use um .txt ou um JSONL com o campo text, ou dados com uma parte de validação.",
         )
-    taken = list(range(len(documents)))
-    texts = documents
+    taken = [(str(place), document) for place, document in enumerate(documents)]
     if sum(len(document.encode()) for document in documents) > budget:
-        taken = sorted(_within(documents, budget))
-        texts = [_beginning(documents[place]) for place in taken]
+        taken = _drawn(documents, budget)
     return HeldOutText(
         name=name,
         source=source,
-        documents=tuple(texts),
-        ids=tuple(map(str, taken)),
+        documents=tuple(text for _, text in taken),
+        ids=tuple(id for id, _ in taken),
         of=len(documents),
         kind=kind,
-        cut=sum(text != documents[place] for text, place in zip(texts, taken, strict=True)),
     )
 
 
-def _within(documents: Sequence[str], budget: int) -> Iterator[int]:
-    """Places of documents of `budget` bytes in all, and one at least; the same text has the same place."""
-    order = sorted(
-        range(len(documents)), key=lambda place: hashlib.sha256(documents[place].encode()).digest()
-    )
-    size = 0
-    for place in order:
-        size += len(_beginning(documents[place]).encode())
-        if size <= budget or place == order[0]:
-            yield place
+def _drawn(documents: Sequence[str], budget: int) -> list[tuple[str, str]]:
+    """(id, piece) of `budget` bytes in all, and one at least; the draw depends on the pieces alone."""
+    pieces = [
+        (f"{place}.{number}" if len(document.encode()) > PIECE else str(place), piece)
+        for place, document in enumerate(documents)
+        for number, piece in enumerate(_pieces(document))
+    ]
+    order = sorted(range(len(pieces)), key=lambda index: hashlib.sha256(pieces[index][1].encode()).digest())
+    size, chosen = 0, list[int]()
+    for index in order:
+        size += len(pieces[index][1].encode())
+        if size > budget and chosen:
+            break
+        chosen.append(index)
+    return [pieces[index] for index in sorted(chosen)]
 
 
-def _beginning(document: str) -> str:
-    """At most `LONGEST` bytes of a document, up to the end of a line or word."""
+def _pieces(document: str) -> Iterator[str]:
+    """A document in pieces of at most `PIECE` bytes that end with a line, or else a word, where they can."""
     content = document.encode()
-    if len(content) <= LONGEST:
-        return document
-    text = content[:LONGEST].decode("utf-8", errors="ignore")
-    end = max(text.rfind("\n"), text.rfind(" ")) if text.rfind("\n") < len(text) // 2 else text.rfind("\n")
-    return text[: end if end > 0 else len(text)].rstrip()
+    while len(content) > PIECE:
+        text = content[:PIECE].decode("utf-8", errors="ignore")
+        end = max(text.rfind("\n", len(text) // 2), 0) or max(text.rfind(" "), 0) or len(text)
+        if piece := text[:end].strip():
+            yield piece
+        content = content[len(text[:end].encode()) :]
+    if piece := content.decode().strip():
+        yield piece

@@ -88,9 +88,10 @@ class TaskRecord:
 
 @dataclass(frozen=True, slots=True)
 class DocumentBits:
-    """What one document of a text cost."""
+    """What one document of a text cost, or a piece of one."""
 
     id: str
+    """`DOCUMENT` or `DOCUMENT.PIECE`."""
     sha256: str
     """Of the text that was scored."""
     bits: float
@@ -125,6 +126,17 @@ class BitsRecord:
     documents: tuple[DocumentBits, ...]
     notes: tuple[str, ...] = ()
     """What a reader should know, Portuguese sentences."""
+
+    @property
+    def units(self) -> list[int]:
+        """The unit of the interval that each of `documents` belongs to, from 0: pieces of one document are no
+        units of their own, unless there is one document only.
+        """
+        names = [document.id.split(".")[0] for document in self.documents]
+        if len({*names}) < 2:
+            return list(range(len(names)))
+        order = {name: place for place, name in enumerate(dict.fromkeys(names))}
+        return [order[name] for name in names]
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,14 @@ def bootstrap_ratio(numerators: Sequence[float] | Values, denominators: Sequence
     return Interval(float(low), float(high))
 
 
+def unit_sums(units: Sequence[int], values: Sequence[tuple[float, ...]]) -> Values:
+    """values (n, columns), each with the number of its unit (n,) -> their sums (units, columns)."""
+    columns = np.asarray(values, dtype=np.float64)
+    sums = np.zeros((max(units) + 1, columns.shape[1]))
+    np.add.at(sums, np.asarray(units), columns)
+    return sums
+
+
 def expanded_tail(units: int) -> float:
     """The share of bootstrap samples below a 95 % interval of so many units; 2.5 % of very many."""
     if units < 2:

@@ -1,11 +1,16 @@
-"""`ptbr-slm eval compare`: reached by the first word only."""
+"""`ptbr-slm eval compare`: reached by the first word only, and what it prints."""
 
 from __future__ import annotations
+
+import json
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
 
 from ptbr_slm.cli.main import app
+from ptbr_slm.eval.results import ModelFacts, Part, Results, TaskRecord, save_results
+from ptbr_slm.eval.tasks.metrics import ItemResult, TaskScore
 
 RUNNER = CliRunner()
 
@@ -13,19 +18,52 @@ RUNNER = CliRunner()
 @pytest.mark.parametrize(
     ("words", "usage"),
     [
-        (["eval", "--help"], "Uso: ptbr-slm eval [OPÇÕES] {MODELO}"),
+        (["eval", "--help"], "Uso: ptbr-slm eval [OPÇÕES]"),
         (["eval", "compare", "--help"], "Uso: ptbr-slm eval compare [OPÇÕES] {A} {B}"),
-        (["eval", "./compare", "--help"], "Uso: ptbr-slm eval [OPÇÕES] {MODELO}"),
-        (["eval", "--limit", "3", "compare", "--help"], "Uso: ptbr-slm eval [OPÇÕES] {MODELO}"),
+        (["eval", "./compare", "--help"], "Uso: ptbr-slm eval [OPÇÕES]"),
+        (["eval", "--limit", "3", "compare", "--help"], "Uso: ptbr-slm eval [OPÇÕES]"),
     ],
 )
 def test_the_first_word_chooses_the_verb(words, usage):
     shown = RUNNER.invoke(app, words, prog_name="ptbr-slm").output
-    assert shown.startswith(usage)
+    assert shown.startswith(usage) and shown.startswith("Uso: ptbr-slm eval compare") == ("{A}" in usage)
 
 
 def test_the_help_of_eval_lists_its_member():
     assert "Comandos:\n  compare  Diz qual" in RUNNER.invoke(app, ["eval", "--help"]).output
+
+
+@pytest.fixture
+def folders(tmp_path):
+    items = tuple(ItemResult(f"genero-{n}", f"s{n}", {"acc": float(n % 2)}, n % 2, 1) for n in range(40))
+    parts = (Part("genero", "Gênero do determinante e do quantificador", 40),)
+    task = TaskRecord("gramatica", "Gramática", "1", "pares mínimos", "t", "d", 40,
+                      (TaskScore("acc", 0.5, None),), items, parts)  # fmt: skip
+    better = replace(task, items=tuple(replace(item, values={"acc": 1.0}, answer=1) for item in items))
+    for name, one in (("a", task), ("b", better)):
+        save_results(tmp_path / name, Results(ModelFacts(f"treino-{name}", name, 4_700_000, 64), (), (one,)))
+    return str(tmp_path / "a"), str(tmp_path / "b")
+
+
+def test_the_verdict_is_plain_and_fits_80_columns(folders):
+    shown = RUNNER.invoke(app, ["eval", "compare", *folders])
+    assert shown.exit_code == 0
+    assert "B é melhor em Gramática (100,0 contra 50,0 %)." in shown.output
+    assert "Gramática, por fenômeno:" in shown.output and "Onde mais diferem, em Gramática:" in shown.output
+    assert "outra semente" in shown.output and max(map(len, shown.output.splitlines())) <= 80
+
+
+def test_the_same_model_is_called_so_and_nothing_is_better(folders):
+    shown = RUNNER.invoke(app, ["eval", "compare", folders[0], folders[0]]).output
+    assert "Não se pode dizer qual é melhor" in shown and "A e B são o mesmo modelo." in shown
+
+
+def test_json_has_all_of_it_and_quiet_the_verdict(folders):
+    body = json.loads(RUNNER.invoke(app, ["eval", "compare", *folders, "--json"]).stdout)
+    (line,) = body["lines"]
+    assert (line["better"], line["pairs"], line["a"], line["b"]) == ("B", 40, 0.5, 1.0)
+    assert line["p"] == line["p_holm"] < 0.001 and line["parts"][0]["name"] == "genero"
+    assert RUNNER.invoke(app, ["eval", "compare", *folders, "-q"]).stdout.startswith("B é melhor em")
 
 
 def test_results_that_are_not_there_are_named(tmp_path):

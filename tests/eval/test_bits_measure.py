@@ -16,7 +16,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 from ptbr_slm.bench.synthetic import random_weights
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
-from ptbr_slm.eval.bits_measure import by_windows, check_lossless, measure_bits, text_windows
+from ptbr_slm.eval.bits_measure import _record, by_windows, check_lossless, measure_bits, text_windows
 from ptbr_slm.eval.bits_sources import HeldOutText, built_in_text, normalized, valid_text
 from ptbr_slm.eval.subject import LocalSubject
 from ptbr_slm.runtime.scoring import ContinuationScore
@@ -184,11 +184,20 @@ def test_short_documents_and_samples_and_parts_are_told(tokenizer, tmp_path):
     config = replace(CONFIG, vocab_size=tokenizer.vocab_size)
     folder = write_model(tmp_path / "m", config, tokenizer, random_weights(config, 3))
     with LocalSubject(folder, "cpu") as subject:
-        text = replace(text_of("O céu é azul.", "O mar é verde."), of=9, cut=1)
+        text = replace(text_of("O céu é azul.", "O mar é verde."), of=9)
         notes = measure_bits(subject, text).notes
         assert measure_bits(subject, built_in_text()).seq_len == 64
-    assert notes[0] == "2 de 9 linhas, sorteados" and notes[1] == "só o começo de 1 linhas"
-    assert "só o contexto curto" in notes[2] and "poucos para um intervalo" in notes[3]
+        pieces = measure_bits(subject, replace(text, of=1, ids=("0.0", "0.3")))
+    assert notes[0] == "2 de 9 linhas, sorteados"
+    assert "só o contexto curto" in notes[1] and "poucos para um intervalo" in notes[2]
+    assert pieces.notes[0] == "2 trechos de 1 linhas, sorteados" and "um só documento" in pieces.notes[2]
+
+
+def test_pieces_of_one_document_are_one_unit_of_the_interval(tokenizer):
+    config = replace(CONFIG, vocab_size=tokenizer.vocab_size)
+    text = replace(text_of("a b", "c d", "e f"), ids=("0.1", "0.2", "5"))
+    found = by_windows(lambda ids: -np.ones(len(ids) - 1), tokenizer, config, text, 16)
+    assert _record(text, found, 16, 8, ()).units == [0, 0, 1]
 
 
 def test_a_model_that_gives_nan_is_refused(tokenizer):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.errors import SlmError
 from ptbr_slm.eval import bits_sources
-from ptbr_slm.eval.bits_sources import LONGEST, built_in_text, named_text, normalized, valid_text
+from ptbr_slm.eval.bits_sources import PIECE, built_in_text, named_text, normalized, valid_text
 
 
 def write(path, text):
@@ -69,12 +69,14 @@ def test_what_is_taken_depends_on_the_text_alone(tmp_path):
     assert sum(len(d.encode()) for d in texts["a"].documents) <= 2000
 
 
-def test_of_a_long_document_the_beginning_is_taken(tmp_path):
-    long = "ação " * 5000
-    found = named_text(write(tmp_path / "l.txt", long), budget=10_000)
-    assert found.cut == 1 and len(found.documents[0].encode()) <= LONGEST
-    assert found.documents[0].endswith("ação")
-    assert named_text(str(tmp_path / "l.txt"), budget=10**9).cut == 0
+def test_of_a_long_document_pieces_are_drawn(tmp_path):
+    long = " ".join(f"ação{n}" for n in range(5000))
+    found = named_text(write(tmp_path / "l.txt", long), budget=20_000)
+    assert 1 <= len(found.documents) <= 3 and all(len(d.encode()) <= PIECE for d in found.documents)
+    assert all(id.startswith("0.") for id in found.ids) and found.of == 1
+    every = named_text(str(tmp_path / "l.txt"), budget=len(long.encode()) - 1)
+    assert set(" ".join(every.documents).split()) <= set(long.split())
+    assert named_text(str(tmp_path / "l.txt"), budget=10**9).documents == (long,)
 
 
 def test_the_valid_split_comes_back_as_it_was_prepared(prepared):
