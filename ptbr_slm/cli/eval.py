@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ptbr_slm.cli.command import command
-from ptbr_slm.cli.eval_compare import members
+from ptbr_slm.cli.eval_compare import default_folder, members, model_of
 from ptbr_slm.cli.output import Output, Report
 from ptbr_slm.errors import SlmError
 from ptbr_slm.text import number
@@ -100,7 +100,7 @@ def evaluate(
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     download = DownloadOptions(note=out.note)
     benchmarks = select_benchmarks(names, folders, accept_licence=accept_licence, download=download)
-    target = _model_of(model)
+    target = model_of(model)
     held_out = _held_out(target, data, text or [], quietly=bool(names))
     with open_subject(target, device) as subject, out.progress("avaliando", 1.0) as bar:
 
@@ -117,17 +117,11 @@ def evaluate(
     if evaluation.unkept is not None:
         out.note(f"Atenção: as respostas não puderam ser guardadas ({evaluation.unkept.message})")
     results = evaluation.results
-    folder = output or Path("avaliacao", _folder_name(results.model.name))
+    folder = output or default_folder(results.model.name)
     write_report(folder, results)
     color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     where = f"Gravado em {folder}: avaliacao.html, resultados.json, cartao.md"
     return Report(_as_dict(results, folder), f"{table(results, color=color)}\n\n{where}", brief=str(folder))
-
-
-def _folder_name(model: str) -> str:
-    """`meu` of `meu/final`."""
-    name = re.sub(r"/final$", "", model)
-    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "modelo"
 
 
 def _held_out(model: str, data: Path | None, texts: list[str], *, quietly: bool) -> HeldOutTexts:
@@ -142,7 +136,7 @@ def _held_out(model: str, data: Path | None, texts: list[str], *, quietly: bool)
     from ptbr_slm.eval.server_subject import is_url
 
     run = RunSettings() if is_url(model) else run_settings(Path(model))
-    trained_on = data or run.data
+    trained_on = run.data if run.data is not None and run.data.exists() else data or run.data
     found = [named_text(argument) for argument in texts]
     if data is not None:
         found.insert(0, valid_text(data))
@@ -159,13 +153,6 @@ def _listed(folders: list[Path]) -> Report:
 
     entries = task_table(folders)
     return Report({"tasks": as_data(entries)}, as_text(entries), "\n".join(entry.name for entry in entries))
-
-
-def _model_of(target: str) -> str:
-    """The model of a run's folder, or what was given."""
-    path = Path(target)
-    final = path / "final"
-    return str(final) if not (path / "config.json").exists() and (final / "config.json").exists() else target
 
 
 def _seconds(text: str) -> float | None:

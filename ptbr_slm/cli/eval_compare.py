@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,13 +12,14 @@ import typer
 
 from ptbr_slm.cli.command import command
 from ptbr_slm.cli.output import Output, Report, table
-from ptbr_slm.text import number
+from ptbr_slm.errors import SlmError
+from ptbr_slm.text import number, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ptbr_slm.eval.compare import Comparison, Example, Line
-    from ptbr_slm.eval.results import ModelFacts
+    from ptbr_slm.eval.results import ModelFacts, Results
 
 members = typer.Typer(rich_markup_mode=None)
 """What `ptbr-slm eval` has beside its own arguments."""
@@ -30,9 +32,10 @@ _PARTS = 8
 def compare(
     out: Output,
     a: Annotated[
-        Path, typer.Argument(metavar="A", help="Resultados de um modelo: a pasta de ptbr-slm eval -o PASTA.")
+        str,
+        typer.Argument(metavar="A", help="Resultados de um modelo (ptbr-slm eval), ou o modelo já avaliado."),
     ],
-    b: Annotated[Path, typer.Argument(metavar="B", help="Resultados do outro, medido com as mesmas opções.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Os do outro, medido com as mesmas opções.")],
     every_part: Annotated[
         bool,
         typer.Option("--all", help="Mostra todos os fenômenos, e exemplos também do que pode ser acaso."),
@@ -40,10 +43,51 @@ def compare(
 ) -> Report:
     """Diz qual de dois modelos é melhor, em quê, e o que pode ser acaso."""
     from ptbr_slm.eval.compare import compare as compared
+
+    found = compared(_results_of(a), _results_of(b))
+    return Report(_as_dict(found), "\n".join(_lines(found, every_part)), _verdict(found))
+
+
+def default_folder(model: str) -> Path:
+    """Where the results of a model of this name are written: `avaliacao/meu` for `meu/final`."""
+    name = re.sub(r"/final$", "", model)
+    return Path("avaliacao", re.sub(r"[^\w.-]+", "-", name).strip("-.") or "modelo")
+
+
+def model_of(target: str) -> str:
+    """The model of a run's folder, or what was given."""
+    path = Path(target)
+    final = path / "final"
+    return str(final) if not (path / "config.json").exists() and (final / "config.json").exists() else target
+
+
+def _results_of(target: str) -> Results:
+    """The results in a folder or file, or those of a model that was evaluated from here.
+
+    Raises as `read_results_or_vector` and `open_subject`; E_NOT_FOUND where the model was not evaluated,
+    E_COMPARE where it has changed since.
+    """
+    from ptbr_slm.eval.server_subject import is_url, open_subject
     from ptbr_slm.eval.vectors import read_results_or_vector
 
-    found = compared(read_results_or_vector(a), read_results_or_vector(b))
-    return Report(_as_dict(found), "\n".join(_lines(found, every_part)), _verdict(found))
+    model = model_of(target)
+    if not is_url(model) and not (Path(model) / "config.json").is_file():
+        return read_results_or_vector(Path(target))
+    with open_subject(model) as subject:
+        name, identity = subject.name, subject.identity
+    folder = default_folder(name)
+    again = f"Avalie o modelo antes:  ptbr-slm eval {quoted(target)}"
+    if not folder.is_dir():
+        raise SlmError("E_NOT_FOUND", "este modelo ainda não foi avaliado aqui.", where=folder, hint=again)
+    results = read_results_or_vector(folder)
+    if results.model.identity != identity:
+        raise SlmError(
+            "E_COMPARE",
+            "os resultados são de outro modelo, ou de antes de uma mudança.",
+            where=folder,
+            hint=again,
+        )
+    return results
 
 
 def _as_dict(found: Comparison) -> dict[str, Any]:

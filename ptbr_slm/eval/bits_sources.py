@@ -51,8 +51,8 @@ class HeldOutText:
     """Documents that the source has."""
     kind: str
     """What a document is, in Portuguese: documentos, arquivos, linhas, blocos."""
-    was_valid: bool = False
-    """Whether training held it out: prepared data tell such documents from those of training."""
+    held_out_of: Path | None = None
+    """The prepared data whose valid split it is: a model trained on them has not seen it."""
 
     @property
     def sha256(self) -> str:
@@ -98,7 +98,7 @@ def valid_text(data: Path, budget: int = BUDGET) -> HeldOutText:
     edges = split.document_offsets()
     found = [tokenizer.decode(split.read(int(start), int(stop)).tolist()) for start, stop in pairwise(edges)]
     chosen = _chosen("valid", str(data), found, "documentos", budget)
-    return replace(chosen, was_valid=True)
+    return replace(chosen, held_out_of=data)
 
 
 def built_in_text() -> HeldOutText:

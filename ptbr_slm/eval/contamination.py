@@ -95,7 +95,7 @@ def contamination_note(data: Path | None, text: HeldOutText) -> str:
 
     data: the prepared data that the model was trained on, None where they are not known.
     """
-    if text.was_valid:
+    if data is not None and text.held_out_of is not None and data.resolve() == text.held_out_of.resolve():
         return ""  # near copies never fall on both sides of the split
     if data is None:
         return "não se sabe em que textos o modelo foi treinado: pode ter visto este"

@@ -6,11 +6,16 @@ import json
 from dataclasses import replace
 
 import pytest
+from tiny_models import write_model
 from typer.testing import CliRunner
 
+from ptbr_slm.bench.synthetic import random_weights
 from ptbr_slm.cli.main import app
-from ptbr_slm.eval.results import ModelFacts, Part, Results, TaskRecord, save_results
+from ptbr_slm.config import ModelConfig
+from ptbr_slm.eval.results import ModelFacts, Part, Results, TaskRecord, read_results, save_results
+from ptbr_slm.eval.subject import LocalSubject
 from ptbr_slm.eval.tasks.metrics import ItemResult, TaskScore
+from ptbr_slm.tokenizer import Tokenizer
 
 RUNNER = CliRunner()
 
@@ -69,3 +74,29 @@ def test_json_has_all_of_it_and_quiet_the_verdict(folders):
 def test_results_that_are_not_there_are_named(tmp_path):
     shown = RUNNER.invoke(app, ["eval", "compare", str(tmp_path / "a"), str(tmp_path / "b")])
     assert shown.exit_code == 1
+
+
+@pytest.fixture
+def model(tmp_path, texts, monkeypatch):
+    """A model that was evaluated from the current folder; its results."""
+    tokenizer = Tokenizer.train(texts, 300)
+    config = ModelConfig(
+        vocab_size=tokenizer.vocab_size, hidden_size=16, num_layers=1, num_heads=1, num_kv_heads=1,
+        head_dim=16, intermediate_size=16, max_seq_len=64,
+    )  # fmt: skip
+    folder = write_model(tmp_path / "run" / "final", config, tokenizer, random_weights(config, 3))
+    monkeypatch.chdir(tmp_path)
+    with LocalSubject(folder) as subject:
+        facts = ModelFacts(subject.name, subject.identity, subject.parameters, subject.context)
+    return facts
+
+
+def test_a_model_stands_for_its_results(model, folders, tmp_path):
+    shown = RUNNER.invoke(app, ["eval", "compare", "run", folders[0]])
+    assert "E_NOT_FOUND" in shown.stderr and "ptbr-slm eval run" in shown.stderr
+    results = read_results(tmp_path / "a")
+    save_results(tmp_path / "avaliacao" / "run", replace(results, model=model))
+    assert RUNNER.invoke(app, ["eval", "compare", "run", folders[1], "-q"]).stdout.startswith("B é melhor em")
+    save_results(tmp_path / "avaliacao" / "run", replace(results, model=replace(model, identity="antes")))
+    shown = RUNNER.invoke(app, ["eval", "compare", "run/final", folders[1]])
+    assert "E_COMPARE" in shown.stderr and "antes de uma mudança" in shown.stderr

@@ -82,7 +82,7 @@ def test_of_a_long_document_pieces_are_drawn(tmp_path):
 def test_the_valid_split_comes_back_as_it_was_prepared(prepared):
     split = PreparedData.open(prepared).split("valid")
     found = valid_text(prepared)
-    assert found.of == len(found.documents) == split.documents and found.was_valid
+    assert found.of == len(found.documents) == split.documents and found.held_out_of == prepared
     assert sum(len(document.encode()) for document in found.documents) == split.bytes
 
 

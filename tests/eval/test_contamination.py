@@ -48,4 +48,5 @@ def test_what_cannot_be_known_is_said(prepared, tmp_path):
     assert contamination_note(prepared, text_of(NEW)) == ""
     assert "não se sabe" in contamination_note(None, text_of(NEW))
     assert "não foi conferido" in contamination_note(tmp_path / "nada", text_of(NEW))
-    assert contamination_note(None, valid_text(prepared)) == ""
+    assert contamination_note(prepared, valid_text(prepared)) == ""
+    assert "não se sabe" in contamination_note(None, valid_text(prepared))
