@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 
-from ptbr_slm.errors import SlmError
+from ptbr_slm.errors import SlmError, os_errors
 from ptbr_slm.eval.tasks.task import Task
 from ptbr_slm.eval.tasks.task_file import read_task
 
@@ -21,6 +22,17 @@ def built_in_tasks() -> dict[str, Path]:
     """Names and files of the tasks that come with the package."""
     folder = Path(str(resources.files("ptbr_slm.eval.tasks").joinpath("definitions")))
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def task_files(folder: Path) -> list[Path]:
+    """The files of a folder that are tasks: other YAML may lie beside the data."""
+    found = []
+    for path in sorted(folder.glob("*.yaml")):
+        with os_errors(path):
+            content = path.read_bytes()
+        if re.search(rb"^task\s*:", content, re.MULTILINE):
+            found.append(path)
+    return found
 
 
 def published_tasks() -> list[Task]:
@@ -44,7 +56,7 @@ def select_tasks(
     """
     files = dict(built_in_tasks())
     for folder in extra:
-        files |= {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+        files |= {path.stem: path for path in task_files(folder)}
     chosen: dict[str, Task] = {}
     tagged: dict[str, list[Task]] | None = None
     for name in names:

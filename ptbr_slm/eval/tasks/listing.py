@@ -8,7 +8,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-from ptbr_slm.eval.tasks.catalogue import PHENOMENA, published_tasks
+from ptbr_slm.eval.tasks.catalogue import PHENOMENA, published_tasks, task_files
 from ptbr_slm.eval.tasks.documents import is_here
 from ptbr_slm.eval.tasks.task import Task
 from ptbr_slm.eval.tasks.task_file import read_task
@@ -57,7 +57,7 @@ def task_table(folders: Sequence[Path] = ()) -> list[TaskEntry]:
 
     The phenomena of the grammar suite are left out: there are many, and `gramatica` asks them at once.
     """
-    own = [read_task(path) for folder in folders for path in sorted(folder.glob("*.yaml"))]
+    own = [read_task(path) for folder in folders for path in task_files(folder)]
     return [_entry(task, folders) for task in [*published_tasks(), *own]]
 
 

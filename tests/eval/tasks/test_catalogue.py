@@ -14,6 +14,7 @@ def names(*asked, **options):
 
 def test_tasks_are_chosen_by_name_tag_and_path_each_once(tmp_path):
     mine = write_task(tmp_path, tag="minhas")
+    (tmp_path / "docker-compose.yaml").write_text("services: {a: {image: b}}\n")
     assert names("inferbr", str(mine), "minhas", "inferbr", extra=[tmp_path]) == ["inferbr", "cores"]
 
 

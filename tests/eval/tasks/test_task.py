@@ -3,12 +3,17 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from task_files import GOOD_TASK as GOOD
 from task_files import write_task as write
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.eval.tasks.task import OutputType
 from ptbr_slm.eval.tasks.task_file import read_task
+
+TAKE_FIRST = {"function": "take_first"}
+BROKEN_REGEX = {"function": "regex", "regex_pattern": "("}
 
 
 def refusal(path: Path) -> SlmError:
@@ -48,9 +53,6 @@ def test_a_missing_key_is_named(tmp_path, key):
 def test_a_missing_fact_is_named(tmp_path, key):
     facts = {name: value for name, value in GOOD["metadata"].items() if name != key}
     assert f"metadata.{key}" in refusal(write(tmp_path, metadata=facts)).message
-
-
-TAKE_FIRST = {"function": "take_first"}
 
 
 @pytest.mark.parametrize(
@@ -97,6 +99,30 @@ def test_a_file_that_is_no_task_is_refused(tmp_path, text):
     refusal(path)
 
 
+def test_a_file_that_is_not_utf8_is_refused(tmp_path):
+    path = tmp_path / "t.yaml"
+    path.write_bytes("task: ação".encode("latin1"))
+    assert "UTF-8" in refusal(path).message
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"doc_to_choice": [True, False]}, "doc_to_choice deve ter só textos"),
+        ({"num_fewshot": True}, "num_fewshot deve ser um número inteiro"),
+        ({"metadata": GOOD["metadata"] | {"non_commercial": "não"}}, "non_commercial deve ser true ou false"),
+        ({"dataset_kwargs": {"data_files": ["a"]}}, "data_files deve ter chaves"),
+        ({"metric_list": ["acc"]}, "metric_list deve ter chaves"),
+        (
+            {"filter_list": [{"filter": [{"function": "regex", "regex_pattern": "("}, TAKE_FIRST]}]},
+            "uma expressão",
+        ),
+    ],
+)
+def test_a_value_of_another_type_is_refused_by_the_name_of_its_key(tmp_path, changes, words):
+    assert words in refusal(write(tmp_path, **changes)).message
+
+
 def test_a_python_tag_in_the_yaml_builds_no_object(tmp_path):
     """The harness's `!function` would run code from the file's folder."""
     path = write(tmp_path)
@@ -126,3 +152,40 @@ def test_a_file_may_include_another_and_its_own_keys_win(tmp_path):
     with pytest.raises(SlmError) as found:
         read_task(other)
     assert found.value.code == "E_NOT_FOUND"
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 9) | st.floats(allow_nan=False) | st.text(max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text("abfilter", max_size=3), inner, max_size=2)
+    ),
+    max_leaves=5,
+)
+NESTED = {
+    "metadata": ["published", "constant", "items", "chance", "meaningful_from", "non_commercial", "licence"],
+    "dataset_kwargs": ["data_files", "revision"],
+    "generation_kwargs": ["until", "max_gen_toks", "do_sample", "temperature"],
+    "fewshot_config": ["sampler"],
+    "metric_list": ["metric", "aggregation", "regexes_to_ignore", "ignore_case"],
+    "filter_list": ["filter", "name"],
+}
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_whatever_the_values_are_a_task_is_read_or_refused(tmp_path, data):
+    key = data.draw(st.sampled_from([*GOOD, *NESTED, "doc_to_choice", "include", "tag", "description"]))
+    value = data.draw(VALUES)
+    if key in NESTED and data.draw(st.booleans()):
+        inner = data.draw(st.sampled_from(NESTED[key]))
+        before = GOOD.get(key, {})
+        if key.endswith("_list"):
+            value = [{**(before[0] if before else {}), inner: value}]
+        else:
+            value = {**before, inner: value}
+    try:
+        task = read_task(write(tmp_path / "", **{"task": "x", key: value}))
+    except SlmError as error:
+        assert error.code in ("E_TASK", "E_NOT_FOUND", "E_IO", "E_PERMISSION")
+    else:
+        assert task.facts.version and isinstance(task.facts.published, dict)
