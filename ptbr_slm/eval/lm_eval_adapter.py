@@ -24,6 +24,7 @@ from ptbr_slm.runtime.model import Model, TokenPrompt
 from ptbr_slm.runtime.sampling.params import SamplingOptions
 
 try:
+    import lm_eval.models  # noqa: F401  # fills the table, which it does not once ours is in it
     from lm_eval.api.model import LM
     from lm_eval.api.registry import register_model
     from lm_eval.utils import get_rolling_token_windows, simple_parse_args_string
