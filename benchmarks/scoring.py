@@ -68,7 +68,7 @@ def main() -> None:
             **{f"plain {size}": partial(plain_scores, peer, pairs, size) for size in BATCHES},
             **{who: partial(_scores, model, requests) for who, model in ours.items()},
         }
-        times, scores = _hold(contestants, arguments.rounds)
+        times, scores = hold(contestants, arguments.rounds)
         best = min(statistics.median(times[f"plain {size}"]) for size in BATCHES)
         least = least_seconds(engine.config, pairs, flops)
         rows.append(
@@ -131,7 +131,7 @@ def _scores(model: Model, requests: Sequence[Request]) -> list[float]:
     return [score.logprob for scores in model.score_batch(requests) for score in scores]
 
 
-def _hold(
+def hold(
     contestants: dict[str, Callable[[], Sequence[float]]], rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, Sequence[float]]]:
     """CPU seconds of each round, and the scores; a first round is not counted."""
