@@ -18,6 +18,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,8 @@ KINDS = {
 BATCHES = (1, 16)
 EXPORTS = ("fp32", "int8")
 MEMORY_ITEMS = (200, 2_000)
+_DIFFERENT = 200
+"""Items of different words; after these, the same ones under other numbers."""
 
 
 def main() -> None:
@@ -120,9 +123,10 @@ def harness_scores(model: Any, items: Sequence[Item]) -> list[float]:
 
 def read_items(folder: Path, kind: str, count: int) -> tuple[Task, list[Item]]:
     """The task file of a kind, written and read again, with its items."""
+    different = TASKS[kind](min(count, _DIFFERENT))[:count]
     rows = [
-        {"id": str(number), "prompt": prompt, "choices": [text.strip() for text in texts]}
-        for number, (prompt, texts) in enumerate(TASKS[kind](count)[:count])
+        {"id": str(number), "prompt": f"{number}. {prompt}", "choices": [text.strip() for text in texts]}
+        for number, (prompt, texts) in zip(range(count), cycle(different), strict=False)
     ]
     data = folder / f"{kind}.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

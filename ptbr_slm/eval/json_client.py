@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from http.client import HTTPException
 from typing import Any
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import OpenerDirector, ProxyHandler, Request, build_opener
 
@@ -71,8 +71,9 @@ class JsonClient:
             if attempt + 1 < _TRIES:
                 self._pause(wait)
         else:
+            reason = failure.reason if type(failure) is URLError else failure
             raise self._fault(
-                f"o servidor não respondeu depois de {_TRIES} tentativas ({failure}).",
+                f"o servidor não respondeu depois de {_TRIES} tentativas ({reason}).",
                 "Confira se ele está no ar e se o endereço está certo, e repita o comando.",
             ) from failure
         try:

@@ -3,7 +3,7 @@
     python -m ptbr_slm.eval.lm_eval_adapter --model ptbr_slm --model_args path=PASTA --tasks TAREFA
 
 is `lm_eval` with one model more. lm_eval 0.4.13 finds models in its own table alone
-(lm_eval/models/__init__.py): it reads no entry points and imports no plugins, so that the plain `lm_eval`
+(its models/__init__.py): it reads no entry points and imports no plugins, so that the plain `lm_eval`
 command cannot know this one. A script of one's own imports this module and calls `lm_eval.simple_evaluate`.
 
 Scores agree with those of lm_eval's `hf` backend in fp32. Two of its habits differ, and are not followed:

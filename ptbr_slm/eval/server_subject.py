@@ -112,7 +112,10 @@ class ServerSubject:
 
     def _find(self, name: str) -> Mapping[str, Any]:
         """The entry of a model in /v1/models."""
-        answer = self._client.get("/v1/models")
+        try:
+            answer = self._client.get("/v1/models")
+        except Refused as error:
+            raise _fault(self.url, f"o endereço responde, mas não em /v1/models ({error}).") from error
         entries = answer.get("data") if isinstance(answer, dict) else None
         found = [entry for entry in entries or () if isinstance(entry, dict) and "id" in entry]
         if not found:

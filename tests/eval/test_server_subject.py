@@ -124,6 +124,12 @@ def test_a_server_that_is_gone_is_said_after_some_tries(opened):
     assert error.value.code == "E_SERVER" and len(waited) == 5
 
 
+def test_an_address_that_is_no_such_server_is_said(opened):
+    with openai_server(opened) as server, pytest.raises(SlmError, match="mas não em /v1/models") as error:
+        ServerSubject(server.url + "/pagina")
+    assert error.value.code == "E_SERVER"
+
+
 def test_a_refused_key_and_an_unknown_model_are_said(opened):
     with openai_server(opened) as server:
         with pytest.raises(SlmError, match="não tem o modelo outro") as error:
