@@ -66,7 +66,9 @@ class Row:
         return number(self.items) if self.items == self.of else f"{number(self.items)} de {number(self.of)}"
 
     def shown(self, value: float, decimals: int = 1) -> str:
-        """A value in the row's unit."""
+        """A value in the row's unit; a perplexity of millions by its power of ten."""
+        if not self.is_share and value >= 1e6:
+            return f"{value:.1e}".replace(".", ",").replace("e+", "e")
         return number(100 * value if self.is_share else value, decimals)
 
     @property

@@ -81,7 +81,7 @@ def _cells(row: Row) -> list[str]:
 def _columns(header: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
     """Lines of `WIDTH` columns: the first and the last to the left, the first cut where it must be."""
     widths = [max(len(line[column]) for line in [header, *cells]) for column in range(len(header))]
-    widths[0] = min(widths[0], WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1))
+    widths[0] = min(widths[0], max(12, WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1)))
     lines = []
     for first, *numbers, last in [header, *cells]:
         name = first if len(first) <= widths[0] else textwrap.shorten(first, widths[0], placeholder="…")

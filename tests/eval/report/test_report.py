@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -103,6 +104,14 @@ class _Checker(HTMLParser):
     def handle_endtag(self, tag):
         if tag not in self.VOID:
             assert self.open.pop() == tag
+
+
+def test_a_perplexity_of_a_model_that_knows_nothing_leaves_the_names_legible(results):
+    huge = TaskScore("perplexity", 5.7e11, Interval(19_843.4, 5.3e17))
+    found = task("lambada", "LAMBADA-PT (verossimilhança)", 0.0, Interval(0.0, 0.1), scores=(huge,))
+    text = table(replace(results, tasks=(found,)), color=False)
+    assert "5,7e11  19.843,4 a 5,3e17" in text and "LAMBADA-PT" in text
+    assert all(len(line) <= WIDTH for line in text.splitlines())
 
 
 def test_the_page_is_whole_and_shows_names_as_text(results):
