@@ -140,7 +140,7 @@ def _lines(found: Comparison, every_part: bool) -> Iterator[str]:
     family = len(found.lines)
     notes.append(
         "p: com que frequência dois modelos iguais difeririam tanto, pelos mesmos itens"
-        + (f"; corrigido para {family} testes (Holm)." if family > 1 else ".")
+        + (f"; corrigido para {family} testes (Holm), e os fenômenos entre si." if family > 1 else ".")
         + " «acaso?»: 0,05 ou mais."
     )
     notes.append(
