@@ -18,7 +18,7 @@ from ptbr_slm.eval.grammar.check import REORDERED, UNBALANCED, faults
 from ptbr_slm.eval.grammar.generate import PAIRS, lines, task_file
 from ptbr_slm.eval.grammar.phenomena import ALL
 from ptbr_slm.eval.grammar.suite import load
-from ptbr_slm.eval.tasks.task import built_in_tasks, select_tasks
+from ptbr_slm.eval.tasks.catalogue import built_in_tasks, select_tasks
 
 NAMES = [phenomenon.name for phenomenon in ALL]
 
