@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -95,3 +98,17 @@ def test_a_name_that_is_none_is_refused_before_anything_is_written(task):
     with pytest.raises(SlmError) as caught:
         TasksInTraining(["core"], [task.parent], 1.0)
     assert caught.value.code == "E_TASK"
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_of_two_ranks_one_asks_and_the_other_waits(train_arguments, task, tmp_path, parallel):
+    values = {**VALUES, "max_steps": 4, "ranks": 2, "parallel": parallel, "evaluation.tasks": [str(task)]}
+    arguments = train_arguments(tmp_path / parallel, **values, **{"evaluation.task_data": [str(task.parent)]})
+    command = [sys.executable, "-m", "ptbr_slm", *arguments, "--json"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    scored = [record for record in told if record["event"] == "tasks"]
+    assert scored == records(tmp_path / parallel, "tasks")
+    assert [record["step"] for record in scored] == [2, 4] and scored[0]["items"] == {"cores": 40}
