@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--task-data", type=Path, action="append", default=[])
     parser.add_argument("--limit", type=int)
     parser.add_argument("--svg", type=Path)
+    parser.add_argument("--only", default="", help="regular expression: titles of the panels to draw")
     chosen = parser.parse_args()
     names = ["gramatica", "gramatica_norma", *filter(None, chosen.tasks.split(","))]
     benchmarks = select_benchmarks(names, chosen.task_data)
@@ -46,7 +48,8 @@ def main() -> None:
             found[step] = evaluate(subject, benchmarks, settings, held_out=held_out).results
     print(tables(found, tokens_at(chosen.run)))
     if chosen.svg is not None:
-        chosen.svg.write_text(sheet(draw(panels(found)), columns=3), encoding="utf-8")
+        shown = [panel for panel in panels(found) if re.search(chosen.only, panel.title)]
+        chosen.svg.write_text(sheet(draw(shown), columns=3), encoding="utf-8")
 
 
 def checkpoints(run: Path, steps: str) -> list[tuple[int, Path]]:
