@@ -41,6 +41,8 @@ VERBS = {  # in this order: each may use what an earlier one wrote
     "find-lr": f"--data dados -o lr {SMALL} --steps 10 --svg lr.svg",
     "train": f"--data dados -o run {SMALL} --max-steps 4 --eval-every 2 "
     + " ".join(f"--logger {name}" for name in LOGGERS),
+    "eval": "run/final --tasks gramatica --limit 4 --no-cache -o avaliacao",
+    "eval compare": "avaliacao avaliacao",
     "export": "run/final -o exp --precision int8",
     "verify": "exp --against run/final",
     "generate": "Manhã --model exp --max-new-tokens 4",
@@ -177,7 +179,7 @@ def test_there_is_a_case_for_every_verb():
             else {x for n, c in children.items() for x in leaves(c, (*words, n))}
         )
 
-    assert leaves(typer.main.get_command(app)) == {*VERBS, *ON_REQUEST, "app"}
+    assert leaves(typer.main.get_command(app)) | {"eval"} == {*VERBS, *ON_REQUEST, "app"}
 
 
 @pytest.mark.slow
