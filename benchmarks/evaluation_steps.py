@@ -24,6 +24,9 @@ from ptbr_slm.eval.subject import LocalSubject
 from ptbr_slm.text import number
 from ptbr_slm.train.reporting.curves import Panel, draw, sheet
 
+_TITLE = 38
+"""Characters of a panel's title that do not meet its value."""
+
 
 def main() -> None:
     """Evaluate and print."""
@@ -102,9 +105,10 @@ def panels(found: dict[int, Results]) -> Sequence[Panel]:
             if not row.is_share:
                 continue
             points = [(float(step), 100 * by_step[step][index].rows[place].value) for step in steps]
-            title = f"{row.label} (%)" if place else f"{section.title}: {row.label} (%)"
+            name = row.label if place else f"{section.title}: {row.label}"
+            title = f"{name if len(name) <= _TITLE else name[: _TITLE - 1] + '…'} (%)"
             level = None if row.chance is None else 100 * row.chance
-            drawn.append(Panel(title=title[:52], points=points, dots=True, decimals=1, level=level))
+            drawn.append(Panel(title=title, points=points, dots=True, decimals=1, level=level))
     return drawn
 
 
