@@ -2,7 +2,7 @@
 
 Manacá publishes ten models' answers to CALAME-PT, one JSON object a file: `model`, `lowercase`, `corretos`
 (0 or 1 an item, in the file's order; Instituto-IA-LNCC/manaca-1b-base, docs/evaluation/logs/*_calame.json,
-written by scripts/eval/eval_base.py at 34f87cd). It has no identity of the items, so two such vectors pair by
+written by eval_base.py at 34f87cd). It has no identity of the items, so two such vectors pair by
 position, and with none of our own results: the protocol is another (8 tokens are generated, the first word is
 compared without regard to case, and rows without text are left out).
 """

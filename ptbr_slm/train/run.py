@@ -59,7 +59,7 @@ def train(
 ) -> TrainResult:
     """Train, or continue the run that `config.output` holds.
 
-    task_scorer: what scores `config.evaluation.tasks` (`ptbr_slm.eval.in_training.TasksInTraining`).
+    task_scorer: what scores the tasks of `evaluation.tasks` (`ptbr_slm.eval.in_training.TasksInTraining`).
 
     Returns for a finished and for a stopped run alike (see TrainResult.exit_code). Raises SlmError for
     whatever else can go wrong; checkpoints written before stay as they are.

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ptbr_slm.data.prepared import PreparedData
-from ptbr_slm.eval.bits import HeldOut, held_out_windows
+from ptbr_slm.eval.bits import held_out_windows
 from ptbr_slm.model import Llama
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.batches import BatchSource, MicroBatch, remaining_windows
@@ -29,7 +29,7 @@ from ptbr_slm.train.checkpoint.files import (
     write_checkpoint,
 )
 from ptbr_slm.train.config_file import to_values
-from ptbr_slm.train.evaluate import TaskScorer, bits_per_byte, score_tasks, write_sample
+from ptbr_slm.train.evaluate import TaskScorer, score_tasks, write_sample
 from ptbr_slm.train.events import Dropped, Evaluated, Listener, Sampled, Saved, Step, TasksScored, Warned
 from ptbr_slm.train.optim import build_optimizer, set_learning_rate
 from ptbr_slm.train.parallel.parallelize import parallelize
@@ -358,10 +358,14 @@ class Trainer:
     # Evaluation and samples.
 
     def observe(self, metrics: MetricsLog) -> None:
-        """Evaluate (all ranks), score tasks and write samples (the main one), once a step."""
+        """Evaluate (all ranks), score tasks and write samples (the main one), once a step.
+
+        Raises E_MEMORY, OutOfMemoryAmongOthers.
+        """
         step, settings, started = self.state.step, self.config.evaluation, time.monotonic()
         if self.held_out is not None and not self.ranks.from_main(lambda: metrics.has(Evaluated, step)):
-            evaluated = Evaluated(step=step, bits_per_byte=self._evaluate(self.held_out))
+            value = memory.evaluate(self.plan, self.parallel, self.held_out, self.batch_size, self.ranks)
+            evaluated = Evaluated(step=step, bits_per_byte=value)
             metrics.write(evaluated)
             self.listener.event(evaluated)
         if self.task_scorer is not None and not self.ranks.from_main(lambda: metrics.has(TasksScored, step)):
@@ -388,27 +392,6 @@ class Trainer:
             self.task_scorer = None
             memory.free(self.plan.device)
         self.listener.event(found)
-
-    def _evaluate(self, text: HeldOut) -> float:
-        """Bits per byte on the held-out part; one sequence at a time if need be.
-
-        Raises E_MEMORY, OutOfMemoryAmongOthers.
-        """
-        batch_size = self.batch_size
-        while True:
-            try:
-                return bits_per_byte(self.parallel, text, batch_size, self.plan.precision, self.ranks)
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                reported = str(error)
-            memory.free(self.plan.device)
-            batch_size //= 2
-            if batch_size == 0:
-                raise memory.no_smaller(self.plan, reported)
-            if self.ranks.world > 1:  # the others wait for this rank's share
-                memory.remember(self.plan, batch_size)
-                raise OutOfMemoryAmongOthers(reported)
 
     # Checkpoints.
 

@@ -1,7 +1,7 @@
 """Sequences of 2 to 10 tokens that a text repeats.
 
 Gopher, table A1 (Rae et al. 2021, arXiv:2112.11446), as datatrove 0.10 counts them
-(`pipeline/filters/gopher_repetition_filter.py`).
+(`gopher_repetition_filter.py`).
 """
 
 from __future__ import annotations

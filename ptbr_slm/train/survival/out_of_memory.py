@@ -15,14 +15,18 @@ import torch
 from torch import nn
 
 from ptbr_slm.errors import SlmError
+from ptbr_slm.eval.bits import HeldOut
 from ptbr_slm.storage.atomic import write_json
 from ptbr_slm.text import number
+from ptbr_slm.train.evaluate import bits_per_byte
 from ptbr_slm.train.events import MemoryRanOut
+from ptbr_slm.train.parallel.parallelize import Parallel
+from ptbr_slm.train.parallel.world import Ranks
 from ptbr_slm.train.planning.choice import alternatives, setting
 from ptbr_slm.train.planning.memory import GIB
 from ptbr_slm.train.planning.plan import Plan
 from ptbr_slm.train.run_folder import MICRO_BATCH
-from ptbr_slm.train.step import OutOfMemoryAmongOthers
+from ptbr_slm.train.step import OutOfMemoryAmongOthers, is_out_of_memory
 
 
 def free(device: torch.device) -> None:
@@ -110,6 +114,27 @@ def smaller(plan: Plan, batch_size: int, reported: str, *, rejoined: bool, world
     if batch_size == 1:
         return Smaller(1, no_smaller(plan, reported))
     return Smaller(batch_size // 2)
+
+
+def evaluate(plan: Plan, model: Parallel, text: HeldOut, batch_size: int, ranks: Ranks) -> float:
+    """Bits per byte on the held-out part, in smaller batches where the memory runs out. All ranks call it.
+
+    Raises E_MEMORY where not even one sequence fits, OutOfMemoryAmongOthers among several ranks.
+    """
+    while True:
+        try:
+            return bits_per_byte(model, text, batch_size, plan.precision, ranks)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            reported = str(error)
+        free(plan.device)
+        batch_size //= 2
+        if batch_size == 0:
+            raise no_smaller(plan, reported)
+        if ranks.world > 1:  # the others wait for this rank's share
+            remember(plan, batch_size)
+            raise OutOfMemoryAmongOthers(reported)
 
 
 def retried(step: int, before: int, after: int, reported: str) -> MemoryRanOut:

@@ -159,7 +159,7 @@ def test_a_half_done_update_is_never_trained_on(settings, monkeypatch):
 def test_evaluation_out_of_memory_is_read_in_smaller_pieces(settings, monkeypatch, tmp_path):
     train(settings(ROWS))
     sizes = []
-    original = trainer_module.bits_per_byte
+    original = out_of_memory.bits_per_byte
 
     def greedy(model, text, batch_size, *others):
         sizes.append(batch_size)
@@ -167,7 +167,7 @@ def test_evaluation_out_of_memory_is_read_in_smaller_pieces(settings, monkeypatc
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return original(model, text, batch_size, *others)
 
-    monkeypatch.setattr(trainer_module, "bits_per_byte", greedy)
+    monkeypatch.setattr(out_of_memory, "bits_per_byte", greedy)
     result = train(settings({**ROWS, "output": tmp_path / "small"}))
     assert sizes == [4, 2, 1] and result.bits_per_byte == pytest.approx(
         read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]["bits_per_byte"], rel=1e-5
