@@ -335,12 +335,13 @@ class Trainer:
         Where no checkpoint was written before the spike, the run goes on and a warning says so.
         """
         guard, since = self.guards.state, self.guards.state.high_step
-        found = self.ranks.from_main(lambda: self._newest_good(since))
-        if found is None:
+        checkpoint = self.ranks.from_main(
+            lambda: rollback.newest_good(self._checkpoints, since, self.listener)
+        )
+        if checkpoint is None:
             self.guards.accept_level()
             self.listener.event(rollback.no_checkpoint(since))
             return
-        checkpoint = self._checkpoints / found
         old = read_state(checkpoint, hashes=False)  # checked by the main rank
         limit, run = self.config.guard.max_rollbacks, self.guards.run
         decided = rollback.decide(checkpoint, old, self.state, guard, figures, max_rollbacks=limit, run=run)
@@ -350,10 +351,6 @@ class Trainer:
         metrics.rewind(self.state.step)
         metrics.write(decided.event)
         self.listener.event(decided.event)
-
-    def _newest_good(self, since: int) -> str | None:
-        found = rollback.newest_good(self._checkpoints, since, self.listener)
-        return None if found is None else found.name
 
     # Evaluation and samples.
 
