@@ -70,8 +70,7 @@ class Trainer:
         task_scorer: TaskScorer | None = None,
     ) -> None:
         self.plan, self.config, self.listener, self.tokenizer = plan, plan.config, listener, tokenizer
-        self.ranks = ranks
-        self.task_scorer = task_scorer
+        self.ranks, self.task_scorer = ranks, task_scorer
         self.batch_size = self.config.batch_size
         """Sequences of the micro-batch in use; below config.batch_size after an out of memory."""
         self.companions: dict[str, bytes] = {}
