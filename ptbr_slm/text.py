@@ -28,6 +28,20 @@ def human_bytes(count: float) -> str:
     return f"{number(count, 0 if unit == 'B' else 1)} {unit}"
 
 
+DURATION = r"\s*(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?\s*"
+"""Hours, minutes and seconds, in that order; matches an empty text too."""
+
+
+def parse_duration(text: str) -> int:
+    """'11h30m' -> 41400, '90s' -> 90. Raises ValueError for anything else, and for no time at all."""
+    found = re.fullmatch(DURATION, text)
+    hours, minutes, seconds = (int(part or 0) for part in found.groups()) if found else (0, 0, 0)
+    total = 3600 * hours + 60 * minutes + seconds
+    if not total:
+        raise ValueError(f"not a duration: {text!r}")
+    return total
+
+
 _SIZE = re.compile(r"(\d+(?:[.,]\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +14,7 @@ from ptbr_slm.cli.command import command
 from ptbr_slm.cli.eval_compare import default_folder, members, model_of
 from ptbr_slm.cli.output import Output, Report
 from ptbr_slm.errors import SlmError
-from ptbr_slm.text import number
+from ptbr_slm.text import number, parse_duration
 
 if TYPE_CHECKING:
     from ptbr_slm.eval.evaluation import HeldOutTexts
@@ -155,20 +154,19 @@ def _listed(folders: list[Path]) -> Report:
     return Report({"tasks": as_data(entries)}, as_text(entries), "\n".join(entry.name for entry in entries))
 
 
-def _seconds(text: str) -> float | None:
+def _seconds(text: str) -> int | None:
     """Of a time such as 10m; None without one. Raises E_USAGE."""
     if not text:
         return None
-    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text.strip())
-    hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
-    if not (total := 3600 * hours + 60 * minutes + seconds):
+    try:
+        return parse_duration(text)
+    except ValueError as error:
         raise SlmError(
             "E_USAGE",
             f"não é uma duração: {text!r}.",
             where="--time-budget",
             hint="Exemplos:  --time-budget 10m  --time-budget 90s  --time-budget 1h30m",
-        )
-    return float(total)
+        ) from error
 
 
 def _as_dict(results: Results, folder: Path) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from ptbr_slm.train.config.run import (
     TrainConfig,
     default_learning_rate,
     default_tokens_per_step,
-    seconds_of,
     seq_len_too_long,
 )
 from ptbr_slm.train.config.sections import (
@@ -34,6 +33,5 @@ __all__ = [
     "TrainConfig",
     "default_learning_rate",
     "default_tokens_per_step",
-    "seconds_of",
     "seq_len_too_long",
 ]

@@ -7,12 +7,12 @@ derived value filled in.
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ptbr_slm.config import ModelConfig, model_config
 from ptbr_slm.errors import SlmError
+from ptbr_slm.text import DURATION, parse_duration
 from ptbr_slm.train.config.sections import (
     CheckpointConfig,
     DataConfig,
@@ -23,9 +23,6 @@ from ptbr_slm.train.config.sections import (
     ScheduleConfig,
 )
 from ptbr_slm.train.config.setting import AUTO, Section, choice, integer, number, per_session, text
-
-_DURATION = r"\s*(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?\s*"
-"""Hours, minutes and seconds, in that order."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +52,7 @@ class TrainConfig(Section):
     """Optimizer steps of the whole run."""
     max_time: str = field(
         default="",
-        metadata=text(rf"|(?=.*[1-9]){_DURATION}", "uma duração como 11h30m, 90m ou 45s", per_session=True),
+        metadata=text(rf"|(?=.*[1-9]){DURATION}", "uma duração como 11h30m, 90m ou 45s", per_session=True),
     )
     """Stop, save and exit 75 before the session is this old, such as 11h30m; empty: no limit."""
     session_start: str = field(default="", metadata=per_session())
@@ -129,7 +126,7 @@ class TrainConfig(Section):
     @property
     def max_time_s(self) -> float | None:
         """`max_time` in seconds, None without a limit."""
-        return seconds_of(self.max_time) if self.max_time else None
+        return parse_duration(self.max_time) if self.max_time else None
 
     @property
     def checkpoint_every(self) -> int | None:
@@ -158,14 +155,6 @@ class TrainConfig(Section):
             optimizer=replace(self.optimizer, learning_rate=rate),
             schedule=replace(self.schedule, warmup_steps=warmup),
         )
-
-
-def seconds_of(duration: str) -> int:
-    """'11h30m' -> 41400."""
-    match = re.fullmatch(_DURATION, duration)
-    assert match is not None, f"max_time allowed {duration!r}"
-    hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return 3600 * hours + 60 * minutes + seconds
 
 
 # Rules between settings: `_RULES` lists them in the order in which they are checked.

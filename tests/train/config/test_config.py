@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.train.config import AUTO, default_learning_rate, seconds_of
+from ptbr_slm.text import parse_duration
+from ptbr_slm.train.config import AUTO, default_learning_rate
 from ptbr_slm.train.config.setting import Section, choice, integer, number
 from ptbr_slm.train.config_file import from_values, load_config, settings, to_toml, to_values
 
@@ -112,7 +113,7 @@ def test_init_from_does_not_mix_with_a_shape():
 
 
 def test_derived_values():
-    assert [seconds_of(t) for t in ("11h30m", "90m", "45s", "1h0m5s")] == [41_400, 5_400, 45, 3_605]
+    assert [parse_duration(t) for t in ("11h30m", "90m", "45s", "1h0m5s")] == [41_400, 5_400, 45, 3_605]
     rates = [default_learning_rate(n) for n in (2_600_000, 87_500_000, 395_000_000, 792_000_000)]
     assert rates == [1.2e-3, 6.9e-4, 4.8e-4, 3.8e-4]
     assert load_config(None, {**BASE, "max_steps": 50_000}).with_defaults(10**8).schedule.warmup_steps == 1000
