@@ -102,7 +102,7 @@ def test_the_number_of_workers_changes_no_byte(
 KILLED = """
 import sys, time
 from pathlib import Path
-sys.path.insert(0, sys.argv[3])
+sys.path[:0] = sys.argv[3:]
 from test_ingest import recipe_of
 from ptbr_slm.data import batches, encode
 from ptbr_slm.data.stages import repeated_paragraphs
@@ -128,7 +128,8 @@ def test_a_killed_run_knows_the_paragraphs_that_it_has_seen(
     monkeypatch: pytest.MonkeyPatch,
 ):  # fmt: skip
     (tmp_path / "killed.py").write_text(KILLED)
-    command = [sys.executable, "killed.py", str(tokenizer_file), str(workers), str(Path(__file__).parent)]
+    here = Path(__file__).parent
+    command = [sys.executable, "killed.py", str(tokenizer_file), str(workers), here, here.parent / "support"]
     for lines in (8, 6):
         process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None

@@ -298,6 +298,7 @@ def test_a_file_that_is_no_parquet_and_an_empty_folder_are_named(server, tmp_pat
     server.add(REPO, f"{FOLDER}/000_00000.parquet", b"nada " * 2_000)
     assert "não é Parquet" in refusal(bring, tmp_path / "a").message
     server.files.clear()
+    server.add(REPO, f"{FOLDER}/README.md", b"nada")
     assert "não tem arquivos .parquet" in refusal(bring, tmp_path / "b").message
     assert not (tmp_path / "b").exists()
 

@@ -205,6 +205,7 @@ def pages_of_lines(count: int) -> list[str]:
 
 
 def test_the_rules_of_c4_leave_the_same_lines_and_drop_the_same_pages():
+    pytest.importorskip("spacy", reason='pip install "ptbr-slm[datatrove]"')  # sentences
     block = filters.C4QualityFilter(language=LANGUAGE)
     dropped = 0
     for text in [PAGE, *NASTY, *pages_of_lines(300)]:
