@@ -44,7 +44,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)
-	$(BIN)/python -m pip install $(PIP_ARGS) -q -c constraints.txt -e ".[cpu,train,export,app,serve,eval,scale,dev]"
+	$(BIN)/python -m pip install $(PIP_ARGS) -q -c constraints.txt -e ".[cpu,train,export,app,serve,eval,lm-eval,scale,dev]"
 	@touch $@
 
 $(VENV):
