@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 PREFIX = "hf://"
 _REVISION = re.compile(r"refs(?:/|%2F)(?:convert(?:/|%2F)[\w.-]+|pr(?:/|%2F)\d+)|[^/]+")
 """huggingface_hub's `_SPECIAL_REFS_REVISION_REGEX`: the only revisions whose slashes need no escape."""
+_PART = r"\w+(?:(?:\.-?|-\.?)\w+)*"
+"""Of a repository's name, as huggingface_hub's `validate_repo_id` allows it."""
 MAGIC = re.compile(r"[*?\[]")
 _HELD_OUT = re.compile(r"(?:^|[/._-])(?:validation|valid|val|dev|testing|test|evaluation|eval)(?=$|[/._-])")
 """Parts of a path by which `datasets` tells the splits that are not for training (data_files.py)."""
@@ -40,7 +42,7 @@ class HubName:
     def parse(cls, text: str) -> HubName:
         """Raises E_USAGE for what names no dataset."""
         rest = text.removeprefix(PREFIX).removeprefix("datasets/")
-        found = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([^@]+?))?(?:/+(.*))?", rest)
+        found = re.fullmatch(rf"({_PART}/{_PART})(?:@([^@]+?))?(?:/+(.*))?", rest)
         if not text.startswith(f"{PREFIX}datasets/") or found is None:
             raise _bad_name(text)
         repo, path = found[1], found[3] or ""

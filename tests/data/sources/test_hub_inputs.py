@@ -33,6 +33,7 @@ from ptbr_slm.data.sources.hub_inputs import (
 )
 from ptbr_slm.data.sources.hub_names import HubName, glob_pattern, shown
 from ptbr_slm.data.sources.origin import RetryPolicy
+from ptbr_slm.errors import SlmError
 from ptbr_slm.tokenizer import Tokenizer
 
 pa = pytest.importorskip("pyarrow")
@@ -354,8 +355,21 @@ def test_patterns_mean_what_they_mean_to_fsspec(pattern: str, path: str):
     assert glob_pattern(pattern)(path) == bool(re.fullmatch(utils.glob_translate(pattern), path))
 
 
+@pytest.mark.parametrize("repo", ["a/.", "a/..", "./a", "a/b.", "a/-b", "a/b--c", "a/b..c", "a", "a/b c"])
+def test_names_that_the_hub_has_not_are_refused(repo: str):
+    with pytest.raises(SlmError, match="não é o nome de um conjunto"):
+        HubName.parse(f"hf://datasets/{repo}")
+
+
+@pytest.mark.parametrize("repo", ["HuggingFaceFW/fineweb-2", "a/b_c.d-e", "TucanoBR/GigaVerbo", "0/1"])
+def test_names_that_the_hub_has_are_read(repo: str):
+    assert HubName.parse(f"hf://datasets/{repo}@v1.0/dados/*.parquet") == HubName(
+        repo, "v1.0", "dados/*.parquet"
+    )
+
+
 @given(
-    st.from_regex(r"[a-z0-9]{1,8}/[a-z0-9.-]{1,8}", fullmatch=True),
+    st.from_regex(r"[a-z0-9]{1,8}/[a-z0-9]{1,4}([.-][a-z0-9]{1,4})?", fullmatch=True),
     st.from_regex(r"(main|v1\.0|[0-9a-f]{40})", fullmatch=True),
     st.from_regex(r"([a-z]{1,5}/){0,3}[a-z*]{1,5}", fullmatch=True),
 )
