@@ -164,11 +164,6 @@ class Draw:
         ]
         return self.random.choice(found) if found else None
 
-    def doing(self) -> tuple[Activity, str]:
-        """An intransitive activity of people, and one of its adjuncts."""
-        activity = self.one(_activities_of_people())
-        return activity, self.random.choice(activity.adjuncts)
-
 
 @cache
 def noun(name: str) -> Noun:
@@ -218,11 +213,6 @@ def _nouns_of(kinds: tuple[str, ...], gender: str, plural: bool) -> tuple[Noun, 
         for noun in _nouns().values()
         if noun.kind in kinds and gender in ("", noun.gender) and (noun.has_plural or not plural)
     )
-
-
-@cache
-def _activities_of_people() -> tuple[Activity, ...]:
-    return tuple(activity for activity in intransitive() if len(activity.nouns) > 20)
 
 
 def _activities(name: str) -> tuple[Activity, ...]:
