@@ -93,6 +93,7 @@ CODES: dict[str, tuple[Exit, str]] = {
     "E_TOKENIZER_INVALID": (Exit.CORRUPT, "arquivo de tokenizador inválido"),
     "E_TOKENIZER_MISMATCH": (Exit.CORRUPT, "o tokenizador não é o dos dados ou o do modelo"),
     "E_MODEL_INVALID": (Exit.CORRUPT, "a pasta não é um modelo que sabemos abrir"),
+    "E_ADAPTER": (Exit.CORRUPT, "adaptador (LoRA) quebrado, de outro modelo, ou que faz o que não sabemos"),
     "E_CHECKPOINT_CORRUPT": (Exit.CORRUPT, "checkpoint truncado ou alterado"),
     "E_MANIFEST": (Exit.CORRUPT, "o manifesto falta, está quebrado ou não confere"),
     "E_RESULTS": (Exit.CORRUPT, "resultados de avaliação incompletos, quebrados ou alterados"),

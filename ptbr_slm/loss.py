@@ -11,7 +11,9 @@ Two ways to the same gradient (docs/decisions/0031-loss-in-chunks.md):
   gradients are formed in the forward pass, while a chunk's logits are there: three products, as plain.
 - `scale` None: backward makes each chunk's logits again: four products.
 
-Shapes: N rows (tokens), C hidden_size, V vocab_size, R rows of a chunk.
+A head that is frozen gets no gradient; where some of its rows are trained (`HeadRows`), only those do.
+
+Shapes: N rows (tokens), C hidden_size, V vocab_size, R rows of a chunk, S trained rows of a frozen head.
 """
 
 from __future__ import annotations
@@ -65,6 +67,16 @@ def plain_cross_entropy(logits: Tensor, targets: Tensor, z_loss: float = 0.0) ->
     return loss
 
 
+@dataclass(frozen=True, slots=True)
+class HeadRows:
+    """The rows of a frozen head that are trained: what the loss uses in their place."""
+
+    ids: Tensor
+    """(S,) int64, which rows."""
+    values: Tensor
+    """(S, C) what they hold."""
+
+
 def linear_cross_entropy(
     hidden: Tensor,
     weight: Tensor,
@@ -74,6 +86,7 @@ def linear_cross_entropy(
     z_loss: float = 0.0,
     rows: int | None = None,
     shared: SharedGradient | None = None,
+    trained: HeadRows | None = None,
 ) -> Tensor:
     """Summed cross-entropy in nats, fp32 (), of hidden (N, C) through the head weight (V, C).
 
@@ -81,18 +94,26 @@ def linear_cross_entropy(
     starts from, where it is known by now; a backward that brings another stays right, by one more
     multiplication in fp32. z_loss: adds z_loss * logsumexp(logits)^2 for each target, which keeps the logits
     from drifting (PaLM, 2204.02311, with 1e-4). rows: of a chunk; by default `chunk_rows`. shared: where to
-    leave weight's gradient instead of returning it to autograd. Products are made in autocast's format where
-    it is on.
+    leave weight's gradient instead of returning it to autograd. trained: rows that take the place of those of
+    a frozen weight, and get the gradient. Products are made in autocast's format where it is on.
     """
+    assert trained is None or not weight.requires_grad
     count = rows or chunk_rows(len(hidden), weight.shape[0], hidden.device.type)
-    job = _Job(z_loss, count, _product_dtype(hidden), shared)
-    wants = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+    ids, values = (None, None) if trained is None else (trained.ids, trained.values)
+    job = _Job(z_loss, count, product_dtype(hidden), shared, weight.requires_grad, ids)
+    differentiable = [t for t in (hidden, weight, values) if t is not None and t.requires_grad]
     with torch.autocast(hidden.device.type, enabled=False):
-        if wants and scale is not None:
-            made: Tensor = _FormedInForward.apply(hidden, weight, targets, scale, job)  # type: ignore[no-untyped-call]
+        if torch.is_grad_enabled() and differentiable and scale is not None:
+            made: Tensor = _FormedInForward.apply(hidden, weight, values, targets, scale, job)  # type: ignore[no-untyped-call]
         else:
-            made = _Recomputed.apply(hidden, weight, targets, job)  # type: ignore[no-untyped-call]
+            made = _Recomputed.apply(hidden, weight, values, targets, job)  # type: ignore[no-untyped-call]
     return made
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """The format of matrix products with x: autocast's where it is on."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +126,15 @@ class _Job:
     dtype: torch.dtype
     """Of the products."""
     shared: SharedGradient | None
+    weight_trained: bool
+    ids: Tensor | None
+    """`HeadRows.ids`, where only some rows of the head are trained."""
+
+    def head(self, weight: Tensor, values: Tensor | None) -> Tensor:
+        """The head (V, C) as the products take it."""
+        if self.ids is None or values is None:
+            return weight.to(self.dtype)
+        return weight.to(self.dtype, copy=True).index_copy_(0, self.ids, values.to(self.dtype))
 
 
 class _TiedEmbedding(torch.autograd.Function):
@@ -130,10 +160,12 @@ class _Recomputed(torch.autograd.Function):
     """Backward makes the logits again."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, job: _Job) -> Tensor:
-        ctx.save_for_backward(hidden, weight, targets)
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, values: Tensor | None, targets: Tensor, job: _Job
+    ) -> Tensor:
+        ctx.save_for_backward(hidden, weight, values, targets)
         ctx.job = job
-        head = weight.to(job.dtype)
+        head = job.head(weight, values)
         loss = _zero(hidden)
         for part in _parts(len(hidden), job.rows):
             logits = _logits(hidden[part], head)
@@ -143,11 +175,11 @@ class _Recomputed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-        hidden, weight, targets = ctx.saved_tensors
-        work = _Gradients(hidden, weight, targets, gradient, ctx.job)
+        hidden, weight, values, targets = ctx.saved_tensors
+        work = _Gradients(hidden, weight, values, targets, gradient, ctx.job)
         for part in _parts(len(hidden), ctx.job.rows):
             work.add(part)
-        return work.to_hidden, _hand_over(work.to_weight, ctx.job.shared), None, None
+        return work.to_hidden, _hand_over(work.to_weight, ctx.job.shared), work.to_values, None, None
 
 
 class _FormedInForward(torch.autograd.Function):
@@ -155,41 +187,57 @@ class _FormedInForward(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, scale: Tensor, job: _Job
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        values: Tensor | None,
+        targets: Tensor,
+        scale: Tensor,
+        job: _Job,
     ) -> Tensor:
-        work = _Gradients(hidden, weight, targets, scale, job)
+        work = _Gradients(hidden, weight, values, targets, scale, job)
         loss = _zero(hidden)
         for part in _parts(len(hidden), job.rows):
             loss += work.add(part).sum()
         # Not save_for_backward: autograd copies a gradient that somebody else holds too.
-        ctx.gradients, ctx.scale, ctx.shared = (work.to_hidden, work.to_weight), scale, job.shared
+        ctx.gradients = (work.to_hidden, work.to_weight, work.to_values)
+        ctx.scale, ctx.shared = scale, job.shared
         return loss
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         if ctx.gradients is None:
             raise RuntimeError("linear_cross_entropy with scale: its gradients serve one backward pass")
-        to_hidden, to_weight = ctx.gradients
-        ctx.gradients = None
+        formed, ctx.gradients = ctx.gradients, None
         ratio = gradient / ctx.scale
         # Reading the value is free on a CPU; on a GPU it would make the host wait.
         if ratio.device.type != "cpu" or ratio.item() != 1.0:
-            to_hidden, to_weight = to_hidden.mul_(ratio), to_weight.mul_(ratio)
-        return to_hidden, _hand_over(to_weight, ctx.shared), None, None, None
+            formed = tuple(None if part is None else part.mul_(ratio) for part in formed)
+        to_hidden, to_weight, to_values = formed
+        return to_hidden, _hand_over(to_weight, ctx.shared), to_values, None, None, None
 
 
 class _Gradients:
-    """The gradients of hidden and weight, chunk by chunk.
+    """The gradients of hidden, and of weight or of its trained rows, chunk by chunk.
 
     Of a row: factor * (p - onehot) with p = softmax(logits), and with z-loss factor * (p * (1 + 2 z lse) -
     onehot) = row * (p - onehot / (1 + 2 z lse)), row = factor * (1 + 2 z lse); 0 for an ignored target.
     """
 
-    def __init__(self, hidden: Tensor, weight: Tensor, targets: Tensor, factor: Tensor, job: _Job) -> None:
+    def __init__(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        values: Tensor | None,
+        targets: Tensor,
+        factor: Tensor,
+        job: _Job,
+    ) -> None:
         self.hidden, self.targets, self.factor, self.job = hidden, targets, factor, job
-        self.head = weight.to(job.dtype)
+        self.head = job.head(weight, values)
         self.to_hidden = torch.empty_like(hidden)
-        self.to_weight = torch.empty_like(weight)
+        self.to_weight = torch.empty_like(weight) if job.weight_trained else None
+        self.to_values = None if values is None else torch.empty_like(values)
         self._first = True
 
     def add(self, part: slice) -> Tensor:
@@ -205,23 +253,29 @@ class _Gradients:
             # Rows can be multiplied in the narrow matrices then: C columns instead of V.
             torch.mm(logits, self.head, out=self.to_hidden[part])
             self.to_hidden[part].mul_(row)
-            self._add_to_weight(logits, states * row)
+            self._add_to_rows(logits, states * row)
         else:
             half = logits.mul_(row).to(self.job.dtype)  # the whole factor first, then the rounding
             self.to_hidden[part] = half @ self.head
-            self._add_to_weight(half, states)
+            self._add_to_rows(half, states)
         return _losses(chosen, lse, targets, self.job.z_loss)
 
-    def _add_to_weight(self, logits: Tensor, states: Tensor) -> None:
-        """logits' (R, V) transposed times states (R, C), summed over chunks in fp32."""
-        if logits.dtype != self.to_weight.dtype:
-            product = logits.t() @ states
-            self.to_weight.copy_(product) if self._first else self.to_weight.add_(product)
-        elif self._first:
-            torch.mm(logits.t(), states, out=self.to_weight)
-        else:
-            self.to_weight.addmm_(logits.t(), states)
+    def _add_to_rows(self, logits: Tensor, states: Tensor) -> None:
+        """logits' (R, V) transposed times states (R, C), summed over chunks in fp32; of the trained rows."""
+        if self.to_weight is not None:
+            self._add(self.to_weight, logits, states)
+        if self.to_values is not None and self.job.ids is not None:
+            self._add(self.to_values, logits.index_select(1, self.job.ids), states)
         self._first = False
+
+    def _add(self, total: Tensor, logits: Tensor, states: Tensor) -> None:
+        if logits.dtype != total.dtype:
+            product = logits.t() @ states
+            total.copy_(product) if self._first else total.add_(product)
+        elif self._first:
+            torch.mm(logits.t(), states, out=total)
+        else:
+            total.addmm_(logits.t(), states)
 
 
 def _exponentials(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -262,16 +316,11 @@ def _logits(states: Tensor, head: Tensor) -> Tensor:
     return (states.to(head.dtype) @ head.t()).to(torch.promote_types(head.dtype, torch.float32))
 
 
-def _hand_over(gradient: Tensor, shared: SharedGradient | None) -> Tensor | None:
-    if shared is None:
+def _hand_over(gradient: Tensor | None, shared: SharedGradient | None) -> Tensor | None:
+    if shared is None or gradient is None:
         return gradient
     shared.put(gradient)
     return None
-
-
-def _product_dtype(hidden: Tensor) -> torch.dtype:
-    device = hidden.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
 
 
 def _zero(hidden: Tensor) -> Tensor:

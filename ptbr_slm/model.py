@@ -10,7 +10,7 @@ Shapes: B sequences, T tokens, H query heads, K key/value heads, D head_dim, C h
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -21,9 +21,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ptbr_slm.adapters import Projection, TrainedRows
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.loss import IGNORE as IGNORE
-from ptbr_slm.loss import SharedGradient, linear_cross_entropy, plain_cross_entropy, tied_embedding
+from ptbr_slm.loss import (
+    SharedGradient,
+    linear_cross_entropy,
+    plain_cross_entropy,
+    product_dtype,
+    tied_embedding,
+)
 from ptbr_slm.storage.model_folder import ModelFolder
 
 
@@ -66,8 +73,8 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.qkv = nn.Linear(config.hidden_size, config.q_size + 2 * config.kv_size, bias=False)
-        self.out = nn.Linear(config.q_size, config.hidden_size, bias=False)
+        self.qkv = Projection(config.hidden_size, config.q_size + 2 * config.kv_size)
+        self.out = Projection(config.q_size, config.hidden_size)
         if config.qk_norm:
             self.q_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps)
             self.k_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps)
@@ -117,8 +124,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate_up = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
-        self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.gate_up = Projection(config.hidden_size, 2 * config.intermediate_size)
+        self.down = Projection(config.intermediate_size, config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, T, C) -> (B, T, C)."""
@@ -164,6 +171,7 @@ class Llama(nn.Module):
     backward_scale: fp32 (), what backward will bring to `loss_sum`, where the caller knows it by then; it
     saves the chunked loss a fourth product with the head.
     compiled_layer: what runs a layer in training instead of the layer itself (`ptbr_slm.train.compile`).
+    embed_rows, head_rows: rows of a frozen embedding and head that are trained; tied, one object.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -174,6 +182,8 @@ class Llama(nn.Module):
         self.z_loss = 0.0
         self.backward_scale: Tensor | None = None
         self.compiled_layer: LayerCall | None = None
+        self.embed_rows: TrainedRows | None = None
+        self.head_rows: TrainedRows | None = None
         self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
@@ -220,9 +230,9 @@ class Llama(nn.Module):
         start = 0 if cache is None else cache.length
         positions = slice(start, start + tokens.shape[1])
         cos, sin = self.cos[positions, None, :], self.sin[positions, None, :]  # (T, 1, D/2)
-        x = self.embed(tokens) if shared is None else tied_embedding(tokens, self.embed.weight, shared)
+        x = self._embedded(tokens, shared)
         # Made once: of a boolean mask, scaled_dot_product_attention would make and keep one in every layer.
-        mask = None if document_ids is None else document_mask(document_ids, _score_dtype(x))
+        mask = None if document_ids is None else document_mask(document_ids, product_dtype(x))
         for index in range(len(self.layers)):
             if self.training and self.checkpoint_every and index % self.checkpoint_every == 0:
                 # No dropout, so no RNG state to save.
@@ -244,6 +254,15 @@ class Llama(nn.Module):
         normalised: Tensor = self.norm(x)
         return normalised
 
+    def _embedded(self, tokens: Tensor, shared: SharedGradient | None) -> Tensor:
+        """tokens: (B, T) -> (B, T, C)."""
+        if self.embed_rows is not None:
+            return self.embed_rows.embed(tokens, self.embed.weight)
+        rows: Tensor = (
+            self.embed(tokens) if shared is None else tied_embedding(tokens, self.embed.weight, shared)
+        )
+        return rows
+
     def _layer(
         self,
         index: int,
@@ -262,8 +281,12 @@ class Llama(nn.Module):
 
     def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         """tokens: (B, T) int64 -> logits (B, T, V)."""
-        logits: Tensor = self.head(self.hidden(tokens, cache))
-        return logits
+        return self._logits(self.hidden(tokens, cache))
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """hidden: (..., C) -> logits (..., V)."""
+        logits: Tensor = self.head(hidden)
+        return logits if self.head_rows is None else self.head_rows.logits(hidden, logits)
 
     def loss_sum(self, tokens: Tensor, targets: Tensor, document_ids: Tensor | None = None) -> Tensor:
         """Summed cross-entropy in nats, fp32, over targets (B, T) that are not `IGNORE`.
@@ -273,10 +296,10 @@ class Llama(nn.Module):
         """
         z_loss = self.z_loss if self.training else 0.0
         if self.loss == "plain" and torch.is_grad_enabled():  # evaluation takes as little memory as it can
-            logits = self.head(self.hidden(tokens, document_ids=document_ids))  # (B, T, V)
+            logits = self._logits(self.hidden(tokens, document_ids=document_ids))  # (B, T, V)
             return plain_cross_entropy(logits.flatten(0, 1), targets.flatten(), z_loss)
-        tied = self.config.tie_embeddings and torch.is_grad_enabled()
-        shared = SharedGradient() if tied else None
+        trained = self.head.weight.requires_grad and torch.is_grad_enabled()
+        shared = SharedGradient() if self.config.tie_embeddings and trained else None
         return linear_cross_entropy(
             self.hidden(tokens, shared=shared, document_ids=document_ids).flatten(0, 1),
             self.head.weight,
@@ -284,53 +307,66 @@ class Llama(nn.Module):
             scale=self.backward_scale,
             z_loss=z_loss,
             shared=shared,
+            trained=None if self.head_rows is None else self.head_rows.as_head(),
         )
 
     # Llama's names on disk, fused matrices in memory.
 
-    def _folder_views(self) -> dict[str, Tensor]:
-        """Llama's name -> a view of the parameter that holds it."""
+    def _folder_tensors(self, *, merged: bool = False) -> Iterator[tuple[str, Tensor]]:
+        """(Llama's name, a view of the parameter that holds it); merged: a copy with what adapters add."""
         config = self.config
-        views = {"model.embed_tokens.weight": self.embed.weight, "model.norm.weight": self.norm.weight}
+
+        def matrix(of: nn.Module) -> Tensor:
+            assert isinstance(of, Projection)
+            return of.merged() if merged else of.weight
+
+        def table(of: nn.Embedding | nn.Linear, rows: TrainedRows | None) -> Tensor:
+            return rows.merged(of.weight) if merged and rows is not None else of.weight
+
+        yield "model.embed_tokens.weight", table(self.embed, self.embed_rows)
+        yield "model.norm.weight", self.norm.weight
         if not config.tie_embeddings:
-            views["lm_head.weight"] = self.head.weight
+            yield "lm_head.weight", table(self.head, self.head_rows)
         for index, block in enumerate(self.layers):
             assert isinstance(block, Block)
-            q, k, v = block.attention.qkv.weight.split_with_sizes(
-                (config.q_size, config.kv_size, config.kv_size)
-            )
-            gate, up = block.feed_forward.gate_up.weight.chunk(2)
+            attention, feed_forward = block.attention, block.feed_forward
             prefix = f"model.layers.{index}."
             if config.qk_norm:
-                views |= {
-                    prefix + "self_attn.q_norm.weight": block.attention.q_norm.weight,
-                    prefix + "self_attn.k_norm.weight": block.attention.k_norm.weight,
-                }
-            views |= {
-                prefix + "input_layernorm.weight": block.attention_norm.weight,
-                prefix + "self_attn.q_proj.weight": q,
-                prefix + "self_attn.k_proj.weight": k,
-                prefix + "self_attn.v_proj.weight": v,
-                prefix + "self_attn.o_proj.weight": block.attention.out.weight,
-                prefix + "post_attention_layernorm.weight": block.feed_forward_norm.weight,
-                prefix + "mlp.gate_proj.weight": gate,
-                prefix + "mlp.up_proj.weight": up,
-                prefix + "mlp.down_proj.weight": block.feed_forward.down.weight,
-            }
-        return views
+                yield prefix + "self_attn.q_norm.weight", attention.q_norm.weight
+                yield prefix + "self_attn.k_norm.weight", attention.k_norm.weight
+            yield prefix + "input_layernorm.weight", block.attention_norm.weight
+            parts = matrix(attention.qkv).split_with_sizes((config.q_size, config.kv_size, config.kv_size))
+            for name, part in zip(("q_proj", "k_proj", "v_proj"), parts, strict=True):
+                yield f"{prefix}self_attn.{name}.weight", part
+            yield prefix + "self_attn.o_proj.weight", matrix(attention.out)
+            yield prefix + "post_attention_layernorm.weight", block.feed_forward_norm.weight
+            gate, up = matrix(feed_forward.gate_up).chunk(2)
+            yield prefix + "mlp.gate_proj.weight", gate
+            yield prefix + "mlp.up_proj.weight", up
+            yield prefix + "mlp.down_proj.weight", matrix(feed_forward.down)
 
+    @torch.no_grad()
     def to_hf_weights(self) -> dict[str, npt.NDArray[np.float32]]:
-        """Copies of the weights under Llama's names, for `storage.model_folder.write_model_files`."""
+        """Copies of the weights under Llama's names, for `storage.model_folder.write_model_files`.
+
+        Of an adapted model the merged ones.
+        """
         return {
-            name: view.detach().float().cpu().contiguous().numpy().copy()
-            for name, view in self._folder_views().items()
+            name: tensor.float().cpu().contiguous().numpy().copy()
+            for name, tensor in self._folder_tensors(merged=True)
         }
 
     @torch.no_grad()
     def load_hf_weights(self, read: Callable[[str, tuple[int, ...]], npt.NDArray[np.float32]]) -> Llama:
-        """Fill the weights from `read(name, shape)`, such as `WeightReader.read`."""
-        for name, view in self._folder_views().items():
+        """Fill the weights from `read(name, shape)`, such as `WeightReader.read`.
+
+        Of an adapted model the frozen ones, from which its trained rows then begin.
+        """
+        for name, view in self._folder_tensors():
             view.copy_(torch.from_numpy(read(name, tuple(view.shape))))
+        for rows, table in ((self.embed_rows, self.embed), (self.head_rows, self.head)):
+            if rows is not None:
+                rows.values.copy_(table.weight[rows.ids])
         return self
 
     @classmethod
@@ -355,9 +391,3 @@ def document_mask(document_ids: Tensor, dtype: torch.dtype) -> Tensor:
     same = document_ids[:, :, None] == document_ids[:, None, :]  # (B, T, T)
     zeros = torch.zeros(same.shape, dtype=dtype, device=same.device)
     return zeros.masked_fill_(~same.tril_(), -math.inf)[:, None]
-
-
-def _score_dtype(x: Tensor) -> torch.dtype:
-    """The format of the attention scores: autocast's where it is on."""
-    device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype

@@ -51,9 +51,11 @@ def parse_json_object(content: bytes, file: Path) -> dict[str, Any]:
 class WeightReader:
     """Lazy access to a folder's safetensors (one file, or shards with an index) as float32 arrays."""
 
-    def __init__(self, folder: Path) -> None:
-        """Open the headers. Raises E_PICKLE, E_NOT_FOUND or E_MODEL_INVALID."""
-        self.folder = folder
+    def __init__(self, folder: Path, file: str = WEIGHTS) -> None:
+        """Open the headers. file: the name of the one with all weights. Raises E_PICKLE, E_NOT_FOUND or
+        E_MODEL_INVALID.
+        """
+        self.folder, self._file = folder, file
         self._files: dict[str, Path] = {}
         for path in self._weight_files():
             with os_errors(path):
@@ -118,8 +120,8 @@ class WeightReader:
         )
 
     def _weight_files(self) -> list[Path]:
-        if (self.folder / WEIGHTS).is_file():
-            return [self.folder / WEIGHTS]
+        if (self.folder / self._file).is_file():
+            return [self.folder / self._file]
         if (self.folder / INDEX).is_file():
             return self._shards()
         shards = sorted(self.folder.glob("model-*-of-*.safetensors"))
@@ -132,7 +134,7 @@ class WeightReader:
                 where=self.folder,
                 hint="Baixe a versão safetensors do modelo.",
             )
-        raise SlmError("E_MODEL_INVALID", "falta model.safetensors.", where=self.folder, hint=NOT_A_MODEL)
+        raise SlmError("E_MODEL_INVALID", f"falta {self._file}.", where=self.folder, hint=NOT_A_MODEL)
 
     def _shards(self) -> list[Path]:
         """The files that the index names, all of them there and in this folder."""

@@ -188,8 +188,12 @@ def _accumulate(
 
 
 def _probe(model: Llama) -> Tensor:
-    """A small gradient that every backward pass reaches last: what is not finite above it arrives there."""
-    gradient: Any = model.layers[0].attention_norm.weight.grad  # type: ignore[union-attr]
+    """A small gradient that every backward pass reaches last: what is not finite above it arrives there.
+
+    That of the first parameter of the layers that is trained: a norm's, or an adapter's.
+    """
+    first = next(parameter for parameter in model.layers.parameters() if parameter.requires_grad)
+    gradient: Any = first.grad
     return _local(gradient)
 
 

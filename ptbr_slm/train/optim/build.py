@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ptbr_slm.errors import SlmError
 from ptbr_slm.model import Llama
 from ptbr_slm.train.config import OptimizerConfig
 from ptbr_slm.train.optim.adamw import AdamW, adamw8bit
@@ -22,23 +23,37 @@ See docs/decisions/0019-muon.md."""
 def build_optimizer(
     model: Llama, config: OptimizerConfig, ranks: Ranks = SINGLE_PROCESS
 ) -> torch.optim.Optimizer:
-    """The optimizer of this configuration over the model's parameters, its state allocated.
+    """The optimizer of this configuration over the model's trained parameters, its state allocated.
 
     Decay on the matrices of the layers and on an untied head; not on norms, whose natural value is 1, and not
     on the embedding, where it shrinks the rows of rare tokens, which get no gradient (OLMo 2, 2501.00656).
-    Raises E_OPTIMIZER where the device or the installed packages cannot do it.
+    Raises E_OPTIMIZER where the device or the installed packages cannot do it, and for muon beside frozen
+    weights: it is made for whole matrices.
     """
     assert config.learning_rate is not None
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     if config.name == "muon":
+        if len(trained) < len(list(model.parameters())):
+            raise _no_muon_for_adapters()
         return _muon(model, config, ranks)
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        (decayed if parameter.dim() >= 2 and name != "embed.weight" else plain).append(parameter)
+    for name, parameter in trained:
+        table = name in ("embed.weight", "embed_rows.values", "head_rows.values")
+        (decayed if parameter.dim() >= 2 and not table else plain).append(parameter)
     groups = [_group(decayed, config, config.weight_decay), _group(plain, config, 0.0)]
     if config.name == "adamw8bit":
         return adamw8bit(groups, model.embed.weight.device)
     return AdamW(groups)
+
+
+def _no_muon_for_adapters() -> SlmError:
+    return SlmError(
+        "E_OPTIMIZER",
+        "o muon treina matrizes inteiras, e aqui só se treinam adaptadores ao lado delas.",
+        where="--optimizer muon",
+        hint="Use --optimizer adamw.",
+    )
 
 
 def embedding_rate_factor(hidden_size: int) -> float:

@@ -1,0 +1,1 @@
+"""Tuning: from a model that continues a text to one that answers."""
