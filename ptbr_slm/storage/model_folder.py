@@ -129,10 +129,10 @@ class ModelFolder:
         transformers 5 (modeling_utils.py, `tie_weights`).
         """
         file = self.path / "config.json"
-        config = ModelConfig.from_hf(self._json("config.json"), where=str(file))
+        config = ModelConfig.from_hf(self.parse("config.json"), where=str(file))
         if config.tie_embeddings and self._has_own_head():
             config = replace(config, tie_embeddings=False)
-        body = self._json("generation_config.json") if self.read("generation_config.json") is not None else {}
+        body = self.parse("generation_config.json") if self.read("generation_config.json") is not None else {}
         if "eos_token_id" not in body:
             return config
         eos = body["eos_token_id"]
@@ -171,7 +171,7 @@ class ModelFolder:
         if template is not None:
             return template.decode("utf-8-sig", errors="replace").replace("\r\n", "\n").replace("\r", "\n")
         settings = self.read("tokenizer_config.json")
-        found = None if settings is None else self._json("tokenizer_config.json").get("chat_template")
+        found = None if settings is None else self.parse("tokenizer_config.json").get("chat_template")
         if isinstance(found, list):  # several, by name
             named = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
             found = named.get("default")
@@ -198,7 +198,8 @@ class ModelFolder:
                 self._contents[name] = file.read_bytes() if file.is_file() else None
         return self._contents[name]
 
-    def _json(self, name: str) -> dict[str, Any]:
+    def parse(self, name: str) -> dict[str, Any]:
+        """The object that a JSON file of the folder holds. Raises E_MODEL_INVALID; E_NOT_FOUND without it."""
         content = self.read(name)
         file = self.path / name
         if content is None:

@@ -25,10 +25,16 @@ from ptbr_slm.tokenizer.training import BOS, CHAT_TOKENS, EOS, LLAMA_BPE_SPLIT, 
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' }}"
+    "{% if message['role'] == 'assistant' %}{% generation %}"
+    "{{ message['content'] + '<|im_end|>' }}{% endgeneration %}"
+    "{% else %}{{ message['content'] + '<|im_end|>' }}{% endif %}{{ '\\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
-"""ChatML, which every tool knows; a model learns it only from conversations written so."""
+"""ChatML, which every tool knows; a model learns it only from conversations written so.
+
+`{% generation %}` encloses what the assistant writes, for the trainers that ask for it (TRL, transformers'
+`return_assistant_tokens_mask`)."""
 
 
 class Tokenizer:
@@ -130,19 +136,19 @@ class Tokenizer:
 
         Raises E_PROMPT for text that is not valid Unicode (lone surrogates).
         """
-        with _library_errors():
+        with library_errors():
             return list(self._inner.encode(text, add_special_tokens=special).ids)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without special tokens, over all cores."""
-        with _library_errors():
+        with library_errors():
             return [e.ids for e in self._inner.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`; special tokens are left out, bytes that are not UTF-8 become U+FFFD."""
         if not self._plain_ids.isdisjoint(ids):
             return b"".join(map(self.token_bytes, ids)).decode("utf-8", errors="replace")
-        with _library_errors():
+        with library_errors():
             return str(self._inner.decode(list(ids), skip_special_tokens=True))
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
@@ -302,7 +308,7 @@ class StreamDecoder:
         if self._foreign is None:
             return self._stripped(self._utf8.decode(self._tokenizer.token_bytes(token)))
         self._ids.append(token)
-        with _library_errors():
+        with library_errors():
             text = self._foreign.step(self._tokenizer._inner, token) or ""
         self._emitted += len(text)
         return str(text)
@@ -348,7 +354,7 @@ def _missing(file: Path) -> SlmError:
 
 
 @contextmanager
-def _library_errors() -> Iterator[None]:
+def library_errors() -> Iterator[None]:
     """What the tokenizers library raises, panics included, as a `SlmError`."""
     try:
         yield

@@ -93,9 +93,11 @@ def write_companions(folder: Path, model: ModelFolder) -> None:
     """Write genai_config.json, and tokenizer_config.json where the model came without it or its template.
 
     onnxruntime-genai 0.18 prefers a template in tokenizer_config.json to chat_template.jinja; transformers
-    does the opposite, and rules. Raises E_MODEL_INVALID where no id can serve as padding.
+    does the opposite, and rules. It does not know `{% generation %}`. Raises E_MODEL_INVALID where no id can serve as padding.
     """
-    config, tokenizer, template = model.config, model.tokenizer, model.chat_template
+    from ptbr_slm.chat.template import without_generation_marks  # brings jinja2
+
+    config, tokenizer = model.config, model.tokenizer
     write_json(folder / "genai_config.json", genai_config(config, padding_id(config, tokenizer, folder)))
     settings = model.read("tokenizer_config.json")
     eos = config.eos_token_ids
@@ -106,11 +108,11 @@ def write_companions(folder: Path, model: ModelFolder) -> None:
             config.max_seq_len, bos=config.bos_token_id, eos=eos[0] if eos else None, pad=None
         )
     )
-    if template is not None and body.get("chat_template") != template:
-        body["chat_template"] = template
-    elif settings is not None:
-        return
-    write_json(folder / "tokenizer_config.json", body)
+    template = body.get("chat_template") if model.chat_template is None else model.chat_template
+    if isinstance(template, str):
+        body["chat_template"] = without_generation_marks(template)
+    if settings is None or body != json.loads(settings):
+        write_json(folder / "tokenizer_config.json", body)
 
 
 def genai_config(config: ModelConfig, pad: int) -> dict[str, Any]:

@@ -63,7 +63,9 @@ def add_tokenizer(writer: gguf.GGUFWriter, folder: ModelFolder) -> None:
     writer.add_token_types([_kind(tokenizer, i, added, unknown) for i in range(config.vocab_size)])
     _add_special(writer, tokenizer, model, config)
     if folder.chat_template:
-        writer.add_chat_template(folder.chat_template)
+        from ptbr_slm.chat.template import without_generation_marks  # brings jinja2
+
+        writer.add_chat_template(without_generation_marks(folder.chat_template))
 
 
 def _add_special(
