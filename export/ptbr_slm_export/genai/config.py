@@ -93,7 +93,8 @@ def write_companions(folder: Path, model: ModelFolder) -> None:
     """Write genai_config.json, and tokenizer_config.json where the model came without it or its template.
 
     onnxruntime-genai 0.18 prefers a template in tokenizer_config.json to chat_template.jinja; transformers
-    does the opposite, and rules. It does not know `{% generation %}`. Raises E_MODEL_INVALID where no id can serve as padding.
+    does the opposite, and rules. genai does not know `{% generation %}`. Raises E_MODEL_INVALID where no id
+    can serve as padding.
     """
     from ptbr_slm.chat.template import without_generation_marks  # brings jinja2
 
