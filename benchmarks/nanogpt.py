@@ -73,8 +73,8 @@ class GPT(nn.Module):
                 std = 0.02 / math.sqrt(2 * shape.layers) if residual else 0.02
                 nn.init.normal_(parameter, std=std, generator=generator)
 
-    def loss_sum(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """tokens, targets: (B, T) -> summed cross-entropy in nats."""
+    def loss_sum(self, tokens: Tensor, targets: Tensor, document_ids: Tensor | None = None) -> Tensor:
+        """tokens, targets: (B, T) -> summed cross-entropy in nats. document_ids: always None here."""
         x = self.embed(tokens) + self.positions.weight[: tokens.shape[1]]
         for block in self.blocks:
             x = block(x)

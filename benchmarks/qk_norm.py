@@ -25,7 +25,7 @@ from results import table
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.model import Llama
-from ptbr_slm.train.batches import BatchSource
+from ptbr_slm.train.batches import TextBatches
 from ptbr_slm.train.config import OptimizerConfig, ScheduleConfig
 from ptbr_slm.train.optim import build_optimizer, set_learning_rate
 from ptbr_slm.train.planning.precision import Precision
@@ -89,7 +89,7 @@ def train(data: PreparedData, rate: float, qk_norm: bool, precision: str, steps:
     optimizer = build_optimizer(model, OptimizerConfig(learning_rate=rate))
     scaler = torch.amp.GradScaler("cpu") if precision == "fp16" else None
     schedule = ScheduleConfig(warmup_steps=WARM_UP)
-    batches = BatchSource(split, seq_len=SEQ_LEN, seed=0)
+    batches = TextBatches(split, seq_len=SEQ_LEN, seed=0)
     losses, skipped = [], 0
     for step in range(steps):
         set_learning_rate(optimizer, rate * lr_factor(schedule, step, steps, 0.0))

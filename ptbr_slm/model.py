@@ -62,7 +62,9 @@ def rope_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
 
 
 def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the halves of each head by its position: x (B, T, heads, D), cos and sin (T, 1, D/2)."""
+    """Rotate the halves of each head by its position: x (B, T, heads, D), cos and sin (T, 1, D/2), or with
+    positions of each sequence its own, (B, T, 1, D/2).
+    """
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
@@ -224,13 +226,18 @@ class Llama(nn.Module):
         """tokens: (B, T) int64 -> final normalised states (B, T, C). Advances `cache` by T.
 
         shared: where the head's gradient waits for the embedding's. document_ids: (B, T), without a cache:
-        each token attends to its own document only.
+        each token attends to its own document only, and positions begin again with each.
         """
         assert cache is None or document_ids is None
-        start = 0 if cache is None else cache.length
-        positions = slice(start, start + tokens.shape[1])
-        cos, sin = self.cos[positions, None, :], self.sin[positions, None, :]  # (T, 1, D/2)
         x = self._embedded(tokens, shared)
+        if document_ids is None:
+            start = 0 if cache is None else cache.length
+            positions = slice(start, start + tokens.shape[1])
+            cos, sin = self.cos[positions, None, :], self.sin[positions, None, :]  # (T, 1, D/2)
+        else:
+            at = document_positions(document_ids)  # (B, T)
+            cos, sin = (table[at].unsqueeze(2).to(product_dtype(x)) for table in (self.cos, self.sin))
+            # each (B, T, 1, D/2)
         # Made once: of a boolean mask, scaled_dot_product_attention would make and keep one in every layer.
         mask = None if document_ids is None else document_mask(document_ids, product_dtype(x))
         for index in range(len(self.layers)):
@@ -391,3 +398,11 @@ def document_mask(document_ids: Tensor, dtype: torch.dtype) -> Tensor:
     same = document_ids[:, :, None] == document_ids[:, None, :]  # (B, T, T)
     zeros = torch.zeros(same.shape, dtype=dtype, device=same.device)
     return zeros.masked_fill_(~same.tril_(), -math.inf)[:, None]
+
+
+def document_positions(document_ids: Tensor) -> Tensor:
+    """(B, T) -> (B, T) int64: the position of each token in its own document, from 0."""
+    index = torch.arange(document_ids.shape[1], device=document_ids.device)
+    begins = torch.zeros_like(document_ids, dtype=torch.bool)
+    begins[:, 1:] = document_ids[:, 1:] != document_ids[:, :-1]
+    return index - torch.where(begins, index, 0).cummax(dim=1).values

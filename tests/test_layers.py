@@ -130,7 +130,7 @@ FLOORS = {
         {"batches", "planning", "parallel", "optim"},
         {"step", "compile", "evaluate", "checkpoint"},
         {"survival", "reporting"},
-        {"trainer", "loop", "run", "find_lr"},
+        {"trainer", "loop", "run", "find_lr", "spec"},
     ],
     "ptbr_slm.runtime": [
         {"results", "drafting", "sampling", "targets", "protocol"},

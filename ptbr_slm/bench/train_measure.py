@@ -35,6 +35,7 @@ from ptbr_slm.train.planning.plan import Plan, make_plan
 from ptbr_slm.train.process import keep_freed_memory
 from ptbr_slm.train.reporting.metrics import MetricsLog
 from ptbr_slm.train.run_folder import MICRO_BATCH
+from ptbr_slm.train.spec import TextData
 from ptbr_slm.train.step import OutOfMemory, is_out_of_memory
 from ptbr_slm.train.trainer import Trainer
 
@@ -128,7 +129,7 @@ class Measurement:
         self.before = peak_rss()
         self.first_loss: float | None = None
         self.warning = ""
-        self.trainer = Trainer(plan, data, data.load_tokenizer(), self, ranks)
+        self.trainer = Trainer(plan, TextData(data), self, ranks)
         if plan.device.type == "cuda":  # the product that was timed before took memory, too
             torch.cuda.reset_peak_memory_stats(plan.device)
         fill(self.trainer.model, lambda model: model.initialize(0))

@@ -1,4 +1,4 @@
-"""The options that `train` and `find-lr` share: a table, and what they say as a TrainConfig."""
+"""The options that `train`, `find-lr` and `tune` share: a table, and what they say as settings."""
 
 from __future__ import annotations
 
@@ -151,8 +151,12 @@ FLAGS = (
 )
 
 
-def with_flags(verb: Callable[..., Any], *, leave_out: tuple[str, ...] = ()) -> Callable[..., Any]:
-    """A verb that takes `**given`, with the options of the table after its own. leave_out: some of them.
+def with_flags(
+    verb: Callable[..., Any], *, leave_out: tuple[str, ...] = (), more: tuple[Flag, ...] = ()
+) -> Callable[..., Any]:
+    """A verb that takes `**given`, with the options of `more` and of the table after its own.
+
+    leave_out: names of those of the table that it has not.
 
     `verb` itself stays as it is, so that it can be registered more than once.
     """
@@ -162,7 +166,7 @@ def with_flags(verb: Callable[..., Any], *, leave_out: tuple[str, ...] = ()) -> 
         return verb(out, **given)
 
     own = [p for p in inspect.signature(verb, eval_str=True).parameters.values() if p.kind != p.VAR_KEYWORD]
-    shared = [flag.signature() for flag in FLAGS if flag.name not in leave_out]
+    shared = [flag.signature() for flag in (*more, *FLAGS) if flag.name not in leave_out]
     own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
     wrapped.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
     return wrapped
@@ -172,8 +176,13 @@ def settings_of(given: Mapping[str, Any]) -> TrainConfig:
     """The settings that the options say, by parameter name; None: not given. Raises E_CONFIG, E_USAGE."""
     from ptbr_slm.train.config_file import load_config
 
+    return load_config(given.get("config"), flag_values(given), given.get("set") or [])
+
+
+def flag_values(given: Mapping[str, Any], more: tuple[Flag, ...] = ()) -> dict[str, Any]:
+    """Dotted key -> what its option says. more: options beside those of the table."""
     values: dict[str, Any] = {}
-    for flag in FLAGS:
+    for flag in (*more, *FLAGS):
         value = given.get(flag.parameter)
         if flag.key is not None and value is not False:  # a switch that is off was not given
             values[flag.parameter if flag.key == SAME else flag.key] = value
@@ -182,4 +191,4 @@ def settings_of(given: Mapping[str, Any]) -> TrainConfig:
             values[key] = [name.strip() for text in names for name in text.split(",")]
     if (batch_size := values.get("batch_size")) and batch_size.isdecimal():
         values["batch_size"] = int(batch_size)
-    return load_config(given.get("config"), values, given.get("set") or [])
+    return values

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ptbr_slm.data.prepared import Split
-from ptbr_slm.model import IGNORE
+from ptbr_slm.model import IGNORE, Llama
 
 _ROUNDS = 4
 _U64 = np.uint64
@@ -69,7 +70,7 @@ class MicroBatch:
 
 @dataclass(frozen=True, slots=True)
 class DeviceBatch:
-    """A micro-batch on its device: the arguments of `Llama.loss_sum`."""
+    """A micro-batch on its device."""
 
     tokens: Tensor
     """(B, T) int64."""
@@ -78,13 +79,27 @@ class DeviceBatch:
     document_ids: Tensor | None = None
     """(B, T) int32."""
 
+    def loss_sum(self, model: Llama) -> Tensor:
+        """What the micro-batch trains: a sum in nats, fp32, over its `MicroBatch.target_tokens`."""
+        return model.loss_sum(self.tokens, self.targets, self.document_ids)
+
     def without_targets(self) -> DeviceBatch:
         """The same input, of which no target counts."""
         return DeviceBatch(self.tokens, torch.full_like(self.targets, IGNORE), self.document_ids)
 
 
-class BatchSource:
+class BatchSource(Protocol):
     """The training part of the data as micro-batches. All that trains or measures a training reads here."""
+
+    def sequences(self, windows: Sequence[range], share: slice = slice(None)) -> MicroBatch:
+        """The sequences of these windows of the run, in order; of all of them only those in `share`.
+
+        The same windows give the same sequences: their order is a pure function of the run's settings.
+        """
+
+
+class TextBatches:
+    """The windows of prepared text, a `BatchSource`."""
 
     def __init__(self, split: Split, *, seq_len: int, seed: int, document_mask: bool = False) -> None:
         """document_mask: give the document of each token, so that documents do not see each other.
@@ -95,7 +110,7 @@ class BatchSource:
         self._split, self._documents = split, document_mask
 
     def sequences(self, windows: Sequence[range], share: slice = slice(None)) -> MicroBatch:
-        """The sequences of these windows of the run, in order; of all of them only those in `share`.
+        """As `BatchSource.sequences`.
 
         Raises E_DATA_CORRUPT for a token that is not in the vocabulary.
         """

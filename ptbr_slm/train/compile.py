@@ -155,7 +155,7 @@ def _loss_and_gradients(
     count = batch.targets.numel()
     model.backward_scale = torch.full((), scale / count, device=batch.tokens.device)
     with autocast(batch.tokens.device, precision):
-        loss = model.loss_sum(batch.tokens, batch.targets, batch.document_ids) / count
+        loss = batch.loss_sum(model) / count
     torch.autograd.backward(loss * scale)
     found = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     gradients = [gradient.detach().to("cpu", copy=True) / scale for gradient in found]

@@ -1,4 +1,4 @@
-"""TrainConfig from defaults < file < flags < --set, and back to TOML."""
+"""A run's settings from defaults < file < flags < --set, and back to TOML: a TrainConfig, or a subclass."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,24 +46,44 @@ def settings(section: type[Section] = TrainConfig) -> dict[str, Entry]:
     return found
 
 
-def load_config(
-    file: Path | None = None, flags: Mapping[str, Any] | None = None, sets: Sequence[str] = ()
-) -> TrainConfig:
-    """The settings from a TOML file, flags (dotted key -> value, None where not given) and `--set a.b=c`.
+ConfigT = typing.TypeVar("ConfigT", bound=TrainConfig)
 
-    Raises E_CONFIG for an unknown key (naming the nearest) or a value of another type.
+
+def load_values(
+    file: Path | None = None, flags: Mapping[str, Any] | None = None, sets: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Dotted key -> value from a TOML file, flags (None where not given) and `--set a.b=c`, not checked.
+
+    Raises E_CONFIG for what is no TOML, and for a --set without a key.
     """
     values: dict[str, Any] = {}
     if file is not None:
         values |= dict(_flatten(_read_toml(file)))
     values |= {key: value for key, value in (flags or {}).items() if value is not None}
-    values |= dict(_parse_set(text) for text in sets)
-    return from_values(values)
+    return values | dict(_parse_set(text) for text in sets)
 
 
-def from_values(values: Mapping[str, Any]) -> TrainConfig:
-    """TrainConfig from dotted keys. Raises E_CONFIG, or E_USAGE where data or output is missing."""
-    known = settings()
+def load_config(
+    file: Path | None = None, flags: Mapping[str, Any] | None = None, sets: Sequence[str] = ()
+) -> TrainConfig:
+    """The settings that `load_values` finds.
+
+    Raises E_CONFIG for an unknown key (naming the nearest) or a value of another type.
+    """
+    return from_values(load_values(file, flags, sets))
+
+
+@typing.overload
+def from_values(values: Mapping[str, Any]) -> TrainConfig: ...
+
+
+@typing.overload
+def from_values(values: Mapping[str, Any], kind: type[ConfigT]) -> ConfigT: ...
+
+
+def from_values(values: Mapping[str, Any], kind: type[TrainConfig] = TrainConfig) -> TrainConfig:
+    """The settings from dotted keys. Raises E_CONFIG, or E_USAGE where data or output is missing."""
+    known = settings(kind)
     for key in values:
         if key not in known:
             raise _unknown(key, known)
@@ -75,7 +95,7 @@ def from_values(values: Mapping[str, Any]) -> TrainConfig:
                 where=f"--{key}",
                 hint=f"Diga --{key} CAMINHO, ou {key} = ... no arquivo.",
             )
-    return _build(TrainConfig, {key: _convert(key, value, known[key]) for key, value in values.items()})
+    return _build(kind, {key: _convert(key, value, known[key]) for key, value in values.items()})
 
 
 def to_values(config: Section) -> dict[str, Any]:
@@ -92,8 +112,8 @@ def to_values(config: Section) -> dict[str, Any]:
 
 
 def to_toml(config: TrainConfig) -> str:
-    """The settings as TOML, which `load_config` reads back to an equal TrainConfig."""
-    known = settings()
+    """The settings as TOML, which `load_config` (of a subclass: `from_values`) reads back to equal ones."""
+    known = settings(type(config))
     values = {key: value for key, value in to_values(config).items() if known[key].setting.stored}
     lines, section = [], ""
     for key, value in values.items():
@@ -162,13 +182,21 @@ SectionT = typing.TypeVar("SectionT", bound=Section)
 
 
 def _build(section: type[SectionT], values: Mapping[str, Any]) -> SectionT:
-    arguments: dict[str, Any] = {}
-    for name, kind in typing.get_type_hints(section).items():
-        if _is_section(kind):
-            arguments[name] = _build(kind, values)
-        elif section.PREFIX + name in values:
-            arguments[name] = values[section.PREFIX + name]
-    return section(**arguments)
+    return section(**_arguments(section, values))
+
+
+def _arguments(section: type[Section], values: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a section is given; a section below it is its default with what of that is given."""
+    found: dict[str, Any] = {}
+    kinds = typing.get_type_hints(section)
+    for item in fields(section):
+        if _is_section(kinds[item.name]):
+            assert callable(item.default_factory)
+            default: Any = item.default_factory()
+            found[item.name] = replace(default, **_arguments(type(default), values))
+        elif section.PREFIX + item.name in values:
+            found[item.name] = values[section.PREFIX + item.name]
+    return found
 
 
 def _is_section(kind: Any) -> bool:

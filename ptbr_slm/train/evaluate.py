@@ -50,7 +50,7 @@ def bits_per_byte(
         if not counts:  # the others have another batch, and need this rank there
             batch = batch.without_targets()
         with autocast(device, precision):
-            nats += parallel.loss_sum(batch.tokens, batch.targets)
+            nats += parallel.loss_sum(batch)
     model.train(was_training)
     return text.value(float(ranks.sum_(nats)))
 
@@ -126,8 +126,10 @@ def _unscored(code: str, why: str, where: str) -> Warned:
 
 
 @torch.no_grad()
-def write_sample(model: Llama, tokenizer: Tokenizer, prompt: str, tokens: int, seed: int) -> str:
-    """The continuation of `prompt` by up to `tokens` tokens; ends early at an end token or a full context.
+def write_sample(model: Llama, tokenizer: Tokenizer, prompt: list[int], tokens: int, seed: int) -> str:
+    """The continuation of the ids `prompt` by up to `tokens` tokens.
+
+    It ends early at an end token or a full context.
 
     Draws from a generator of its own: sampling leaves the training's random state as it was.
     """
@@ -135,7 +137,7 @@ def write_sample(model: Llama, tokenizer: Tokenizer, prompt: str, tokens: int, s
     model.eval()
     device = model.embed.weight.device
     generator = torch.Generator().manual_seed(seed)
-    ids = tokenizer.encode(prompt)[-(model.config.max_seq_len - 1) :]
+    ids = prompt[-(model.config.max_seq_len - 1) :]
     capacity = min(model.config.max_seq_len, len(ids) + tokens)
     cache = KVCache(model.config, 1, capacity, model.embed.weight)
     fresh, written = ids, list[int]()

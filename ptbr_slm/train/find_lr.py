@@ -8,24 +8,23 @@ import io
 import math
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ptbr_slm.data.pipeline import open_or_prepare
-from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.errors import SlmError, named_instead
 from ptbr_slm.model import Llama
 from ptbr_slm.privacy import keep_matplotlib_out_of_home
 from ptbr_slm.storage.model_folder import ModelFolder
-from ptbr_slm.train.batches import BatchSource
 from ptbr_slm.train.config import TrainConfig
+from ptbr_slm.train.events import Silent
 from ptbr_slm.train.optim import build_optimizer, set_learning_rate
-from ptbr_slm.train.planning.plan import Plan, check_enough_text, make_plan
+from ptbr_slm.train.planning.plan import Plan
 from ptbr_slm.train.process import keep_freed_memory
 from ptbr_slm.train.reporting.curves import smoothed
+from ptbr_slm.train.spec import TrainingData, TrainSpec
 from ptbr_slm.train.step import OutOfMemory, optimizer_step
 from ptbr_slm.train.survival.out_of_memory import no_smaller
 
@@ -79,9 +78,11 @@ def find_lr(
     lowest: float = 1e-5,
     highest: float = 1.0,
     progress: Callable[[float, str], None] = lambda done, status: None,
+    spec: TrainSpec | None = None,
 ) -> RangeTest:
     """Train for up to `steps` steps while the rate grows exponentially from `lowest` to `highest`.
 
+    spec: what is trained; by default a model on prepared text.
     Ends early where the loss rises again by half of its fall, or is no number. Leaves no run folder.
     Raises what `train` would raise before its first step, E_MEMORY, and E_TRAINING_DIVERGED where `lowest` is
     too high.
@@ -91,18 +92,15 @@ def find_lr(
         tempfile.TemporaryDirectory(prefix="ptbr-slm-find-lr-") as cache,
         named_instead(Path(cache), config.data),
     ):
-        data = open_or_prepare(
-            config.data,
-            config.tokenizer,
-            Path(cache),
-            progress=lambda now: progress(0.0, f"preparando os dados: {now.tokens} tokens"),
-        )
-        plan = make_plan(config, data.load_tokenizer())
-        check_enough_text(plan.config, data)
+        spec = spec or TrainSpec()
+        data = spec.open_data(replace(config, output=Path(cache)), _OnlyProgress(progress))
+        source = None if config.init_from is None else ModelFolder(config.init_from)
+        plan = spec.plan(config, data, 1, source)
+        data.check_enough(plan.config)
         rates = np.geomspace(lowest, highest, steps).tolist()
         losses: list[float] = []
         try:
-            for rate, loss in zip(rates, _train(plan, data, rates), strict=True):
+            for rate, loss in zip(rates, _train(plan, data, source, spec, rates), strict=True):
                 if not math.isfinite(loss):
                     break
                 losses.append(loss)
@@ -128,16 +126,24 @@ def find_lr(
     )
 
 
-def _train(plan: Plan, data: PreparedData, rates: list[float]) -> Iterator[float]:
+class _OnlyProgress(Silent):
+    """A listener that passes on the progress of preparing."""
+
+    def __init__(self, progress: Callable[[float, str], None]) -> None:
+        self._progress = progress
+
+    def progress(self, done: float, status: str) -> None:
+        """As `Listener.progress`."""
+        self._progress(done, status)
+
+
+def _train(
+    plan: Plan, data: TrainingData, source: ModelFolder | None, spec: TrainSpec, rates: list[float]
+) -> Iterator[float]:
     """The loss of one step at each rate."""
     config = plan.config
-    batches = BatchSource(
-        data.split("train"),
-        seq_len=config.seq_len,
-        seed=config.seed,
-        document_mask=config.data_options.document_mask,
-    )
-    model = _model(plan)
+    batches = data.batches(config)
+    model = _model(plan, source, spec)
     optimizer = build_optimizer(model, config.optimizer)
     scaler = torch.amp.GradScaler(plan.device.type) if plan.precision.needs_scaler else None
     for step, rate in enumerate(rates):
@@ -154,12 +160,14 @@ def _train(plan: Plan, data: PreparedData, rates: list[float]) -> Iterator[float
         ).loss
 
 
-def _model(plan: Plan) -> Llama:
-    model = Llama(plan.model).to(plan.device).train()
+def _model(plan: Plan, source: ModelFolder | None, spec: TrainSpec) -> Llama:
+    model = Llama(plan.model)
+    spec.prepare_model(model, plan)
+    model.to(plan.device).train()
     model.checkpoint_every = plan.checkpoint_every
     model.loss, model.z_loss = plan.loss, plan.config.z_loss
-    if plan.config.init_from is not None:
-        return model.load_hf_weights(ModelFolder(plan.config.init_from).weights.read)
+    if source is not None:
+        return model.load_hf_weights(source.weights.read)
     return model.initialize(plan.config.seed)
 
 

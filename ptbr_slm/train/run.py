@@ -9,16 +9,12 @@ from pathlib import Path
 
 import torch
 
-from ptbr_slm.data.document import describe_dropped
-from ptbr_slm.data.pipeline import open_or_prepare
-from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.data.sources.hub_names import is_hub_name, shown
 from ptbr_slm.errors import Exit, SlmError
 from ptbr_slm.storage.atomic import atomic_folder, remove_leftovers, write_text
 from ptbr_slm.storage.lock import run_lock
 from ptbr_slm.storage.model_folder import ModelFolder, seal_model_folder, write_model_files
 from ptbr_slm.storage.output import make_folder, remove_made
-from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.checkpoint.files import list_checkpoints
 from ptbr_slm.train.checkpoint.kaggle_input import Identity
 from ptbr_slm.train.checkpoint.resume import check_unchanged, find_checkpoint
@@ -41,7 +37,7 @@ from ptbr_slm.train.optim.adamw import check_adamw8bit
 from ptbr_slm.train.parallel.environment import local_rank, restarts, visible_cards
 from ptbr_slm.train.parallel.shards import fill, gather
 from ptbr_slm.train.parallel.world import Ranks, check_shares, join_ranks
-from ptbr_slm.train.planning.plan import Plan, check_device, check_enough_text, make_plan
+from ptbr_slm.train.planning.plan import Plan, check_device
 from ptbr_slm.train.process import keep_freed_memory
 from ptbr_slm.train.reporting.loggers import check_loggers, with_loggers
 from ptbr_slm.train.reporting.metrics import MetricsLog
@@ -49,17 +45,22 @@ from ptbr_slm.train.reporting.report import write_report
 from ptbr_slm.train.reporting.sessions import NotingListener, SessionLog
 from ptbr_slm.train.run_folder import CHECKPOINTS, CONFIG, FINAL, LOCK, METRICS, check_run_folder
 from ptbr_slm.train.session import EXIT_OF, Clock, Deadline, SignalGuard, StopReason, session_age
+from ptbr_slm.train.spec import TrainingData, TrainSpec
 from ptbr_slm.train.step import is_out_of_memory
 from ptbr_slm.train.survival.out_of_memory import no_smaller, remembered
 from ptbr_slm.train.trainer import Trainer
 
 
 def train(
-    config: TrainConfig, listener: Listener | None = None, task_scorer: TaskScorer | None = None
+    config: TrainConfig,
+    listener: Listener | None = None,
+    task_scorer: TaskScorer | None = None,
+    spec: TrainSpec | None = None,
 ) -> TrainResult:
     """Train, or continue the run that `config.output` holds.
 
-    task_scorer: what scores the tasks of `evaluation.tasks` (`ptbr_slm.eval.in_training.TasksInTraining`).
+    spec: what is trained; by default a model on prepared text. task_scorer: what scores the tasks of
+    `evaluation.tasks` (`ptbr_slm.eval.in_training.TasksInTraining`).
 
     Returns for a finished and for a stopped run alike (see TrainResult.exit_code). Raises SlmError for
     whatever else can go wrong; checkpoints written before stay as they are.
@@ -71,21 +72,25 @@ def train(
     with join_ranks(config.device) as ranks:
         # A function of its own: a trainer that outlives its process group may hang a rank at its end.
         listener = listener if listener is not None and ranks.main else Silent()
-        return _train(config, listener, ranks, age, task_scorer)
+        return _train(config, listener, ranks, age, task_scorer, spec or TrainSpec())
 
 
 def _train(
-    config: TrainConfig, listener: Listener, ranks: Ranks, age: Clock, task_scorer: TaskScorer | None
+    config: TrainConfig,
+    listener: Listener,
+    ranks: Ranks,
+    age: Clock,
+    task_scorer: TaskScorer | None,
+    spec: TrainSpec,
 ) -> TrainResult:
     """What each rank does once they have met."""
     with ExitStack() as held:
         ranks.from_main(lambda: _claim_folder(config, held))
-        data = ranks.main_first(lambda: _open_data(config, listener))
-        tokenizer = data.load_tokenizer()
+        data = ranks.main_first(lambda: spec.open_data(config, listener))
         source = None if config.init_from is None else ModelFolder(config.init_from)
-        plan = _make_plan(replace(config, data=data.folder.resolve()), tokenizer, ranks, source)
+        plan = _own_plan(ranks.from_main(lambda: spec.plan(config, data, ranks.world, source)), ranks)
         held.enter_context(_memory_errors(plan))
-        trainer = _prepare(plan, data, tokenizer, listener, ranks, source, task_scorer)
+        trainer = _prepare(plan, data, listener, ranks, source, task_scorer, spec)
         sessions = held.enter_context(_reported(trainer))
         log = config.output / METRICS
         with MetricsLog(log, trainer.state.step, writes=ranks.main) as metrics, SignalGuard() as signals:
@@ -169,23 +174,8 @@ def _removing_lock(lock: Path, folders: list[Path]) -> Callable[..., None]:
     return leave
 
 
-def _open_data(config: TrainConfig, listener: Listener) -> PreparedData:
-    cache = config.output / "data"
-    data = open_or_prepare(
-        config.data,
-        config.tokenizer,
-        cache,
-        progress=lambda now: listener.progress(0.0, f"preparando os dados: {now.tokens} tokens"),
-    )
-    if data.folder.parent == cache and data.index.dropped:  # prepared here, and not reported yet
-        message = f"ficou de fora dos dados: {describe_dropped(data.index.dropped)}."
-        listener.event(Warned(code="left_out", message=message))
-    return data
-
-
-def _make_plan(config: TrainConfig, tokenizer: Tokenizer, ranks: Ranks, source: ModelFolder | None) -> Plan:
+def _own_plan(plan: Plan, ranks: Ranks) -> Plan:
     """The main rank's plan, on this rank's own card."""
-    plan = ranks.from_main(lambda: make_plan(config, tokenizer, ranks.world, source=source))
     check_shares(plan.config, ranks)
     return (
         replace(plan, device=torch.device("cuda", ranks.local_rank)) if plan.device.type == "cuda" else plan
@@ -209,26 +199,30 @@ def _check_before_writing(config: TrainConfig) -> None:
 
 def _prepare(
     plan: Plan,
-    data: PreparedData,
-    tokenizer: Tokenizer,
+    data: TrainingData,
     listener: Listener,
     ranks: Ranks,
     source: ModelFolder | None,
     task_scorer: TaskScorer | None,
+    spec: TrainSpec,
 ) -> Trainer:
     """A trainer at the step where it should go on; config.resolved.toml is written.
 
     source: the model that a new run begins from, if any.
     """
-    check_enough_text(plan.config, data)
-    identity = Identity(plan.model.to_hf(), data.sha256, tokenizer.sha256)
+    data.check_enough(plan.config)
+    tokenizer = data.tokenizer.sha256
+    identity = Identity(plan.model.to_hf(), data.sha256, tokenizer)
     found = ranks.from_main(lambda: find_checkpoint(plan.config, identity, listener))
     if found is not None:
-        check_unchanged(found[1], plan.config, plan.model, data.sha256, tokenizer.sha256)
+        check_unchanged(found[1], plan.config, plan.model, data.sha256, tokenizer)
     _announce(plan, data, listener)
     if ranks.world > 1:
         _announce_ranks(plan, listener, ranks)
-    trainer = Trainer(plan, data, tokenizer, listener, ranks, task_scorer)
+    trainer = Trainer(plan, data, listener, ranks, task_scorer, spec)
+    if trainer.held_out is None:
+        message = "os dados não têm parte de validação: o treino segue sem medir bits por byte."
+        listener.event(Warned(code="no_validation", message=message))
     trainer.batch_size = ranks.from_main(lambda: remembered(plan))
     if found is not None:
         checkpoint, state = found
@@ -237,7 +231,7 @@ def _prepare(
         listener.event(Resumed(step=state.step, path=str(checkpoint)))
     elif source is not None:
         read = source.weights.read
-        trainer.companions = source.companions
+        trainer.companions = spec.companions(source)
         fill(trainer.model, lambda model: model.load_hf_weights(read))
     else:
         fill(trainer.model, lambda model: model.initialize(plan.config.seed))
@@ -245,7 +239,7 @@ def _prepare(
     return trainer
 
 
-def _announce(plan: Plan, data: PreparedData, listener: Listener) -> None:
+def _announce(plan: Plan, data: TrainingData, listener: Listener) -> None:
     listener.event(
         Started(
             parameters=plan.model.num_parameters,
@@ -260,14 +254,11 @@ def _announce(plan: Plan, data: PreparedData, listener: Listener) -> None:
             plan_reasons=plan.reasons,
             memory_bytes=plan.memory.total,
             tokens_per_step=plan.config.step_tokens,
-            train_tokens=data.split("train").tokens,
+            train_tokens=data.train_tokens,
             learning_rate=plan.config.optimizer.learning_rate,
             notes=plan.notes,
         )
     )
-    if data.split("valid").tokens < 2:
-        message = "os dados não têm parte de validação: o treino segue sem medir bits por byte."
-        listener.event(Warned(code="no_validation", message=message))
 
 
 def _announce_ranks(plan: Plan, listener: Listener, ranks: Ranks) -> None:
@@ -350,6 +341,7 @@ def _write_final(trainer: Trainer, bits: float | None, **origin: object) -> Path
         with atomic_folder(final) as folder:
             weights = model.to_hf_weights()
             write_model_files(folder, model.config, weights, trainer.tokenizer, trainer.companions)
+            made_by = trainer.spec.finish(folder, model, trainer.plan, trainer.data, trainer.state)
             seal_model_folder(
                 folder,
                 steps=trainer.state.step,
@@ -358,6 +350,7 @@ def _write_final(trainer: Trainer, bits: float | None, **origin: object) -> Path
                 held_out=trainer.held_out and trainer.held_out.facts(),
                 source_run=str(trainer.config.output.resolve()),
                 **origin,
+                **made_by,
             )
 
     trainer.ranks.from_main(write)

@@ -149,7 +149,7 @@ def _accumulate(
         if not counts:
             there = there.without_targets()
         with autocast(device, precision):
-            loss = parallel.loss_sum(there.tokens, there.targets, there.document_ids)
+            loss = parallel.loss_sum(there)
         share = loss / target_tokens
         return share * math.nan if maybe_fail("step.loss") else share
 

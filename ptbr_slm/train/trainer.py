@@ -15,11 +15,8 @@ from typing import Any
 
 import torch
 
-from ptbr_slm.data.prepared import PreparedData
-from ptbr_slm.eval.bits import held_out_windows
 from ptbr_slm.model import Llama
-from ptbr_slm.tokenizer import Tokenizer
-from ptbr_slm.train.batches import BatchSource, MicroBatch, remaining_windows
+from ptbr_slm.train.batches import MicroBatch, remaining_windows
 from ptbr_slm.train.checkpoint.files import (
     checkpoint_bytes,
     list_checkpoints,
@@ -43,6 +40,7 @@ from ptbr_slm.train.reporting.status import Pace, Status
 from ptbr_slm.train.run_folder import CHECKPOINTS
 from ptbr_slm.train.schedule import lr_factor
 from ptbr_slm.train.session import Deadline
+from ptbr_slm.train.spec import TrainingData, TrainSpec
 from ptbr_slm.train.state import TrainState
 from ptbr_slm.train.step import (
     OutOfMemory,
@@ -63,36 +61,27 @@ class Trainer:
     def __init__(
         self,
         plan: Plan,
-        data: PreparedData,
-        tokenizer: Tokenizer,
+        data: TrainingData,
         listener: Listener,
         ranks: Ranks = SINGLE_PROCESS,
         task_scorer: TaskScorer | None = None,
+        spec: TrainSpec | None = None,
     ) -> None:
-        self.plan, self.config, self.listener, self.tokenizer = plan, plan.config, listener, tokenizer
-        self.ranks, self.task_scorer = ranks, task_scorer
+        self.plan, self.config, self.listener, self.tokenizer = plan, plan.config, listener, data.tokenizer
+        self.data, self.ranks, self.task_scorer = data, ranks, task_scorer
+        self.spec = spec or TrainSpec()
         self.batch_size = self.config.batch_size
         """Sequences of the micro-batch in use; below config.batch_size after an out of memory."""
         self.companions: dict[str, bytes] = {}
         """Files of the model that the run began from, for every model folder it writes."""
-        self.batches = BatchSource(
-            data.split("train"),
-            seq_len=self.config.seq_len,
-            seed=self.config.seed,
-            document_mask=self.config.data_options.document_mask,
-        )
-        self.held_out = held_out_windows(
-            data.split("valid"),
-            tokenizer,
-            self.config.seq_len,
-            self.config.evaluation.tokens,
-            data_sha256=data.sha256,
-        )
+        self.batches = data.batches(self.config)
+        self.held_out = data.held_out(self.config)
         # Before the model takes its memory; the other ranks' cards are taken to be like the main one's.
         self.throughput = throughput(
             plan.model, self.config.seq_len, plan.device, plan.precision, ranks.world, measure=ranks.main
         )
         self.model = Llama(plan.model)
+        self.spec.prepare_model(self.model, plan)
         self.model.checkpoint_every = plan.checkpoint_every
         self.model.loss, self.model.z_loss = plan.loss, self.config.z_loss
         self.parallel = parallelize(self.model, plan.device, ranks, self.config.parallel)
@@ -102,7 +91,7 @@ class Trainer:
             config=to_values(self.config),
             model=plan.model.to_hf(),
             data_sha256=data.sha256,
-            tokenizer_sha256=tokenizer.sha256,
+            tokenizer_sha256=data.tokenizer.sha256,
         )
         self.guards = Guards(self.config.guard, run=str(self.config.output))
         self.pace = Pace()
@@ -369,7 +358,8 @@ class Trainer:
         if settings.sample_tokens and not self.ranks.from_main(lambda: metrics.has(Sampled, step)):
             model = gather(self.model, self.ranks)
             for prompt in settings.prompts if self.ranks.main else ():
-                text = write_sample(model, self.tokenizer, prompt, settings.sample_tokens, self.config.seed)
+                ids = self.data.prompt_ids(prompt)
+                text = write_sample(model, self.tokenizer, ids, settings.sample_tokens, self.config.seed)
                 sampled = Sampled(step=step, prompt=prompt, text=text)
                 metrics.write(sampled)
                 self.listener.event(sampled)

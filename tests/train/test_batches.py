@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.model import IGNORE, Llama, document_mask
-from ptbr_slm.train.batches import BatchSource, MicroBatch, WindowOrder, _keys, permute, random_batch
+from ptbr_slm.train.batches import MicroBatch, TextBatches, WindowOrder, _keys, permute, random_batch
 from ptbr_slm.train.compile import compile_layers
 from ptbr_slm.train.find_lr import find_lr
 from ptbr_slm.train.parallel.parallelize import Parallel
@@ -92,7 +92,7 @@ def test_shuffle_leaves_no_visible_order():
 
 def test_the_source_reads_the_windows_of_the_order_and_each_rank_its_share(prepared):
     split = prepared.split("train")
-    source = BatchSource(split, seq_len=16, seed=3, document_mask=True)
+    source = TextBatches(split, seq_len=16, seed=3, document_mask=True)
     windows = [range(5, 9), range(12, 14)]
     starts = [*WindowOrder(split.tokens, 16, 3).starts(5, 4), *WindowOrder(split.tokens, 16, 3).starts(12, 2)]
     whole = source.sequences(windows)
@@ -104,7 +104,7 @@ def test_the_source_reads_the_windows_of_the_order_and_each_rank_its_share(prepa
     assert np.array_equal(whole.document_ids, split.document_ids(np.array(starts), 17)[:, :-1])
     mine = source.sequences(windows, slice(2, 5))
     assert np.array_equal(mine.tokens, whole.tokens[2:5])
-    assert BatchSource(split, seq_len=16, seed=3).sequences(windows).document_ids is None
+    assert TextBatches(split, seq_len=16, seed=3).sequences(windows).document_ids is None
 
 
 def test_a_masked_target_is_not_fed_to_the_model_and_counts_nowhere():

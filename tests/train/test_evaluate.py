@@ -60,12 +60,13 @@ def test_a_sample_is_repeatable_and_leaves_the_random_state(model, prepared):
     tokenizer = prepared.load_tokenizer()
     model.train()
     before = torch.get_rng_state()
-    texts = [write_sample(model, tokenizer, "O rio", 12, seed) for seed in (1, 1, 2)]
+    texts = [write_sample(model, tokenizer, tokenizer.encode("O rio"), 12, seed) for seed in (1, 1, 2)]
     assert texts[0] == texts[1] != texts[2]
     assert torch.equal(before, torch.get_rng_state()) and model.training
 
 
 def test_a_prompt_longer_than_the_context_still_gives_a_sample(model, prepared):
+    tokenizer = prepared.load_tokenizer()
     assert isinstance(
-        write_sample(model, prepared.load_tokenizer(), "Maria abriu a janela " * 20, 50, 0), str
+        write_sample(model, tokenizer, tokenizer.encode("Maria abriu a janela " * 20), 50, 0), str
     )

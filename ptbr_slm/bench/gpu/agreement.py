@@ -37,6 +37,7 @@ from ptbr_slm.train.planning.plan import make_plan
 from ptbr_slm.train.planning.precision import Precision
 from ptbr_slm.train.process import keep_freed_memory
 from ptbr_slm.train.reporting.metrics import MetricsLog
+from ptbr_slm.train.spec import TextData
 from ptbr_slm.train.trainer import Trainer
 
 
@@ -122,7 +123,7 @@ def _train(run: SmallRun, ranks: Ranks) -> LossCurve:
     if plan.device.type == "cuda":
         plan = replace(plan, device=torch.device("cuda", ranks.local_rank))
     curve = LossCurve()
-    trainer = Trainer(plan, data, tokenizer, curve, ranks)
+    trainer = Trainer(plan, TextData(data), curve, ranks)
     if plan.device.type == "cpu" and run.precision == "fp16":
         trainer.plan = replace(plan, precision=Precision("fp16", "só para conferir as contas"))
         trainer.scaler = torch.amp.GradScaler("cpu")

@@ -38,12 +38,13 @@ def find_checkpoint(
     if config.resume != "auto":
         return _asked_for(Path(config.resume), folder, listener)
     own = _newest_valid(folder, listener)
-    fixed = _fixed_settings(to_values(config))
+    kind = type(config)
+    fixed = _fixed_settings(to_values(config), kind)
     newer = bring_newer(
         config,
         identity,
         -1 if own is None else own[1].step,
-        lambda values: _differences(_fixed_settings(values), fixed),
+        lambda values: _differences(_fixed_settings(values, kind), fixed),
         listener,
     )
     return newer or own
@@ -129,7 +130,8 @@ def check_unchanged(
             where=config.output,
             hint="Repita com o modelo do checkpoint, ou comece outro treino em outra pasta de --output.",
         )
-    changed = _differences(_fixed_settings(state.config), _fixed_settings(to_values(config)))
+    kind = type(config)
+    changed = _differences(_fixed_settings(state.config, kind), _fixed_settings(to_values(config), kind))
     if changed and not config.allow_config_change:
         raise SlmError(
             "E_CONFIG_CHANGED",
@@ -139,14 +141,14 @@ def check_unchanged(
         )
 
 
-def _fixed_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+def _fixed_settings(values: Mapping[str, Any], kind: type[TrainConfig]) -> dict[str, Any]:
     """The settings that change what a run computes; of the micro-batches, only what a step adds up to.
 
     A setting that an older version did not know has its default: that version did what the default does.
     """
-    values = {**to_values(TrainConfig(data=Path(), output=Path())), **values}
+    values = {**to_values(kind(data=Path(), output=Path())), **values}
     tokens = values["batch_size"] * values["grad_accum"] * values["seq_len"]
-    free = {key for key, entry in settings().items() if entry.per_session}
+    free = {key for key, entry in settings(kind).items() if entry.per_session}
     fixed = {key: value for key, value in values.items() if key not in free}
     return fixed | {"tokens_per_step": tokens}
 

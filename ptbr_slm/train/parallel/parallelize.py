@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.model import Llama
+from ptbr_slm.train.batches import DeviceBatch
 from ptbr_slm.train.parallel.world import Ranks
 
 
@@ -27,15 +28,14 @@ class LossSum(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(
-        self, tokens: Tensor | None, targets: Tensor | None, document_ids: Tensor | None = None
-    ) -> Tensor:
-        """As `Llama.loss_sum`; without tokens and targets a zero that every weight is part of, in the order
-        in which a forward pass uses them.
+    def forward(self, batch: DeviceBatch | None) -> Tensor:
+        """As `DeviceBatch.loss_sum`; without a batch a zero that every trained weight is part of, in the
+        order in which a forward pass uses them.
         """
-        if tokens is None or targets is None:
-            return torch.stack([0.0 * weight.sum() for weight in self.model.parameters()]).sum()
-        return self.model.loss_sum(tokens, targets, document_ids)
+        if batch is None:
+            trained = (weight for weight in self.model.parameters() if weight.requires_grad)
+            return torch.stack([0.0 * weight.sum() for weight in trained]).sum()
+        return batch.loss_sum(self.model)
 
 
 class Parallel:
@@ -47,9 +47,9 @@ class Parallel:
     def __init__(self, model: Llama) -> None:
         self.model = model
 
-    def loss_sum(self, tokens: Tensor, targets: Tensor, document_ids: Tensor | None = None) -> Tensor:
-        """The summed loss of a micro-batch, all (B, T): see `Llama.loss_sum`."""
-        return self.model.loss_sum(tokens, targets, document_ids)
+    def loss_sum(self, batch: DeviceBatch) -> Tensor:
+        """The summed loss of a micro-batch: see `DeviceBatch.loss_sum`."""
+        return batch.loss_sum(self.model)
 
     def clear_gradients(self) -> None:
         """Drop the gradients of the last step."""
@@ -95,9 +95,9 @@ class Shards(Parallel):
         for name, table in model.named_buffers(recurse=False):
             setattr(model, name, table.to(device))
 
-    def loss_sum(self, tokens: Tensor, targets: Tensor, document_ids: Tensor | None = None) -> Tensor:
+    def loss_sum(self, batch: DeviceBatch) -> Tensor:
         """As `Parallel.loss_sum`, through FSDP."""
-        loss: Tensor = self._module(tokens, targets, document_ids)
+        loss: Tensor = self._module(batch)
         return loss
 
 
@@ -128,9 +128,9 @@ class Replicas(Parallel):
         self._ddp.register_comm_hook(None, lambda _, bucket: _summed(bucket))
         self._settled = False
 
-    def loss_sum(self, tokens: Tensor, targets: Tensor, document_ids: Tensor | None = None) -> Tensor:
+    def loss_sum(self, batch: DeviceBatch) -> Tensor:
         """As `Parallel.loss_sum`, through DDP."""
-        loss: Tensor = self._ddp(tokens, targets, document_ids)
+        loss: Tensor = self._ddp(batch)
         return loss
 
     def clear_gradients(self) -> None:
@@ -146,7 +146,7 @@ class Replicas(Parallel):
             for _ in range(2):
                 self.model.zero_grad(set_to_none=True)  # or old and new buckets are there at once
                 self._ddp.reducer._rebuild_buckets()
-                torch.autograd.backward(self._ddp(None, None))
+                torch.autograd.backward(self._ddp(None))
             self._settled = True
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         torch._foreach_zero_(gradients)

@@ -121,8 +121,10 @@ class PassMemory:
         return self.tokens * a_token + self.mask()
 
     def mask(self) -> int:
-        """The mask (B, 1, T, T), in the format of the scores."""
-        return self.half * self.tokens * self.seq_len if self.document_mask else 0
+        """The mask (B, 1, T, T), and cos and sin (B, T, 1, D/2), in the format of the scores."""
+        if not self.document_mask:
+            return 0
+        return self.half * self.tokens * (self.seq_len + self.model.head_dim)
 
     def copies(self, layers: int, *, head: bool) -> int:
         """Half-precision copies of the matrices of so many layers, and of the head."""
