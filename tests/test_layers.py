@@ -23,7 +23,15 @@ FORBIDDEN = {
     "ptbr_slm/app": ["ptbr_slm.train", "ptbr_slm.data", "ptbr_slm_export", "torch"],
     "ptbr_slm/data": ["ptbr_slm.train", "ptbr_slm.runtime", "ptbr_slm_export", "ptbr_slm.cli", "torch"],
     "ptbr_slm/eval": ["ptbr_slm.train", "ptbr_slm_export", "ptbr_slm.cli", "torch"],
+    "ptbr_slm/tune": [
+        "ptbr_slm.runtime",
+        "ptbr_slm_export",
+        "ptbr_slm.cli",
+        "ptbr_slm.app",
+        "ptbr_slm.bench",
+    ],
     "ptbr_slm/train": [
+        "ptbr_slm.tune",
         "ptbr_slm.runtime",
         "ptbr_slm_export",
         "ptbr_slm.cli",
@@ -131,6 +139,12 @@ FLOORS = {
         {"step", "compile", "evaluate", "checkpoint"},
         {"survival", "reporting"},
         {"trainer", "loop", "run", "find_lr", "spec"},
+    ],
+    "ptbr_slm.tune": [
+        {"conversations", "lora"},
+        {"examples", "adapter_files"},
+        {"store", "packing"},
+        {"prepared"},
     ],
     "ptbr_slm.runtime": [
         {"results", "drafting", "sampling", "targets", "protocol"},

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -82,6 +83,9 @@ class HeldOut:
     """(windows, T) UTF-8 bytes of each target that counts, 0 elsewhere; with `documents`."""
     data_sha256: str | None = None
     """Of the prepared data that it is the held-out part of."""
+    document_ids: npt.NDArray[np.int32] | None = None
+    """(windows, T) where a window holds several texts that must not see each other, the text of each input,
+    ascending; None where a window is one text."""
 
     @property
     def counted(self) -> int:
@@ -89,11 +93,14 @@ class HeldOut:
         return int((self.targets != UNCOUNTED).sum())
 
     def windows(self) -> Iterator[tuple[Ids, Ids]]:
-        """Inputs (T,) and targets (T,) of each window, without padding."""
-        for inputs, targets in zip(self.inputs, self.targets, strict=True):
-            length = int(np.flatnonzero(targets != UNCOUNTED).max(initial=-1)) + 1
-            if length:
-                yield inputs[:length], targets[:length]
+        """Inputs (T,), targets (T,) of each window without padding; of each text where it holds several."""
+        for index, (inputs, targets) in enumerate(zip(self.inputs, self.targets, strict=True)):
+            texts = np.zeros(1, np.int32) if self.document_ids is None else self.document_ids[index]
+            edges = [0, *(np.flatnonzero(np.diff(texts)) + 1).tolist(), len(inputs)]
+            for start, stop in pairwise(edges):
+                length = int(np.flatnonzero(targets[start:stop] != UNCOUNTED).max(initial=-1)) + 1
+                if length:
+                    yield inputs[start : start + length], targets[start : start + length]
 
     def value(self, nats: float) -> float:
         """Bits per byte, where the targets that count cost `nats` in all."""
@@ -101,10 +108,11 @@ class HeldOut:
 
     def facts(self) -> dict[str, Any]:
         """What a manifest records beside the bits per byte, to tell what they were measured on."""
+        seq_len = self.inputs.shape[1]
         return {
             **({} if self.data_sha256 is None else {"data_sha256": self.data_sha256}),
-            "seq_len": self.inputs.shape[1],
-            "overlap": self.inputs.shape[1] - _step(self.inputs.shape[1]),
+            "seq_len": seq_len,
+            "overlap": seq_len - _step(seq_len) if self.document_ids is None else 0,
             "targets": self.counted,
             "bytes": self.bytes,
         }

@@ -31,7 +31,7 @@ def recorded_files(folder: Path) -> set[str]:
         return set()
     if isinstance(body.get("files"), dict):
         return {*body["files"], "manifest.json"}
-    return {*_shards([body["splits"], body.get("recipe")]), "tokenizer.json", "index.json"}
+    return {*_shards([body["splits"], body.get("store"), body.get("recipe")]), "tokenizer.json", "index.json"}
 
 
 def foreign_files(folder: Path) -> list[str]:

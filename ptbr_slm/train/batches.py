@@ -177,7 +177,7 @@ class WindowOrder:
         while done < count:
             epoch, position = divmod(cursor + done, self.windows)
             take = min(count - done, self.windows - position)
-            keys = _keys(self.seed, epoch)
+            keys = epoch_keys(self.seed, epoch)
             order = permute(np.arange(position, position + take), self.windows, keys)
             result[done : done + take] = int(keys[_ROUNDS]) % (self._slack + 1) + order * self.seq_len
             done += take
@@ -206,7 +206,7 @@ def _mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return x ^ (x >> _U64(31))
 
 
-def _keys(seed: int, epoch: int) -> npt.NDArray[np.uint64]:
+def epoch_keys(seed: int, epoch: int) -> npt.NDArray[np.uint64]:
     """Four round keys and one number for the offset, independent for every seed and epoch."""
     digest = hashlib.blake2b(f"{seed}:{epoch}".encode(), digest_size=8 * (_ROUNDS + 1)).digest()
     return np.frombuffer(digest, "<u8").astype(np.uint64)

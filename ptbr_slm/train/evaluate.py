@@ -46,7 +46,8 @@ def bits_per_byte(
     mine = ranks.share(len(text.inputs))
     most = math.ceil(len(text.inputs) / ranks.world) if parallel.lockstep else 0
     for part, counts in _cut(mine, batch_size, most):
-        batch = MicroBatch(text.inputs[part], text.targets[part]).to(device)
+        documents = None if text.document_ids is None else text.document_ids[part]
+        batch = MicroBatch(text.inputs[part], text.targets[part], documents).to(device)
         if not counts:  # the others have another batch, and need this rank there
             batch = batch.without_targets()
         with autocast(device, precision):

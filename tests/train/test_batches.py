@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.model import IGNORE, Llama, document_mask
-from ptbr_slm.train.batches import MicroBatch, TextBatches, WindowOrder, _keys, permute, random_batch
+from ptbr_slm.train.batches import MicroBatch, TextBatches, WindowOrder, epoch_keys, permute, random_batch
 from ptbr_slm.train.compile import compile_layers
 from ptbr_slm.train.find_lr import find_lr
 from ptbr_slm.train.parallel.parallelize import Parallel
@@ -41,7 +41,7 @@ def network(**settings) -> Llama:
 @given(size=st.integers(1, 3000), seed=st.integers(0, 2**63 - 1), epoch=st.integers(0, 1000))
 @examples(max_examples=60, deadline=None)
 def test_every_window_of_an_epoch_comes_exactly_once(size, seed, epoch):
-    assert sorted(permute(np.arange(size), size, _keys(seed, epoch))) == list(range(size))
+    assert sorted(permute(np.arange(size), size, epoch_keys(seed, epoch))) == list(range(size))
 
 
 @given(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,7 @@ from ptbr_slm.data.document import Skipped
 from ptbr_slm.data.read.compressed import COMPRESSIONS
 from ptbr_slm.errors import SlmError, os_errors
 
-Format = Literal["text", "jsonl", "csv", "html", "mediawiki", "parquet", "zip", "tar", "stdin"]
+Format = Literal["text", "jsonl", "json", "csv", "html", "mediawiki", "parquet", "zip", "tar", "stdin"]
 
 FORMATS: dict[str, Format] = {
     ".txt": "text",
@@ -27,6 +27,8 @@ FORMATS: dict[str, Format] = {
     ".tar": "tar",
 }
 """Ending of a file's name -> how it is read."""
+ROW_FORMATS: dict[str, Format] = {".jsonl": "jsonl", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+"""The same for files that are read as rows with all their fields (`reader.read_rows`)."""
 _ALIASES = {
     ".markdown": ".md",
     ".ndjson": ".jsonl",
@@ -66,7 +68,7 @@ class InputFile:
         return f"hf://datasets/{found[1]}/{found[2]}@{found[3]}/{found[4]}"
 
 
-def format_of(path: Path | str) -> Format | None:
+def format_of(path: Path | str, formats: Mapping[str, Format] = FORMATS) -> Format | None:
     """How a file of this name is read; None for a file that is not."""
     name = os.fspath(path).lower()
     compressed = False
@@ -76,14 +78,17 @@ def format_of(path: Path | str) -> Format | None:
             name = name.removesuffix(ending) + full
     if compressed and name.endswith(_WHOLE_FILES):
         return None
-    return next((format for ending, format in FORMATS.items() if name.endswith(ending)), None)
+    return next((format for ending, format in formats.items() if name.endswith(ending)), None)
 
 
-def list_files(inputs: Sequence[Path]) -> Iterator[InputFile | Skipped]:
+def list_files(
+    inputs: Sequence[Path], formats: Mapping[str, Format] = FORMATS
+) -> Iterator[InputFile | Skipped]:
     """Every file that `inputs` names; folders are walked, their hidden files left out.
 
     An input is a file, a folder, a pattern (`textos/**/*.txt`) where no file has that name, or `-`. Links to
     folders are followed, after the rest; a folder is walked once, by whatever names it is reached.
+    formats: the types of files wanted, `FORMATS` or `ROW_FORMATS`.
     Raises E_NOT_FOUND for a missing input, E_PERMISSION for a named folder that may not be read and
     E_DATA_FORMAT for a named file of another type. Inside a folder, such a file is `Skipped` as
     `unknown_format`, and what cannot be opened (no permission, a link to nothing) as `unreadable`.
@@ -95,14 +100,14 @@ def list_files(inputs: Sequence[Path]) -> Iterator[InputFile | Skipped]:
             with os_errors(given), os.scandir(given):  # may it be read at all?
                 pass
             for found in walk(given):
-                yield found if isinstance(found, Skipped) else _classified(found)
+                yield found if isinstance(found, Skipped) else _classified(found, formats)
         elif given.exists():
-            format = format_of(given)
+            format = format_of(given, formats)
             if format is None:
-                raise _unknown(given)
+                raise _unknown(given, formats)
             yield InputFile(given, format, named=True)
         else:
-            yield from _matching(given)
+            yield from _matching(given, formats)
 
 
 def input_files(inputs: Sequence[Path]) -> Iterator[InputFile]:
@@ -140,7 +145,7 @@ def walk(folder: Path) -> Iterator[Path | Skipped]:
         yield Skipped("unreadable", str(error.filename))
 
 
-def _matching(pattern: Path) -> Iterator[InputFile | Skipped]:
+def _matching(pattern: Path, formats: Mapping[str, Format]) -> Iterator[InputFile | Skipped]:
     """What a pattern matches, sorted. Raises E_NOT_FOUND where that is nothing."""
     found: list[Path] = []
     if any(character in str(pattern) for character in "*?["):
@@ -154,13 +159,13 @@ def _matching(pattern: Path) -> Iterator[InputFile | Skipped]:
         )
     for path in found:
         if path.is_file():
-            yield _classified(path) if os.access(path, os.R_OK) else Skipped("unreadable", str(path))
+            yield _classified(path, formats) if os.access(path, os.R_OK) else Skipped("unreadable", str(path))
         elif not path.is_dir():
             yield Skipped("unreadable", str(path))
 
 
-def _classified(path: Path) -> InputFile | Skipped:
-    format = format_of(path)
+def _classified(path: Path, formats: Mapping[str, Format]) -> InputFile | Skipped:
+    format = format_of(path, formats)
     if format is None or is_about(path.name):
         return Skipped("unknown_format", str(path))
     return InputFile(path, format, named=False)
@@ -172,10 +177,11 @@ def is_about(name: str) -> bool:
     return lower.endswith((".md", ".markdown")) and lower.startswith(_ABOUT)
 
 
-def _unknown(path: Path) -> SlmError:
+def _unknown(path: Path, formats: Mapping[str, Format]) -> SlmError:
+    what = "texto" if formats is FORMATS else "conversas"
     return SlmError(
         "E_DATA_FORMAT",
-        f"não sei ler arquivos {path.suffix or 'sem extensão'} como texto.",
+        f"não sei ler arquivos {path.suffix or 'sem extensão'} como {what}.",
         where=path,
-        hint=f"Use {', '.join(FORMATS)}, ou uma pasta com eles.",
+        hint=f"Use {', '.join(formats)}, ou uma pasta com eles.",
     )

@@ -1,7 +1,8 @@
 """The documents of a stream of each format, as they are stored, in bounded memory.
 
 What cannot be read is told as `Skipped`, not raised; the unit of failure is the line or row. A document of
-HTML, Markdown or wikitext has the attribute `markup`: `stages.markup` makes text of it.
+HTML, Markdown or wikitext has the attribute `markup`: `stages.markup` makes text of it. JSON and CSV are
+read as rows with all their fields first (`read.rows` has the rest of them).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from ptbr_slm.data.document import Attribute, Document, Skipped
@@ -26,7 +28,18 @@ _ID_FIELDS = ("id", "url")
 _LICENCE_FIELDS = ("license", "licence", "licenca")
 _BLOCK = 1 << 16
 
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A JSON object or a row of a table."""
+
+    fields: Mapping[str, object]
+    source: str
+    """The file and the line, row or item: `conversas.jsonl:17`."""
+
+
 Found = Iterator[Document | Skipped]
+Rows = Iterator[Row | Skipped]
 Reader = Callable[[BinaryIO, str, str], Found]
 """(stream, its name for `source`, name of the text's field) -> documents. Raises what the stream raises."""
 
@@ -128,8 +141,8 @@ def _bounded_line(stream: BinaryIO) -> tuple[bytes, bool]:
     return line[:1], False
 
 
-def read_json_lines(stream: BinaryIO, name: str, text_field: str) -> Found:
-    """The text of every line; blank lines mean nothing.
+def json_rows(stream: BinaryIO, name: str) -> Rows:
+    """The object of every line; blank lines mean nothing.
 
     A byte order mark may begin any line: `cat` joins files that begin with one.
     """
@@ -142,23 +155,33 @@ def read_json_lines(stream: BinaryIO, name: str, text_field: str) -> Found:
         line = line.removeprefix(BOM)
         if line.strip():
             found = True
-            yield _json_document(line, lines.source, text_field)
+            yield _json_row(line, lines.source)
     if lines.ended_by is not None:
         yield lines.ended_by
     elif not found:
         yield Skipped("empty", name)
 
 
-def _json_document(line: bytes, source: str, text_field: str) -> Document | Skipped:
+def _json_row(line: bytes, source: str) -> Row | Skipped:
     try:
         value = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError:
         return Skipped("not_utf8", source)
     except (ValueError, RecursionError):
         return Skipped("bad_json", source)
-    if not isinstance(value, dict) or not isinstance(value.get(text_field), str):
-        return Skipped("no_text", source)
-    return checked(value[text_field], source, value)
+    return Row(value, source) if isinstance(value, dict) else Skipped("no_text", source)
+
+
+def read_json_lines(stream: BinaryIO, name: str, text_field: str) -> Found:
+    """The text of every line."""
+    for row in json_rows(stream, name):
+        if isinstance(row, Skipped):
+            yield row
+            continue
+        text = row.fields.get(text_field)
+        yield (
+            checked(text, row.source, row.fields) if isinstance(text, str) else Skipped("no_text", row.source)
+        )
 
 
 def checked(text: str, source: str, fields: Mapping[str, object]) -> Document | Skipped:
@@ -181,8 +204,11 @@ def _first(fields: Mapping[str, object], names: tuple[str, ...]) -> str:
     return ""
 
 
-def read_csv(stream: BinaryIO, name: str, text_field: str) -> Found:
-    """The text's column of a table with a header; `,`, `;` or a tab between the columns."""
+def csv_rows(stream: BinaryIO, name: str, needed: str | None = None) -> Rows:
+    """The rows of a table with a header; `,`, `;` or a tab between the columns. A short row lacks fields.
+
+    needed: a column without which the table is skipped as a whole.
+    """
     lines = _Lines(stream, name)
     too_long: list[Skipped] = []
 
@@ -198,9 +224,11 @@ def read_csv(stream: BinaryIO, name: str, text_field: str) -> Found:
     csv.field_size_limit(MAX_DOCUMENT_BYTES)
     if header is not None:
         delimiter = max(",;\t", key=header.count)
-        columns = header.strip("\r\n").replace('"', "").split(delimiter)
-        rows = csv.reader(texts, delimiter=delimiter)
-        yield from _csv_rows(rows, [column.strip() for column in columns], lines, text_field)
+        columns = [column.strip() for column in header.strip("\r\n").replace('"', "").split(delimiter)]
+        if needed is not None and needed not in columns:
+            yield Skipped("no_text", lines.source, max(1, sum(1 for _ in lines)))
+        else:
+            yield from _csv_rows(csv.reader(texts, delimiter=delimiter), columns, lines)
     yield from too_long
     if lines.ended_by is not None:
         yield lines.ended_by
@@ -208,10 +236,7 @@ def read_csv(stream: BinaryIO, name: str, text_field: str) -> Found:
         yield Skipped("empty", name)
 
 
-def _csv_rows(rows: Iterator[list[str]], columns: list[str], lines: _Lines, text_field: str) -> Found:
-    if text_field not in columns:
-        yield Skipped("no_text", lines.source, max(1, sum(1 for _ in lines)))
-        return
+def _csv_rows(rows: Iterator[list[str]], columns: list[str], lines: _Lines) -> Rows:
     while True:
         source = f"{lines._name}:{lines.number + 1}"
         try:
@@ -221,11 +246,20 @@ def _csv_rows(rows: Iterator[list[str]], columns: list[str], lines: _Lines, text
         except csv.Error:
             yield Skipped("bad_row", source)
             continue
-        if not row:
+        if row:
+            yield Row(dict(zip(columns, row, strict=False)), source)
+
+
+def read_csv(stream: BinaryIO, name: str, text_field: str) -> Found:
+    """The text's column of a table with a header."""
+    for row in csv_rows(stream, name, text_field):
+        if isinstance(row, Skipped):
+            yield row
             continue
-        fields = dict(zip(columns, row, strict=False))
-        text = fields.get(text_field)
-        yield Skipped("bad_row", source) if text is None else checked(text, source, fields)
+        text = row.fields.get(text_field)
+        yield (
+            checked(text, row.source, row.fields) if isinstance(text, str) else Skipped("bad_row", row.source)
+        )
 
 
 # Whole documents

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from ptbr_slm.data.document import Document, Skipped
-from ptbr_slm.data.read.formats import Found, checked
+from ptbr_slm.data.read.formats import Found, Row, Rows, checked
 from ptbr_slm.errors import missing_extra
 
 if TYPE_CHECKING:
@@ -65,6 +65,57 @@ def read_parquet(raw: BinaryIO, name: str, text_field: str, position: ReadPositi
         except errors:
             yield Skipped("corrupt_rows", f"{name}:{row + 1}", stop - row)
         first = stop
+
+
+def parquet_rows(raw: BinaryIO, name: str, position: ReadPosition) -> Rows:
+    """Every row with all its columns as Python values: lists, dictionaries, strings, numbers.
+
+    A row group that cannot be read is skipped with its rows, and the next one is read; so are rows with text
+    that is not UTF-8. Raises E_DEPENDENCY without pyarrow.
+    """
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError as error:
+        raise missing_extra("pyarrow") from error
+    errors = (pa.ArrowException, UnicodeDecodeError, OSError)
+    size = raw.seek(0, 2)
+    try:
+        file = parquet.ParquetFile(raw, pre_buffer=False)
+        total, groups = file.metadata.num_rows, file.num_row_groups
+    except errors:
+        yield Skipped("corrupt_file", f"{name}:1")
+        return
+    if not total:
+        yield Skipped("empty", name)
+    first = 0
+    for group in range(groups):
+        row, stop = first, first + file.metadata.row_group(group).num_rows
+        try:
+            for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group]):
+                for fields in _values(batch):
+                    row += 1
+                    yield (
+                        Skipped("not_utf8", f"{name}:{row}")
+                        if fields is None
+                        else Row(fields, f"{name}:{row}")
+                    )
+                position.bytes += size * batch.num_rows // total
+        except errors:
+            yield Skipped("corrupt_rows", f"{name}:{row + 1}", stop - row)
+        first = stop
+
+
+def _values(batch: pa.RecordBatch) -> Iterator[dict[str, object] | None]:
+    """The rows of a batch; None for one with text that is not UTF-8."""
+    try:
+        yield from batch.to_pylist()
+    except UnicodeDecodeError:  # raised before the first row comes out
+        for at in range(batch.num_rows):
+            try:
+                yield batch.slice(at, 1).to_pylist()[0]
+            except UnicodeDecodeError:
+                yield None
 
 
 def _document(cell: bytes | None, source: str, fields: dict[str, object]) -> Document | Skipped:
