@@ -13,17 +13,18 @@ from typing import Any
 from ptbr_slm.events import Event, is_optional, key_of
 from ptbr_slm.storage.atomic import write_text
 from ptbr_slm.train import events
+from ptbr_slm.tune import events as tune_events
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "eventos.md"
 INTRO = """# Os eventos de um treino
 
-Gerado por `python scripts/generate_events_docs.py` a partir das classes de `ptbr_slm/train/events.py`; um
-teste compara.
+Gerado por `python scripts/generate_events_docs.py` a partir das classes de `ptbr_slm/train/events.py` e de
+`ptbr_slm/tune/events.py`; um teste compara.
 
-`ptbr-slm train --json` escreve um objeto JSON por linha na saída padrão, o último com `"event": "done"`. Os
-mesmos objetos ficam na pasta do treino: os que têm um passo em `metrics.jsonl` (e em `cooldown.jsonl` os do
-resfriamento), os demais em `sessions.jsonl`, com a hora em `time`. Uma chave marcada com `?` falta quando não
-há valor. Novas chaves podem aparecer; as que existem não mudam de sentido.
+`ptbr-slm train --json` e `ptbr-slm tune --json` escrevem um objeto JSON por linha na saída padrão, o último
+com `"event": "done"`. Os mesmos objetos ficam na pasta do treino: os que têm um passo em `metrics.jsonl` (e
+em `cooldown.jsonl` os do resfriamento), os demais em `sessions.jsonl`, com a hora em `time`. Uma chave
+marcada com `?` falta quando não há valor. Novas chaves podem aparecer; as que existem não mudam de sentido.
 """
 JSON = {int: "inteiro", float: "número", str: "texto", bool: "booleano", type(None): "null"}
 
@@ -35,7 +36,8 @@ def render() -> str:
 
 def kinds() -> list[type[Event]]:
     """The events of a run, in the order of their module."""
-    found = [kind for kind in vars(events).values() if isinstance(kind, type) and issubclass(kind, Event)]
+    named = {**vars(tune_events), **vars(events)}
+    found = [kind for kind in named.values() if isinstance(kind, type) and issubclass(kind, Event)]
     return [kind for kind in found if "EVENT" in vars(kind)]
 
 
@@ -66,6 +68,7 @@ def _json(hint: Any, *, optional: bool) -> str:
 
 
 SUMMARY: dict[type[Event], str] = {
+    tune_events.ConversationsRead: "Só em `tune`: as conversas foram lidas e preparadas.",
     events.Warned: "Algo que convém saber; o treino segue.",
     events.Started: "O treino está decidido; nada foi treinado ainda.",
     events.RanksJoined: "Vários processos repartem cada passo.",

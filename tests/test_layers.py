@@ -141,10 +141,11 @@ FLOORS = {
         {"trainer", "loop", "run", "find_lr", "spec"},
     ],
     "ptbr_slm.tune": [
-        {"conversations", "lora"},
+        {"config", "conversations", "events", "lora", "replay"},
         {"examples", "adapter_files"},
         {"store", "packing"},
         {"prepared"},
+        {"spec"},
     ],
     "ptbr_slm.runtime": [
         {"results", "drafting", "sampling", "targets", "protocol"},

@@ -25,6 +25,7 @@ from ptbr_slm.cli import (
     quickstart,
     tokenizer,
     train,
+    tune,
     verify,
 )
 from ptbr_slm.cli import eval as eval_verb
@@ -67,6 +68,7 @@ for _verb in (  # in the order in which `ptbr-slm --help` lists them
     doctor,
     find_lr,
     train,
+    tune,
     eval_verb,
     export,
     verify,

@@ -20,6 +20,7 @@ from ptbr_slm.events import Event
 from ptbr_slm.text import human_bytes, number, quoted
 from ptbr_slm.train import events
 from ptbr_slm.train.events import Done, Planned
+from ptbr_slm.tune.events import ConversationsRead
 
 if TYPE_CHECKING:
     from ptbr_slm.train.config import TrainConfig
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from ptbr_slm.train.events import TrainResult
     from ptbr_slm.train.planning.memory import MemoryEstimate
     from ptbr_slm.train.planning.plan import DryRun
+    from ptbr_slm.train.spec import TrainSpec
 
 
 def register(app: typer.Typer) -> None:
@@ -82,7 +84,20 @@ def _train(out: Output, settings: TrainConfig) -> Report:
 
     scorer = task_scorer(settings)
     with out.progress("treinando", total=1.0, eta=False) as bar:
-        return train_report(train(settings, Printer(out, bar), scorer))
+        return train_report(train(settings, Printer(out, bar), scorer, spec_of(settings)))
+
+
+def spec_of(settings: TrainConfig) -> TrainSpec:
+    """What these settings train."""
+    from ptbr_slm.tune.config import TuneConfig
+
+    if isinstance(settings, TuneConfig):
+        from ptbr_slm.tune.spec import TuneSpec
+
+        return TuneSpec()
+    from ptbr_slm.train.spec import TrainSpec
+
+    return TrainSpec()
 
 
 def task_scorer(settings: TrainConfig) -> TaskScorer | None:
@@ -162,6 +177,15 @@ def sentence(event: Event) -> str:
                 *(f"  atenção: {note}" for note in event.notes),
             ]
             return "\n".join(lines)
+        case ConversationsRead():
+            from ptbr_slm.tune.conversations import describe_skipped
+
+            held_out = f", {number(event.held_out)} para a validação" if event.held_out else ""
+            text = (
+                f"{number(event.conversations)} conversas para treinar{held_out}: "
+                f"{number(event.tokens)} tokens, {number(event.target_tokens)} deles aprendidos"
+            )
+            return text + (f"\n  de fora: {describe_skipped(event.skipped)}" if event.skipped else "")
         case events.RanksJoined():
             return f"  {event.world} processos ({event.parallel}) repartem cada passo"
         case events.Resumed():

@@ -166,7 +166,7 @@ def with_flags(
         return verb(out, **given)
 
     own = [p for p in inspect.signature(verb, eval_str=True).parameters.values() if p.kind != p.VAR_KEYWORD]
-    shared = [flag.signature() for flag in (*more, *FLAGS) if flag.name not in leave_out]
+    shared = [flag.signature() for flag in (*more, *(f for f in FLAGS if f.name not in leave_out))]
     own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
     wrapped.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
     return wrapped

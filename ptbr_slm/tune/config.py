@@ -1,0 +1,150 @@
+"""All settings of a tuning: those of a training with other defaults, and a section of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ptbr_slm.errors import SlmError
+from ptbr_slm.storage.model_folder import ModelFolder
+from ptbr_slm.train.config import AUTO, TrainConfig
+from ptbr_slm.train.config.sections import (
+    CheckpointConfig,
+    DataConfig,
+    EvaluationConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+)
+from ptbr_slm.train.config.setting import Section, choice, integer, number
+from ptbr_slm.train.config_file import from_values
+
+DEFAULT_PROMPTS = ("Olá! Quem é você?", "Quanto são 7 mais 5?", "Escreva uma frase sobre o mar.")
+LONGEST_SEQ_LEN = 1024
+"""Tokens of a training sequence at most, where the model's context is longer and none was asked for."""
+STEPS_PER_EPOCH = 64
+"""Optimizer steps that an epoch is cut into, where a step of MOST_STEP_TOKENS would be a larger share."""
+MOST_STEP_TOKENS = 32_768
+"""Tokens of an optimizer step at most, padding included, where none were asked for."""
+WARMUP_SHARE = 0.05
+"""Of the steps of a tuning."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TuneOptions(Section):
+    """What a tuning has besides the settings of a training."""
+
+    PREFIX: ClassVar[str] = "tune."
+
+    method: str = field(default="full", metadata=choice("full", "lora"))
+    """`full`: every weight is trained. `lora`: low-rank adapters beside frozen weights, merged at the end."""
+    epochs: float = field(default=3.0, metadata=number(0, 1000, open_low=True))
+    """Times that every conversation is read; only where max_steps is not given."""
+    loss: str = field(default="answers", metadata=choice("answers", "all"))
+    """`answers`: only what the assistant writes is trained, its end-of-turn token included. `all`: every
+    token of a conversation."""
+    format: str = field(
+        default="auto",
+        metadata=choice("auto", "messages", "prompt_completion", "alpaca", "sharegpt", "preference", "text"),
+    )
+    """The form of the data; `auto` goes by the columns."""
+    valid_fraction: float = field(default=0.05, metadata=number(0, 0.5))
+    """Share of the conversations that is held out, for the evaluations."""
+    evaluation_sets: tuple[str, ...] = ()
+    """Files or folders of evaluation items; conversations that hold one are left out."""
+    replay: float = field(default=0.0, metadata=number(0, 0.9))
+    """Share of the sequences that are pre-training text, against forgetting; needs replay_data."""
+    replay_data: Path | None = None
+    """Prepared text that the model was trained on, or like it, with its tokenizer."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TuneConfig(TrainConfig):
+    """All of a tuning. `init_from` is the model that is tuned, `data` the conversations."""
+
+    batch_size: int = field(default=AUTO, metadata=integer(1, unit="sequências", auto=True, per_session=True))
+    """Sequences of one micro-batch; `auto` (`AUTO`) takes the fastest that fits the memory."""
+    max_steps: int = field(default=AUTO, metadata=integer(1, unit="passos", auto=True))
+    """Optimizer steps of the whole run; `auto`: as many as tune.epochs are."""
+    data_options: DataConfig = field(default_factory=lambda: DataConfig(document_mask=True))
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(weight_decay=0.0))
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    evaluation: EvaluationConfig = field(
+        default_factory=lambda: EvaluationConfig(every=100, prompts=DEFAULT_PROMPTS)
+    )
+    checkpoint: CheckpointConfig = field(default_factory=lambda: CheckpointConfig(every=100))
+    tune: TuneOptions = field(default_factory=TuneOptions)
+
+    def __post_init__(self) -> None:
+        TrainConfig.__post_init__(self)
+        for rule in _RULES:
+            rule(self)
+
+    def with_defaults(self, num_parameters: int) -> TuneConfig:
+        """The same with learning rate and warm-up filled in."""
+        rate, warmup = self.optimizer.learning_rate, self.schedule.warmup_steps
+        if rate is None:
+            rate = default_learning_rate(num_parameters, self.tune.method, self.optimizer.name)
+        if warmup is None:
+            warmup = max(1, round(WARMUP_SHARE * self.max_steps))
+        return replace(
+            self,
+            optimizer=replace(self.optimizer, learning_rate=rate),
+            schedule=replace(self.schedule, warmup_steps=warmup),
+        )
+
+    def with_steps(self, rows: int) -> TuneConfig:
+        """The same with tokens of a step and number of steps filled in. rows: sequences of one epoch."""
+        tokens = self.tokens_per_step
+        if tokens is None and self.batch_size == AUTO:
+            rows_per_step = min(MOST_STEP_TOKENS // self.seq_len, -(-rows // STEPS_PER_EPOCH))
+            tokens = self.seq_len * max(1, rows_per_step)
+        config = replace(self, tokens_per_step=tokens)
+        if self.max_steps != AUTO:
+            return config
+        return replace(config, max_steps=max(1, round(self.tune.epochs * rows / config.step_sequences)))
+
+
+def default_learning_rate(num_parameters: int, method: str, optimizer: str = "adamw") -> float:
+    """Peak rate by size and method."""
+    bounds = [(200e6, 3e-4, 1e-3), (600e6, 1e-4, 5e-4), (float("inf"), 5e-5, 2e-4)]
+    full, lora = next((full, lora) for most, full, lora in bounds if num_parameters <= most)
+    return lora if method == "lora" else full
+
+
+def tune_config(model: Path, values: Mapping[str, Any]) -> TuneConfig:
+    """The settings from dotted keys, for this model: seq_len follows from its context where none is given.
+
+    Raises what `from_values` and `ModelFolder.check` raise.
+    """
+    folder = ModelFolder(model)
+    folder.check()
+    seq_len = min(LONGEST_SEQ_LEN, folder.config.max_seq_len)
+    return from_values({"seq_len": seq_len, **values, "init_from": model}, TuneConfig)
+
+
+def _check_replay(config: TuneConfig) -> None:
+    """A share of pre-training text needs the text, and the other way round."""
+    if bool(config.tune.replay) == (config.tune.replay_data is not None):
+        return
+    raise SlmError(
+        "E_USAGE",
+        "--replay e --replay-data só valem juntos: quanto do texto do pré-treino, e onde ele está.",
+        where="--replay" if config.tune.replay else "--replay-data",
+        hint="Exemplo: --replay 0.1 --replay-data dados  (a pasta de ptbr-slm data prepare)",
+    )
+
+
+def _check_document_mask(config: TuneConfig) -> None:
+    """Conversations that share a sequence never see each other."""
+    if not config.data_options.document_mask:
+        raise SlmError(
+            "E_CONFIG",
+            "no ajuste, as conversas de uma sequência nunca se veem: data.document_mask é sempre true.",
+            where="data.document_mask",
+            hint="Tire data.document_mask do arquivo ou de --set.",
+        )
+
+
+_RULES = (_check_replay, _check_document_mask)

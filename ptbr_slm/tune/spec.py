@@ -1,0 +1,157 @@
+"""What a tuning trains: conversations, by the trainer of pre-training (`ptbr_slm.train.spec`)."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+from ptbr_slm.chat.format import ChatFormat
+from ptbr_slm.chat.messages import Message
+from ptbr_slm.data.prepared import PreparedData
+from ptbr_slm.errors import SlmError
+from ptbr_slm.eval.bits import HeldOut
+from ptbr_slm.storage.model_folder import ModelFolder
+from ptbr_slm.text import number
+from ptbr_slm.train.batches import BatchSource
+from ptbr_slm.train.config import TrainConfig
+from ptbr_slm.train.events import Listener
+from ptbr_slm.train.planning.plan import Plan, make_plan
+from ptbr_slm.train.spec import TextData, TrainingData, TrainSpec
+from ptbr_slm.tune.config import TuneConfig
+from ptbr_slm.tune.events import ConversationsRead
+from ptbr_slm.tune.packing import ConversationBatches, held_out
+from ptbr_slm.tune.prepared import PreparedConversations, prepare_conversations
+from ptbr_slm.tune.replay import WithReplay
+
+
+class ConversationData:
+    """Prepared conversations, with pre-training text among them or without: a `TrainingData`."""
+
+    def __init__(
+        self, prepared: PreparedConversations, chat: ChatFormat, model: ModelFolder, text: TextData | None
+    ) -> None:
+        self.prepared, self.chat, self.text = prepared, chat, text
+        self.folder, self.tokenizer = prepared.folder, model.tokenizer
+        self.train_tokens = prepared.split("train").tokens
+        self.pad_id = model.config.pad_token_id or 0  # any id: nothing sees it, and it is no target
+
+    @property
+    def sha256(self) -> str:
+        """As `TrainingData.sha256`: of the conversations, and of the text of the replay."""
+        if self.text is None:
+            return self.prepared.sha256
+        return hashlib.sha256(f"{self.prepared.sha256} {self.text.sha256}".encode()).hexdigest()
+
+    def check_enough(self, config: TrainConfig) -> None:
+        """As `TrainingData.check_enough`."""
+        if self.text is not None:
+            self.text.check_enough(config)
+
+    def batches(self, config: TrainConfig) -> BatchSource:
+        """As `TrainingData.batches`."""
+        conversations = self.conversations(config)
+        if self.text is None:
+            return conversations
+        assert isinstance(config, TuneConfig)
+        return WithReplay(conversations, self.text.batches(config), config.tune.replay)
+
+    def rows(self, config: TuneConfig) -> int:
+        """Sequences in which every conversation is once, those of the replay among them."""
+        return max(1, round(self.conversations(config).rows / (1.0 - config.tune.replay)))
+
+    def conversations(self, config: TrainConfig) -> ConversationBatches:
+        """The conversations alone, packed."""
+        return self._packed(config.seq_len, config.seed)
+
+    def held_out(self, config: TrainConfig) -> HeldOut | None:
+        """As `TrainingData.held_out`: bits per byte of the answers."""
+        return held_out(
+            self.prepared.split("valid"),
+            self.tokenizer,
+            config.seq_len,
+            config.evaluation.tokens,
+            name=str(self.folder),
+            pad_id=self.pad_id,
+        )
+
+    def prompt_ids(self, text: str) -> list[int]:
+        """As `TrainingData.prompt_ids`: what the user says."""
+        return self.chat.prompt([Message("user", text)])
+
+    def _packed(self, seq_len: int, seed: int) -> ConversationBatches:
+        key = (seq_len, seed)
+        if key not in self._packings:
+            self._packings[key] = ConversationBatches(
+                self.prepared.split("train"), seq_len=seq_len, seed=seed, pad_id=self.pad_id
+            )
+        return self._packings[key]
+
+    @cached_property
+    def _packings(self) -> dict[tuple[int, int], ConversationBatches]:
+        return {}
+
+
+class TuneSpec(TrainSpec):
+    """Supervised fine-tuning of every weight."""
+
+    def open_data(self, config: TrainConfig, listener: Listener) -> ConversationData:
+        """Read config.data, which is encoded once and kept in the run's folder."""
+        assert isinstance(config, TuneConfig) and config.init_from is not None
+        model = ModelFolder.open(config.init_from)
+        chat, options = ChatFormat.of(model), config.tune
+        prepared = prepare_conversations(
+            [config.data],
+            config.output / "data",
+            chat,
+            model.tokenizer,
+            seq_len=config.seq_len,
+            valid_fraction=options.valid_fraction,
+            loss=options.loss,
+            format=options.format,
+            evaluation_sets=[Path(path) for path in options.evaluation_sets],
+            seed=config.seed,
+            progress=lambda now: listener.progress(0.0, f"lendo as conversas: {number(now.conversations)}"),
+        )
+        listener.event(_read(prepared))
+        text = None if options.replay_data is None else _replay_text(options.replay_data, model)
+        return ConversationData(prepared, chat, model, text)
+
+    def plan(self, config: TrainConfig, data: TrainingData, ranks: int, source: ModelFolder | None) -> Plan:
+        """As `TrainSpec.plan`; the model also ends a text with its end-of-turn token."""
+        assert isinstance(config, TuneConfig) and isinstance(data, ConversationData)
+        plan = make_plan(config.with_steps(data.rows(config)), data.tokenizer, ranks, source=source)
+        ends = tuple(dict.fromkeys((*plan.model.eos_token_ids, *data.chat.end_ids)))
+        return replace(plan, model=replace(plan.model, eos_token_ids=ends))
+
+    def companions(self, source: ModelFolder) -> dict[str, bytes]:
+        """As `TrainSpec.companions`, without the generation settings: the model ends its turns now."""
+        return {name: body for name, body in source.companions.items() if name != "generation_config.json"}
+
+
+def _replay_text(folder: Path, model: ModelFolder) -> TextData:
+    """The prepared text of the replay. Raises E_TOKENIZER_MISMATCH, and what `PreparedData.open` raises."""
+    prepared = PreparedData.open(folder, verify=False)
+    prepared.check_tokenizer(model.tokenizer, folder)
+    if prepared.split("train").tokens == 0:
+        raise SlmError(
+            "E_DATA_EMPTY",
+            "os dados de --replay-data não têm texto de treino.",
+            where=folder,
+            hint="Dê a pasta de ptbr-slm data prepare com que o modelo foi treinado.",
+        )
+    return TextData(prepared)
+
+
+def _read(prepared: PreparedConversations) -> ConversationsRead:
+    """The event of this folder."""
+    train, valid = prepared.split("train"), prepared.split("valid")
+    return ConversationsRead(
+        conversations=train.conversations,
+        held_out=valid.conversations,
+        tokens=train.tokens,
+        target_tokens=train.target_tokens,
+        skipped=prepared.skipped,
+        folder=str(prepared.folder),
+    )
