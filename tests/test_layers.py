@@ -143,7 +143,8 @@ FLOORS = {
     "ptbr_slm.tune": [
         {"config", "conversations", "events", "lora", "replay"},
         {"examples", "adapter_files"},
-        {"store", "packing"},
+        {"store", "packing", "display"},
+        {"preparation"},
         {"prepared"},
         {"spec"},
     ],

@@ -101,11 +101,13 @@ def read_items(
     files: Sequence[Path],
     *,
     format: str = "auto",
+    pairs: bool = False,
     counts: DocumentCounts | None = None,
 ) -> Iterator[Item]:
     """Every usable row of .jsonl, .json, .csv and .parquet files (.gz, .zst too), of folders and of `-`.
 
-    format: a key of `FORMATS`, or `auto`: each file's own. counts: filled with what is skipped, and with the
+    format: a key of `FORMATS`, or `auto`: each file's own. pairs: of columns that say two forms (`messages`
+    beside `chosen` and `rejected`), take the pairs. counts: filled with what is skipped, and with the
     bytes read. Raises E_CONFIG for a format that does not exist, E_NOT_FOUND, E_PERMISSION, E_DATA_FORMAT for
     files and columns that are none of the above, E_DATA_WRONG where more than 1 % of the rows (and more than
     100) are wrong, and E_DEPENDENCY for Parquet without pyarrow.
@@ -124,7 +126,7 @@ def read_items(
             _skip(counts, file)
             continue
         position = Position()
-        for row in _parsed_rows(file, format, position):
+        for row in _parsed_rows(file, format, pairs, position):
             items += 1
             if isinstance(row, Skipped):
                 items += row.count - 1
@@ -139,11 +141,11 @@ def read_items(
     _check_wrong(counts, items, finished=True)
 
 
-def _parsed_rows(file: InputFile, format: str, position: Position) -> Iterator[Item | Skipped]:
+def _parsed_rows(file: InputFile, format: str, pairs: bool, position: Position) -> Iterator[Item | Skipped]:
     rows = read_rows(file, position)
     if format == "auto":
         first = list(islice(rows, _DETECTION_ROWS))
-        format, rows = _detected(first, file), chain(first, rows)
+        format, rows = _detected(first, pairs, file), chain(first, rows)
     parse = FORMATS[format]
     for row in rows:
         if isinstance(row, Skipped):
@@ -185,26 +187,27 @@ def describe_skipped(skipped: Mapping[str, int]) -> str:
 # Forms of rows
 
 
-def detect(columns: Sequence[str]) -> str | None:
-    """The form of rows with these columns: a key of `FORMATS`, or None."""
-    found = set(columns)
-    return next((name for name, needed in _COLUMNS if needed <= found), None)
+def detect(columns: Sequence[str], *, pairs: bool = False) -> str | None:
+    """The form of rows with these columns: a key of `FORMATS`, or None. pairs: rather than conversations."""
+    found = [name for name, needed in _COLUMNS if needed <= set(columns)]
+    return "preference" if pairs and "preference" in found else next(iter(found), None)
 
 
 _COLUMNS: tuple[tuple[str, set[str]], ...] = (
-    ("preference", {"chosen", "rejected"}),
     ("messages", {"messages"}),
     ("sharegpt", {"conversations"}),
     ("prompt_completion", {"prompt", "completion"}),
     ("alpaca", {"instruction", "output"}),
+    ("preference", {"chosen", "rejected"}),
     ("text", {"text"}),
 )
 
 
-def _detected(rows: Sequence[Row | Skipped], file: InputFile) -> str:
+def _detected(rows: Sequence[Row | Skipped], pairs: bool, file: InputFile) -> str:
     """The form of a file. Raises E_DATA_FORMAT where its rows have one that is unknown."""
     columns = [list(row.fields) for row in rows if isinstance(row, Row)]
-    found = next((form for form in map(detect, columns) if form is not None), None)
+    forms = (detect(names, pairs=pairs) for names in columns)
+    found = next((form for form in forms if form is not None), None)
     if found is None and columns:
         raise SlmError(
             "E_DATA_FORMAT",

@@ -1,61 +1,24 @@
-"""Conversations prepared for training: read, checked, encoded once, and split, in a folder that is reused."""
+"""Conversations and pairs of answers prepared for training, in a folder that is reused."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import shutil
-import time
-from array import array
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ptbr_slm.chat.format import ChatFormat
-from ptbr_slm.data.decontamination.evaluation_sets import read_evaluation_set
-from ptbr_slm.data.decontamination.overlaps import EvaluationIndex
-from ptbr_slm.data.document import DocumentCounts
-from ptbr_slm.data.duplicates.exact import SeenTexts, fingerprint
-from ptbr_slm.data.hold_out import MIN_CUT_BYTES, choose_hold_out
 from ptbr_slm.data.index import SplitName
-from ptbr_slm.data.read.files import ROW_FORMATS, InputFile, list_files
-from ptbr_slm.errors import Exit, SlmError, os_errors
-from ptbr_slm.storage.atomic import atomic_folder
+from ptbr_slm.errors import Exit, SlmError
 from ptbr_slm.tokenizer import Tokenizer
-from ptbr_slm.tune.conversations import (
-    Conversation,
-    Item,
-    PlainText,
-    Preference,
-    Unusable,
-    describe_skipped,
-    read_items,
-)
-from ptbr_slm.tune.examples import LOSSES, Example, ExampleEncoder
-from ptbr_slm.tune.store import SCHEMA, StoreIndex, StoreReader, StoreWriter, open_store, write_index
+from ptbr_slm.tune.examples import Example
+from ptbr_slm.tune.preparation import CONVERSATIONS, PREFERENCES, Preparation, Progress
+from ptbr_slm.tune.store import StoreReader, open_store
 
-CONVERSATIONS = "prepared-conversations"
-"""The kind of folder, as its index names it."""
-_PROGRESS_EVERY = 500
-"""Items between two calls of `progress`."""
-
-
-@dataclass(frozen=True, slots=True)
-class ConversationsProgress:
-    """How far the preparation is."""
-
-    input_bytes: int
-    """Of the files read so far, compressed ones as they are on disk."""
-    conversations: int
-    """Kept so far."""
-    tokens: int
-
-
-Progress = Callable[[ConversationsProgress], None]
+_Opened = TypeVar("_Opened")
 
 
 class ConversationSplit:
@@ -96,8 +59,8 @@ class ConversationSplit:
         return dict(self._store.index.skipped)
 
 
-class PreparedConversations:
-    """A folder of prepared conversations that agreed with its index."""
+class _Prepared:
+    """A prepared folder that agreed with its index."""
 
     def __init__(self, store: StoreReader) -> None:
         index = store.index
@@ -114,6 +77,16 @@ class PreparedConversations:
         """Reason -> where the first of them are."""
         self._store = store
 
+    @property
+    def first(self) -> Example:
+        """The first example of the files, with where it is."""
+        found = self._store.example(0)
+        return Example(found.ids, found.target, self.index.first)
+
+
+class PreparedConversations(_Prepared):
+    """A folder of prepared conversations that agreed with its index."""
+
     @classmethod
     def open(cls, path: Path, verify: bool = True) -> PreparedConversations:
         """Open a prepared folder. verify: compare every file's sha256; otherwise only the sizes.
@@ -126,11 +99,46 @@ class PreparedConversations:
         """`train` or `valid`; valid is empty where no conversation could be spared."""
         return ConversationSplit(self._store, name)
 
+
+class PreferenceSplit:
+    """One part of prepared pairs, `train` or `valid`: pairs by their number."""
+
+    def __init__(self, store: StoreReader, name: SplitName) -> None:
+        facts = store.index.splits[name]
+        self.pairs = facts.items
+        self.tokens = facts.tokens
+        """Ids of all examples, two a pair."""
+        self.target_tokens = facts.target_tokens
+        """Of these, those of the answers."""
+        self._store, self._items = store, store.items(name)
+
+    def pair(self, number: int) -> tuple[Example, Example]:
+        """(chosen, rejected) of pair `number`, from 0: the same ids up to the first learnt token of each.
+
+        Raises E_DATA_CORRUPT.
+        """
+        item = int(self._items[number])
+        return self._store.example(2 * item), self._store.example(2 * item + 1)
+
     @property
-    def first(self) -> Example:
-        """The first conversation of the files, with where it is."""
-        found = self._store.example(0)
-        return Example(found.ids, found.target, self.index.first)
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """(pairs, 2) ids of each example."""
+        first = 2 * self._items.astype(np.int64)
+        at = np.stack([first, first + 1], axis=1)
+        return np.asarray(self._store.offsets[at + 1] - self._store.offsets[at])
+
+
+class PreparedPreferences(_Prepared):
+    """A folder of prepared pairs that agreed with its index."""
+
+    @classmethod
+    def open(cls, path: Path, verify: bool = True) -> PreparedPreferences:
+        """As `PreparedConversations.open`."""
+        return cls(open_store(path, PREFERENCES, verify=verify))
+
+    def split(self, name: SplitName) -> PreferenceSplit:
+        """`train` or `valid`; valid is empty where no pair could be spared."""
+        return PreferenceSplit(self._store, name)
 
 
 def prepare_conversations(
@@ -156,178 +164,50 @@ def prepare_conversations(
     Raises E_CONFIG, E_DATA_EMPTY where nothing is left, and what `read_items`, `read_evaluation_set` and
     `ExampleEncoder.examples` raise.
     """
-    source = _Preparation(
+    preparation = Preparation(
         files, chat, tokenizer, seq_len, valid_fraction, loss, format, evaluation_sets, seed
     )
-    target = folder / f"conversations-{source.digest()[:16]}"
+    return _open_or_write(preparation, folder, "conversations", PreparedConversations.open, progress)
+
+
+def prepare_preferences(
+    files: Sequence[Path],
+    folder: Path,
+    chat: ChatFormat,
+    tokenizer: Tokenizer,
+    *,
+    seq_len: int,
+    valid_fraction: float = 0.05,
+    format: str = "auto",
+    evaluation_sets: Sequence[Path] = (),
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> PreparedPreferences:
+    """The pairs of answers of `files`, as `prepare_conversations` makes conversations of them.
+
+    Where a pair is too long, both of its examples lose the same turns.
+    """
+    preparation = Preparation(
+        files, chat, tokenizer, seq_len, valid_fraction, "answers", format, evaluation_sets, seed, PREFERENCES
+    )
+    return _open_or_write(preparation, folder, "preferences", PreparedPreferences.open, progress)
+
+
+def _open_or_write(
+    preparation: Preparation,
+    folder: Path,
+    name: str,
+    open_: Callable[[Path, bool], _Opened],
+    progress: Progress | None,
+) -> _Opened:
+    """What is in the folder for these arguments; a damaged one is made again."""
+    target = folder / f"{name}-{preparation.digest()[:16]}"
     if target.exists():
         try:
-            return PreparedConversations.open(target)
+            return open_(target, True)
         except SlmError as error:
             if error.exit_code is not Exit.CORRUPT and error.code != "E_NOT_FOUND":
                 raise
-            shutil.rmtree(target, ignore_errors=True)  # a damaged copy of what is about to be made again
-    source.write(target, CONVERSATIONS, progress)
-    return PreparedConversations.open(target, verify=False)
-
-
-@dataclass(frozen=True, slots=True)
-class _Preparation:
-    """What is to be prepared, and how."""
-
-    files: Sequence[Path]
-    chat: ChatFormat
-    tokenizer: Tokenizer
-    seq_len: int
-    valid_fraction: float
-    loss: str
-    format: str
-    evaluation_sets: Sequence[Path]
-    seed: int
-    pairs: bool = False
-    """Pairs of answers, and not conversations."""
-
-    def __post_init__(self) -> None:
-        """Raises E_CONFIG."""
-        if not 0 <= self.valid_fraction <= 0.5:
-            raise SlmError(
-                "E_CONFIG",
-                f"a fração de validação deve estar entre 0 e 0,5, e não {self.valid_fraction}.",
-                where="valid_fraction",
-                hint="Use 0.05.",
-            )
-        if self.loss not in LOSSES:
-            raise SlmError(
-                "E_CONFIG",
-                f"não existe a perda {self.loss!r}.",
-                where="loss",
-                hint="Use answers (só as respostas) ou all (tudo).",
-            )
-
-    def digest(self) -> str:
-        """What the folder's content depends on: the files as they are now, and every argument."""
-        found = list(list_files(self.files, ROW_FORMATS))
-        sets = [(str(path.absolute()), *_stamp(path)) for path in self.evaluation_sets]
-        stamps = [(file.name, *_stamp(file.path)) for file in found if isinstance(file, InputFile)]
-        arguments = [self.seq_len, self.valid_fraction, self.loss, self.format, self.seed, self.pairs]
-        body = [SCHEMA, self.tokenizer.sha256, self.chat.sha256, arguments, stamps, sets]
-        return hashlib.sha256(json.dumps(body).encode("utf-8", "surrogatepass")).hexdigest()
-
-    def write(self, target: Path, kind: str, progress: Progress | None) -> None:
-        """Make the folder, atomically."""
-        counts, keys = DocumentCounts(), array("d")
-        encoder = ExampleEncoder(self.chat, self.tokenizer, seq_len=self.seq_len, loss=self.loss)
-        first = ""
-        with (
-            os_errors(target),
-            atomic_folder(target) as new,
-            StoreWriter(new, self.tokenizer) as writer,
-        ):
-            for item, key in self._distinct(counts):
-                try:
-                    examples = encoder.examples(item)
-                except Unusable as error:
-                    counts.drop(error.reason, item.where)
-                    continue
-                first = first or item.where
-                if isinstance(item, PlainText):
-                    for example in examples:
-                        writer.add(example)
-                else:
-                    writer.add(*examples)
-                keys.extend([key] * (writer.items - len(keys)))
-                if progress is not None and writer.items % _PROGRESS_EVERY == 0:
-                    progress(ConversationsProgress(counts.input_bytes, writer.items, writer.tokens))
-            if not writer.items:
-                raise _nothing_left(self.files, counts)
-            held_out = self._held_out(np.frombuffer(keys, np.float64), writer.item_tokens)
-            store, splits = writer.finish(held_out)
-            if progress is not None:
-                progress(ConversationsProgress(counts.input_bytes, writer.items, writer.tokens))
-            index = StoreIndex(
-                kind=kind,
-                dtype=writer.dtype.name,
-                vocab_size=self.tokenizer.vocab_size,
-                tokenizer_sha256=self.tokenizer.sha256,
-                template_sha256=self.chat.sha256,
-                loss=self.loss,
-                seq_len=self.seq_len,
-                store=store,
-                splits=splits,
-                skipped=dict(counts.dropped),
-                skipped_examples=dict(counts.examples),
-                first=first,
-            )
-            write_index(new, index)
-
-    def _distinct(self, counts: DocumentCounts) -> Iterator[tuple[Item, float]]:
-        """(item, its split key) without copies and without what repeats an evaluation set."""
-        seen, forbidden = SeenTexts(), None
-        if self.evaluation_sets:
-            items = (item for path in self.evaluation_sets for item in read_evaluation_set(path))
-            forbidden = EvaluationIndex(items)
-        for item in read_items(self.files, format=self.format, counts=counts):
-            if isinstance(item, Preference) != self.pairs:
-                raise _other_kind(item, self.pairs)
-            parts = _texts(item)
-            identity, _ = fingerprint(json.dumps(parts, ensure_ascii=False), 0)
-            if not seen.add(identity):
-                counts.drop("duplicate", item.where)
-            elif forbidden is not None and forbidden.search("\n\n".join(text for _, text in parts)):
-                counts.drop("contaminated", item.where)
-            else:
-                question = next((text for role, text in parts if role != "system"))
-                yield item, fingerprint(question, self.seed)[1]
-
-    def _held_out(
-        self, keys: npt.NDArray[np.float64], tokens: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.bool_]:
-        """(items,) whether each is in the validation part."""
-        sizes = np.minimum(tokens, MIN_CUT_BYTES - 1)  # no conversation is cut in two
-        return choose_hold_out(keys, sizes, self.valid_fraction).held_out(keys)
-
-
-def _texts(item: Item) -> list[tuple[str, str]]:
-    """(role, text) of everything in an item, in order."""
-    if isinstance(item, PlainText):
-        return [("text", item.text)]
-    if isinstance(item, Conversation):
-        return [(message.role, message.content) for message in item.messages]
-    prompt = [(message.role, message.content) for message in item.prompt]
-    return [*prompt, ("chosen", item.chosen), ("rejected", item.rejected)]
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    """(size, time) of a file; of the standard input or a pipe, what no other reading has."""
-    if not path.is_file():
-        return os.getpid(), time.time_ns()
-    with os_errors(path):
-        stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns
-
-
-def _other_kind(item: Item, pairs: bool) -> SlmError:
-    if pairs:
-        return SlmError(
-            "E_DATA_FORMAT",
-            "o treino por preferência pede pares de respostas, e aqui há conversas.",
-            where=item.where,
-            hint="Use linhas com prompt, chosen e rejected.",
-        )
-    return SlmError(
-        "E_DATA_FORMAT",
-        "aqui há pares de respostas (chosen e rejected), que servem ao treino por preferência.",
-        where=item.where,
-        hint="Para aprender só as respostas escolhidas, use linhas com prompt e completion.",
-    )
-
-
-def _nothing_left(files: Sequence[Path], counts: DocumentCounts) -> SlmError:
-    reasons = describe_skipped(counts.dropped)
-    return SlmError(
-        "E_DATA_EMPTY",
-        f"nenhuma conversa aproveitável ({reasons or 'nenhum arquivo de conversas'}).",
-        where=", ".join(map(str, files)),
-        hint='Cada linha precisa de mensagens que terminem com a do assistente: {"messages": '
-        '[{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}.',
-    )
+            shutil.rmtree(target, ignore_errors=True)
+    preparation.write(target, progress)
+    return open_(target, False)

@@ -13,7 +13,12 @@ from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.record import foreign_files
 from ptbr_slm.tune.conversations import Conversation, PlainText, Preference, Unusable
 from ptbr_slm.tune.examples import ExampleEncoder
-from ptbr_slm.tune.prepared import PreparedConversations, prepare_conversations
+from ptbr_slm.tune.prepared import (
+    PreparedConversations,
+    PreparedPreferences,
+    prepare_conversations,
+    prepare_preferences,
+)
 
 TOKENIZER, CHAT = tiny_tokenizer(), tiny_chat()
 
@@ -250,3 +255,39 @@ def test_errors_name_what_is_wrong(tmp_path):
     with pytest.raises(SlmError) as caught:
         PreparedConversations.open(tmp_path)
     assert caught.value.code == "E_DATA_CORRUPT"
+
+
+def test_pairs_are_kept_together(tmp_path):
+    rows = [
+        {
+            "prompt": f"Pergunta {at}?",
+            "chosen": f"Sim, {at}.",
+            "rejected": f"Não, {at}, nunca.",
+            "messages": [],
+        }
+        for at in range(40)
+    ]
+    path = write_lines(tmp_path / "a.jsonl", [*rows, rows[0]])
+    arguments = [path], tmp_path, CHAT, TOKENIZER
+    data = prepare_preferences(*arguments, seq_len=256, valid_fraction=0.2)
+    assert prepare_preferences(*arguments, seq_len=256, valid_fraction=0.2).folder == data.folder
+    assert PreparedPreferences.open(data.folder).sha256 == data.sha256 and data.skipped == {"duplicate": 1}
+    found = []
+    for name in ("train", "valid"):
+        split = data.split(name)
+        assert split.pairs and split.lengths.sum() == split.tokens
+        for number in range(split.pairs):
+            chosen, rejected = split.pair(number)
+            assert [len(chosen.ids), len(rejected.ids)] == split.lengths[number].tolist()
+            start = int(np.flatnonzero(chosen.target)[0])
+            assert np.array_equal(chosen.ids[:start], rejected.ids[:start])
+            assert learnt(rejected) == learnt(chosen).replace("Sim", "Não").replace(".", ", nunca.")
+            found.append(learnt(chosen))
+    assert sorted(found) == sorted(row["chosen"] for row in rows)
+    with pytest.raises(SlmError) as caught:
+        PreparedConversations.open(data.folder)
+    assert caught.value.code == "E_DATA_CORRUPT"
+    conversations = conversation_file(tmp_path / "b.jsonl", 3)
+    with pytest.raises(SlmError, match="pares") as caught:
+        prepare_preferences([conversations], tmp_path, CHAT, TOKENIZER, seq_len=256)
+    assert caught.value.code == "E_DATA_FORMAT"
