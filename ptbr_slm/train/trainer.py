@@ -78,7 +78,13 @@ class Trainer:
         self.held_out = data.held_out(self.config)
         # Before the model takes its memory; the other ranks' cards are taken to be like the main one's.
         self.throughput = throughput(
-            plan.model, self.config.seq_len, plan.device, plan.precision, ranks.world, measure=ranks.main
+            plan.model,
+            self.config.seq_len,
+            plan.device,
+            plan.precision,
+            ranks.world,
+            measure=ranks.main,
+            adapters=plan.request.adapters,
         )
         self.model = Llama(plan.model)
         self.spec.prepare_model(self.model, plan)

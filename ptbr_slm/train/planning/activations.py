@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.loss_chunks import chunk_rows
+from ptbr_slm.train.planning.parameters import Adapters, layer_matrices
 
 if TYPE_CHECKING:
     import torch
@@ -22,12 +23,6 @@ if TYPE_CHECKING:
     from ptbr_slm.model import Llama
 
 FP32, INDEX = 4, 8
-
-
-def layer_matrices(model: ModelConfig) -> int:
-    """Weights of one layer's matrices."""
-    attention = model.hidden_size * (2 * model.q_size + 2 * model.kv_size)
-    return attention + 3 * model.hidden_size * model.intermediate_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +57,8 @@ class PassMemory:
     """Whether the loss makes its logits in chunks."""
     document_mask: bool = False
     """Whether attention gets a mask: one for all layers (`ptbr_slm.model.document_mask`)."""
+    adapters: Adapters | None = None
+    """What is trained where the weights are frozen: these get no gradients then."""
 
     @property
     def tokens(self) -> int:
@@ -73,9 +70,17 @@ class PassMemory:
         """Weights of the head (and of the embedding)."""
         return self.model.vocab_size * self.model.hidden_size
 
+    @property
+    def frozen(self) -> bool:
+        """Whether only adapters are trained."""
+        return self.adapters is not None
+
     def norm(self) -> int:
-        """Kept by one RMSNorm, a token: the stream, 1/rms, and on the CPU the normalised copy."""
-        return FP32 * (self.model.hidden_size * (2 if self.device == "cpu" else 1) + 1)
+        """Kept by one RMSNorm, a token: the stream, 1/rms, and on the CPU, for the gains' gradient, the
+        normalised copy.
+        """
+        copies = 2 if self.device == "cpu" and not self.frozen else 1
+        return FP32 * (self.model.hidden_size * copies + 1)
 
     def head_norms(self) -> int:
         """Kept by QK-norm, a token: its input (in fp32 a view of qkv, kept whole), 1/rms of each head,
@@ -85,7 +90,7 @@ class PassMemory:
             return 0
         normed = self.model.q_size + self.model.kv_size
         given = normed if self.half < FP32 else normed + self.model.kv_size
-        copy = (self.half if self.device == "cpu" else FP32) * normed
+        copy = 0 if self.frozen else (self.half if self.device == "cpu" else FP32) * normed
         return FP32 * (given + self.model.num_heads + self.model.num_kv_heads) + copy
 
     def layer(self) -> int:
@@ -105,6 +110,7 @@ class PassMemory:
             + half * 2 * inner  # gate and up, one tensor
             + half * inner  # silu(gate)
             + half * inner  # silu(gate) * up = down's input
+            + half * (0 if self.adapters is None else self.adapters.low())  # between A and B
         )
         rope = half * self.seq_len * self.model.head_dim if half < FP32 else 0  # cos, sin in half precision
         return self.tokens * a_token + rope
@@ -127,10 +133,13 @@ class PassMemory:
         return self.half * self.tokens * (self.seq_len + self.model.head_dim)
 
     def copies(self, layers: int, *, head: bool) -> int:
-        """Half-precision copies of the matrices of so many layers, and of the head."""
+        """Half-precision copies of the matrices of so many layers, adapters among them, and of the head."""
         if self.half == FP32:
             return 0
-        return self.half * (layers * layer_matrices(self.model) + (self.head if head else 0))
+        layer = layer_matrices(self.model)
+        if self.adapters is not None:
+            layer += self.adapters.layer(self.model)
+        return self.half * (layers * layer + (self.head if head else 0))
 
     def saved(self) -> int:
         """Kept when the loss is known: layers, ends, copies of matrices not recomputed, log-probabilities."""
@@ -154,6 +163,8 @@ class PassMemory:
         backward = 3 * FP32 * logit  # log-probabilities, their gradient, the logits' gradient
         gradient = self.half * self.head  # of the head's weight, cast to fp32 next
         cast = FP32 * self.head if self.half < FP32 else 0
+        if self.frozen:
+            gradient = cast = 0
         return [
             Instant("loss", self.copies(kept, head=True), everything, backward, 0),
             Instant("loss", self.copies(kept, head=True), everything, self.half * logit, gradient),
@@ -168,6 +179,10 @@ class PassMemory:
         logits = rows * self.model.vocab_size * (FP32 + below)
         gradients = FP32 * (self.head + self.tokens * self.model.hidden_size)
         everything = sum(self.held()) + self.ends()
+        if self.adapters is not None:
+            head = FP32 * self.head if self.adapters.rows and not below else 0  # with the trained rows in it
+            to_hidden = FP32 * self.tokens * self.model.hidden_size
+            return [Instant("loss", self.copies(kept, head=True), everything, logits, head + to_hidden)]
         part = below * self.head  # a chunk's share of the head's gradient, before it is added in fp32
         if below and rows < self.tokens and self.device == "cpu":
             part += FP32 * self.head  # which the CPU's addition of two formats casts into a new tensor first
@@ -186,14 +201,18 @@ class PassMemory:
         done = self.half * self.tokens * 4 * inner  # gate, up, silu(gate) and the product, freed by then
         weight = (FP32 + cast) * 2 * inner * self.model.hidden_size
         flowing = self.tokens * (FP32 * self.model.hidden_size + self.half * 2 * inner)
+        if self.frozen:
+            return Instant("layers", self.copies(live, head=False), activations, 0, flowing)
         waiting = FP32 * self.head if self.model.tie_embeddings else 0
         workspace = flowing + waiting + max(0, weight - done)
         return Instant("layers", self.copies(live, head=False), activations, 0, workspace)
 
     def _embedding_gradients(self) -> int:
-        """The embedding's gradient. Tied, under the plain loss, also the head's, and in fp32 their sum, which
-        is a new tensor; under the chunked loss both are one.
+        """The embedding's gradient, unless it is frozen. Tied, under the plain loss, also the head's, and in
+        fp32 their sum, which is a new tensor; under the chunked loss both are one.
         """
+        if self.frozen:
+            return 0
         parts = 1 if self.chunked or not self.model.tie_embeddings else 3 if self.half == FP32 else 2
         return parts * FP32 * self.head
 

@@ -15,6 +15,7 @@ from ptbr_slm.errors import SlmError
 from ptbr_slm.loss_chunks import chunk_rows
 from ptbr_slm.text import number
 from ptbr_slm.train.planning.memory import GIB, MemoryEstimate, estimate, gib
+from ptbr_slm.train.planning.parameters import Adapters
 from ptbr_slm.train.planning.speed import DeviceSpeed, micro_batch_seconds, step_seconds
 
 LOSSES = ("chunked", "plain")
@@ -63,6 +64,8 @@ class Request:
     checkpoint_every: int | None = None
     loss: str | None = None
     document_mask: bool = False
+    adapters: Adapters | None = None
+    """What is trained where the weights are frozen."""
 
     @property
     def open(self) -> bool:
@@ -136,6 +139,7 @@ def setting(request: Request, machine: Machine, batch_size: int, every: int, los
         parallel=request.parallel,
         loss=loss,
         document_mask=request.document_mask,
+        adapters=request.adapters,
     )
     micro = micro_batch_seconds(
         request.model,
@@ -146,6 +150,7 @@ def setting(request: Request, machine: Machine, batch_size: int, every: int, los
         precision=request.precision,
         loss=loss,
         loss_chunks=_chunks(request, machine, in_use) if loss == "chunked" else 1,
+        adapters=request.adapters,
     )
     seconds = step_seconds(
         request.model,
@@ -154,6 +159,7 @@ def setting(request: Request, machine: Machine, batch_size: int, every: int, los
         batch_size=in_use,
         ranks=machine.ranks,
         parallel=request.parallel,
+        adapters=request.adapters,
     )
     return Setting(
         batch_size=batch_size,
@@ -206,9 +212,9 @@ def does_not_fit(request: Request, machine: Machine, size: str | None, least: Se
 
 
 def _changes(free: Request, machine: Machine, size: str | None) -> Iterator[tuple[str, Request]]:
-    if machine.ranks > 1 and free.parallel == "ddp" and free.optimizer == "adamw":
+    if machine.ranks > 1 and free.parallel == "ddp" and free.optimizer == "adamw" and free.adapters is None:
         yield "--parallel fsdp", replace(free, parallel="fsdp")
-    if machine.kind == "cuda" and free.optimizer == "adamw":
+    if machine.kind == "cuda" and free.optimizer == "adamw" and free.adapters is None:
         yield "--optimizer adamw8bit", replace(free, optimizer="adamw8bit")
     tokens, length = free.sequences * free.seq_len, free.seq_len // 2
     while length >= 64:

@@ -12,13 +12,14 @@ differently. No torch here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
 from ptbr_slm.text import number
-from ptbr_slm.train.planning.activations import FP32, PassMemory, layer_matrices
+from ptbr_slm.train.planning.activations import FP32, PassMemory
+from ptbr_slm.train.planning.parameters import Adapters, elements, parameters
 
 GIB = 1 << 30
 
@@ -41,11 +42,11 @@ class MemoryEstimate:
     """
 
     weights: int
-    """fp32 master weights; a tied embedding counts once."""
+    """fp32 master weights, frozen ones and adapters too; a tied embedding counts once."""
     autocast_cache: int
     """Half-precision copies of matrices alive at that instant, those of recomputed layers not; 0 in fp32."""
     gradients: int
-    """fp32, as large as the weights; kept between the micro-batches of a step."""
+    """fp32, as large as the weights that are trained; kept between the micro-batches of a step."""
     optimizer: int
     """The optimizer's state, and the buffers that Muon updates with."""
     activations: int
@@ -91,6 +92,7 @@ def estimate(
     parallel: str = "ddp",
     loss: str = "chunked",
     document_mask: bool = False,
+    adapters: Adapters | None = None,
 ) -> MemoryEstimate:
     """Memory on one device of a training step with micro-batches of `batch_size` x `seq_len` tokens.
 
@@ -98,21 +100,26 @@ def estimate(
     precision: fp32, or fp16/bf16 for autocast over fp32 weights. optimizer: adamw, adamw8bit or muon.
     device: `cuda` or `cpu`. ranks, parallel: how many devices share the work, `ddp` (each holds all) or
     `fsdp` (each holds its share of weights, gradients and state). loss: `chunked` or `plain`
-    (`ptbr_slm.loss`). document_mask: as `data.document_mask`. Raises E_CONFIG for any other value.
+    (`ptbr_slm.loss`). document_mask: as `data.document_mask`. adapters: what is trained where the weights
+    themselves are frozen. Raises E_CONFIG for any other value.
     """
     _check(batch_size=batch_size, seq_len=seq_len, checkpoint_every=checkpoint_every, ranks=ranks)
     half = _choice("precision", precision, _HALF)
     _choice("optimizer", optimizer, dict.fromkeys(STATES, 0))
     shards = ranks if _choice("parallel", parallel, _PARALLEL) else 1
     chunked = _choice("loss", loss, _LOSSES) == 0
-    step = PassMemory(model, batch_size, seq_len, checkpoint_every, half, device, chunked, document_mask)
+    step = PassMemory(
+        model, batch_size, seq_len, checkpoint_every, half, device, chunked, document_mask, adapters
+    )
+    added = 0 if adapters is None else adapters.count(model)
+    trained = model.num_parameters if adapters is None else added
     worst = max(step.instants(), key=lambda instant: instant.total)
     buffers = buffer_bytes(model, optimizer, precision=precision, ranks=ranks)
     return MemoryEstimate(
-        weights=-(-FP32 * model.num_parameters // shards),
+        weights=-(-FP32 * (model.num_parameters + added) // shards),
         autocast_cache=worst.copies,
-        gradients=-(-FP32 * model.num_parameters // shards),
-        optimizer=-(-state_bytes(model, optimizer) // shards) + buffers,
+        gradients=-(-FP32 * trained // shards),
+        optimizer=-(-state_bytes(model, optimizer, adapters) // shards) + buffers,
         activations=worst.activations,
         logits=worst.logits,
         workspace=worst.workspace,
@@ -132,13 +139,16 @@ def saved_tensors(
     device: str,
     loss: str = "chunked",
     document_mask: bool = False,
+    adapters: Adapters | None = None,
 ) -> int:
     """Bytes that autograd holds once the loss is known, weights left out: what saved-tensor hooks count.
 
     Of the chunked loss without the gradients that it may have formed, which hooks do not see.
     """
     half, chunked = _choice("precision", precision, _HALF), _choice("loss", loss, _LOSSES) == 0
-    step = PassMemory(model, batch_size, seq_len, checkpoint_every, half, device, chunked, document_mask)
+    step = PassMemory(
+        model, batch_size, seq_len, checkpoint_every, half, device, chunked, document_mask, adapters
+    )
     return step.saved()
 
 
@@ -182,29 +192,12 @@ EIGHT_BIT_BLOCK = 256
 MUON_BATCH = 1 << 23
 """Numbers that Muon orthogonalises at once (`train.optim.muon.BATCH_ELEMENTS`)."""
 
-Parameter = tuple[str, tuple[int, ...]]
-"""A parameter's kind and its shape: `embedding`, `matrix` (of a layer), `head`, or `norm`."""
 
-
-def parameters(model: ModelConfig) -> Iterator[Parameter]:
-    """Every parameter of `ptbr_slm.model.Llama`, fused matrices as they lie in memory."""
-    width, inner = model.hidden_size, model.intermediate_size
-    yield "embedding", (model.vocab_size, width)
-    if not model.tie_embeddings:
-        yield "head", (model.vocab_size, width)
-    for _ in range(model.num_layers):
-        yield "matrix", (model.q_size + 2 * model.kv_size, width)
-        yield "matrix", (width, model.q_size)
-        yield "matrix", (2 * inner, width)
-        yield "matrix", (width, inner)
-        yield "norm", (model.layer_parameters - layer_matrices(model),)
-    yield "norm", (width,)
-
-
-def state_bytes(model: ModelConfig, optimizer: str) -> int:
-    """The state that `optimizer` (a key of `STATES`) keeps between steps."""
+def state_bytes(model: ModelConfig, optimizer: str, adapters: Adapters | None = None) -> int:
+    """The state that `optimizer` (a key of `STATES`) keeps between steps, of what is trained."""
     state = STATES[optimizer]
-    return sum(state(kind, _count(shape)) for kind, shape in parameters(model))
+    trained = parameters(model) if adapters is None else adapters.parameters(model)
+    return sum(state(kind, elements(shape)) for kind, shape in trained)
 
 
 def buffer_bytes(model: ModelConfig, optimizer: str, *, precision: str, ranks: int = 1) -> int:
@@ -251,10 +244,3 @@ def _muon(kind: str, count: int) -> int:
 
 STATES: dict[str, Callable[[str, int], int]] = {"adamw": _adamw, "adamw8bit": _adamw8bit, "muon": _muon}
 """Optimizer -> bytes of state of a parameter of this kind with so many elements."""
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total

@@ -41,6 +41,7 @@ from ptbr_slm.train.planning.devices import (
     slowest,
 )
 from ptbr_slm.train.planning.memory import MemoryEstimate, gib
+from ptbr_slm.train.planning.parameters import Adapters
 from ptbr_slm.train.planning.precision import Precision, choose_precision
 from ptbr_slm.train.planning.speed import cpu_speed, data_sheet, gpu_speed
 
@@ -85,11 +86,13 @@ def make_plan(
     *,
     source: ModelFolder | None = None,
     memory_limit: int | None = None,
+    adapters: Adapters | None = None,
 ) -> Plan:
     """Decide shape, device, precision, micro-batch, recomputation and derived settings. Nothing is written.
 
     ranks: devices that will share a step. source: config.init_from, where it is open already. memory_limit:
-    bytes of a GPU to plan with, where it has more: a measurement plans a large card as a small one. Raises
+    bytes of a GPU to plan with, where it has more: a measurement plans a large card as a small one.
+    adapters: what is trained where the weights are frozen. Raises
     E_CONFIG, E_SEQ_LEN, E_MODEL_SIZE, E_TOKENIZER_MISMATCH, E_PROVIDER, E_GPU, or E_MEMORY with up to three
     choices that would fit.
     """
@@ -100,7 +103,7 @@ def make_plan(
     notes = [*found, *_only_first(device, ranks), *others]
     if memory_limit is not None and machine.kind == "cuda" and machine.memory_bytes is not None:
         machine = replace(machine, memory_bytes=min(machine.memory_bytes, memory_limit))
-    request = _request(config, model, precision)
+    request = replace(_request(config, model, precision), adapters=adapters)
     size = config.model_size or ("mini" if config.init_from is None else None)
     setting = _setting(request, machine, size, others)
     if setting.memory.total > machine.budget:

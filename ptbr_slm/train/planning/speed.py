@@ -20,6 +20,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ptbr_slm.config import ModelConfig
+from ptbr_slm.train.planning.parameters import Adapters
 
 if TYPE_CHECKING:
     import torch
@@ -91,17 +92,24 @@ def data_sheet(name: str) -> DataSheet | None:
     return next((sheet for pattern, sheet in _SHEETS if re.search(pattern, name, re.IGNORECASE)), None)
 
 
-def flops_per_token(model: ModelConfig, seq_len: int, *, checkpoint_every: int = 0) -> int:
+def flops_per_token(
+    model: ModelConfig, seq_len: int, *, checkpoint_every: int = 0, adapters: Adapters | None = None
+) -> int:
     """Operations of one trained token: forward, twice as much backward, and the layers computed again.
 
     A product costs 2 a weight; causal attention reads half of seq_len on average, in scores and in mixing:
-    2 * q_size * seq_len a layer. Norms, RoPE and softmax (below 1 %) are left out.
+    2 * q_size * seq_len a layer. Norms, RoPE and softmax (below 1 %) are left out. adapters: frozen weights
+    have no gradient of their own, a third of the work; the adapters' come to it.
     """
-    matrices = model.layer_parameters - 2 * model.hidden_size
-    layer = 2 * matrices + 2 * model.q_size * seq_len
+    matrices = 2 * (model.layer_parameters - 2 * model.hidden_size)
+    attention = 2 * model.q_size * seq_len
     head = 2 * model.vocab_size * model.hidden_size
     recomputed = len(range(0, model.num_layers, checkpoint_every)) if checkpoint_every else 0
-    return 3 * (model.num_layers * layer + head) + recomputed * layer
+    if adapters is None:
+        return 3 * (model.num_layers * (matrices + attention) + head) + recomputed * (matrices + attention)
+    added = 2 * adapters.layer(model)
+    layer = 2 * matrices + 3 * (attention + added)
+    return model.num_layers * layer + 2 * head + recomputed * (matrices + attention + added)
 
 
 LAUNCH_S = 5e-6
@@ -153,13 +161,16 @@ def micro_batch_seconds(
     precision: str,
     loss: str = "chunked",
     loss_chunks: int = 1,
+    adapters: Adapters | None = None,
 ) -> float:
     """Forward and backward of one micro-batch; the chunked loss forms its gradients in the forward pass."""
-    work = flops_per_token(model, seq_len, checkpoint_every=checkpoint_every)
+    work = flops_per_token(model, seq_len, checkpoint_every=checkpoint_every, adapters=adapters)
     recomputed = len(range(0, model.num_layers, checkpoint_every)) if checkpoint_every else 0
     # A weight in half precision: cast (4 read, 2 written), read by two products, its gradient written (2),
     # cast (2 and 4) and added (8 and 4); recomputing casts and reads again. In fp32 there are no casts.
     once, again = (24, 4) if precision == "fp32" else (30, 8)
+    if adapters is not None:  # no gradient to write and to add
+        once = 8 if precision == "fp32" else 10
     bytes_moved = once * model.num_parameters + again * recomputed * model.layer_parameters
     bytes_moved += LOGIT_BYTES[loss] * tokens * model.vocab_size
     kernels = LAYER_KERNELS * (model.num_layers + recomputed / 3) + CHUNK_KERNELS * loss_chunks
@@ -167,7 +178,14 @@ def micro_batch_seconds(
 
 
 def step_seconds(
-    model: ModelConfig, micro_batch: float, *, sequences: int, batch_size: int, ranks: int, parallel: str
+    model: ModelConfig,
+    micro_batch: float,
+    *,
+    sequences: int,
+    batch_size: int,
+    ranks: int,
+    parallel: str,
+    adapters: Adapters | None = None,
 ) -> float:
     """All micro-batches of the rank that has most to do, and what the ranks send each other meanwhile.
 
@@ -176,7 +194,8 @@ def step_seconds(
     The optimizer's update, the same for every setting, is left out.
     """
     count = -(-sequences // ranks) / batch_size
-    sent = 4 * model.num_parameters * (ranks - 1) / ranks / EXCHANGE
+    trained = model.num_parameters if adapters is None else adapters.count(model)
+    sent = 4 * trained * (ranks - 1) / ranks / EXCHANGE
     return count * micro_batch + (3 * count if parallel == "fsdp" else 2) * sent
 
 
@@ -220,10 +239,11 @@ def throughput(
     ranks: int = 1,
     *,
     measure: bool = True,
+    adapters: Adapters | None = None,
 ) -> Throughput:
     """The peaks of this device; takes about `BUDGET_S`, once a process."""
     return Throughput(
-        flops_per_token=flops_per_token(model, seq_len),
+        flops_per_token=flops_per_token(model, seq_len, adapters=adapters),
         ranks=ranks,
         nameplate=nameplate(device, precision.name),
         gemm=gemm_flops(device, precision.name, torch_threads()) if measure else None,

@@ -13,10 +13,9 @@ from ptbr_slm.train.planning.memory import (
     STATES,
     buffer_bytes,
     estimate,
-    layer_matrices,
-    parameters,
     state_bytes,
 )
+from ptbr_slm.train.planning.parameters import layer_matrices, parameters
 
 torch = pytest.importorskip("torch", reason="falta o torch: pip install 'ptbr-slm[train]'")
 
