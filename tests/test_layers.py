@@ -131,6 +131,7 @@ FLOORS = {
     "ptbr_slm.chat": [
         {"messages", "template", "encoder"},
         {"format"},
+        {"tuned"},
         {"__init__"},
     ],
     "ptbr_slm.train": [

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ptbr_slm.chat.encoder import ControlEncoder, EncodedChat
 from ptbr_slm.chat.messages import Message
-from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.tokenizer import Tokenizer
@@ -262,8 +261,3 @@ def special_names(folder: ModelFolder) -> dict[str, str]:
             if key.endswith("_token") and isinstance(name, str):
                 found[key] = name
     return found
-
-
-def is_tuned(config: ModelConfig, format: ChatFormat) -> bool:
-    """Whether a model has learnt the form: the token that ends a turn is one that ends its texts."""
-    return not set(format.end_ids).isdisjoint(config.eos_token_ids)

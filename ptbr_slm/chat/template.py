@@ -74,6 +74,33 @@ def without_generation_marks(source: str) -> str:
     return _GENERATION.sub(replaced, source)
 
 
+def trimmed(source: str) -> str:
+    """The template for an engine that trims nothing around blocks, as onnxruntime-genai's.
+
+    Its text is what trimming leaves; white space beside a block is written as an expression, so that an
+    engine that trims leaves it too. A template that is not valid stays as it is.
+    """
+    lexer = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).lexer
+    try:
+        parts = [(kind, value) for _, kind, value in lexer.tokeniter(source, None)]
+    except jinja2.TemplateSyntaxError:
+        return source
+    written = []
+    for number, (kind, value) in enumerate(parts):
+        if kind == "data":
+            raw = number > 0 and parts[number - 1][0] == "raw_begin"
+            trimmable = (number > 0 and value[:1].isspace()) or value[-1:].isspace()
+            quoted = f"{{{{ {json.dumps(value, ensure_ascii=False)} }}}}"
+            written.append(quoted if raw or trimmable else value)
+        elif kind in ("raw_begin", "raw_end"):
+            continue
+        elif kind.endswith(("_begin", "_end")):
+            written.append(value.replace("+", "").strip())
+        else:
+            written.append(value)
+    return "".join(written)
+
+
 class _Generation(Extension):
     """`{% generation %}`: its body between the environment's two marks."""
 

@@ -259,15 +259,7 @@ def write_model_files(
     """
     write_json(folder / "config.json", config.to_hf())
     eos = config.eos_token_ids
-    generation = {
-        "bos_token_id": config.bos_token_id,
-        "eos_token_id": config.eos_token_id,
-        "pad_token_id": config.pad_token_id,
-        "do_sample": True,
-        "temperature": 0.8,
-        "top_p": 0.95,
-    }
-    write_json(folder / "generation_config.json", generation)
+    write_json(folder / "generation_config.json", generation_defaults(config))
     write_text(folder / "tokenizer.json", tokenizer.to_json())
     names = tokenizer.hf_config(
         config.max_seq_len, bos=config.bos_token_id, eos=eos[0] if eos else None, pad=config.pad_token_id
@@ -276,6 +268,18 @@ def write_model_files(
     for name, content in companions.items():
         write_bytes(folder / name, content)
     write_safetensors(folder / WEIGHTS, weights)
+
+
+def generation_defaults(config: ModelConfig) -> dict[str, Any]:
+    """The `generation_config.json` of a model that came without one."""
+    return {
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": config.eos_token_id,
+        "pad_token_id": config.pad_token_id,
+        "do_sample": True,
+        "temperature": 0.8,
+        "top_p": 0.95,
+    }
 
 
 def seal_model_folder(folder: Path, **extra: Any) -> None:

@@ -76,18 +76,27 @@ STYLES: dict[str, tuple[str, str, Sequence[str]]] = {
     "llama2": (LLAMA2, "prepend", ["<s>", "</s>", "<unk>"]),
     "llama2-metaspace": (LLAMA2, "metaspace", ["<s>", "</s>", "<unk>"]),
     "zephyr": (ZEPHYR, "prepend", ["<s>", "</s>", "<unk>"]),
-    "gemma": (GEMMA, "metaspace", ["<bos>", "<eos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]),
+    "gemma": (GEMMA, "replace", ["<bos>", "<eos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]),
     "llama3": (
         LLAMA3,
         "bytes",
-        ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
+        [
+            "<|begin_of_text|>",
+            "<|end_of_text|>",
+            "<|start_header_id|>",
+            "<|end_header_id|>",
+            "<|eot_id|>",
+            "<|finetune_right_pad_id|>",
+        ],
     ),
-    "alpaca": (ALPACA, "bytes", ["<|begin_of_text|>", "<|end_of_text|>"]),
+    "alpaca": (ALPACA, "bytes", ["<|begin_of_text|>", "<|end_of_text|>", "<pad>"]),
 }
 
 
 def foreign_tokenizer(kind: str, names: Sequence[str], texts: Sequence[str]) -> Tokenizer:
-    """A BPE of 500 tokens. kind: `bytes`, or SentencePiece's `prepend` (Llama 2's dialect) or `metaspace`."""
+    """A BPE of at most 600 tokens. kind: `bytes`, or SentencePiece's dialects: `prepend` (Llama 2's: a `▁`
+    before every text), `metaspace` (before the first alone) and `replace` (Gemma's: before none).
+    """
     spelled_bytes = [] if kind == "bytes" else [f"<0x{i:02X}>" for i in range(256)]
     unknown = "<unk>" if "<unk>" in names else None
     inner = Library(models.BPE(byte_fallback=bool(spelled_bytes), unk_token=unknown, fuse_unk=True))
@@ -113,6 +122,12 @@ def foreign_tokenizer(kind: str, names: Sequence[str], texts: Sequence[str]) -> 
     if kind == "prepend":
         inner.pre_tokenizer = None
         inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    elif kind == "replace":
+        inner.pre_tokenizer = None
+        inner.normalizer = normalizers.Replace(" ", "▁")
+        inner.decoder = decoders.Sequence(
+            [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+        )
     elif kind == "metaspace":
         inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     inner.post_processor = processors.TemplateProcessing(

@@ -93,10 +93,10 @@ def write_companions(folder: Path, model: ModelFolder) -> None:
     """Write genai_config.json, and tokenizer_config.json where the model came without it or its template.
 
     onnxruntime-genai 0.18 prefers a template in tokenizer_config.json to chat_template.jinja; transformers
-    does the opposite, and rules. genai does not know `{% generation %}`. Raises E_MODEL_INVALID where no id
-    can serve as padding.
+    does the opposite, and rules. genai does not know `{% generation %}`, and trims nothing around
+    blocks. Raises E_MODEL_INVALID where no id can serve as padding.
     """
-    from ptbr_slm.chat.template import without_generation_marks  # brings jinja2
+    from ptbr_slm.chat.template import trimmed, without_generation_marks  # brings jinja2
 
     config, tokenizer = model.config, model.tokenizer
     write_json(folder / "genai_config.json", genai_config(config, padding_id(config, tokenizer, folder)))
@@ -111,7 +111,7 @@ def write_companions(folder: Path, model: ModelFolder) -> None:
     )
     template = body.get("chat_template") if model.chat_template is None else model.chat_template
     if isinstance(template, str):
-        body["chat_template"] = without_generation_marks(template)
+        body["chat_template"] = trimmed(without_generation_marks(template))
     if settings is None or body != json.loads(settings):
         write_json(folder / "tokenizer_config.json", body)
 
