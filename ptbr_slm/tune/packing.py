@@ -34,6 +34,10 @@ class Examples(Protocol):
     def lengths(self) -> npt.NDArray[np.int64]:
         """(conversations,) ids of each."""
 
+    @property
+    def sha256(self) -> str:
+        """Identity of the data that they are a part of."""
+
     def example(self, number: int) -> Example:
         """Example `number`, from 0."""
 
@@ -161,4 +165,11 @@ def held_out(
         return None
     kept = counting.any(axis=1)
     assert batch.document_ids is not None
-    return HeldOut(batch.tokens[kept], targets[kept], size, name, document_ids=batch.document_ids[kept])
+    return HeldOut(
+        batch.tokens[kept],
+        targets[kept],
+        size,
+        name,
+        data_sha256=split.sha256,
+        document_ids=batch.document_ids[kept],
+    )

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptbr_slm.chat.format import ChatFormat
+from ptbr_slm.data.decontamination.evaluation_sets import FORMATS as SET_FORMATS
 from ptbr_slm.data.decontamination.evaluation_sets import read_evaluation_set
 from ptbr_slm.data.decontamination.overlaps import EvaluationIndex
 from ptbr_slm.data.document import DocumentCounts
@@ -92,7 +93,7 @@ class Preparation:
     def digest(self) -> str:
         """What the folder's content depends on: the files as they are now, and every argument."""
         found = list(list_files(self.files, ROW_FORMATS))
-        sets = [(str(path.absolute()), *_stamp(path)) for path in self.evaluation_sets]
+        sets = [(str(path.absolute()), *_stamp(path)) for path in _set_files(self.evaluation_sets)]
         stamps = [(file.name, *_stamp(file.path)) for file in found if isinstance(file, InputFile)]
         arguments = [self.seq_len, self.valid_fraction, self.loss, self.format, self.seed, self.kind]
         body = [SCHEMA, self.tokenizer.sha256, self.chat.sha256, arguments, stamps, sets]
@@ -149,8 +150,8 @@ class Preparation:
         """(item, its split key) without copies and without what repeats an evaluation set."""
         seen, forbidden = SeenTexts(), None
         if self.evaluation_sets:
-            items = (item for path in self.evaluation_sets for item in read_evaluation_set(path))
-            forbidden = EvaluationIndex(items)
+            sets = _set_files(self.evaluation_sets)
+            forbidden = EvaluationIndex(item for path in sets for item in read_evaluation_set(path))
         pairs = self.kind == PREFERENCES
         for item in read_items(self.files, format=self.format, pairs=pairs, counts=counts):
             if isinstance(item, Preference) != pairs:
@@ -181,6 +182,24 @@ def _texts(item: Item) -> list[tuple[str, str]]:
         return [(message.role, message.content) for message in item.messages]
     prompt = [(message.role, message.content) for message in item.prompt]
     return [*prompt, ("chosen", item.chosen), ("rejected", item.rejected)]
+
+
+def _set_files(sets: Sequence[Path]) -> list[Path]:
+    """The files of evaluation sets. Raises E_NOT_FOUND for what is missing, and for a folder without any."""
+    files: list[Path] = []
+    for given in sets:
+        below = [given]
+        if given.is_dir():
+            below = sorted(path for path in given.rglob("*") if path.suffix.lower() in SET_FORMATS)
+        if not below or not given.exists():
+            raise SlmError(
+                "E_NOT_FOUND",
+                "não há conjuntos de avaliação aqui.",
+                where=given,
+                hint=f"Use arquivos {', '.join(SET_FORMATS)}, ou uma pasta com eles.",
+            )
+        files += below
+    return files
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -34,6 +34,7 @@ class ConversationSplit:
         self.target_bytes = facts.target_bytes
         """UTF-8 bytes of the learnt text; special tokens have none."""
         self.sha256 = store.index.sha256
+        """Identity of the data that this is a part of."""
         self.seq_len = store.index.seq_len
         """Every example fits into a sequence of this many positions."""
         self._store, self._items = store, store.items(name)
@@ -159,8 +160,9 @@ def prepare_conversations(
 
     The folder's name depends on the files (their sizes and times too), the tokenizer, the template and the
     arguments. files: see `conversations.read_items`. valid_fraction: share of the tokens held out, 0 to 0.5;
-    conversations with the same first question are in the same part. evaluation_sets: files whose items no
-    conversation may repeat. seed: of the choice of the held-out part. Memory: some 60 bytes a conversation.
+    conversations with the same first question are in the same part. evaluation_sets: files, or folders of
+    them, whose items no conversation may repeat. seed: of the choice of the held-out part. Memory: some 60
+    bytes a conversation.
     Raises E_CONFIG, E_DATA_EMPTY where nothing is left, and what `read_items`, `read_evaluation_set` and
     `ExampleEncoder.examples` raise.
     """

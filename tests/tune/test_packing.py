@@ -142,6 +142,7 @@ def test_held_out_rows_measure_the_bits_per_byte_of_the_answers(data):
     answers = (text.targets != UNCOUNTED).sum()
     ends = sum(int((one.targets == TOKENIZER.token_id("<|im_end|>")).sum()) for one in alone(split))
     assert answers == split.target_tokens - ends and text.facts()["overlap"] == 0
+    assert text.facts()["data_sha256"] == data.sha256
     assert sum(len(inputs) for inputs, _ in text.windows()) < split.tokens
     model = Llama(SHAPE).initialize(0)
     nats = 0.0

@@ -184,7 +184,8 @@ def test_the_same_first_question_is_never_on_both_sides(tmp_path):
 
 def test_every_skipped_row_is_counted_by_its_reason(tmp_path):
     good = {"messages": turns("Que horas são?", "São três.")}
-    evaluation = write_lines(tmp_path / "prova.jsonl", [{"pergunta": EXAM}])
+    (tmp_path / "provas").mkdir()
+    evaluation = write_lines(tmp_path / "provas" / "prova.jsonl", [{"pergunta": EXAM}])
     rows = [
         good,
         good,
@@ -205,6 +206,8 @@ def test_every_skipped_row_is_counted_by_its_reason(tmp_path):
                             "ends_with_user": 1, "same_role_twice": 1, "unknown_role": 1,
                             "bad_json": 1}  # fmt: skip
     assert data.skipped_examples["contaminated"] == [f"{tmp_path / 'a.jsonl'}:{line}" for line in (4, 5)]
+    folder = prepare(tmp_path / "a.jsonl", tmp_path, evaluation_sets=[evaluation.parent], seq_len=120)
+    assert folder.sha256 == data.sha256 and folder.skipped == data.skipped
     assert data.split("train").conversations == 1 and data.split("valid").conversations == 0
     assert data.split("train").skipped == data.skipped
 
@@ -240,6 +243,11 @@ def test_errors_name_what_is_wrong(tmp_path):
         with pytest.raises(SlmError) as caught:
             prepare(path, tmp_path / "data", **change)
         assert caught.value.code == code
+    (tmp_path / "vazia").mkdir()
+    for sets in ("vazia", "nada"):
+        with pytest.raises(SlmError, match="avaliação") as caught:
+            prepare(path, tmp_path / "data", evaluation_sets=[tmp_path / sets])
+        assert caught.value.code == "E_NOT_FOUND"
     with pytest.raises(SlmError) as caught:
         prepare(tmp_path / "b.jsonl", tmp_path / "data")
     assert caught.value.code == "E_NOT_FOUND"
