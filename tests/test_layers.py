@@ -129,7 +129,7 @@ def test_importing_costs_neither_torch_nor_onnxruntime_nor_gradio(code):
 FLOORS = {
     # package -> its parts, from the lowest floor up: a part imports from its own floor and from those below
     "ptbr_slm.chat": [
-        {"messages", "template", "encoder"},
+        {"messages", "template", "encoder", "escape"},
         {"format"},
         {"tuned"},
         {"__init__"},

@@ -18,10 +18,10 @@ from typing import Any
 import onnx_ir as ir
 
 from ptbr_slm.config import ModelConfig
-from ptbr_slm.errors import SlmError, os_errors
+from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.atomic import atomic_folder, may_replace, write_json
 from ptbr_slm.storage.manifest import amend_manifest, write_manifest
-from ptbr_slm.storage.model_folder import COMPANIONS, ModelFolder, check_vocabulary
+from ptbr_slm.storage.model_folder import ModelFolder, check_vocabulary, write_files
 from ptbr_slm.text import quoted
 from ptbr_slm_export.llama import LlamaWeights
 from ptbr_slm_export.quantization.quantizer import make_quantizer
@@ -30,8 +30,6 @@ from ptbr_slm_export.targets import Target, target_of
 from ptbr_slm_export.verification.verify import VerifyReport, compare, require_engines
 
 MODEL, DATA = "model.onnx", "model.onnx.data"
-_COPIED = ("config.json", "tokenizer.json", *COMPANIONS)
-"""What travels with the graph; companions may be absent in a foreign folder."""
 _SMALLEST_BLOCK = 32
 """What a width that is quantised must be a multiple of: smaller blocks are mostly scales."""
 _EXTERNAL_FROM = 1024
@@ -153,11 +151,9 @@ def write_graph(model: ir.Model, folder: Path) -> None:
 
 def _copy_companions(model: ModelFolder, folder: Path) -> None:
     """Copy what travels with the graph. config.json is written anew where the weights said more than it."""
-    for name in _COPIED:
-        content = model.read(name)
-        if content is not None:
-            with os_errors(folder / name):
-                (folder / name).write_bytes(content)
+    own = {name: model.read(name) for name in ("config.json", "tokenizer.json")}
+    found = {name: content for name, content in own.items() if content is not None}
+    write_files(folder, found | model.companions)
     if ModelFolder(folder).config != model.config:
         write_json(folder / "config.json", model.config.to_hf())
 

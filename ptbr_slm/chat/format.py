@@ -4,6 +4,9 @@ A template writes one text, in which nothing tells its own `<|im_end|>` from one
 names of control tokens that stand in contents are escaped before the template runs. What it wrote is then cut
 into pieces: the names left are control tokens, the rest is text, and `ControlEncoder` turns both into ids.
 
+Control tokens are the special ones, and others of the vocabulary that the template writes (as transformers'
+`sanitize_control_tokens` takes them). An answer may hold the latter, such as `<think>`.
+
 The ids are those of transformers' `apply_chat_template(tokenize=True)`, but for two cases. A control token's
 name in a content is text here. Where an answer begins with a line break (or the template ends its prompt with
 a space), the tokenizer may join that and the end of the prompt into one token; here the prompt keeps the ids
@@ -21,7 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from ptbr_slm.chat.encoder import ControlEncoder, EncodedChat
-from ptbr_slm.chat.messages import Message
+from ptbr_slm.chat.escape import Escape
+from ptbr_slm.chat.messages import ROLES, Message
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.tokenizer import Tokenizer
@@ -45,20 +49,19 @@ class ChatFormat:
         self.template = template
         self.special = dict(special)
         self._where = where
-        named = {name: tokenizer.token_id(name) for name in special.values()}
-        controls = tokenizer.special_ids | {token for token in named.values() if token is not None}
-        self._control_of = {str(tokenizer.token_name(token)): token for token in sorted(controls)}
-        self._encoder = ControlEncoder(tokenizer, controls)
-        nonce = secrets.token_hex(8)
+        added = {token: str(tokenizer.token_name(token)) for token in tokenizer.added_ids}
+        named = {tokenizer.token_id(name): name for name in special.values()}
+        strict = {t: name for t, name in (added | named).items() if t in tokenizer.special_ids | set(named)}
+        written = {t: name for t, name in added.items() if name in template and not name.isspace()}
+        controls = {name: token for token, name in (written | strict).items() if token is not None}
+        self._control_of = controls
+        self._encoder = ControlEncoder(tokenizer, controls.values())
+        nonce = str(secrets.randbits(64))
         self._start, self._end = f"\ue000{nonce}<\ue001", f"\ue000{nonce}>\ue001"
-        self._escape = f"\ue000{nonce}%s\ue001"
-        names = sorted(map(re.escape, self._control_of), key=len, reverse=True)
-        escapes = re.escape(self._escape) % "(?P<escaped>[0-9a-f]+)"
-        self._parts = re.compile("|".join([re.escape(self._start), re.escape(self._end), escapes, *names]))
-        self._names = re.compile("|".join(f"(?={name})" for name in names) or "(?!)")
-        self._heads = {name[:size] for name in self._control_of for size in range(1, len(name))}
-        self._tails = {name[size:] for name in self._control_of for size in range(1, len(name))}
-        self._longest = max(map(len, self._control_of), default=0)
+        self._escapes = {role: Escape(list(controls), nonce) for role in ROLES}
+        self._escapes["assistant"] = Escape([name for name in controls if controls[name] in strict], nonce)
+        marks = [self._start, self._end, *sorted(controls, key=len, reverse=True)]
+        self._parts = re.compile("|".join([Escape.pattern(nonce), *map(re.escape, marks)]))
 
     @classmethod
     def of(cls, folder: ModelFolder) -> ChatFormat:
@@ -166,7 +169,9 @@ class ChatFormat:
     def _rendered(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
         import jinja2
 
-        escaped = [{"role": each.role, "content": self._escaped(each.content)} for each in messages]
+        escaped = [
+            {"role": each.role, "content": self._escapes[each.role](each.content)} for each in messages
+        ]
         compiled = self._compiled
         try:
             return compiled.render(
@@ -196,25 +201,6 @@ class ChatFormat:
             hint="Confira a ordem dos papéis na conversa; o modelo de conversa é o arquivo acima.",
         )
 
-    def _escaped(self, content: str) -> str:
-        """A content in which no control token's name can be found, not even together with its neighbours.
-
-        The first character of each name is replaced, and that of what may be a part of one at either end.
-        """
-        places = {found.start() for found in self._names.finditer(content)}
-        bare = content.rstrip()
-        start = len(content) - len(content.lstrip())
-        if start < len(bare) and any(bare[start:] in name for name in self._control_of):
-            places.add(start)
-        for size in range(1, min(self._longest, len(bare) - start + 1)):
-            if bare[-size:] in self._heads:
-                places.add(len(bare) - size)
-            if content[start : start + size] in self._tails:
-                places.add(start)
-        for at in sorted(places, reverse=True):
-            content = content[:at] + self._escape % f"{ord(content[at]):x}" + content[at + 1 :]
-        return content
-
     # From that text to ids
 
     def _restored(self, text: str) -> str:
@@ -222,7 +208,7 @@ class ChatFormat:
 
         def plain(part: re.Match[str]) -> str:
             if part["escaped"]:
-                return chr(int(part["escaped"], 16))
+                return chr(int(part["escaped"]))
             return part[0] if part[0] in self._control_of else ""
 
         return self._parts.sub(plain, text)
@@ -238,7 +224,7 @@ class ChatFormat:
             pieces.append(marked[done : part.start()])
             done = part.end()
             if part["escaped"]:
-                pieces.append(chr(int(part["escaped"], 16)))
+                pieces.append(chr(int(part["escaped"])))
             elif part[0] == self._start:
                 begun = len(pieces)
             elif part[0] == self._end:

@@ -50,6 +50,8 @@ COMPANIONS = (
 )
 """What a Llama folder may hold beside shape, weights and tokenizer.json. Other tools read it, so it travels
 with the model: to exports, and through a training."""
+FURTHER_TEMPLATES = "additional_chat_templates"
+"""The folder of the templates that have a name, which travel too."""
 _KEPT = frozenset({"config.json", "tokenizer.json", *COMPANIONS})
 """Files that stay in memory once they are read: a few MB, against the weights' hundreds."""
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
@@ -160,22 +162,43 @@ class ModelFolder:
 
     @property
     def companions(self) -> dict[str, bytes]:
-        """The content of each of `COMPANIONS` that the folder has, by name."""
-        found = {name: self.read(name) for name in COMPANIONS}
+        """The content of each of `COMPANIONS` that the folder has, and of each further template, by name."""
+        found = {name: self.read(name) for name in (*COMPANIONS, *self._further_templates)}
         return {name: content for name, content in found.items() if content is not None}
 
-    @cached_property
+    @property
     def chat_template(self) -> str | None:
         """The Jinja template that turns a conversation into a prompt, if the folder has one."""
-        template = self.read("chat_template.jinja")
-        if template is not None:
-            return template.decode("utf-8-sig", errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+        return self.chat_templates.get("default")
+
+    @cached_property
+    def chat_templates(self) -> dict[str, str]:
+        """The folder's templates: `default`, and others by name, such as `tool_use`.
+
+        Files count before tokenizer_config.json, as in transformers 5 (tokenization_utils_base.py,
+        `_from_pretrained`).
+        """
         settings = self.read("tokenizer_config.json")
         found = None if settings is None else self.parse("tokenizer_config.json").get("chat_template")
-        if isinstance(found, list):  # several, by name
-            named = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
-            found = named.get("default")
-        return found if isinstance(found, str) else None
+        entries = found if isinstance(found, list) else [{"name": "default", "template": found}]
+        listed = [entry for entry in entries if isinstance(entry, dict)]
+        named = {
+            str(entry.get("name")): entry["template"]
+            for entry in listed
+            if isinstance(entry.get("template"), str)
+        }
+        for name in ("chat_template.jinja", *self._further_templates):
+            content = self.read(name)
+            if content is not None:
+                text = content.decode("utf-8-sig", errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+                named["default" if name == "chat_template.jinja" else Path(name).stem] = text
+        return named
+
+    @cached_property
+    def _further_templates(self) -> list[str]:
+        """Relative paths of the templates beside the default one."""
+        files = sorted((self.path / FURTHER_TEMPLATES).glob("*.jinja"))
+        return [f"{FURTHER_TEMPLATES}/{file.name}" for file in files]
 
     @cached_property
     def sha256(self) -> str:
@@ -265,9 +288,17 @@ def write_model_files(
         config.max_seq_len, bos=config.bos_token_id, eos=eos[0] if eos else None, pad=config.pad_token_id
     )
     write_json(folder / "tokenizer_config.json", names)
-    for name, content in companions.items():
-        write_bytes(folder / name, content)
+    write_files(folder, companions)
     write_safetensors(folder / WEIGHTS, weights)
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files by relative name, as `ModelFolder.companions` gives them. Raises E_DISK_FULL or E_IO."""
+    for name, content in files.items():
+        file = folder / name
+        with os_errors(file):
+            file.parent.mkdir(exist_ok=True)
+        write_bytes(file, content)
 
 
 def generation_defaults(config: ModelConfig) -> dict[str, Any]:

@@ -87,6 +87,15 @@ def test_the_template_of_another_base_stays_where_it_stands(texts, tmp_path, sty
     assert tuned.config.eos_token_ids == (1, *(i for i in ChatFormat.of(base).end_ids if i != 1))
 
 
+def test_further_templates_travel_with_a_tuned_model(texts, tmp_path):
+    base = write_foreign(tmp_path / "base", "llama3", texts, place="jinja").path
+    (base / "additional_chat_templates").mkdir()
+    (base / "additional_chat_templates" / "tool_use.jinja").write_text("{{ 'outro' }}")
+    tuned = written(with_model(ModelFolder(base)), tmp_path / "tuned")
+    assert set(tuned.chat_templates) == {"default", "tool_use"}
+    assert "additional_chat_templates/tool_use.jinja" in tuned.manifest.files
+
+
 def test_a_base_without_a_template_is_taught_chatml_where_its_vocabulary_knows_it(ours):
     (ours.path / "tokenizer_config.json").unlink()
     base = ModelFolder(ours.path)

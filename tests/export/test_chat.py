@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import shutil
 from pathlib import Path
 
 import gguf
@@ -158,6 +159,17 @@ def test_the_gguf_names_what_ends_a_turn_and_has_no_marks(models, gguf_of):
     assert fields["tokenizer.ggml.eot_token_id"].contents() == models["ours"].tokenizer.token_id("<|im_end|>")
     template = fields["tokenizer.chat_template"].contents()
     assert "<|im_end|>" in template and "{% generation %}" not in template
+
+
+def test_every_named_template_goes_into_the_gguf(models, tmp_path):
+    path = Path(shutil.copytree(models["ours"].path, tmp_path / "m"))
+    (path / "manifest.json").unlink()
+    (path / "additional_chat_templates").mkdir()
+    (path / "additional_chat_templates" / "rag.jinja").write_text("{% generation %}x{% endgeneration %}")
+    fields = gguf.GGUFReader(export_gguf(path, tmp_path / "m.gguf", "fp16").file).fields
+    assert fields["tokenizer.chat_templates"].contents() == ["rag"]
+    assert fields["tokenizer.chat_template.rag"].contents() == "x"
+    assert "<|im_start|>" in fields["tokenizer.chat_template"].contents()
 
 
 @pytest.fixture(scope="module")

@@ -189,8 +189,10 @@ def test_one_token_more_than_rows_is_named_wherever_it_is_met(folder, sentencepi
 def test_companions_travel_to_an_export(ours, tmp_path, target):
     (ours / "chat_template.jinja").write_text(TEMPLATE)
     (ours / "special_tokens_map.json").write_text('{"eos_token": "<|eos|>"}')
+    (ours / "additional_chat_templates").mkdir()
+    (ours / "additional_chat_templates" / "rag.jinja").write_text("{{ 'outro' }}")
     export_model(ours, tmp_path / "e", target=target, precision="fp32", verify=False)
-    assert ModelFolder(tmp_path / "e").chat_template == TEMPLATE
+    assert ModelFolder(tmp_path / "e").chat_templates == {"default": TEMPLATE, "rag": "{{ 'outro' }}"}
     assert (tmp_path / "e" / "special_tokens_map.json").is_file()
 
 

@@ -117,6 +117,20 @@ def test_companions_are_those_that_are_there(path):
     assert folder.chat_template == "{{ x }}"
 
 
+def test_templates_have_names_and_files_count_before_the_configuration(path):
+    settings = json.loads((path / "tokenizer_config.json").read_text())
+    listed = [{"name": "default", "template": "a"}, {"name": "rag", "template": "b"}, {"name": "x"}, 3]
+    (path / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": listed}))
+    assert ModelFolder(path).chat_templates == {"default": "a", "rag": "b"}
+    (path / "additional_chat_templates").mkdir()
+    (path / "additional_chat_templates" / "rag.jinja").write_text("c")
+    assert ModelFolder(path).chat_templates == {"default": "a", "rag": "c"}
+    (path / "chat_template.jinja").write_text("d")
+    folder = ModelFolder(path)
+    assert folder.chat_templates == {"default": "d", "rag": "c"} and folder.chat_template == "d"
+    assert folder.companions["additional_chat_templates/rag.jinja"] == b"c"
+
+
 def test_a_missing_configuration_is_told_as_missing(tmp_path):
     (tmp_path / "m").mkdir()
     with pytest.raises(SlmError) as caught:

@@ -62,10 +62,11 @@ def add_tokenizer(writer: gguf.GGUFWriter, folder: ModelFolder) -> None:
     unknown = model.get("unk_token")
     writer.add_token_types([_kind(tokenizer, i, added, unknown) for i in range(config.vocab_size)])
     _add_special(writer, tokenizer, model, config)
-    if folder.chat_template:
+    if folder.chat_templates:
         from ptbr_slm.chat.template import without_generation_marks  # brings jinja2
 
-        writer.add_chat_template(without_generation_marks(folder.chat_template))
+        named = {name: without_generation_marks(source) for name, source in folder.chat_templates.items()}
+        writer.add_chat_template([{"name": name, "template": named[name]} for name in sorted(named)])
 
 
 def _add_special(
