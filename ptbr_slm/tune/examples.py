@@ -50,6 +50,8 @@ class ExampleEncoder:
         self._documents: Encoder | None = None
         self.encoded = 0
         """Conversations that the template has taken."""
+        self.shortened = 0
+        """Conversations that have lost turns."""
 
     def examples(self, item: Item) -> tuple[Example, ...]:
         """One example; of a pair of answers two (the wanted one first), of a long text its pieces.
@@ -124,6 +126,7 @@ class ExampleEncoder:
                 low = middle + 1
         if fits is None:
             raise Unusable("too_long")
+        self.shortened += 1
         return fits
 
     def _encode(self, messages: Sequence[Message]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:

@@ -19,7 +19,7 @@ from ptbr_slm.data.decontamination.evaluation_sets import FORMATS as SET_FORMATS
 from ptbr_slm.data.decontamination.evaluation_sets import read_evaluation_set
 from ptbr_slm.data.decontamination.overlaps import EvaluationIndex
 from ptbr_slm.data.document import DocumentCounts
-from ptbr_slm.data.duplicates.exact import SeenTexts, fingerprint
+from ptbr_slm.data.duplicates.exact import SeenTexts, fingerprint, split_keys
 from ptbr_slm.data.hold_out import MIN_CUT_BYTES, choose_hold_out
 from ptbr_slm.data.read.files import ROW_FORMATS, InputFile, list_files
 from ptbr_slm.errors import SlmError, os_errors
@@ -142,6 +142,7 @@ class Preparation:
                 splits=splits,
                 skipped=dict(counts.dropped),
                 skipped_examples=dict(counts.examples),
+                shortened=encoder.shortened,
                 first=first,
             )
             write_index(new, index)
@@ -171,6 +172,8 @@ class Preparation:
     ) -> npt.NDArray[np.bool_]:
         """(items,) whether each is in the validation part."""
         sizes = np.minimum(tokens, MIN_CUT_BYTES - 1)  # no conversation is cut in two
+        if len(keys) and (keys == keys[0]).all():  # one question for all of them
+            keys = split_keys(np.arange(len(keys), dtype=np.uint64))
         return choose_hold_out(keys, sizes, self.valid_fraction).held_out(keys)
 
 

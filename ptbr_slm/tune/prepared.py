@@ -76,6 +76,8 @@ class _Prepared:
         """Reason (a key of `conversations.REASONS`) -> rows of the input."""
         self.skipped_examples = dict(index.skipped_examples)
         """Reason -> where the first of them are."""
+        self.shortened = index.shortened
+        """Conversations that have lost their oldest turns, since they are longer than a sequence."""
         self._store = store
 
     @property
@@ -160,9 +162,9 @@ def prepare_conversations(
 
     The folder's name depends on the files (their sizes and times too), the tokenizer, the template and the
     arguments. files: see `conversations.read_items`. valid_fraction: share of the tokens held out, 0 to 0.5;
-    conversations with the same first question are in the same part. evaluation_sets: files, or folders of
-    them, whose items no conversation may repeat. seed: of the choice of the held-out part. Memory: some 60
-    bytes a conversation.
+    conversations with the same first question are in the same part, unless all have the same.
+    evaluation_sets: files, or folders of them, whose items no conversation may repeat. seed: of the choice of
+    the held-out part. Memory: some 60 bytes a conversation.
     Raises E_CONFIG, E_DATA_EMPTY where nothing is left, and what `read_items`, `read_evaluation_set` and
     `ExampleEncoder.examples` raise.
     """

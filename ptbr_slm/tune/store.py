@@ -74,6 +74,8 @@ class StoreIndex:
     """Reason -> rows of the input."""
     skipped_examples: Mapping[str, list[str]] = field(default_factory=dict)
     """Reason -> where the first of them are."""
+    shortened: int = 0
+    """Conversations that have lost their oldest turns."""
     first: str = ""
     """Where the first example comes from."""
 

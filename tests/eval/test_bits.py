@@ -22,6 +22,18 @@ from ptbr_slm.eval.bits import (
 from ptbr_slm.loss import IGNORE
 
 
+def test_a_window_of_several_texts_is_read_text_by_text():
+    targets = np.array([[7, UNCOUNTED, UNCOUNTED, 5, 6, UNCOUNTED], [1, 2, 3, 4, 5, 6]])
+    inputs = np.arange(12).reshape(2, 6)
+    ids = np.array([[0, 0, 1, 1, 1, 2], [0] * 6], dtype=np.int32)
+    found = [(i.tolist(), t.tolist()) for i, t in HeldOut(inputs, targets, 1, document_ids=ids).windows()]
+    assert found == [
+        ([0], [7]),
+        ([2, 3, 4], [UNCOUNTED, 5, 6]),
+        ([6, 7, 8, 9, 10, 11], [1, 2, 3, 4, 5, 6]),
+    ]
+
+
 def test_a_uniform_guess_costs_log2_v_bits_a_token_and_special_tokens_cost_nothing():
     targets = np.array([[1, 2, UNCOUNTED, 3]])
     text = HeldOut(np.array([[0, 1, 2, 0]]), targets, bytes=8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -180,6 +181,34 @@ def test_the_same_first_question_is_never_on_both_sides(tmp_path):
         texts = [TOKENIZER.decode(split.example(at).ids.tolist()) for at in range(split.conversations)]
         asked.append({text.split("?")[0] for text in texts})
     assert all(asked) and not asked[0] & asked[1]
+
+
+def test_one_question_for_all_leaves_something_to_validate_on(tmp_path):
+    rows = [{"messages": turns("Conte algo.", f"Resposta {at}.")} for at in range(40)]
+    data = prepare(write_lines(tmp_path / "a.jsonl", rows), tmp_path)
+    assert 2 <= data.split("valid").conversations <= 16
+
+
+def test_conversations_that_lose_turns_are_counted(tmp_path):
+    data = prepare(conversation_file(tmp_path / "a.jsonl", 60), tmp_path, seq_len=100)
+    whole = prepare(tmp_path / "a.jsonl", tmp_path, seq_len=1000)
+    lengths = np.concatenate([whole.split(name).lengths for name in ("train", "valid")])
+    assert (
+        whole.shortened == 0 and data.shortened == (lengths > 101).sum() - data.skipped.get("too_long", 0) > 0
+    )
+
+
+def test_a_conversation_without_a_learnt_token_is_skipped(tmp_path, monkeypatch):
+    encode = type(CHAT).encode
+
+    def no_answers(self, messages):
+        encoded = encode(self, messages)
+        return replace(encoded, answer=encoded.answer & ("Oi" not in messages[0].content))
+
+    monkeypatch.setattr(type(CHAT), "encode", no_answers)
+    rows = [{"messages": turns(text, "Olá!")} for text in ("Oi", "Bom dia")]
+    data = prepare(write_lines(tmp_path / "a.jsonl", rows), tmp_path)
+    assert data.skipped == {"masked": 1} and data.split("train").conversations == 1
 
 
 def test_every_skipped_row_is_counted_by_its_reason(tmp_path):
