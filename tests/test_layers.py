@@ -152,7 +152,7 @@ FLOORS = {
     "ptbr_slm.runtime": [
         {"results", "drafting", "sampling", "targets", "protocol"},
         {"engines", "sequence"},
-        {"load", "cache", "batch", "engine_loop", "scoring"},
+        {"load", "cache", "batch", "engine_loop", "scoring", "prompt"},
         {"model"},
     ],
     "ptbr_slm_export": [

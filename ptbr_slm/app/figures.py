@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ptbr_slm.runtime.results import FinishReason
@@ -23,6 +23,10 @@ ENDINGS: dict[FinishReason, str] = {
     "length": "limite de tokens",
     "context": "contexto cheio: apague o começo do texto para continuar",
 }
+CHAT_ENDINGS: dict[FinishReason, str] = ENDINGS | {
+    "eos": "fim da resposta",
+    "context": "contexto cheio: comece uma nova conversa",
+}
 READY = "Pronto."
 READING = "Lendo o texto…"
 STOPPED = "parado"
@@ -33,7 +37,8 @@ class Progress:
     """Counts and times of one continuation; times in seconds of one monotonic clock."""
 
     started: float
-    prompt_tokens: int
+    prompt_tokens: int | None
+    """None while it is not known."""
     context: int
     """Tokens that the model can hold."""
     seed: int
@@ -41,6 +46,9 @@ class Progress:
     first: float = 0.0
     last: float = 0.0
     ending: FinishReason | None = None
+    endings: Mapping[FinishReason, str] = field(default_factory=lambda: ENDINGS)
+    dropped_messages: int = 0
+    """Of a conversation, those that did not fit in the context."""
 
     def token(self, now: float, ending: FinishReason | None) -> None:
         """One more token, at time `now`."""
@@ -61,10 +69,16 @@ class Progress:
         if self.tokens_per_second:
             parts.append(f"{speed(self.tokens_per_second)} tokens/s")
         parts.append(f"primeiro token {max(1, round(1000 * (self.first - self.started)))} ms")
-        parts.append(f"contexto {min(self.prompt_tokens + self.tokens, self.context)}/{self.context}")
+        if self.prompt_tokens is not None:
+            parts.append(f"contexto {min(self.prompt_tokens + self.tokens, self.context)}/{self.context}")
         parts.append(f"semente {self.seed}")
         if self.ending:
-            parts.append(ENDINGS[self.ending])
+            parts.append(self.endings[self.ending])
+        if self.dropped_messages:
+            many = self.dropped_messages > 1
+            parts.append(
+                f"{self.dropped_messages} mensage{'ns antigas' if many else 'm antiga'} fora do contexto"
+            )
         return " · ".join(parts)
 
 

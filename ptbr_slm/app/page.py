@@ -6,15 +6,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ptbr_slm.app.conversation import build_conversation, has_template
 from ptbr_slm.app.errors import LABELS, shown_on_the_page
 from ptbr_slm.app.figures import READING, READY, model_card, stopped
 from ptbr_slm.app.writer import Writer
-from ptbr_slm.runtime.sampling.params import SamplingParams
+from ptbr_slm.runtime.prompt import CHAT_SAMPLING
+from ptbr_slm.runtime.sampling.params import SamplingParams, sampling_params
 
 TITLE = "ptbr-slm"
 WARNING = (
     "Escreva um começo e o modelo **continua** o texto. Ele é pequeno, não conversa nem consulta nada, "
     "e **inventa fatos**: não confie no que ele afirma."
+)
+WARNING_TUNED = (
+    "Escreva um começo e o modelo **continua** o texto, ou faça uma pergunta na aba **Conversa**. Ele é "
+    "pequeno, não consulta nada, e **inventa fatos**: não confie no que ele afirma."
 )
 EXAMPLES = [
     "Era uma vez",
@@ -39,41 +45,57 @@ def build_demo(writer: Writer) -> Any:
     """The page as a `gradio.Blocks`; launch it with `launch_options`, which carry its looks."""
     import gradio as gr
 
-    facts = writer.model.describe()
+    talks = has_template(writer.model)
     with gr.Blocks(title=f"{TITLE}: continua textos em português", analytics_enabled=False) as demo:
-        gr.Markdown(f"# {TITLE}\n\n{WARNING}", elem_id="topo")
-        history = gr.State(UndoHistory())
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=7, min_width=320):
-                text = gr.Textbox(
-                    label="Texto",
-                    lines=12,
-                    max_lines=22,
-                    placeholder="Comece uma frase… (Ctrl+Enter continua, Esc para)",
-                    buttons=["copy"],
-                    autofocus=True,
-                    elem_id="texto",
-                )
-                with gr.Row(elem_id="acoes"):
-                    go = gr.Button("Continuar", variant="primary", elem_id="continuar", min_width=130)
-                    stop = gr.Button(
-                        "Parar", variant="stop", interactive=False, elem_id="parar", min_width=90
+        tuned = talks and writer.model.is_tuned
+        gr.Markdown(f"# {TITLE}\n\n{WARNING_TUNED if tuned else WARNING}", elem_id="topo")
+        if talks:
+            with gr.Tabs(elem_id="abas"):
+                with gr.Tab("Continuar", elem_id="aba-continuar"):
+                    _build_continuation(writer)
+                with gr.Tab("Conversa", elem_id="aba-conversa"):
+                    chat = sampling_params(CHAT_SAMPLING)
+                    build_conversation(
+                        writer, lambda: _sampling_controls(writer, chat, "amostragem-conversa")
                     )
-                    again = gr.Button("Tentar de novo", interactive=False, elem_id="de-novo", min_width=130)
-                    undo = gr.Button("Desfazer", interactive=False, elem_id="desfazer", min_width=90)
-                status = gr.Markdown(READY, elem_id="estado")
-                examples = gr.Dataset(
-                    components=[text],
-                    samples=[[example] for example in EXAMPLES],
-                    label="Começos para experimentar",
-                    type="values",
-                )
-            with gr.Column(scale=3, min_width=280):
-                gr.HTML(model_card(facts), elem_id="ficha", container=True, padding=True)
-                sampling = _sampling_controls(int(facts["context"]))
-        _connect(writer, _Controls(text, status, history, go, stop, again, undo, examples, sampling))
+        else:
+            _build_continuation(writer)
     demo.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
     return demo
+
+
+def _build_continuation(writer: Writer) -> None:
+    """The text box that the model continues, and its controls."""
+    import gradio as gr
+
+    history = gr.State(UndoHistory())
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=7, min_width=320):
+            text = gr.Textbox(
+                label="Texto",
+                lines=12,
+                max_lines=22,
+                placeholder="Comece uma frase… (Ctrl+Enter continua, Esc para)",
+                buttons=["copy"],
+                autofocus=True,
+                elem_id="texto",
+            )
+            with gr.Row(elem_id="acoes"):
+                go = gr.Button("Continuar", variant="primary", elem_id="continuar", min_width=130)
+                stop = gr.Button("Parar", variant="stop", interactive=False, elem_id="parar", min_width=90)
+                again = gr.Button("Tentar de novo", interactive=False, elem_id="de-novo", min_width=130)
+                undo = gr.Button("Desfazer", interactive=False, elem_id="desfazer", min_width=90)
+            status = gr.Markdown(READY, elem_id="estado")
+            examples = gr.Dataset(
+                components=[text],
+                samples=[[example] for example in EXAMPLES],
+                label="Começos para experimentar",
+                type="values",
+            )
+        with gr.Column(scale=3, min_width=280):
+            gr.HTML(model_card(writer.model.describe()), elem_id="ficha", container=True, padding=True)
+            sampling = _sampling_controls(writer, SamplingParams(), "amostragem")
+    _connect(writer, _Controls(text, status, history, go, stop, again, undo, examples, sampling))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +118,13 @@ class _Controls:
         return [self.go, self.stop, self.again, self.undo]
 
 
-def _sampling_controls(context: int) -> list[Any]:
+def _sampling_controls(writer: Writer, defaults: SamplingParams, elem_id: str) -> list[Any]:
     """The accordion; its starting values are those of the command line."""
     import gradio as gr
 
-    defaults = SamplingParams()
-    most = max(2, min(1024, context))
+    most = max(2, min(1024, int(writer.model.describe()["context"])))
     tokens = min(defaults.max_new_tokens, most)
-    with gr.Accordion("Amostragem", open=False, elem_id="amostragem"):
+    with gr.Accordion("Amostragem", open=False, elem_id=elem_id):
         new_tokens = gr.Slider(
             1, most, tokens, step=1, label=LABELS["max_new_tokens"], info="Quanto escrever no máximo."
         )

@@ -16,18 +16,20 @@ CSS = """
   font-family: Charter, 'Bitstream Charter', 'Sitka Text', Georgia, 'Noto Serif', serif;
   font-size: 17px; line-height: 1.65; padding: .35rem 0 .5rem;
 }
-#acoes {gap: .6rem}
-#acoes button {min-height: 44px; font-size: 1rem; font-weight: 600; padding: .4rem .5rem; white-space: nowrap}
-#estado {min-height: 1.6rem}
-#estado p {
+#acoes, #acoes-conversa {gap: .6rem}
+#acoes button, #acoes-conversa button {
+  min-height: 44px; font-size: 1rem; font-weight: 600; padding: .4rem .5rem; white-space: nowrap;
+}
+#estado, #estado-conversa {min-height: 1.6rem}
+#estado p, #estado-conversa p {
   font-size: .92rem; font-variant-numeric: tabular-nums; margin: 0; color: var(--body-text-color-subdued);
 }
 #ficha h2 {font-size: 1rem; font-weight: 600; margin: 0 0 .6rem}
 #ficha dl {display: grid; grid-template-columns: auto 1fr; gap: .35rem 1rem; margin: 0; font-size: .92rem}
 #ficha dt {color: var(--body-text-color-subdued)}
 #ficha dd {margin: 0; text-align: right; font-variant-numeric: tabular-nums; overflow-wrap: anywhere}
-#amostragem .form {border: none; background: none}
-#amostragem input:not([type=range]) {
+#amostragem .form, #amostragem-conversa .form {border: none; background: none}
+#amostragem input:not([type=range]), #amostragem-conversa input:not([type=range]) {
   border: 1px solid var(--border-color-primary); border-radius: var(--radius-sm);
 }
 footer .divider {display: none !important}
@@ -47,7 +49,9 @@ document.addEventListener("keydown", (event) => {
     event.preventDefault();
     document.querySelector("#continuar").click();
   }
-  if (event.key === "Escape") document.querySelector("#parar:not([disabled])")?.click();
+  if (event.key === "Escape") {
+    document.querySelectorAll("#parar, #parar-resposta").forEach((stop) => stop.disabled || stop.click());
+  }
 }, true);
 // While the model writes (Continuar is off), what one types would be lost: the box is read-only.
 new MutationObserver(() => {

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import Any
 
-from ptbr_slm.app.figures import Progress
+from ptbr_slm.app.figures import CHAT_ENDINGS, Progress
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.model import Model
+from ptbr_slm.runtime.prompt import ChatPrompt, Messages
+from ptbr_slm.runtime.results import GenerationChunk
 
 SHOW_EVERY_S = 0.05
 """Each update carries the whole text; nobody sees more than twenty a second."""
@@ -21,7 +23,7 @@ MAX_SEED = 1_000_000
 
 
 class Writer:
-    """Continues texts with one model, one at a time (the page's queue sees to that)."""
+    """Continues texts and conversations with one model, one at a time (the page's queue sees to that)."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -45,24 +47,35 @@ class Writer:
         `Model.stream` (E_PROMPT, E_PROMPT_TOO_LONG, E_SAMPLING). No seed (None, "") draws one.
         """
         self._refuse_too_long(prompt)
-        seed = secrets.randbelow(MAX_SEED) if seed in (None, "") else whole(seed)
         started = time.monotonic()
-        chunks = self.model.stream(
-            prompt,
-            max_new_tokens=whole(max_new_tokens),
-            temperature=temperature,
-            top_p=top_p,
-            top_k=whole(top_k),
-            repetition_penalty=repetition_penalty,
-            seed=seed,
-        )
-        progress = Progress(started, len(self._tokenizer.encode(prompt)), self._context, seed)
-        text, shown = prompt, 0.0
+        options = sampling(max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed)
+        chunks = self.model.stream(prompt, **options)
+        tokens = len(self._tokenizer.encode(prompt))
+        progress = Progress(started, tokens, self._context, options["seed"])
+        for text, line in self._show(chunks, progress):
+            yield prompt + text, line
+
+    def answer(self, messages: Messages, *values: Any) -> Iterator[tuple[str, str]]:
+        """Yield (answer so far, status line) to a conversation: the text of `Model.chat` with these values.
+
+        values: as those of `write`. Raises what `Model.stream` raises for a `ChatPrompt`.
+        """
+        started = time.monotonic()
+        options = sampling(*values)
+        chunks = self.model.stream(ChatPrompt(messages), **options)
+        progress = Progress(started, None, self._context, options["seed"], endings=CHAT_ENDINGS)
+        yield from self._show(chunks, progress)
+
+    def _show(self, chunks: Generator[GenerationChunk], progress: Progress) -> Iterator[tuple[str, str]]:
+        text, shown = "", 0.0
         with closing(chunks):
             for chunk in chunks:
                 now = time.monotonic()
                 progress.token(now, chunk.finish_reason)
                 text += chunk.text
+                if chunk.result is not None:
+                    progress.prompt_tokens = chunk.result.prompt_tokens
+                    progress.dropped_messages = chunk.result.dropped_messages
                 if chunk.finish_reason or now - shown >= SHOW_EVERY_S:
                     shown = now
                     yield text, progress.line()
@@ -87,6 +100,20 @@ class Writer:
                 where="prompt",
                 hint="Use um texto menor.",
             )
+
+
+def sampling(
+    max_new_tokens: Any, temperature: Any, top_p: Any, top_k: Any, repetition_penalty: Any, seed: Any
+) -> dict[str, Any]:
+    """Options of `Model.stream` from what came over the wire, which checks them. A missing seed is drawn."""
+    return {
+        "max_new_tokens": whole(max_new_tokens),
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": whole(top_k),
+        "repetition_penalty": repetition_penalty,
+        "seed": secrets.randbelow(MAX_SEED) if seed in (None, "") else whole(seed),
+    }
 
 
 def whole(value: Any) -> Any:

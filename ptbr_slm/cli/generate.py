@@ -136,7 +136,8 @@ def generate(
     ] = "auto",
 ) -> Report:
     """Continua um texto em português, mostrando-o enquanto é gerado (com --quiet, só a continuação)."""
-    from ptbr_slm.runtime.model import Model, check_prompt
+    from ptbr_slm.runtime.model import Model
+    from ptbr_slm.runtime.prompt import check_prompt
     from ptbr_slm.runtime.sampling.params import sampling_params
 
     options: dict[str, Any] = {

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from ptbr_slm.cli import app as app_verb
 from ptbr_slm.cli import (
     bench,
+    chat,
     data,
     doctor,
     export,
@@ -73,6 +74,7 @@ for _verb in (  # in the order in which `ptbr-slm --help` lists them
     export,
     verify,
     generate,
+    chat,
     bench,
     app_verb,
     kaggle,

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
 from ptbr_slm.errors import SlmError, missing_extra
-from ptbr_slm.runtime.model import Model, TokenPrompt
+from ptbr_slm.runtime.model import Model
+from ptbr_slm.runtime.prompt import TokenPrompt
 from ptbr_slm.runtime.sampling.params import SamplingOptions
 
 try:

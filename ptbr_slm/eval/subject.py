@@ -9,7 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from ptbr_slm.runtime.model import Model, TokenPrompt
+from ptbr_slm.runtime.model import Model
+from ptbr_slm.runtime.prompt import TokenPrompt
 from ptbr_slm.runtime.scoring import ContinuationScore
 from ptbr_slm.storage.manifest import sha256_file
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptbr_slm.runtime.protocol import Engine, bucket
-from ptbr_slm.runtime.sequence import Prompt, SequenceState
+from ptbr_slm.runtime.sequence import PromptState, SequenceState
 
 CACHE_BYTES = 128 << 20
 """Limit for the slots of finished texts: 24 of 256 tokens of an 85m in fp32, 3 of 2,048."""
@@ -106,7 +106,7 @@ class SlotPool:
         self,
         sequence: SequenceState,
         running: Sequence[SequenceState],
-        owner: SequenceState | Prompt | None,
+        owner: SequenceState | PromptState | None,
     ) -> None:
         """Take a sequence's slot and cache what it holds; close it where that is not worth it."""
         ids = np.array(sequence.ids[: sequence.computed], dtype=np.int64)
@@ -244,7 +244,7 @@ class SlotPool:
         return max(bucket(longest, self._context) * self._token_bytes, self._least_bytes)
 
     @staticmethod
-    def _count_down(prompt: Prompt) -> None:
+    def _count_down(prompt: PromptState) -> None:
         prompt.pending -= 1
         if not prompt.pending:
             prompt.logits = None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -12,28 +13,26 @@ from typing import Any, Unpack, overload
 import numpy as np
 import numpy.typing as npt
 
+from ptbr_slm.chat import ChatFormat, is_tuned
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.engine_loop import Call, EngineLoop
 from ptbr_slm.runtime.load import open_engine
-from ptbr_slm.runtime.protocol import Engine, Floats, check_ids, closed_error
+from ptbr_slm.runtime.prompt import (
+    ChatPrompt,
+    Messages,
+    Prompt,
+    UntunedModelWarning,
+    chat_options,
+    encode_prompt,
+    untuned_warning,
+)
+from ptbr_slm.runtime.protocol import Engine, Floats, closed_error
 from ptbr_slm.runtime.results import GenerationChunk, GenerationResult
 from ptbr_slm.runtime.sampling.params import SamplingOptions, sampling_params
 from ptbr_slm.runtime.scoring import ContinuationScore, Request, Scorer
 from ptbr_slm.runtime.sequence import Cancel, SequenceState, make_sequences
-from ptbr_slm.storage.model_folder import check_vocabulary
-
-_CHARACTERS_A_TOKEN = 32
-"""Far more than any text has (Portuguese: 4 to 5); what is longer is not encoded whole to be refused."""
-
-
-@dataclass(frozen=True, slots=True)
-class TokenPrompt:
-    """A prompt as token ids, read as they are: without a BOS, unless it is among them."""
-
-    ids: tuple[int, ...]
-
-
-Prompt = str | TokenPrompt
+from ptbr_slm.storage.model_folder import ModelFolder, check_vocabulary
+from ptbr_slm.text import quoted
 
 _Key = tuple[Path, str, int]
 
@@ -66,6 +65,8 @@ class Model:
         self.path = path
         self._engine: Engine | None = engine
         self._loop = EngineLoop(engine)
+        self._warned = False
+        """Whether it was told that the model is not tuned."""
 
     @property
     def engine(self) -> Engine:
@@ -145,6 +146,48 @@ class Model:
         """
         return self._loop.submit(self._sequences(prompt, cancel, sampling))
 
+    def chat(
+        self, messages: Messages, *, cancel: Cancel | None = None, **sampling: Unpack[SamplingOptions]
+    ) -> str:
+        """The model's answer to a conversation: `[{"role": "user", "content": "Oi!"}]` (see `ChatPrompt`).
+
+        The conversation is in the form of the folder's template, and the answer ends where that form ends it.
+        Sampling options start from `CHAT_SAMPLING`. A model that has a template and has not learnt it answers
+        as it can, with one `UntunedModelWarning`. Raises E_MESSAGES, E_CHAT_TEMPLATE, E_PROMPT_TOO_LONG.
+
+        For conversations in a batch: `generate([ChatPrompt(...), ...])`, with its own defaults of sampling.
+        """
+        return self.generate(self._chat_prompt(messages), cancel=cancel, **chat_options(sampling))
+
+    def chat_detailed(
+        self, messages: Messages, *, cancel: Cancel | None = None, **sampling: Unpack[SamplingOptions]
+    ) -> GenerationResult:
+        """As `chat`, with the figures of `generate_detailed`, and `dropped_messages` of what did not fit."""
+        return self.generate_detailed(self._chat_prompt(messages), cancel=cancel, **chat_options(sampling))
+
+    def chat_stream(
+        self, messages: Messages, *, cancel: Cancel | None = None, **sampling: Unpack[SamplingOptions]
+    ) -> Generator[GenerationChunk]:
+        """As `chat`, chunk by chunk (see `stream`)."""
+        return self.stream(self._chat_prompt(messages), cancel=cancel, **chat_options(sampling))
+
+    @cached_property
+    def chat_format(self) -> ChatFormat:
+        """How the folder's template turns a conversation into ids. Raises E_CHAT_TEMPLATE without one."""
+        return ChatFormat.of(ModelFolder.of(self.path))
+
+    @cached_property
+    def is_tuned(self) -> bool:
+        """Whether the model has learnt to converse: it ends a text as the template ends a turn.
+
+        True where the template does not tell. Raises E_CHAT_TEMPLATE where the folder has none.
+        """
+        chat_format = self.chat_format
+        try:
+            return is_tuned(self.engine.config, chat_format)
+        except SlmError:
+            return True
+
     def score(self, prompt: str, continuations: Sequence[str]) -> list[ContinuationScore]:
         """How probable each continuation is after the prompt, which may be empty: see `runtime.scoring`.
 
@@ -220,6 +263,13 @@ class Model:
     ) -> None:
         self.close()
 
+    def _chat_prompt(self, messages: Messages) -> ChatPrompt:
+        """The prompt of `chat`. Warns once where the model is not tuned."""
+        if not self.is_tuned and not self._warned:
+            self._warned = True
+            warnings.warn(untuned_warning(quoted(self.path)), UntunedModelWarning, stacklevel=3)
+        return ChatPrompt(messages)
+
     def _sequences(
         self, prompt: Prompt | Sequence[Prompt], cancel: Cancel | None, sampling: SamplingOptions
     ) -> list[SequenceState]:
@@ -228,8 +278,10 @@ class Model:
         prompts: Sequence[object] = [prompt]
         if isinstance(prompt, Sequence) and not isinstance(prompt, str | bytes | bytearray):
             prompts = prompt
-        ids = [_encode(engine, each) for each in prompts]
-        return make_sequences(engine, ids, params, cancel)
+        states = [
+            encode_prompt(engine, each, lambda: self.chat_format, params.max_new_tokens) for each in prompts
+        ]
+        return make_sequences(engine, states, params, cancel)
 
     def _results(
         self, prompt: Prompt | Sequence[Prompt], cancel: Cancel | None, sampling: SamplingOptions
@@ -252,55 +304,6 @@ class Model:
 
 def _asks_for_one(prompt: Prompt | Sequence[Prompt], sampling: SamplingOptions) -> bool:
     return isinstance(prompt, Prompt) and sampling.get("n", 1) == 1
-
-
-def check_prompt(text: object) -> str:
-    """A prompt that is text and not empty. Raises E_PROMPT."""
-    if not isinstance(text, str):
-        raise SlmError(
-            "E_PROMPT",
-            f"o texto inicial deve ser texto (str), e não {type(text).__name__}.",
-            where="prompt",
-            hint='Exemplo: ptbr_slm.generate("O Brasil é", model=PASTA)',
-        )
-    if not text:
-        raise SlmError(
-            "E_PROMPT",
-            "o texto inicial está vazio.",
-            where="prompt",
-            hint='Escreva como o texto começa, por exemplo:  "O Brasil é"',
-        )
-    return text
-
-
-def _encode(engine: Engine, text: object) -> list[int]:
-    """Ids of a prompt. Raises E_PROMPT or E_PROMPT_TOO_LONG; never cuts."""
-    context = engine.config.max_seq_len
-    if isinstance(text, TokenPrompt):
-        check_ids(engine.config, text.ids)
-        if len(text.ids) >= context:
-            raise _too_long(str(len(text.ids)), context)
-        return list(text.ids)
-    prompt = check_prompt(text)
-    beginning = prompt[: _CHARACTERS_A_TOKEN * context]
-    ids = engine.tokenizer.encode(beginning)
-    if len(beginning) < len(prompt):
-        if len(ids) >= 2 * context:  # seconds for 2 MB otherwise, only to count them
-            raise _too_long(f"cerca de {len(ids) * len(prompt) // len(beginning)}", context)
-        ids = engine.tokenizer.encode(prompt)
-    if len(ids) >= context:
-        raise _too_long(str(len(ids)), context)
-    return ids
-
-
-def _too_long(count: str, context: int) -> SlmError:
-    return SlmError(
-        "E_PROMPT_TOO_LONG",
-        f"o texto inicial tem {count} tokens; o contexto do modelo é de {context}, "
-        "e a continuação precisa de pelo menos 1.",
-        where="prompt",
-        hint=f"Use no máximo {context - 1} tokens, por volta de {int((context - 1) / 1.5)} palavras.",
-    )
 
 
 def load(path: Path | str, device: str = "auto") -> Model:

@@ -65,3 +65,5 @@ class GenerationResult:
     """Tokens guessed by `lookahead`."""
     accepted: int = 0
     """Guesses that were right: steps of the model saved."""
+    dropped_messages: int = 0
+    """Of a conversation: its oldest messages that did not fit in the context, and were not read."""

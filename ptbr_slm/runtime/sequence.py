@@ -44,10 +44,14 @@ class Cancel:
 
 
 @dataclass(eq=False, slots=True)
-class Prompt:
+class PromptState:
     """What the `n` completions of one prompt share: it is run once."""
 
     ids: Sequence[int]
+    end_ids: frozenset[int] = frozenset()
+    """Tokens that end the text, besides those that end every text of the model."""
+    dropped_messages: int = 0
+    """Messages of the conversation that are not in `ids`, for they did not fit."""
     index: int = 0
     """Index of the prompt in its call, `GenerationChunk.row`."""
     pending: int = 1
@@ -69,7 +73,7 @@ class SequenceState:
     def __init__(
         self,
         engine: Engine,
-        prompt: Prompt,
+        prompt: PromptState,
         samplers: SamplerFactory,
         seed: int,
         completion: int = 0,
@@ -104,7 +108,7 @@ class SequenceState:
         self._draft_is_lookup = False
         """Whether the last draft was the drafter's, not what a constraint forces."""
         self._stream = TextStream(engine.tokenizer, params.stop)
-        self._end_ids = frozenset(engine.config.eos_token_ids)
+        self._end_ids = prompt.end_ids.union(engine.config.eos_token_ids)
         self._context = engine.config.max_seq_len
         self._text: list[str] = []
         self._logprobs: list[TokenLogprob] = []
@@ -242,6 +246,7 @@ class SequenceState:
             reused_tokens=self.reused,
             drafted=self.drafted,
             accepted=self.accepted,
+            dropped_messages=self.prompt.dropped_messages,
         )
         return self._chunk(text, self.last_token if token is None else token, logprob, result)
 
@@ -252,20 +257,25 @@ class SequenceState:
 
 
 def make_sequences(
-    engine: Engine, prompts: Sequence[Sequence[int]], params: SamplingParams, cancel: Cancel | None = None
+    engine: Engine, prompts: Sequence[PromptState], params: SamplingParams, cancel: Cancel | None = None
 ) -> list[SequenceState]:
-    """One sequence for each completion of each prompt of token ids, which is shorter than the context.
+    """One sequence for each completion of each prompt, which is shorter than the context.
 
     Completion i of every prompt draws with the seed `params.seed` + i; without one, each prompt gets a fresh
     seed. Raises E_SAMPLING or E_DEPENDENCY for what cannot be had from this model.
     """
-    samplers = SamplerFactory(params, engine.tokenizer, engine.config.eos_token_ids)
+    samplers = {
+        ends: SamplerFactory(params, engine.tokenizer, ends.union(engine.config.eos_token_ids))
+        for ends in {prompt.end_ids for prompt in prompts}
+    }
     sequences = []
-    for index, ids in enumerate(prompts):
-        prompt = Prompt(ids, index, pending=params.n)
+    for index, prompt in enumerate(prompts):
+        prompt.index, prompt.pending = index, params.n
         seed = secrets.randbits(32) if params.seed is None else params.seed
         sequences += [
-            SequenceState(engine, prompt, samplers, (seed + completion) % _SEEDS, completion, cancel)
+            SequenceState(
+                engine, prompt, samplers[prompt.end_ids], (seed + completion) % _SEEDS, completion, cancel
+            )
             for completion in range(params.n)
         ]
     return sequences

@@ -15,7 +15,7 @@ from ptbr_slm.runtime.batch import Batch
 from ptbr_slm.runtime.drafting import lookup
 from ptbr_slm.runtime.results import GenerationChunk
 from ptbr_slm.runtime.sampling.params import SamplingParams
-from ptbr_slm.runtime.sequence import MAX_UNREAD, Cancel, make_sequences
+from ptbr_slm.runtime.sequence import MAX_UNREAD, Cancel, PromptState, make_sequences
 
 TRACED = {module.__file__ for module in (batch_module, cache, sequence, lookup)}
 """Files in which a Ctrl-C is raised at any line."""
@@ -54,7 +54,8 @@ class Reader:
 
 
 def ask(engine, *prompts, cancel=None, reads=True, **options):
-    sequences = make_sequences(engine, prompts, SamplingParams(**options), cancel)
+    states = [PromptState(ids) for ids in prompts]
+    sequences = make_sequences(engine, states, SamplingParams(**options), cancel)
     return [Reader(sequence, reads=reads) for sequence in sequences]
 
 

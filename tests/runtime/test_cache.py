@@ -10,13 +10,12 @@ from prompts import random_ids
 from ptbr_slm.runtime.batch import Batch
 from ptbr_slm.runtime.model import Model
 from ptbr_slm.runtime.sampling.params import SamplingParams
-from ptbr_slm.runtime.sequence import make_sequences
+from ptbr_slm.runtime.sequence import PromptState, make_sequences
 
 
 def start(batch, engine, *prompts, **options):
-    sequences = make_sequences(
-        engine, prompts, SamplingParams(**{"temperature": 0.0, "max_new_tokens": 5, **options})
-    )
+    params = SamplingParams(**{"temperature": 0.0, "max_new_tokens": 5, **options})
+    sequences = make_sequences(engine, [PromptState(ids) for ids in prompts], params)
     found = []
     for sequence in sequences:
         sequence.deliver = lambda what, sequence=sequence: (

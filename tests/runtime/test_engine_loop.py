@@ -18,7 +18,7 @@ from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.engine_loop import EngineLoop
 from ptbr_slm.runtime.model import Model
 from ptbr_slm.runtime.sampling.params import SamplingParams
-from ptbr_slm.runtime.sequence import MAX_UNREAD, Cancel, make_sequences
+from ptbr_slm.runtime.sequence import MAX_UNREAD, Cancel, PromptState, make_sequences
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,8 @@ def quick_switches():
 
 
 def ask(scheduler, engine, *prompts, cancel=None, **options):
-    return scheduler.submit(make_sequences(engine, prompts, SamplingParams(**options), cancel))
+    states = [PromptState(ids) for ids in prompts]
+    return scheduler.submit(make_sequences(engine, states, SamplingParams(**options), cancel))
 
 
 def read(call):

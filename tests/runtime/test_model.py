@@ -14,7 +14,8 @@ import ptbr_slm
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime import batch
 from ptbr_slm.runtime import model as model_module
-from ptbr_slm.runtime.model import Model, TokenPrompt
+from ptbr_slm.runtime.model import Model
+from ptbr_slm.runtime.prompt import TokenPrompt
 
 PROMPTS = ["O rio corre devagar", "Maria", "As crianças brincavam no quintal enquanto o avô", "Ninguém sabia"]
 

@@ -15,7 +15,7 @@ from ptbr_slm.runtime.engine_loop import EngineLoop
 from ptbr_slm.runtime.model import Model
 from ptbr_slm.runtime.sampling.params import SamplingParams
 from ptbr_slm.runtime.scoring import Scorer, encode_pairs
-from ptbr_slm.runtime.sequence import Cancel, make_sequences
+from ptbr_slm.runtime.sequence import Cancel, PromptState, make_sequences
 
 CLOSE = {"rel": 0, "abs": 1e-4}
 """Between engines."""
@@ -279,7 +279,8 @@ def test_a_stream_goes_on_beside_a_long_scoring(toy, texts):
     engine, loop = toy_loop(toy)
     engine.fail = lambda what, slots: time.sleep(0.002)
     requests = [(" ".join(texts) + str(number), [" de", " a"]) for number in range(80)]
-    call = loop.submit(make_sequences(engine, [[1, 2, 3]], SamplingParams(max_new_tokens=100)))
+    prompts = [PromptState([1, 2, 3])]
+    call = loop.submit(make_sequences(engine, prompts, SamplingParams(max_new_tokens=100)))
     call.next_chunk()
     scoring = threading.Thread(target=lambda: list(Scorer(engine, loop.turn).score(requests)))
     start = len(engine.runs)

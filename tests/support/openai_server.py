@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from ptbr_slm.runtime.model import Model, TokenPrompt
+from ptbr_slm.runtime.model import Model
+from ptbr_slm.runtime.prompt import TokenPrompt
 from ptbr_slm.runtime.results import GenerationResult
 
 

@@ -11,12 +11,12 @@ from ptbr_slm.runtime.batch import Batch
 from ptbr_slm.runtime.drafting.lookup import LookupDrafter
 from ptbr_slm.runtime.model import Model
 from ptbr_slm.runtime.sampling.params import SamplingParams
-from ptbr_slm.runtime.sequence import make_sequences
+from ptbr_slm.runtime.sequence import PromptState, make_sequences
 
 
 def finish(engine, prompt, **options):
     """The result of one text, and how often the engine ran."""
-    [sequence] = make_sequences(engine, [prompt], SamplingParams(**options))
+    [sequence] = make_sequences(engine, [PromptState(prompt)], SamplingParams(**options))
     chunks = []
     sequence.deliver = chunks.append
     batch = Batch(engine)
@@ -93,7 +93,8 @@ def test_on_a_real_export_drafts_change_nothing(export_folder, options):
 
 def test_sequences_that_share_a_batch_do_not_draft(toy):
     engine = toy(memory=1)
-    sequences = make_sequences(engine, [[7, 8, 9], [9, 8, 7]], SamplingParams(temperature=0.0, lookahead=8))
+    prompts = [PromptState([7, 8, 9]), PromptState([9, 8, 7])]
+    sequences = make_sequences(engine, prompts, SamplingParams(temperature=0.0, lookahead=8))
     batch = Batch(engine)
     for sequence in sequences:
         batch.submit(sequence)

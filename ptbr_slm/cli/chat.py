@@ -1,0 +1,137 @@
+"""`ptbr-slm chat`: a conversation with a model, at a terminal or through a pipe."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ptbr_slm.cli.command import command
+from ptbr_slm.cli.output import Mode, Output, Report
+from ptbr_slm.text import quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ptbr_slm.cli.chat_session import ChatSession
+    from ptbr_slm.runtime.model import Model
+
+_SAMPLING = "Amostragem"
+_RUN = "Execução"
+
+
+def register(app: typer.Typer) -> None:
+    """Add `chat` to the application."""
+    command(app, "chat")(chat)
+
+
+def chat(
+    out: Output,
+    model: Annotated[Path, typer.Argument(metavar="MODELO", help="Export ou pasta de modelo.")],
+    system: Annotated[
+        str, typer.Option("--system", "-s", metavar="TEXTO", help="Diz ao modelo como agir (sistema).")
+    ] = "",
+    max_new_tokens: Annotated[
+        int,
+        typer.Option("--max-tokens", "--max-new-tokens", "-n", metavar="N", help="Tokens de uma resposta."),
+    ] = 256,
+    temperature: Annotated[
+        float, typer.Option(help="0 escolhe sempre o mais provável.", rich_help_panel=_SAMPLING)
+    ] = 0.3,
+    top_k: Annotated[
+        int, typer.Option(help="Só os K mais prováveis; 0 são todos.", rich_help_panel=_SAMPLING)
+    ] = 0,
+    top_p: Annotated[
+        float, typer.Option(help="Só os mais prováveis até somarem P.", rich_help_panel=_SAMPLING)
+    ] = 0.9,
+    min_p: Annotated[
+        float, typer.Option(help="Só os de ao menos P vezes o mais provável.", rich_help_panel=_SAMPLING)
+    ] = 0.0,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Semente do sorteio: a mesma conversa tem as mesmas respostas.", rich_help_panel=_SAMPLING
+        ),
+    ] = None,
+    repetition_penalty: Annotated[
+        float,
+        typer.Option(
+            help="Acima de 1 desfavorece o que já apareceu, a pergunta também; até 1,1.",
+            rich_help_panel=_SAMPLING,
+        ),
+    ] = 1.0,
+    presence_penalty: Annotated[
+        float,
+        typer.Option(help="De -2 a 2: desfavorece o que já foi gerado uma vez.", rich_help_panel=_SAMPLING),
+    ] = 0.0,
+    frequency_penalty: Annotated[
+        float,
+        typer.Option(help="De -2 a 2: desfavorece a cada vez que foi gerado.", rich_help_panel=_SAMPLING),
+    ] = 0.0,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option("--stop", metavar="S", help="Texto que encerra a resposta; pode repetir."),
+    ] = None,
+    history: Annotated[
+        Path | None,
+        typer.Option(metavar="ARQUIVO", help="Guarda as linhas digitadas, para a seta para cima."),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(metavar="SEGUNDOS", help="Encerra a resposta depois deste tempo.", rich_help_panel=_RUN),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(metavar="cpu|cuda|auto", help="Onde executar.", rich_help_panel=_RUN)
+    ] = "auto",
+) -> Report:
+    """Conversa com um modelo. No terminal, /ajuda mostra os comandos; num pipe, cada linha é uma mensagem."""
+    from ptbr_slm.cli.chat_lines import Interrupts, piped_lines, terminal_lines
+    from ptbr_slm.cli.chat_session import ChatSession
+    from ptbr_slm.runtime.model import Model
+    from ptbr_slm.runtime.prompt import untuned_warning
+    from ptbr_slm.runtime.sampling.params import SamplingOptions, sampling_params
+
+    options: SamplingOptions = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "presence_penalty": presence_penalty,
+        "frequency_penalty": frequency_penalty,
+        "seed": seed,
+        "stop": tuple(stop or ()),
+        "timeout_s": timeout,
+    }
+    sampling_params(options)
+    person = sys.stdin.isatty() and out.mode is not Mode.JSON
+    interrupts = Interrupts() if person else None
+    with Model(model, device) as opened:
+        tuned = opened.is_tuned
+        out.event({"event": "ready", **_facts(opened), "tuned": tuned})
+        if not tuned:
+            out.note(f"Atenção: {untuned_warning(quoted(model))}")
+        session = ChatSession(out, opened, options, system=system.strip(), interrupts=interrupts)
+        if interrupts is None:
+            _converse(session, piped_lines())
+        else:
+            out.note("Escreva uma mensagem; /ajuda mostra os comandos, Ctrl-C interrompe a resposta.")
+            prompt = "\nVocê: " if out.mode is Mode.HUMAN else "> "
+            with interrupts.installed():
+                _converse(session, terminal_lines(out, interrupts, prompt, history))
+        return Report({"event": "done", "answers": session.answers})
+
+
+def _converse(session: ChatSession, lines: Iterable[str]) -> None:
+    """Hand the lines to the session until either ends."""
+    for line in lines:
+        if not session.take(line):
+            return
+
+
+def _facts(model: Model) -> dict[str, Any]:
+    facts = model.describe()
+    return {key: facts[key] for key in ("path", "engine", "device", "precision", "context")}
