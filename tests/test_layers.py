@@ -147,6 +147,7 @@ FLOORS = {
         {"store", "packing", "display"},
         {"preparation"},
         {"prepared"},
+        {"card"},
         {"spec"},
     ],
     "ptbr_slm.runtime": [

@@ -185,7 +185,8 @@ def sentence(event: Event) -> str:
                 f"{number(event.conversations)} conversas para treinar{held_out}: "
                 f"{number(event.tokens)} tokens, {number(event.target_tokens)} deles aprendidos"
             )
-            return text + (f"\n  de fora: {describe_skipped(event.skipped)}" if event.skipped else "")
+            text += f"\n  de fora: {describe_skipped(event.skipped)}" if event.skipped else ""
+            return f"{text}\n{first_example(event)}"
         case events.RanksJoined():
             return f"  {event.world} processos ({event.parallel}) repartem cada passo"
         case events.Resumed():
@@ -205,6 +206,17 @@ def sentence(event: Event) -> str:
             return f"  «{event.prompt}»{' '.join(event.text.splitlines())}"
         case _:
             return ""
+
+
+def first_example(event: ConversationsRead) -> str:
+    """The first conversation as the model reads it: what it learns, what it only sees."""
+    from ptbr_slm.tokenizer import Tokenizer
+    from ptbr_slm.tune.display import show_example, wants_colour
+    from ptbr_slm.tune.prepared import PreparedConversations
+
+    example = PreparedConversations.open(Path(event.folder), verify=False).first
+    colour = wants_colour(sys.stderr, os.environ)
+    return show_example(example, Tokenizer.load(Path(event.model)), colour=colour)
 
 
 _WHY_STOPPED = {

@@ -20,3 +20,4 @@ class ConversationsRead(Event):
     target_tokens: int = entry("Desses, os que o modelo aprende a escrever.")
     skipped: Mapping[str, int] = entry("Motivo e quantas linhas ficaram de fora por ele.")
     folder: str = entry("A pasta em que estão preparadas.")
+    model: str = entry("A pasta do modelo que é ajustado.")

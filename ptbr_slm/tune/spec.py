@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 
 from ptbr_slm.chat.format import ChatFormat
 from ptbr_slm.chat.messages import Message
+from ptbr_slm.chat.tuned import tuned_companions, tuned_config, tuning_format
 from ptbr_slm.data.prepared import PreparedData
 from ptbr_slm.errors import SlmError
 from ptbr_slm.eval.bits import HeldOut
+from ptbr_slm.model import Llama
+from ptbr_slm.storage.atomic import write_text
 from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.text import number
 from ptbr_slm.train.batches import BatchSource
@@ -19,6 +22,8 @@ from ptbr_slm.train.config import TrainConfig
 from ptbr_slm.train.events import Listener
 from ptbr_slm.train.planning.plan import Plan, make_plan
 from ptbr_slm.train.spec import TextData, TrainingData, TrainSpec
+from ptbr_slm.train.state import TrainState
+from ptbr_slm.tune.card import TuningFacts, card
 from ptbr_slm.tune.config import TuneConfig
 from ptbr_slm.tune.events import ConversationsRead
 from ptbr_slm.tune.packing import ConversationBatches, held_out
@@ -32,7 +37,7 @@ class ConversationData:
     def __init__(
         self, prepared: PreparedConversations, chat: ChatFormat, model: ModelFolder, text: TextData | None
     ) -> None:
-        self.prepared, self.chat, self.text = prepared, chat, text
+        self.prepared, self.chat, self.model, self.text = prepared, chat, model, text
         self.folder, self.tokenizer = prepared.folder, model.tokenizer
         self.train_tokens = prepared.split("train").tokens
         self.pad_id = model.config.pad_token_id or 0  # any id: nothing sees it, and it is no target
@@ -100,7 +105,7 @@ class TuneSpec(TrainSpec):
         """Read config.data, which is encoded once and kept in the run's folder."""
         assert isinstance(config, TuneConfig) and config.init_from is not None
         model = ModelFolder.open(config.init_from)
-        chat, options = ChatFormat.of(model), config.tune
+        chat, options = tuning_format(model), config.tune
         prepared = prepare_conversations(
             [config.data],
             config.output / "data",
@@ -114,7 +119,7 @@ class TuneSpec(TrainSpec):
             seed=config.seed,
             progress=lambda now: listener.progress(0.0, f"lendo as conversas: {number(now.conversations)}"),
         )
-        listener.event(_read(prepared))
+        listener.event(_read(prepared, model))
         text = None if options.replay_data is None else _replay_text(options.replay_data, model)
         return ConversationData(prepared, chat, model, text)
 
@@ -122,12 +127,32 @@ class TuneSpec(TrainSpec):
         """As `TrainSpec.plan`; the model also ends a text with its end-of-turn token."""
         assert isinstance(config, TuneConfig) and isinstance(data, ConversationData)
         plan = make_plan(config.with_steps(data.rows(config)), data.tokenizer, ranks, source=source)
-        ends = tuple(dict.fromkeys((*plan.model.eos_token_ids, *data.chat.end_ids)))
-        return replace(plan, model=replace(plan.model, eos_token_ids=ends))
+        return replace(plan, model=tuned_config(plan.model, data.chat))
 
     def companions(self, source: ModelFolder) -> dict[str, bytes]:
-        """As `TrainSpec.companions`, without the generation settings: the model ends its turns now."""
-        return {name: body for name, body in source.companions.items() if name != "generation_config.json"}
+        """As `TrainSpec.companions`: the model ends its turns now, and has the template."""
+        return tuned_companions(source, tuning_format(source))
+
+    def finish(
+        self, folder: Path, model: Llama, plan: Plan, data: TrainingData, state: TrainState
+    ) -> dict[str, object]:
+        """As `TrainSpec.finish`: the card of the model."""
+        assert isinstance(plan.config, TuneConfig) and isinstance(data, ConversationData)
+        made = TuningFacts(
+            base=plan.config.init_from.name if plan.config.init_from else "",
+            base_sha256=data.model.sha256,
+            data=plan.config.data.name,
+            data_sha256=data.sha256,
+            template_sha256=data.chat.sha256,
+            ends=tuple(name for i in data.chat.end_ids if (name := data.tokenizer.token_name(i))),
+            conversations=data.prepared.split("train").conversations,
+            held_out=data.prepared.split("valid").conversations,
+            skipped=data.prepared.skipped,
+            steps=state.step,
+            target_tokens=state.tokens,
+        )
+        write_text(folder / "README.md", card(made, plan.config, model.config))
+        return {"tuning": asdict(made)}
 
 
 def _replay_text(folder: Path, model: ModelFolder) -> TextData:
@@ -144,7 +169,7 @@ def _replay_text(folder: Path, model: ModelFolder) -> TextData:
     return TextData(prepared)
 
 
-def _read(prepared: PreparedConversations) -> ConversationsRead:
+def _read(prepared: PreparedConversations, model: ModelFolder) -> ConversationsRead:
     """The event of this folder."""
     train, valid = prepared.split("train"), prepared.split("valid")
     return ConversationsRead(
@@ -154,4 +179,5 @@ def _read(prepared: PreparedConversations) -> ConversationsRead:
         target_tokens=train.target_tokens,
         skipped=prepared.skipped,
         folder=str(prepared.folder),
+        model=str(model.path),
     )
