@@ -3,8 +3,8 @@
 The form is told by the columns of a file's first rows, or asked for:
 
     messages           messages: [{role, content}, ...]
-    prompt_completion  prompt, completion: texts, or lists of messages
-    alpaca             instruction, input (optional), output
+    prompt_completion  prompt, completion (or response; or pergunta, resposta): texts, or lists of messages
+    alpaca             instruction, input (optional), output; Dolly's context and response too
     sharegpt           conversations: [{from: human | gpt | system, value}, ...]
     preference         prompt, chosen, rejected; without a prompt, what chosen and rejected begin with alike
     text               text: learnt as it is, without any form of a conversation
@@ -197,7 +197,10 @@ _COLUMNS: tuple[tuple[str, set[str]], ...] = (
     ("messages", {"messages"}),
     ("sharegpt", {"conversations"}),
     ("prompt_completion", {"prompt", "completion"}),
+    ("prompt_completion", {"prompt", "response"}),
+    ("prompt_completion", {"pergunta", "resposta"}),
     ("alpaca", {"instruction", "output"}),
+    ("alpaca", {"instruction", "response"}),
     ("preference", {"chosen", "rejected"}),
     ("text", {"text"}),
 )
@@ -228,15 +231,16 @@ def _sharegpt_row(fields: Fields, where: str) -> Conversation:
 
 
 def _prompt_completion_row(fields: Fields, where: str) -> Conversation:
-    prompt = _one_side(_needed(fields, "prompt"), "user")
-    return _conversation(fields, [*prompt, *_one_side(_needed(fields, "completion"), "assistant")], where)
+    prompt = _one_side(_needed(fields, "prompt", "pergunta"), "user")
+    answer = _one_side(_needed(fields, "completion", "response", "resposta"), "assistant")
+    return _conversation(fields, [*prompt, *answer], where)
 
 
 def _alpaca_row(fields: Fields, where: str) -> Conversation:
     instruction = _text(_needed(fields, "instruction"))
-    further = _text(fields.get("input") or "")
+    further = _text(fields.get("input") or fields.get("context") or "")
     question = f"{instruction}\n\n{further}" if further.strip() else instruction
-    answer = _text(_needed(fields, "output"))
+    answer = _text(_needed(fields, "output", "response"))
     return _conversation(fields, [Message("user", question), Message("assistant", answer)], where)
 
 
@@ -277,9 +281,9 @@ _ROLE_NAMES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "mod
 """ShareGPT's names for the roles -> ours."""
 
 
-def _needed(fields: Fields, name: str) -> object:
-    """A field that has to be there. Raises Unusable."""
-    value = fields.get(name)
+def _needed(fields: Fields, *names: str) -> object:
+    """The first of these fields that is there. Raises Unusable for none."""
+    value = next((fields[name] for name in names if fields.get(name) is not None), None)
     if value is None:
         raise Unusable("no_fields")
     return value

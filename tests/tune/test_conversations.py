@@ -42,6 +42,9 @@ FORMS = {
     "messages as JSON": {"messages": json.dumps(PAIR)},
     "prompt_completion": {"prompt": "Que horas são?", "completion": "São três."},
     "prompt_completion of messages": {"prompt": PAIR[:1], "completion": PAIR[1:]},
+    "prompt and response": {"prompt": "Que horas são?", "response": "São três."},
+    "pergunta e resposta": {"pergunta": "Que horas são?", "resposta": "São três.", "fonte": "a"},
+    "dolly": {"instruction": "Que horas são?", "context": "", "response": "São três.", "category": "qa"},
     "alpaca": {"instruction": "Que horas são?", "input": "", "output": "São três."},
     "alpaca without input": {"instruction": "Que horas são?", "output": "São três."},
     "sharegpt": {"conversations": [HUMAN, GPT]},
@@ -183,8 +186,8 @@ def test_an_asked_form_is_not_guessed(tmp_path):
 
 
 def test_unknown_columns_are_named(tmp_path):
-    with pytest.raises(SlmError, match="pergunta, resposta") as caught:
-        read(write_lines(tmp_path / "a.jsonl", [{"pergunta": "a", "resposta": "b"}]))
+    with pytest.raises(SlmError, match="questao, gabarito") as caught:
+        read(write_lines(tmp_path / "a.jsonl", [{"questao": "a", "gabarito": "b"}]))
     assert caught.value.code == "E_DATA_FORMAT" and "messages" in caught.value.hint
 
 
