@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ptbr_slm.chat.encoder import EncodedChat
 from ptbr_slm.chat.format import ChatFormat
 from ptbr_slm.chat.messages import Message
 from ptbr_slm.data.encode import Encoder
@@ -66,28 +67,28 @@ class ExampleEncoder:
         return tuple(self._text(item))
 
     def _conversation(self, conversation: Conversation) -> Example:
-        _, ids, answer = self._fitting(conversation.messages, lambda messages: self._encode(messages))
-        return self._example(
-            ids, answer if self._loss == "answers" else np.ones_like(answer), conversation.where
-        )
+        _, encoded = self._fitting(conversation.messages, self._encode)
+        target = encoded.answer if self._loss == "answers" else np.ones(len(encoded.ids), bool)
+        return _example(encoded.ids, target, conversation.where)
 
     def _preference(self, pair: Preference) -> tuple[Example, Example]:
         """The two answers after the same prompt, with the same turns left; only the last answer is learnt."""
 
-        def longer(prompt: Sequence[Message]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-            both = [
+        def both(prompt: Sequence[Message]) -> list[EncodedChat]:
+            return [
                 self._encode([*prompt, Message("assistant", text)]) for text in (pair.chosen, pair.rejected)
             ]
-            return max(both, key=lambda encoded: len(encoded[0]))
 
-        prompt, _, _ = self._fitting(pair.prompt, longer)
+        def longer(prompt: Sequence[Message]) -> EncodedChat:
+            return max(both(prompt), key=lambda encoded: len(encoded.ids))
+
+        prompt, _ = self._fitting(pair.prompt, longer)
         start = len(self._chat.prompt(prompt))
-        examples = []
-        for text in (pair.chosen, pair.rejected):
-            ids, answer = self._encode([*prompt, Message("assistant", text)])
-            last = answer & (np.arange(len(ids)) >= start)
-            examples.append(self._example(ids, last, pair.where))
-        return examples[0], examples[1]
+        chosen, rejected = (
+            _example(one.ids, one.answer & (np.arange(len(one.ids)) >= start), pair.where)
+            for one in both(prompt)
+        )
+        return chosen, rejected
 
     def _text(self, text: PlainText) -> Iterator[Example]:
         """A text with its begin and end tokens, cut where a sequence is full; each piece begins with the last
@@ -99,29 +100,26 @@ class ExampleEncoder:
         whole = ids.astype(np.int64)
         for start in range(0, max(len(whole) - 1, 1), self._seq_len):
             piece = whole[start : start + self._seq_len + 1]
-            yield self._example(piece, np.ones(len(piece), bool), text.where)
+            yield _example(piece, np.ones(len(piece), bool), text.where)
 
     def _fitting(
-        self,
-        messages: Sequence[Message],
-        encode: Callable[[Sequence[Message]], tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]],
-    ) -> tuple[Sequence[Message], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        """(messages, ids, answer marks) with as few of the oldest exchanges left out as possible.
-
-        Raises Unusable where the last exchange alone is too long.
+        self, messages: Sequence[Message], encode: Callable[[Sequence[Message]], EncodedChat]
+    ) -> tuple[Sequence[Message], EncodedChat]:
+        """The messages, and what `encode` makes of them, with as few of the oldest exchanges left out as
+        possible. Raises Unusable where the last exchange alone is too long.
         """
-        ids, answer = encode(messages)
-        if len(ids) - 1 <= self._seq_len:
-            return messages, ids, answer
+        encoded = encode(messages)
+        if len(encoded.ids) - 1 <= self._seq_len:
+            return messages, encoded
         first = int(messages[0].role == "system")
-        fits: tuple[Sequence[Message], npt.NDArray[np.int64], npt.NDArray[np.bool_]] | None = None
+        fits: tuple[Sequence[Message], EncodedChat] | None = None
         low, high = 1, (len(messages) - first - 1) // 2  # exchanges to leave out, by bisection
         while low <= high:
             middle = (low + high) // 2
             kept = [*messages[:first], *messages[first + 2 * middle :]]
-            ids, answer = encode(kept)
-            if len(ids) - 1 <= self._seq_len:
-                fits, high = (kept, ids, answer), middle - 1
+            encoded = encode(kept)
+            if len(encoded.ids) - 1 <= self._seq_len:
+                fits, high = (kept, encoded), middle - 1
             else:
                 low = middle + 1
         if fits is None:
@@ -129,7 +127,7 @@ class ExampleEncoder:
         self.shortened += 1
         return fits
 
-    def _encode(self, messages: Sequence[Message]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    def _encode(self, messages: Sequence[Message]) -> EncodedChat:
         try:
             encoded = self._chat.encode(messages)
         except SlmError as error:
@@ -137,11 +135,13 @@ class ExampleEncoder:
                 raise
             raise Unusable("template") from error
         self.encoded += 1
-        return encoded.ids, encoded.answer
+        return encoded
 
-    def _example(self, ids: npt.NDArray[np.int64], target: npt.NDArray[np.bool_], where: str) -> Example:
-        target = target.copy()
-        target[:1] = False
-        if not target.any():
-            raise Unusable("masked")
-        return Example(ids, target, where)
+
+def _example(ids: npt.NDArray[np.int64], target: npt.NDArray[np.bool_], where: str) -> Example:
+    """An example whose first token is no target. Raises Unusable where nothing is learnt."""
+    target = target.copy()
+    target[:1] = False
+    if not target.any():
+        raise Unusable("masked")
+    return Example(ids, target, where)
