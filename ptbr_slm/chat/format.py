@@ -23,6 +23,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+import numpy as np
+
 from ptbr_slm.chat.encoder import ControlEncoder, EncodedChat
 from ptbr_slm.chat.escape import Escape
 from ptbr_slm.chat.messages import ROLES, Message
@@ -100,6 +102,16 @@ class ChatFormat:
         """
         ids: list[int] = self._encode(self._marked(messages, add_generation_prompt=True)).ids.tolist()
         return ids
+
+    def unfinished(self, messages: Sequence[Message]) -> list[int]:
+        """Ids up to the end of the last answer's text, without the token that ends it: for a model that goes
+        on where the answer stops. Raises E_CHAT_TEMPLATE.
+        """
+        encoded = self.encode(messages)
+        written = np.flatnonzero(encoded.answer)
+        end = int(written[-1]) + 1 if len(written) else len(encoded.ids)
+        ids: list[int] = encoded.ids[:end].tolist()
+        return ids[:-1] if ids[-1] in self.end_ids else ids
 
     def encode(self, messages: Sequence[Message]) -> EncodedChat:
         """Ids of a whole conversation, and which of them the assistant writes.

@@ -6,23 +6,30 @@ is `lm_eval` with one model more. lm_eval 0.4.13 finds models in its own table a
 (its models/__init__.py): it reads no entry points and imports no plugins, so that the plain `lm_eval`
 command cannot know this one. A script of one's own imports this module and calls `lm_eval.simple_evaluate`.
 
-Scores agree with those of lm_eval's `hf` backend in fp32. Two of its habits differ, and are not followed:
-special tokens that a text spells out stay text here, and `loglikelihood_rolling` does not count the
-probability of a BOS after the BOS (`hf` counts it unless `add_bos_token=False`).
+Scores agree with those of lm_eval's `hf` backend in fp32. Some of its habits are not followed. Special tokens
+that a text spells out stay text here, and `loglikelihood_rolling` does not count the probability of a BOS
+after the BOS (`hf` counts it unless `add_bos_token=False`). With `--apply_chat_template`, an answer begins
+where the model begins to write: the line break that ends the prompt is not scored as a part of it, so that
+all answers to a question are off by the same amount.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
+from ptbr_slm.chat import ChatFormat, Message, parse_messages
 from ptbr_slm.errors import SlmError, missing_extra
 from ptbr_slm.runtime.model import Model
 from ptbr_slm.runtime.prompt import TokenPrompt
 from ptbr_slm.runtime.sampling.params import SamplingOptions
+from ptbr_slm.runtime.scoring import EncodedRequest, Request
+from ptbr_slm.storage.model_folder import ModelFolder
 
 try:
     import lm_eval.models  # noqa: F401  # fills the table, which it does not once ours is in it
@@ -32,6 +39,7 @@ try:
 except ImportError as error:
     raise missing_extra("lm_eval") from error
 
+_log = logging.getLogger("lm_eval")
 _TEXTS_AT_ONCE = 16
 """Prompts that are continued as one batch."""
 _MAX_NEW_TOKENS = 256
@@ -40,6 +48,26 @@ _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_toke
 """Names for the most tokens to generate; the first that is given counts (`normalize_gen_kwargs`)."""
 
 Answer = TypeVar("Answer")
+
+
+class ChatContext(str):
+    """A conversation as lm_eval carries it through its requests: the template's text, with the messages.
+
+    Encoded, the text would forge control tokens; the messages do not.
+    """
+
+    messages: tuple[Message, ...]
+    """The last is one of the assistant where the task begins the answer (`gen_prefix`)."""
+
+    def __new__(cls, text: str, messages: tuple[Message, ...]) -> Self:
+        """text: what the harness shows and hashes."""
+        made = super().__new__(cls, text)
+        made.messages = messages
+        return made
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, tuple[Message, ...]]]:
+        """Copied and pickled, as lm_eval's cache of requests does, with its messages."""
+        return type(self), (str(self), self.messages)
 
 
 class Instance(Protocol):
@@ -88,9 +116,28 @@ class PtbrSlm(LM):  # type: ignore[misc]  # lm_eval is without types
         grouped = [
             (context, [text for _, text in group]) for context, group in groupby(pairs, lambda pair: pair[0])
         ]
-        scored = self.model.score_each(grouped)
+        scored = self.model.score_each(self._request(*each) for each in grouped)
         answers = ((score.logprob, score.is_greedy) for scores in scored for score in scores)
         return list(self._kept("loglikelihood", pairs, answers, disable_tqdm))
+
+    def _request(self, context: str, continuations: Sequence[str]) -> Request | EncodedRequest:
+        if not isinstance(context, ChatContext):
+            return context, continuations
+        prompt, targets = self._ids(context), []
+        for text in continuations:
+            *before, begun = _with_answer(context.messages)
+            whole = self.format.unfinished([*before, Message("assistant", begun.content + text)])
+            targets.append(
+                tuple(whole[len(prompt) :] or self.model.engine.tokenizer.encode(text, special=False))
+            )
+        return EncodedRequest(tuple(prompt), tuple(targets))
+
+    def _ids(self, context: str) -> list[int]:
+        if not isinstance(context, ChatContext):
+            return self.model.engine.tokenizer.encode(context)
+        *_, last = context.messages
+        known = self.format.unfinished if last.role == "assistant" else self.format.prompt
+        return known(context.messages)
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
         """Nats of each whole text after a BOS, in lm_eval's windows of one context each."""
@@ -121,7 +168,7 @@ class PtbrSlm(LM):  # type: ignore[misc]  # lm_eval is without types
             sampling = sampling_options(options)
             kept = max(1, self.model.engine.config.max_seq_len - sampling["max_new_tokens"])
             for start in range(0, len(prompts), _TEXTS_AT_ONCE):
-                ids = map(self.model.engine.tokenizer.encode, prompts[start : start + _TEXTS_AT_ONCE])
+                ids = map(self._ids, prompts[start : start + _TEXTS_AT_ONCE])
                 yield from self.model.generate([TokenPrompt(tuple(each[-kept:])) for each in ids], **sampling)
 
     def _kept(
@@ -134,10 +181,43 @@ class PtbrSlm(LM):  # type: ignore[misc]  # lm_eval is without types
             self.cache_hook.add_partial(kind, args, answer)
             yield answer
 
+    @cached_property
+    def format(self) -> ChatFormat:
+        """The model's form of conversation. Raises E_CHAT_TEMPLATE where it has none."""
+        return ChatFormat.of(ModelFolder(self.model.path))
+
+    def apply_chat_template(
+        self, chat_history: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """A conversation as context of a request: with `--apply_chat_template`.
+
+        add_generation_prompt: False where the last message is the beginning of the answer.
+        A template that refuses a system message is given none, as lm_eval's `hf` does.
+        """
+        messages = parse_messages(chat_history)
+        try:
+            return self._context(messages, add_generation_prompt)
+        except SlmError:
+            others = [message for message in messages if message.role != "system"]
+            if len(others) == len(messages):
+                raise
+            _log.warning("o modelo de conversa recusa a mensagem de sistema: ela fica de fora")
+            return self._context(others, add_generation_prompt)
+
+    def _context(self, messages: Sequence[Message], add_generation_prompt: bool) -> ChatContext:
+        asked = messages if add_generation_prompt else messages[:-1]
+        begun = "" if add_generation_prompt else messages[-1].content
+        text = self.format.render(asked, add_generation_prompt=True) + begun
+        return ChatContext(text, tuple(messages))
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """The template's source, for lm_eval's record; None where none is asked for."""
+        return self.format.template if chat_template else None
+
     @property
     def tokenizer_name(self) -> str:
-        """The tokenizer's sha256: what a cache of encoded requests is valid for."""
-        return self.model.engine.tokenizer.sha256
+        """Identity of the tokenizer and the template: what a cache of requests is valid for."""
+        return f"{self.model.engine.tokenizer.sha256}-{self.format.sha256}"
 
     def get_model_info(self) -> dict[str, Any]:
         """What lm_eval records of the model beside the results."""
@@ -147,6 +227,11 @@ class PtbrSlm(LM):  # type: ignore[misc]  # lm_eval is without types
             "model_dtype": facts["precision"],
             "model_engine": f"{facts['engine']} ({facts['device']})",
         }
+
+
+def _with_answer(messages: Sequence[Message]) -> Sequence[Message]:
+    """Messages that end with the assistant's, empty where the answer is not begun."""
+    return messages if messages[-1].role == "assistant" else [*messages, Message("assistant", "")]
 
 
 def sampling_options(options: Mapping[str, Any]) -> SamplingOptions:

@@ -29,7 +29,7 @@ from ptbr_slm.runtime.prompt import (
 from ptbr_slm.runtime.protocol import Engine, Floats, closed_error
 from ptbr_slm.runtime.results import GenerationChunk, GenerationResult
 from ptbr_slm.runtime.sampling.params import SamplingOptions, sampling_params
-from ptbr_slm.runtime.scoring import ContinuationScore, Request, Scorer
+from ptbr_slm.runtime.scoring import ContinuationScore, EncodedRequest, Request, Scorer
 from ptbr_slm.runtime.sequence import Cancel, SequenceState, make_sequences
 from ptbr_slm.storage.model_folder import ModelFolder, check_vocabulary
 from ptbr_slm.text import quoted
@@ -197,7 +197,7 @@ class Model:
 
     def score_batch(
         self,
-        requests: Sequence[Request],
+        requests: Sequence[Request | EncodedRequest],
         *,
         cancel: Cancel | None = None,
         progress: Callable[[int], None] | None = None,
@@ -211,7 +211,7 @@ class Model:
 
     def score_each(
         self,
-        requests: Iterable[Request],
+        requests: Iterable[Request | EncodedRequest],
         *,
         cancel: Cancel | None = None,
         progress: Callable[[int], None] | None = None,

@@ -32,6 +32,17 @@ from ptbr_slm.tokenizer import Tokenizer
 Request = tuple[str, Sequence[str]]
 """A prompt and its continuations."""
 
+
+@dataclass(frozen=True, slots=True)
+class EncodedRequest:
+    """A prompt and its continuations as ids, read as they are: a conversation's, which no text can give."""
+
+    prompt: tuple[int, ...]
+    """At least one id."""
+    continuations: tuple[tuple[int, ...], ...]
+    """Each of at least one id."""
+
+
 _WINDOW = 256
 """Requests read ahead and sorted, so that those that begin alike are neighbours."""
 _POLITE_CHUNK = 64
@@ -88,21 +99,25 @@ def encode_pairs(
     kept = prompt.rstrip()
     own = tokenizer.encode(kept)
     before = own or [_first_token(config)]
-    context = config.max_seq_len
     found = []
     for continuation in continuations:
         rest = prompt[len(kept) :] + continuation
         targets = tokenizer.encode(kept + rest)[len(own) :] or tokenizer.encode(rest, special=False)
-        if len(targets) > context:
-            raise SlmError(
-                "E_PROMPT_TOO_LONG",
-                f"a continuação tem {len(targets)} tokens; o contexto do modelo é de {context}.",
-                where="continuations",
-                hint="Use uma continuação mais curta, ou Model.logprobs para um texto em partes.",
-            )
-        cut = max(0, len(before) + len(targets) - (context + 1))
-        found.append(EncodedPair((*before[cut:], *targets[:-1]), tuple(targets), cut))
+        found.append(_pair(before, targets, config.max_seq_len))
     return found
+
+
+def _pair(before: Sequence[int], targets: Sequence[int], context: int) -> EncodedPair:
+    """A continuation with as much of the prompt as the context holds. Raises E_PROMPT_TOO_LONG."""
+    if len(targets) > context:
+        raise SlmError(
+            "E_PROMPT_TOO_LONG",
+            f"a continuação tem {len(targets)} tokens; o contexto do modelo é de {context}.",
+            where="continuations",
+            hint="Use uma continuação mais curta, ou Model.logprobs para um texto em partes.",
+        )
+    cut = max(0, len(before) + len(targets) - (context + 1))
+    return EncodedPair((*before[cut:], *targets[:-1]), tuple(targets), cut)
 
 
 class Scorer:
@@ -114,7 +129,7 @@ class Scorer:
 
     def score(
         self,
-        requests: Iterable[Request],
+        requests: Iterable[Request | EncodedRequest],
         cancel: Cancel | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Generator[list[ContinuationScore]]:
@@ -126,7 +141,7 @@ class Scorer:
         source = iter(requests)
         with self._session() as session:
             while window := list(islice(source, _WINDOW)):
-                plan = _Plan([self._encode(*request) for request in window])
+                plan = _Plan([self._encode(request) for request in window])
                 for finished in _Run(session, self._turn, plan).steps():
                     if cancel is not None and cancel.cancelled:
                         break
@@ -136,7 +151,8 @@ class Scorer:
                     found = [score for score in scores if score is not None]
                     if len(found) < len(pairs):
                         return
-                    yield [_summary(*each) for each in zip(request[1], pairs, found, strict=True)]
+                    sizes = self._sizes(request)
+                    yield [_summary(*each) for each in zip(sizes, pairs, found, strict=True)]
                 done += len(window)
 
     def logprobs(self, tokens: Sequence[int]) -> npt.NDArray[np.float64]:
@@ -160,10 +176,24 @@ class Scorer:
         finally:
             session.close()
 
-    def _encode(self, prompt: str, continuations: Sequence[str]) -> list[EncodedPair]:
+    def _encode(self, request: Request | EncodedRequest) -> list[EncodedPair]:
         engine = self._engine
+        if isinstance(request, EncodedRequest):
+            for ids in (request.prompt, *request.continuations):
+                check_ids(engine.config, ids)
+            context = engine.config.max_seq_len
+            return [_pair(request.prompt, targets, context) for targets in request.continuations]
+        prompt, continuations = request
         _check_request(prompt, continuations)
         return encode_pairs(engine.tokenizer, engine.config, prompt, continuations)
+
+    def _sizes(self, request: Request | EncodedRequest) -> list[int]:
+        """UTF-8 bytes of each continuation."""
+        if isinstance(request, EncodedRequest):
+            lengths = self._engine.tokenizer.byte_lengths
+            known = [[token for token in ids if token < len(lengths)] for ids in request.continuations]
+            return [int(lengths[ids].sum()) for ids in known]
+        return [len(text.encode("utf-8")) for text in request[1]]
 
 
 class _Plan:
@@ -325,11 +355,11 @@ def _common(one: Sequence[int], other: Sequence[int]) -> int:
     return common_length(np.array(one, dtype=np.int64), other)
 
 
-def _summary(continuation: str, pair: EncodedPair, scores: TokenScores) -> ContinuationScore:
+def _summary(size: int, pair: EncodedPair, scores: TokenScores) -> ContinuationScore:
     return ContinuationScore(
         logprob=float(scores.logprobs.sum()),
         tokens=len(pair.targets),
-        bytes=len(continuation.encode("utf-8")),
+        bytes=size,
         is_greedy=bool(scores.greedy.all()),
         prompt_tokens_cut=pair.cut,
     )

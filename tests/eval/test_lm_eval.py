@@ -6,6 +6,7 @@ Skipped where it is not installed:  pip install lm_eval==0.4.13
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -206,6 +207,45 @@ def test_onnxruntime_genai_on_the_genai_export_generates_the_same_texts(folders)
     found = harness_answers(genai, folders.tasks["geracao"], system_instruction="<|bos|>", limit=len(ROWS))
     ours = our_answers(folders.llama, folders.tasks["geracao"])
     assert {item: text for item, ((text,),) in found.items()} == {item: ours[item].answer for item in found}
+
+
+# With a chat template
+
+
+def differences(answers: dict[str, list[float]]) -> dict[str, list[float]]:
+    """What an answer is better than the first. The harness counts the line break before it, we do not."""
+    return {item: [value - nats[0] for value in nats] for item, nats in answers.items()}
+
+
+def test_with_a_chat_template_the_hf_backend_gives_the_same_answers(folders):
+    hf = get_model("hf").create_from_arg_obj(
+        {"pretrained": str(folders.llama), "dtype": "float32", "device": "cpu"}
+    )
+    adapter = get_model("ptbr_slm").create_from_arg_string(f"path={folders.onnx},device=cpu")
+    options = {"apply_chat_template": True, "limit": 3}
+    theirs = differences(choice_scores(harness_answers(hf, folders.tasks["multipla"], **options)))
+    ours = differences(choice_scores(harness_answers(adapter, folders.tasks["multipla"], **options)))
+    assert theirs.keys() == ours.keys()
+    for item, nats in theirs.items():
+        assert ours[item] == pytest.approx(nats, abs=1e-4)
+    texts = harness_answers(hf, folders.tasks["geracao"], **options)
+    assert harness_answers(adapter, folders.tasks["geracao"], **options) == texts
+
+
+def test_a_context_keeps_its_messages_and_forges_nothing(folders):
+    adapter = get_model("ptbr_slm")(str(folders.llama), "cpu")
+    said = [{"role": "user", "content": "a<|im_end|>"}, {"role": "assistant", "content": "Resposta:"}]
+    context = adapter.apply_chat_template(said, add_generation_prompt=False)
+    assert (
+        context.endswith("<|im_start|>assistant\nResposta:") and pickle.loads(pickle.dumps(context)).messages
+    )
+    end = adapter.model.engine.tokenizer.token_id("<|im_end|>")
+    assert adapter._ids(context).count(end) == 1
+    request = adapter._request(context, [" azul", " b"])
+    assert adapter.model.engine.tokenizer.decode(request.continuations[0]) == " azul"
+    assert request.prompt == tuple(adapter._ids(context))
+    assert adapter.format.sha256 in adapter.tokenizer_name
+    assert adapter.chat_template(True) == adapter.format.template and adapter.chat_template(False) is None
 
 
 @pytest.mark.slow

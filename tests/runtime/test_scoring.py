@@ -14,7 +14,7 @@ from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.engine_loop import EngineLoop
 from ptbr_slm.runtime.model import Model
 from ptbr_slm.runtime.sampling.params import SamplingParams
-from ptbr_slm.runtime.scoring import Scorer, encode_pairs
+from ptbr_slm.runtime.scoring import EncodedRequest, Scorer, encode_pairs
 from ptbr_slm.runtime.sequence import Cancel, PromptState, make_sequences
 
 CLOSE = {"rel": 0, "abs": 1e-4}
@@ -323,3 +323,26 @@ def test_a_closed_model_scores_nothing(model_folder):
     with pytest.raises(SlmError) as caught:
         list(scores)
     assert caught.value.code == "E_CLOSED"
+
+
+def test_ids_are_scored_as_they_are(model, texts):
+    """A conversation's ids hold control tokens, which no text gives."""
+    tokenizer = model.engine.tokenizer
+    prompt = (tokenizer.token_id("<|im_start|>"), *tokenizer.encode(texts[0][:20], special=False))
+    ends = [tuple(tokenizer.encode(text, special=False)) for text in (" café", "é", texts[1][:30])]
+    long = EncodedRequest(prompt * 60, tuple(ends[:1]))
+    found, (cut,) = model.score_batch([EncodedRequest(prompt, tuple(ends)), long])
+    for score, ids in zip(found, ends, strict=True):
+        nats = model.logprobs([*prompt, *ids])[-len(ids) :].sum()
+        assert score.logprob == pytest.approx(float(nats), **SAME)
+        assert score.tokens == len(ids) and score.bytes == len(tokenizer.decode(ids).encode())
+    context = model.engine.config.max_seq_len
+    assert cut.prompt_tokens_cut == len(prompt) * 60 + len(ends[0]) - (context + 1) > 0
+    for bad in (
+        EncodedRequest((), ends[:1]),
+        EncodedRequest(prompt, ((),)),
+        EncodedRequest((10**6,), ends[:1]),
+    ):
+        with pytest.raises(SlmError) as caught:
+            model.score_batch([bad])
+        assert caught.value.code == "E_PROMPT"
