@@ -18,18 +18,16 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
-from ptbr_slm.chat import ChatFormat, Message, parse_messages
+from ptbr_slm.chat import Message, parse_messages
 from ptbr_slm.errors import SlmError, missing_extra
 from ptbr_slm.runtime.model import Model
 from ptbr_slm.runtime.prompt import TokenPrompt
 from ptbr_slm.runtime.sampling.params import SamplingOptions
 from ptbr_slm.runtime.scoring import EncodedRequest, Request
-from ptbr_slm.storage.model_folder import ModelFolder
 
 try:
     import lm_eval.models  # noqa: F401  # fills the table, which it does not once ours is in it
@@ -126,7 +124,7 @@ class PtbrSlm(LM):  # type: ignore[misc]  # lm_eval is without types
         prompt, targets = self._ids(context), []
         for text in continuations:
             *before, begun = _with_answer(context.messages)
-            whole = self.format.unfinished([*before, Message("assistant", begun.content + text)])
+            whole = self.model.chat_format.unfinished([*before, Message("assistant", begun.content + text)])
             targets.append(
                 tuple(whole[len(prompt) :] or self.model.engine.tokenizer.encode(text, special=False))
             )
@@ -136,7 +134,9 @@ class PtbrSlm(LM):  # type: ignore[misc]  # lm_eval is without types
         if not isinstance(context, ChatContext):
             return self.model.engine.tokenizer.encode(context)
         *_, last = context.messages
-        known = self.format.unfinished if last.role == "assistant" else self.format.prompt
+        known = (
+            self.model.chat_format.unfinished if last.role == "assistant" else self.model.chat_format.prompt
+        )
         return known(context.messages)
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
@@ -181,11 +181,6 @@ class PtbrSlm(LM):  # type: ignore[misc]  # lm_eval is without types
             self.cache_hook.add_partial(kind, args, answer)
             yield answer
 
-    @cached_property
-    def format(self) -> ChatFormat:
-        """The model's form of conversation. Raises E_CHAT_TEMPLATE where it has none."""
-        return ChatFormat.of(ModelFolder(self.model.path))
-
     def apply_chat_template(
         self, chat_history: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
     ) -> str:
@@ -207,17 +202,17 @@ class PtbrSlm(LM):  # type: ignore[misc]  # lm_eval is without types
     def _context(self, messages: Sequence[Message], add_generation_prompt: bool) -> ChatContext:
         asked = messages if add_generation_prompt else messages[:-1]
         begun = "" if add_generation_prompt else messages[-1].content
-        text = self.format.render(asked, add_generation_prompt=True) + begun
+        text = self.model.chat_format.render(asked, add_generation_prompt=True) + begun
         return ChatContext(text, tuple(messages))
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
         """The template's source, for lm_eval's record; None where none is asked for."""
-        return self.format.template if chat_template else None
+        return self.model.chat_format.template if chat_template else None
 
     @property
     def tokenizer_name(self) -> str:
         """Identity of the tokenizer and the template: what a cache of requests is valid for."""
-        return f"{self.model.engine.tokenizer.sha256}-{self.format.sha256}"
+        return f"{self.model.engine.tokenizer.sha256}-{self.model.chat_format.sha256}"
 
     def get_model_info(self) -> dict[str, Any]:
         """What lm_eval records of the model beside the results."""

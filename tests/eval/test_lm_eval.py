@@ -244,8 +244,11 @@ def test_a_context_keeps_its_messages_and_forges_nothing(folders):
     request = adapter._request(context, [" azul", " b"])
     assert adapter.model.engine.tokenizer.decode(request.continuations[0]) == " azul"
     assert request.prompt == tuple(adapter._ids(context))
-    assert adapter.format.sha256 in adapter.tokenizer_name
-    assert adapter.chat_template(True) == adapter.format.template and adapter.chat_template(False) is None
+    assert adapter.model.chat_format.sha256 in adapter.tokenizer_name
+    assert (
+        adapter.chat_template(True) == adapter.model.chat_format.template
+        and adapter.chat_template(False) is None
+    )
 
 
 @pytest.mark.slow
