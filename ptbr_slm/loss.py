@@ -18,6 +18,7 @@ Shapes: N rows (tokens), C hidden_size, V vocab_size, R rows of a chunk, S train
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +88,7 @@ def linear_cross_entropy(
     rows: int | None = None,
     shared: SharedGradient | None = None,
     trained: HeadRows | None = None,
+    factors: Tensor | None = None,
 ) -> Tensor:
     """Summed cross-entropy in nats, fp32 (), of hidden (N, C) through the head weight (V, C).
 
@@ -95,12 +97,13 @@ def linear_cross_entropy(
     multiplication in fp32. z_loss: adds z_loss * logsumexp(logits)^2 for each target, which keeps the logits
     from drifting (PaLM, 2204.02311, with 1e-4). rows: of a chunk; by default `chunk_rows`. shared: where to
     leave weight's gradient instead of returning it to autograd. trained: rows that take the place of those of
-    a frozen weight, and get the gradient. Products are made in autocast's format where it is on.
+    a frozen weight, and get the gradient. factors: (N,) of each target's loss, without a gradient; None: all
+    1. Products are made in autocast's format where it is on.
     """
     assert trained is None or not weight.requires_grad
     count = rows or chunk_rows(len(hidden), weight.shape[0], hidden.device.type)
     ids, values = (None, None) if trained is None else (trained.ids, trained.values)
-    job = _Job(z_loss, count, product_dtype(hidden), shared, weight.requires_grad, ids)
+    job = _Job(z_loss, count, product_dtype(hidden), shared, weight.requires_grad, ids, factors)
     differentiable = [t for t in (hidden, weight, values) if t is not None and t.requires_grad]
     with torch.autocast(hidden.device.type, enabled=False):
         if torch.is_grad_enabled() and differentiable and scale is not None:
@@ -108,6 +111,69 @@ def linear_cross_entropy(
         else:
             made = _Recomputed.apply(hidden, weight, values, targets, job)  # type: ignore[no-untyped-call]
     return made
+
+
+@torch.no_grad()
+def linear_log_probs(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    rows: int | None = None,
+    trained: HeadRows | None = None,
+) -> Tensor:
+    """(N,) fp32 log-probability of each target, 0 where it is `IGNORE`; without a gradient.
+
+    The arguments are those of `linear_cross_entropy`.
+    """
+    count = rows or chunk_rows(len(hidden), weight.shape[0], hidden.device.type)
+    ids, values = (None, None) if trained is None else (trained.ids, trained.values)
+    job = _Job(0.0, count, product_dtype(hidden), None, False, ids, None)
+    with torch.autocast(hidden.device.type, enabled=False):
+        head = job.head(weight, values)
+        found = []
+        for part in _parts(len(hidden), count):
+            logits = _logits(hidden[part], head)
+            chosen = _chosen(logits, targets[part])
+            found.append(-_losses(chosen, _exponentials(logits)[1], targets[part], job, part))
+    return torch.cat(found).squeeze(-1)
+
+
+def log_prob_loss(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    loss: Callable[[Tensor], Tensor],
+    *,
+    scale: Tensor | None = None,
+    rows: int | None = None,
+    shared: SharedGradient | None = None,
+    trained: HeadRows | None = None,
+) -> Tensor:
+    """Any loss () of the targets' log-probabilities (N,), with its gradient; one chunk of logits at a time.
+
+    Its derivative by each log-probability is known once all of them are, and the gradient is that of a
+    cross-entropy with these factors: one product with the head more than `linear_cross_entropy`, whose
+    arguments the others are. It is as safe under a loss scale, which is in `scale` before anything is
+    rounded. Without gradients `loss` may return any shape.
+    """
+    found = linear_log_probs(hidden, weight, targets, rows=rows, trained=trained)
+    if not torch.is_grad_enabled():
+        return loss(found)
+    found.requires_grad_()
+    value = loss(found)
+    (slopes,) = torch.autograd.grad(value, found)
+    carrier = linear_cross_entropy(
+        hidden,
+        weight,
+        targets,
+        scale=scale,
+        rows=rows,
+        shared=shared,
+        trained=trained,
+        factors=-slopes,
+    )
+    return value.detach() + (carrier - carrier.detach())
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
@@ -129,6 +195,13 @@ class _Job:
     weight_trained: bool
     ids: Tensor | None
     """`HeadRows.ids`, where only some rows of the head are trained."""
+    factors: Tensor | None
+    """(N,) of each target's loss; None: all 1."""
+
+    def counts(self, targets: Tensor, part: slice) -> Tensor:
+        """(R, 1) how much each target of a chunk counts: its factor, 0 for IGNORE."""
+        counted = (targets != IGNORE).unsqueeze(-1)
+        return counted if self.factors is None else counted * self.factors[part].unsqueeze(-1)
 
     def head(self, weight: Tensor, values: Tensor | None) -> Tensor:
         """The head (V, C) as the products take it."""
@@ -170,7 +243,7 @@ class _Recomputed(torch.autograd.Function):
         for part in _parts(len(hidden), job.rows):
             logits = _logits(hidden[part], head)
             chosen = _chosen(logits, targets[part])
-            loss += _losses(chosen, _exponentials(logits)[1], targets[part], job.z_loss).sum()
+            loss += _losses(chosen, _exponentials(logits)[1], targets[part], job, part).sum()
         return loss
 
     @staticmethod
@@ -247,7 +320,7 @@ class _Gradients:
         chosen = _chosen(logits, targets)  # (R, 1)
         total, lse = _exponentials(logits)  # logits hold exponentials now, `total` (R, 1) is their sum
         more = 1 + 2 * self.job.z_loss * lse
-        row = self.factor * _counts(targets) * more / total  # (R, 1)
+        row = self.factor * self.job.counts(targets, part) * more / total  # (R, 1)
         logits.scatter_add_(-1, _column(targets), -total / more)
         if logits.dtype == self.job.dtype:
             # Rows can be multiplied in the narrow matrices then: C columns instead of V.
@@ -258,7 +331,7 @@ class _Gradients:
             half = logits.mul_(row).to(self.job.dtype)  # the whole factor first, then the rounding
             self.to_hidden[part] = half @ self.head
             self._add_to_rows(half, states)
-        return _losses(chosen, lse, targets, self.job.z_loss)
+        return _losses(chosen, lse, targets, self.job, part)
 
     def _add_to_rows(self, logits: Tensor, states: Tensor) -> None:
         """logits' (R, V) transposed times states (R, C), summed over chunks in fp32; of the trained rows."""
@@ -288,17 +361,12 @@ def _exponentials(logits: Tensor) -> tuple[Tensor, Tensor]:
     return total, peak + total.log()
 
 
-def _losses(chosen: Tensor, lse: Tensor, targets: Tensor, z_loss: float) -> Tensor:
+def _losses(chosen: Tensor, lse: Tensor, targets: Tensor, job: _Job, part: slice) -> Tensor:
     """Each row's loss (R, 1), from the target's logit and log-sum-exp, both (R, 1)."""
     losses = lse - chosen
-    if z_loss:
-        losses = losses + z_loss * lse.square()
-    return losses * _counts(targets)
-
-
-def _counts(targets: Tensor) -> Tensor:
-    """(R, 1), False where the target is IGNORE."""
-    return (targets != IGNORE).unsqueeze(-1)
+    if job.z_loss:
+        losses = losses + job.z_loss * lse.square()
+    return losses * job.counts(targets, part)
 
 
 def _column(targets: Tensor) -> Tensor:

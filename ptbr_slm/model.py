@@ -27,6 +27,7 @@ from ptbr_slm.loss import IGNORE as IGNORE
 from ptbr_slm.loss import (
     SharedGradient,
     linear_cross_entropy,
+    log_prob_loss,
     plain_cross_entropy,
     product_dtype,
     tied_embedding,
@@ -305,8 +306,7 @@ class Llama(nn.Module):
         if self.loss == "plain" and torch.is_grad_enabled():  # evaluation takes as little memory as it can
             logits = self._logits(self.hidden(tokens, document_ids=document_ids))  # (B, T, V)
             return plain_cross_entropy(logits.flatten(0, 1), targets.flatten(), z_loss)
-        trained = self.head.weight.requires_grad and torch.is_grad_enabled()
-        shared = SharedGradient() if self.config.tie_embeddings and trained else None
+        shared = self._shared_gradient()
         return linear_cross_entropy(
             self.hidden(tokens, shared=shared, document_ids=document_ids).flatten(0, 1),
             self.head.weight,
@@ -316,6 +316,34 @@ class Llama(nn.Module):
             shared=shared,
             trained=None if self.head_rows is None else self.head_rows.as_head(),
         )
+
+    def log_prob_loss(
+        self,
+        tokens: Tensor,
+        targets: Tensor,
+        loss: Callable[[Tensor], Tensor],
+        document_ids: Tensor | None = None,
+    ) -> Tensor:
+        """Any loss () of the targets' log-probabilities (B, T), which are 0 for `IGNORE`.
+
+        document_ids: see `hidden`. Logits exist in chunks only, whatever `self.loss` says. Without
+        gradients `loss` may be of any shape.
+        """
+        shared = self._shared_gradient()
+        return log_prob_loss(
+            self.hidden(tokens, shared=shared, document_ids=document_ids).flatten(0, 1),
+            self.head.weight,
+            targets.flatten(),
+            lambda found: loss(found.view(targets.shape)),
+            scale=self.backward_scale,
+            shared=shared,
+            trained=None if self.head_rows is None else self.head_rows.as_head(),
+        )
+
+    def _shared_gradient(self) -> SharedGradient | None:
+        """Where the head's gradient waits for the embedding's, where both are one and trained."""
+        trained = self.head.weight.requires_grad and torch.is_grad_enabled()
+        return SharedGradient() if self.config.tie_embeddings and trained else None
 
     # Llama's names on disk, fused matrices in memory.
 

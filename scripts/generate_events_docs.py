@@ -69,6 +69,9 @@ def _json(hint: Any, *, optional: bool) -> str:
 
 SUMMARY: dict[type[Event], str] = {
     tune_events.ConversationsRead: "Só em `tune`: as conversas foram lidas e preparadas.",
+    tune_events.PairsRead: "Só em `tune --objective dpo`: os pares de respostas foram lidos e preparados.",
+    tune_events.PreferenceMeasured: "Só em `tune --objective dpo`, antes do primeiro passo e em cada "
+    "avaliação: o que os pares de validação valem para o modelo, e como ele responde livremente.",
     events.Warned: "Algo que convém saber; o treino segue.",
     events.Started: "O treino está decidido; nada foi treinado ainda.",
     events.RanksJoined: "Vários processos repartem cada passo.",

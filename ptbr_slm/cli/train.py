@@ -6,6 +6,7 @@ import dataclasses
 import os
 import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from ptbr_slm.events import Event
 from ptbr_slm.text import human_bytes, number, quoted
 from ptbr_slm.train import events
 from ptbr_slm.train.events import Done, Planned
-from ptbr_slm.tune.events import ConversationsRead
+from ptbr_slm.tune.events import ConversationsRead, PairsRead, PreferenceMeasured
 
 if TYPE_CHECKING:
     from ptbr_slm.train.config import TrainConfig
@@ -92,6 +93,10 @@ def spec_of(settings: TrainConfig) -> TrainSpec:
     from ptbr_slm.tune.config import TuneConfig
 
     if isinstance(settings, TuneConfig):
+        if settings.tune.objective == "dpo":
+            from ptbr_slm.tune.preference_spec import PreferenceSpec
+
+            return PreferenceSpec()
         from ptbr_slm.tune.spec import TuneSpec
 
         return TuneSpec()
@@ -178,15 +183,21 @@ def sentence(event: Event) -> str:
             ]
             return "\n".join(lines)
         case ConversationsRead():
-            from ptbr_slm.tune.conversations import describe_skipped
-
             held_out = f", {number(event.held_out)} para a validação" if event.held_out else ""
             text = (
                 f"{number(event.conversations)} conversas para treinar{held_out}: "
                 f"{number(event.tokens)} tokens, {number(event.target_tokens)} deles aprendidos"
             )
-            text += f"\n  de fora: {describe_skipped(event.skipped)}" if event.skipped else ""
-            return f"{text}\n{first_example(event)}"
+            return f"{text}{_left_out(event.skipped)}\n{first_example(event)}"
+        case PairsRead():
+            held_out = f", {number(event.held_out)} para a validação" if event.held_out else ""
+            text = (
+                f"{number(event.pairs)} pares de respostas para treinar{held_out}: "
+                f"{number(event.tokens)} tokens, {number(event.target_tokens)} deles de respostas"
+            )
+            return text + _left_out(event.skipped)
+        case PreferenceMeasured():
+            return preference_sentence(event)
         case events.RanksJoined():
             return f"  {event.world} processos ({event.parallel}) repartem cada passo"
         case events.Resumed():
@@ -217,6 +228,28 @@ def first_example(event: ConversationsRead) -> str:
     example = PreparedConversations.open(Path(event.folder), verify=False).first
     colour = wants_colour(sys.stderr, os.environ)
     return show_example(example, Tokenizer.load(Path(event.model)), colour=colour)
+
+
+def _left_out(skipped: Mapping[str, int]) -> str:
+    """A line about rows that were skipped, where there are any."""
+    from ptbr_slm.tune.conversations import describe_skipped
+
+    return f"\n  de fora: {describe_skipped(skipped)}" if skipped else ""
+
+
+def preference_sentence(event: PreferenceMeasured) -> str:
+    """The held-out pairs in a line, the free answers in another."""
+    text = (
+        f"passo {number(event.step)}: {number(100 * event.won, 0)} % dos pares ganhos, margem "
+        f"{number(event.margin, 2)}; por token, escolhida {number(event.chosen_per_token, 2)}, "
+        f"recusada {number(event.rejected_per_token, 2)}"
+    )
+    if event.answers is None or event.ended is None or event.repeated is None:
+        return text
+    return (
+        f"{text}\n  {event.answers} respostas livres: {number(event.answer_tokens or 0.0, 1)} tokens, "
+        f"{number(100 * event.ended, 0)} % terminam, {number(100 * event.repeated, 0)} % de repetição"
+    )
 
 
 _WHY_STOPPED = {

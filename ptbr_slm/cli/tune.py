@@ -24,6 +24,26 @@ TUNE_FLAGS = (
         key="tune.method",
         help="Ajusta todos os pesos (full), ou adaptadores de posto baixo ao lado deles (lora).",
     ),
+    Flag(
+        "--objective",
+        metavar="sft|dpo",
+        key="tune.objective",
+        help="Aprende conversas (sft), ou qual de duas respostas é a melhor (dpo: chosen e rejected).",
+    ),
+    Flag(
+        "--beta",
+        kind=float,
+        metavar="0.1",
+        key="tune.beta",
+        help="Com dpo: quanto maior, mais perto do modelo de antes ele fica.",
+    ),
+    Flag(
+        "--nll-weight",
+        kind=float,
+        metavar="0.0",
+        key="tune.nll_weight",
+        help="Com dpo: peso da perda comum na resposta escolhida, para que não fique improvável.",
+    ),
     Flag("--epochs", kind=float, key="tune.epochs", help="Quantas vezes cada conversa é lida."),
     Flag(
         "--loss",
@@ -92,7 +112,8 @@ def tune(
 ) -> Report:
     """Ajusta um modelo com conversas, para que responda; interrompido, continua quando repetido.
 
-    Os dados são conversas em JSONL, CSV ou Parquet: messages, prompt/completion, Alpaca ou ShareGPT.
+    Os dados são conversas em JSONL, CSV ou Parquet: messages, prompt/completion, Alpaca ou ShareGPT. Com
+    --objective dpo, pares de respostas: prompt, chosen e rejected.
     """
     return run_training(out, settings_of(model, given))
 

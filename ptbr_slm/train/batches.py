@@ -58,6 +58,11 @@ class MicroBatch:
         """Targets that count."""
         return int((self.targets != IGNORE).sum())
 
+    @property
+    def divisor(self) -> int:
+        """What a step divides the sum of its losses by."""
+        return self.target_tokens
+
     def split(self, batch_size: int) -> list[MicroBatch]:
         """In micro-batches of at most `batch_size` sequences."""
         return [self[start : start + batch_size] for start in range(0, len(self), batch_size)]
@@ -80,7 +85,7 @@ class DeviceBatch:
     """(B, T) int32."""
 
     def loss_sum(self, model: Llama) -> Tensor:
-        """What the micro-batch trains: a sum in nats, fp32, over its `MicroBatch.target_tokens`."""
+        """What the micro-batch trains: a sum in nats, fp32, over its `MicroBatch.divisor`."""
         return model.loss_sum(self.tokens, self.targets, self.document_ids)
 
     def without_targets(self) -> DeviceBatch:

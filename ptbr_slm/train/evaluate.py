@@ -45,7 +45,7 @@ def bits_per_byte(
     nats = torch.zeros((), dtype=torch.float64, device=device)
     mine = ranks.share(len(text.inputs))
     most = math.ceil(len(text.inputs) / ranks.world) if parallel.lockstep else 0
-    for part, counts in _cut(mine, batch_size, most):
+    for part, counts in pieces(mine, batch_size, most):
         documents = None if text.document_ids is None else text.document_ids[part]
         batch = MicroBatch(text.inputs[part], text.targets[part], documents).to(device)
         if not counts:  # the others have another batch, and need this rank there
@@ -56,14 +56,14 @@ def bits_per_byte(
     return text.value(float(ranks.sum_(nats)))
 
 
-def _cut(mine: slice, size: int, windows: int) -> list[tuple[slice, bool]]:
+def pieces(mine: slice, size: int, windows: int) -> list[tuple[slice, bool]]:
     """`mine` in pieces of `size`, with True; then pieces that do not count, with False, up to as many as
     `windows` would make.
     """
-    pieces = [
+    found = [
         (slice(start, min(start + size, mine.stop)), True) for start in range(mine.start, mine.stop, size)
     ]
-    return pieces + [(slice(0, 1), False)] * (math.ceil(windows / size) - len(pieces))
+    return found + [(slice(0, 1), False)] * (math.ceil(windows / size) - len(found))
 
 
 class ScoredTask(Protocol):
@@ -126,13 +126,17 @@ def _unscored(code: str, why: str, where: str) -> Warned:
     return Warned(code=code, message=message, where=where or None)
 
 
-@torch.no_grad()
 def write_sample(model: Llama, tokenizer: Tokenizer, prompt: list[int], tokens: int, seed: int) -> str:
-    """The continuation of the ids `prompt` by up to `tokens` tokens.
+    """The continuation of the ids `prompt` by up to `tokens` tokens."""
+    return tokenizer.decode(sample_ids(model, prompt, tokens, seed)[0])
 
-    It ends early at an end token or a full context.
 
-    Draws from a generator of its own: sampling leaves the training's random state as it was.
+@torch.no_grad()
+def sample_ids(model: Llama, prompt: list[int], tokens: int, seed: int) -> tuple[list[int], bool]:
+    """(up to `tokens` ids that go on from `prompt`, whether an end token ended them).
+
+    They also end at a full context. Draws from a generator of its own: sampling leaves the training's random
+    state as it was.
     """
     was_training = model.training
     model.eval()
@@ -141,16 +145,17 @@ def write_sample(model: Llama, tokenizer: Tokenizer, prompt: list[int], tokens: 
     ids = prompt[-(model.config.max_seq_len - 1) :]
     capacity = min(model.config.max_seq_len, len(ids) + tokens)
     cache = KVCache(model.config, 1, capacity, model.embed.weight)
-    fresh, written = ids, list[int]()
+    fresh, written, ended = ids, list[int](), False
     while len(ids) + len(written) < capacity:
         states = model.hidden(torch.tensor([fresh], device=device), cache)  # (1, T, C)
         token = _draw(model.head(states[0, -1]).float().cpu(), generator)
         if token in model.config.eos_token_ids:
+            ended = True
             break
         written.append(token)
         fresh = [token]
     model.train(was_training)
-    return tokenizer.decode(written)
+    return written, ended
 
 
 def _draw(logits: Tensor, generator: torch.Generator) -> int:

@@ -59,6 +59,8 @@ def run_loop(trainer: Trainer, metrics: MetricsLog, signals: SignalGuard, deadli
         metrics.write(event)
     if config.compile:
         compile_layers_of(trainer)
+    if trainer.state.step == 0:
+        trainer.watch(metrics)
     if _due(trainer, config.evaluation.every):
         trainer.observe(metrics)  # where a stop came between a step and its evaluation
     while trainer.progress < 1.0:

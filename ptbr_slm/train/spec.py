@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from ptbr_slm.data.document import describe_dropped
 from ptbr_slm.data.pipeline import open_or_prepare
@@ -19,7 +19,9 @@ from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.batches import BatchSource, TextBatches
 from ptbr_slm.train.config import TrainConfig
-from ptbr_slm.train.events import Listener, Warned
+from ptbr_slm.train.events import Listener, StepEvent, Warned
+from ptbr_slm.train.parallel.parallelize import Parallel
+from ptbr_slm.train.parallel.world import Ranks
 from ptbr_slm.train.planning.plan import Plan, check_enough_text, make_plan
 from ptbr_slm.train.state import TrainState
 
@@ -96,6 +98,9 @@ class TextData:
 class TrainSpec:
     """Pre-training: a new model, or `init_from`, learns to continue prepared text."""
 
+    watched: ClassVar[type[StepEvent] | None] = None
+    """What `watch` makes, before the first step and at every evaluation; None: nothing."""
+
     def open_data(self, config: TrainConfig, listener: Listener) -> TrainingData:
         """Open config.data, which is prepared first where it is text. Raises what `open_or_prepare` does."""
         cache = config.output / "data"
@@ -117,6 +122,21 @@ class TrainSpec:
 
     def prepare_model(self, model: Llama, plan: Plan) -> None:
         """Change a new model, on the CPU and without weights, before it is moved to its device."""
+
+    def watch(
+        self,
+        parallel: Parallel,
+        plan: Plan,
+        data: TrainingData,
+        step: int,
+        batch_size: int,
+        ranks: Ranks,
+    ) -> StepEvent | None:
+        """Measure what is watched beside the loss; all ranks call it, and the main one's event counts."""
+        return None
+
+    def check(self, event: StepEvent, plan: Plan) -> None:
+        """Raise an SlmError where this event of `watch`, which is recorded by now, should end the run."""
 
     def finish(
         self, folder: Path, model: Llama, plan: Plan, data: TrainingData, state: TrainState

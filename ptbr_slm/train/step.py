@@ -27,7 +27,7 @@ class StepResult:
     """What one optimizer step did."""
 
     loss: float
-    """Mean cross-entropy in nats over the target tokens of the whole step, all ranks."""
+    """Mean loss of the whole step, all ranks: cross-entropy in nats over its target tokens."""
     grad_norm: float
     """Norm of the whole gradient before clipping, unscaled."""
     target_tokens: int
@@ -81,18 +81,19 @@ def optimizer_step(
 ) -> StepResult:
     """Forward and backward over each of this rank's micro-batches, then one update.
 
-    Every micro-batch's loss is divided by the target tokens of the whole step, so that the gradient is that
-    of one large batch whatever the number and size of micro-batches, and the number of ranks. The host waits
-    for the device once. Raises OutOfMemory.
+    Every micro-batch's loss is divided by the target tokens of the whole step (`MicroBatch.divisor`), so that
+    the gradient is that of one large batch whatever the number and size of micro-batches, and the number of
+    ranks. The host waits for the device once. Raises OutOfMemory.
     """
     parallel = parallel or Parallel(model)
     parallel.clear_gradients()
-    mine = sum(batch.target_tokens for batch in micro_batches)
-    counts = ranks.exchange([mine, len(micro_batches)])
-    target_tokens, parts = (int(sum(column)) for column in zip(*counts, strict=True))
+    divisor = sum(batch.divisor for batch in micro_batches)
+    targets = sum(batch.target_tokens for batch in micro_batches)
+    counts = ranks.exchange([divisor, len(micro_batches), targets])
+    divisor, parts, target_tokens = (int(sum(column)) for column in zip(*counts, strict=True))
     first = int(sum(count[1] for count in counts[: ranks.rank]))
     idle = int(max(count[1] for count in counts)) - len(micro_batches) if parallel.lockstep else 0
-    found = _accumulate(parallel, micro_batches, target_tokens, precision, scaler, ranks, first, parts, idle)
+    found = _accumulate(parallel, micro_batches, divisor, precision, scaler, ranks, first, parts, idle)
     if scaler is not None:
         scaler.unscale_(optimizer)  # clip what the optimizer will see, not 65,536 times it
     norm = clip_gradient(model, gradient_clip)
@@ -122,7 +123,7 @@ def optimizer_step(
 def _accumulate(
     parallel: Parallel,
     micro_batches: Sequence[MicroBatch],
-    target_tokens: int,
+    divisor: int,
     precision: Precision,
     scaler: torch.amp.GradScaler | None,
     ranks: Ranks,
@@ -140,7 +141,7 @@ def _accumulate(
     """
     device = parallel.model.embed.weight.device
     found = torch.zeros(1 + parts, device=device)
-    factor = torch.ones((), device=device) / target_tokens
+    factor = torch.ones((), device=device) / divisor
     parallel.model.backward_scale = factor if scaler is None else scaler.scale(factor)
 
     def forward(batch: MicroBatch, counts: bool = True) -> Tensor:
@@ -150,7 +151,7 @@ def _accumulate(
             there = there.without_targets()
         with autocast(device, precision):
             loss = parallel.loss_sum(there)
-        share = loss / target_tokens
+        share = loss / divisor
         return share * math.nan if maybe_fail("step.loss") else share
 
     def backward(number: int, share: Tensor) -> None:

@@ -369,8 +369,20 @@ class Trainer:
                 sampled = Sampled(step=step, prompt=prompt, text=text)
                 metrics.write(sampled)
                 self.listener.event(sampled)
+        self.watch(metrics)
         if metrics.has(Evaluated, step):
             self._evaluation_s = max(time.monotonic() - started, self._evaluation_s or 0.0)
+
+    def watch(self, metrics: MetricsLog) -> None:
+        """Measure what the spec watches (all ranks), once a step. Raises what `TrainSpec.check` does."""
+        kind, step = self.spec.watched, self.state.step
+        if kind is None or self.ranks.from_main(lambda: metrics.has(kind, step)):
+            return
+        event = self.spec.watch(self.parallel, self.plan, self.data, step, self.batch_size, self.ranks)
+        if event is not None:
+            metrics.write(event)
+            self.listener.event(event)
+            self.spec.check(event, self.plan)
 
     def _score_tasks(self, scorer: TaskScorer, metrics: MetricsLog) -> None:
         """All ranks call it; the main one asks, and the others wait. What cannot be scored is left out."""

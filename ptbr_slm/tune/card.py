@@ -45,6 +45,10 @@ def card(made: TuningFacts, config: TuneConfig, model: ModelConfig) -> str:
     options = config.tune
     method = "todos os pesos (full)" if options.method == "full" else "adaptadores de posto baixo (LoRA)"
     trained = "só as respostas" if options.loss == "answers" else "a conversa toda"
+    kind = "conversas"
+    if options.objective == "dpo":
+        kind = "pares de respostas"
+        trained = f"qual de duas respostas é a melhor (DPO, beta {number(options.beta, 2)})"
     replay = "nenhum"
     if options.replay and options.replay_data is not None:
         replay = f"{number(100 * options.replay, 1)} % das sequências, de {options.replay_data.name}"
@@ -53,7 +57,7 @@ def card(made: TuningFacts, config: TuneConfig, model: ModelConfig) -> str:
         ("modelo de partida", f"{made.base} (sha256 {made.base_sha256[:16]})"),
         ("parâmetros", number(model.num_parameters)),
         ("contexto", f"{number(model.max_seq_len)} tokens"),
-        ("conversas", f"{number(made.conversations)} de {made.data}, {number(made.held_out)} na validação"),
+        (kind, f"{number(made.conversations)} de {made.data}, {number(made.held_out)} na validação"),
         ("linhas de fora", describe_skipped(made.skipped) or "nenhuma"),
         ("dados preparados", f"sha256 {made.data_sha256[:16]}"),
         ("método", method),

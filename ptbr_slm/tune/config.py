@@ -57,6 +57,17 @@ class TuneOptions(Section):
     """Share of the sequences that are pre-training text, against forgetting; needs replay_data."""
     replay_data: Path | None = None
     """Prepared text that the model was trained on, or like it, with its tokenizer."""
+    objective: str = field(default="sft", metadata=choice("sft", "dpo"))
+    """`sft`: the model learns conversations. `dpo`: pairs of answers, of which the chosen one becomes more
+    likely and the rejected one less."""
+    beta: float = field(default=0.1, metadata=number(0, 10, open_low=True))
+    """dpo: how much a margin counts; the higher, the nearer to the model before it stays."""
+    nll_weight: float = field(default=0.0, metadata=number(0, 10))
+    """dpo: weight of the chosen answer's negative log-likelihood per token, which keeps it likely."""
+    max_chosen_drop: float = field(default=1.0, metadata=number(0, 100, open_low=True))
+    """dpo: nats per token that held-out chosen answers may become less likely by; more ends the run."""
+    watched_answers: int = field(default=16, metadata=integer(0))
+    """dpo: held-out prompts to answer freely at every evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,4 +158,18 @@ def _check_document_mask(config: TuneConfig) -> None:
         )
 
 
-_RULES = (_check_replay, _check_document_mask)
+def _check_objective(config: TuneConfig) -> None:
+    """Pairs of answers have neither replay nor a choice of what is learnt."""
+    if config.tune.objective != "dpo":
+        return
+    for key, given in (("replay", config.tune.replay > 0), ("loss", config.tune.loss != "answers")):
+        if given:
+            raise SlmError(
+                "E_CONFIG",
+                f"--{key} não vale com --objective dpo, que compara pares de respostas.",
+                where=f"tune.{key}",
+                hint=f"Tire --{key}; contra o esquecimento, use --nll-weight ou um --beta maior.",
+            )
+
+
+_RULES = (_check_objective, _check_replay, _check_document_mask)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,18 +30,41 @@ from ptbr_slm.tune.events import ConversationsRead
 from ptbr_slm.tune.packing import ConversationBatches, held_out
 from ptbr_slm.tune.prepared import PreparedConversations, prepare_conversations
 from ptbr_slm.tune.replay import WithReplay
+from ptbr_slm.tune.store import StoreIndex
 
 
-class ConversationData:
+class TunedData(ABC):
+    """What the data of every tuning has."""
+
+    def __init__(self, folder: Path, index: StoreIndex, chat: ChatFormat, model: ModelFolder) -> None:
+        """folder, index: of the prepared data. model: the one that is tuned."""
+        self.folder, self.index, self.chat, self.model = folder, index, chat, model
+        self.tokenizer = model.tokenizer
+        self.pad_id = model.config.pad_token_id or 0  # any id: nothing sees it, and it is no target
+
+    @property
+    @abstractmethod
+    def sha256(self) -> str:
+        """As `TrainingData.sha256`."""
+
+    @abstractmethod
+    def rows(self, config: TuneConfig) -> int:
+        """Sequences of one epoch."""
+
+    def prompt_ids(self, text: str) -> list[int]:
+        """As `TrainingData.prompt_ids`: what the user says."""
+        return self.chat.prompt([Message("user", text)])
+
+
+class ConversationData(TunedData):
     """Prepared conversations, with pre-training text among them or without: a `TrainingData`."""
 
     def __init__(
         self, prepared: PreparedConversations, chat: ChatFormat, model: ModelFolder, text: TextData | None
     ) -> None:
-        self.prepared, self.chat, self.model, self.text = prepared, chat, model, text
-        self.folder, self.tokenizer = prepared.folder, model.tokenizer
+        super().__init__(prepared.folder, prepared.index, chat, model)
+        self.prepared, self.text = prepared, text
         self.train_tokens = prepared.split("train").tokens
-        self.pad_id = model.config.pad_token_id or 0  # any id: nothing sees it, and it is no target
 
     @property
     def sha256(self) -> str:
@@ -81,10 +105,6 @@ class ConversationData:
             pad_id=self.pad_id,
         )
 
-    def prompt_ids(self, text: str) -> list[int]:
-        """As `TrainingData.prompt_ids`: what the user says."""
-        return self.chat.prompt([Message("user", text)])
-
     def _packed(self, seq_len: int, seed: int) -> ConversationBatches:
         key = (seq_len, seed)
         if key not in self._packings:
@@ -101,7 +121,7 @@ class ConversationData:
 class TuneSpec(TrainSpec):
     """Supervised fine-tuning of every weight."""
 
-    def open_data(self, config: TrainConfig, listener: Listener) -> ConversationData:
+    def open_data(self, config: TrainConfig, listener: Listener) -> TrainingData:
         """Read config.data, which is encoded once and kept in the run's folder."""
         assert isinstance(config, TuneConfig) and config.init_from is not None
         model = ModelFolder.open(config.init_from)
@@ -125,7 +145,7 @@ class TuneSpec(TrainSpec):
 
     def plan(self, config: TrainConfig, data: TrainingData, ranks: int, source: ModelFolder | None) -> Plan:
         """As `TrainSpec.plan`; the model also ends a text with its end-of-turn token."""
-        assert isinstance(config, TuneConfig) and isinstance(data, ConversationData)
+        assert isinstance(config, TuneConfig) and isinstance(data, TunedData)
         plan = make_plan(config.with_steps(data.rows(config)), data.tokenizer, ranks, source=source)
         return replace(plan, model=tuned_config(plan.model, data.chat))
 
@@ -137,7 +157,7 @@ class TuneSpec(TrainSpec):
         self, folder: Path, model: Llama, plan: Plan, data: TrainingData, state: TrainState
     ) -> dict[str, object]:
         """As `TrainSpec.finish`: the card of the model."""
-        assert isinstance(plan.config, TuneConfig) and isinstance(data, ConversationData)
+        assert isinstance(plan.config, TuneConfig) and isinstance(data, TunedData)
         made = TuningFacts(
             base=plan.config.init_from.name if plan.config.init_from else "",
             base_sha256=data.model.sha256,
@@ -145,9 +165,9 @@ class TuneSpec(TrainSpec):
             data_sha256=data.sha256,
             template_sha256=data.chat.sha256,
             ends=tuple(name for i in data.chat.end_ids if (name := data.tokenizer.token_name(i))),
-            conversations=data.prepared.split("train").conversations,
-            held_out=data.prepared.split("valid").conversations,
-            skipped=data.prepared.skipped,
+            conversations=data.index.splits["train"].items,
+            held_out=data.index.splits["valid"].items,
+            skipped=data.index.skipped,
             steps=state.step,
             target_tokens=state.tokens,
         )
