@@ -15,9 +15,9 @@
 # %% [markdown]
 # # Treine um modelo de português no Kaggle
 #
-# Este caderno vai do zero ao texto: instala o `ptbr-slm`, examina a máquina, prepara os textos, treina nas
-# **duas T4**, exporta para ONNX, confere, escreve e abre uma página. Se a sessão acabar no meio, a próxima
-# continua do mesmo ponto.
+# Este caderno vai do zero à conversa: instala o `ptbr-slm`, examina a máquina, prepara os textos, treina nas
+# **duas T4**, exporta para ONNX, confere, escreve, ensina o modelo a responder e abre uma página. Se a sessão
+# acabar no meio, a próxima continua do mesmo ponto.
 #
 # Antes de rodar, no painel da direita (*Session options*):
 #
@@ -51,6 +51,12 @@ TEXTS = ""  # pasta ou arquivo seu em /kaggle/input; vazio: a obra de Machado de
 PROMPT = "Era uma vez"
 SOURCE = ""  # de onde instalar, se não for do PyPI, como "git+https://github.com/USUARIO/ptbr-slm"
 OPTIONS = ""  # outras opções do treino, como "--logger tensorboard"
+
+TUNE = True  # depois do treino, ensinar o modelo a responder (seção 7)
+CONVERSATIONS = ""  # pasta ou arquivo seu em /kaggle/input; vazio: 46 conversas de exemplo
+TUNE_EPOCHS = 3  # quantas vezes cada conversa sua é lida
+TUNE_OPTIONS = ""  # outras opções do ajuste, como "--method lora"
+QUESTIONS = ["Quem é você?", "Quanto são 3 mais 4?", "Que dia é hoje?"]
 
 # %% [markdown]
 # ## 1. Instalar
@@ -141,6 +147,7 @@ check()
 #   --batch-size {BATCH_SIZE} --grad-accum {GRAD_ACCUM} --max-steps {MAX_STEPS} --set schedule.kind=wsd \
 #   --cooldown session --max-time {MAX_TIME} --session-start {SESSION_START} --resume auto {OPTIONS}
 check(75)
+TRAINED = globals()["_exit_code"] == 0  # e não 75: falta treino, para a próxima sessão
 
 # %%
 from IPython.display import SVG, Markdown, display
@@ -173,7 +180,53 @@ check()
 check()
 
 # %% [markdown]
-# ## 7. Abrir a página
+# ## 7. Ensinar a responder
+#
+# Até aqui o modelo **continua** textos. No ajuste ele vê conversas, e aprende a responder e a parar. As de
+# exemplo são poucas: mostram a forma dos dados e que tudo funciona. Para respostas que prestem, aponte
+# `CONVERSATIONS` para um Dataset com milhares delas, em JSONL, CSV ou Parquet:
+#
+# ```json
+# {"messages": [{"role": "user", "content": "Oi!"}, {"role": "assistant", "content": "Oi! Em que posso ajudar?"}]}
+# ```
+#
+# Um décimo das sequências é texto do treino, para que ele não esqueça o que sabe. As duas T4 trabalham juntas, e
+# o tempo é o mesmo da sessão: o que não couber continua na próxima. Enquanto o treino não termina, esta parte
+# espera.
+
+# %%
+from ptbr_slm.kaggle.project import example_conversations
+
+TUNED, CHAT = WORKING / "runs" / "conversa", WORKING / "conversa"
+if CONVERSATIONS:
+    conversations, how = CONVERSATIONS, f"--epochs {TUNE_EPOCHS}"
+else:  # tão poucas, ele as aprende de cor
+    conversations, how = example_conversations(), "--epochs 20 --learning-rate 1e-3"
+if TUNE and TRAINED:
+    # !ptbr-slm tune {MODEL} --data {conversations} --output {TUNED} {how} --replay 0.1 --replay-data {DATA} \
+    #   --max-time {MAX_TIME} --session-start {SESSION_START} --resume auto {TUNE_OPTIONS}
+    check(75)
+elif TUNE:
+    print("O treino ainda não terminou: o ajuste vem na sessão que o terminar.")
+
+# %% [markdown]
+# ### Exportar, conferir e conversar
+
+# %%
+import ptbr_slm
+
+if (TUNED / "final").exists():
+    # !ptbr-slm export {TUNED}/final -o {CHAT} --precision int8
+    check()
+    # !ptbr-slm verify {CHAT} --against {TUNED}/final
+    check()
+    with ptbr_slm.load(CHAT) as model:
+        for question in QUESTIONS:
+            answer = model.chat([{"role": "user", "content": question}], max_new_tokens=60, seed=1)
+            print(f"Você:   {question}\nModelo: {answer}\n")
+
+# %% [markdown]
+# ## 8. Abrir a página
 #
 # Numa sessão interativa com internet aparece um link público, com usuário e senha. A célula termina e a
 # página continua aberta até o fim da sessão. Em *Save & Run All* não há quem a visite: o modelo escreve um
@@ -182,13 +235,14 @@ check()
 # %%
 from ptbr_slm.app import open_page, serve
 
-serve(open_page(EXPORT), share=True)
+serve(open_page(CHAT if CHAT.exists() else EXPORT), share=True)
 
 # %% [markdown]
-# ## 8. Guardar
+# ## 9. Guardar
 #
-# O Kaggle guarda o que está em `/kaggle/working` (até 20 GB) quando a versão termina: a pasta `modelo` para
-# usar e baixar (painel *Output*), `runs` e `dados` para continuar o treino. Os textos podem ir embora.
+# O Kaggle guarda o que está em `/kaggle/working` (até 20 GB) quando a versão termina: as pastas `modelo` e
+# `conversa` para usar e baixar (painel *Output*), `runs` e `dados` para continuar o treino. Os textos podem ir
+# embora.
 
 # %%
 # !rm -rf {WORKING}/textos {WORKING}/torch.txt

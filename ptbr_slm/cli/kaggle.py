@@ -54,8 +54,8 @@ def init(
         ),
     ] = None,
 ) -> Report:
-    """Grava kernel-metadata.json (GPU T4 x2) e o caderno, e mostra o comando que os envia."""
-    from ptbr_slm.kaggle.project import METADATA, NOTEBOOK, KaggleProject, write_project
+    """Grava o caderno (GPU T4 x2) e conversas de exemplo, e mostra o comando que o envia."""
+    from ptbr_slm.kaggle.project import CONVERSATIONS, METADATA, NOTEBOOK, KaggleProject, write_project
 
     project = KaggleProject(
         user=user,
@@ -70,6 +70,7 @@ def init(
     lines = [
         f"Caderno em {folder / NOTEBOOK}, com GPU T4 x2 e internet {internet}.",
         "As escolhas (tamanho, textos, passos) estão na primeira célula de código dele.",
+        f"Exemplos de conversas em {folder / CONVERSATIONS}: ponha as suas nessa forma num Dataset.",
         "",
         "Próximo passo:",
         f"  {push}",

@@ -1,4 +1,4 @@
-"""A folder for `kaggle kernels push`: kernel-metadata.json and the notebook.
+"""A folder for `kaggle kernels push`: kernel-metadata.json, the notebook, and conversations to begin with.
 
 Field names: docs/kernels_metadata.md of Kaggle/kaggle-cli (2026-09).
 """
@@ -17,6 +17,8 @@ from ptbr_slm.storage.atomic import write_bytes, write_json
 
 NOTEBOOK = "treinar_no_kaggle.ipynb"
 METADATA = "kernel-metadata.json"
+CONVERSATIONS = "conversas.jsonl"
+"""The form of the data of `ptbr-slm tune`. A push leaves it behind: a user's own goes up as a dataset."""
 
 MACHINE = "NvidiaTeslaT4"
 """Two T4 cards: Kaggle has no single one (kaggle-cli#1198). Left out, or misspelt, the server gives a P100
@@ -94,8 +96,8 @@ class KaggleProject:
 
 
 def write_project(folder: Path, project: KaggleProject) -> None:
-    """Write both files into `folder`. Raises E_EXISTS where one is there: somebody may have edited it."""
-    for name in (METADATA, NOTEBOOK):
+    """Write the files into `folder`. Raises E_EXISTS where one is there: somebody may have edited it."""
+    for name in (METADATA, NOTEBOOK, CONVERSATIONS):
         if (folder / name).exists():
             raise SlmError(
                 "E_EXISTS",
@@ -103,22 +105,33 @@ def write_project(folder: Path, project: KaggleProject) -> None:
                 where=folder / name,
                 hint="Escolha outra pasta; ou apague o arquivo, se não precisa mais dele.",
             )
-    notebook = notebook_bytes()
-    write_bytes(folder / NOTEBOOK, notebook)
+    notebook, conversations = _shipped(NOTEBOOK), example_conversations()
+    with os_errors(notebook):
+        contents = {path.name: path.read_bytes() for path in (notebook, conversations)}
+    for name, content in contents.items():
+        write_bytes(folder / name, content)
     write_json(folder / METADATA, project.metadata())
 
 
-def notebook_bytes() -> bytes:
-    """The notebook of examples/kaggle: inside the package in a wheel, in the repository in a checkout."""
+def example_conversations() -> Path:
+    """The conversations of examples/, which the notebook tunes with where it is given none.
+
+    Raises E_NOT_FOUND.
+    """
+    return _shipped(CONVERSATIONS)
+
+
+def _shipped(name: str) -> Path:
+    """A file of examples/: inside the package in a wheel, in the repository in a checkout."""
     here = Path(__file__).resolve()
-    for path in (here.parent / NOTEBOOK, here.parents[2] / "examples" / "kaggle" / NOTEBOOK):
-        if path.is_file():
-            with os_errors(path):
-                return path.read_bytes()
+    examples = here.parents[2] / "examples"
+    for folder in (here.parent, examples / "kaggle", examples):
+        if (folder / name).is_file():
+            return folder / name
     raise SlmError(
         "E_NOT_FOUND",
-        "o caderno não veio nesta instalação.",
-        where=NOTEBOOK,
+        f"o arquivo {name} não veio nesta instalação.",
+        where=name,
         hint="Instale de novo:  pip install --force-reinstall --no-deps ptbr-slm",
     )
 

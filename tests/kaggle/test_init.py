@@ -43,6 +43,8 @@ def test_the_metadata_ask_for_two_t4s_and_the_notebook_is_the_one_of_examples(tm
     }
     notebook = tmp_path / "novo" / metadata["code_file"]
     assert notebook.read_bytes() == (ROOT / "examples" / "kaggle" / notebook.name).read_bytes()
+    conversations = tmp_path / "novo" / "conversas.jsonl"
+    assert conversations.read_bytes() == (ROOT / "examples" / conversations.name).read_bytes()
     assert f"kaggle kernels push -p {tmp_path / 'novo'}" in done.stdout
     assert '"kernel_sources": ["ana/meu-modelo-de-portugues"]' in done.stdout  # for the second session
 
@@ -55,7 +57,7 @@ def test_wheels_turn_the_internet_off_and_an_earlier_output_is_mounted(tmp_path)
     assert metadata["kernel_sources"] == ["ana/treinar-ptbr-slm"]
 
 
-@pytest.mark.parametrize("name", ["kernel-metadata.json", "treinar_no_kaggle.ipynb"])
+@pytest.mark.parametrize("name", ["kernel-metadata.json", "treinar_no_kaggle.ipynb", "conversas.jsonl"])
 def test_what_somebody_may_have_edited_is_never_overwritten(name, tmp_path):
     (tmp_path / name).write_text("meu")
     done = init(tmp_path, "--user", "ana")

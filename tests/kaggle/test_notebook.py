@@ -23,12 +23,15 @@ NOTEBOOK = ROOT / "examples" / "kaggle" / "treinar_no_kaggle.ipynb"
 TINY = {
     "MODEL_SIZE": "nano",
     "VOCAB_SIZE": 300,
-    "SEQ_LEN": 16,
+    "SEQ_LEN": 192,
     "BATCH_SIZE": 2,
     "GRAD_ACCUM": 1,
     "MAX_STEPS": 12,
     "PROMPT": "O rio",
     "OPTIONS": "--set evaluation.sample_tokens=4 --set model.num_layers=2",
+    "TUNE_EPOCHS": 1,
+    "TUNE_OPTIONS": "--max-steps 4 --set evaluation.sample_tokens=4",
+    "QUESTIONS": ["Oi!"],
 }
 
 
@@ -59,7 +62,7 @@ def test_the_options_of_the_parameters_cell_are_those_of_train():
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     (cell,) = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
     names = {target.id for node in ast.parse(cell.source).body for target in node.targets}  # type: ignore[attr-defined]
-    assert set(TINY) | {"MAX_TIME", "SESSION_START", "TEXTS", "SOURCE"} == names
+    assert set(TINY) | {"MAX_TIME", "SESSION_START", "TEXTS", "SOURCE", "TUNE", "CONVERSATIONS"} == names
 
 
 class FakeKaggle:
@@ -184,7 +187,9 @@ def test_a_second_session_goes_on_from_the_first_ones_output(tmp_path, wheel, nl
     assert (second.working / "modelo" / "model.onnx").is_file() and "Execução Batch do Kaggle" in said
     sessions = json.loads((run / "report" / "report.json").read_text(encoding="utf-8"))["sessions"]
     assert [session["reason"] for session in sessions] == ["max_time", "complete"]
-    assert {path.name for path in second.working.iterdir()} == {"dados", "modelo", "runs"}
+    assert "conversas para treinar" in said and "Treino completo: 4 passos" in said
+    assert (second.working / "conversa" / "model.onnx").is_file() and "Você:   Oi!\nModelo: " in said
+    assert {path.name for path in second.working.iterdir()} == {"conversa", "dados", "modelo", "runs"}
     assert "\x1b[" not in said  # no bar: each redraw would be an output of the cell
 
 
