@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ptbr_slm.train.config_file import settings
+from ptbr_slm.tune.config import TuneConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = (ROOT / "ptbr_slm", ROOT / "export" / "ptbr_slm_export")
@@ -24,7 +25,7 @@ FOLDER = re.compile(rf"`((?:{FOLDERS})/[\w./-]*)/`")
 SCRIPT = re.compile(r"`(\w+\.(?:py|sh|ps1))`|(?<![\w/.-])((?:[a-z_]+/)+\w+\.py)\b")
 """A file named without its folder, or with the last part of it."""
 DOTTED = re.compile(r"`(\w+(?:\.\w+)+)(?:\(\))?`|\b(ptbr_slm(?:_export)?(?:\.\w+)+)")
-DATA = set("html json jsonl md model onnx ps1 py safetensors sh svg toml txt".split())  # noqa: SIM905
+DATA = set("bin html json jsonl md model onnx ps1 py safetensors sh svg toml txt".split())  # noqa: SIM905
 """Last parts of dotted names that are file names."""
 NOT_OURS = {
     "docs/operators.md",  # of onnx-tensorrt
@@ -185,7 +186,7 @@ def missing_from(text: str) -> list[str]:
     for dotted in (one or other for one, other in DOTTED.findall(text)):
         parts = dotted.split(".")
         bases = folders_with(parts[0])
-        if not bases or parts[0] in ("torch", "session") or parts[-1] in DATA or dotted in settings():
+        if not bases or parts[0] in ("torch", "session") or parts[-1] in DATA or dotted in settings(TuneConfig):
             continue
         if len(parts) == 2 and not (PACKAGES[0] / parts[0]).is_dir() and parts[1] in attributes():
             continue  # a variable that has the name of a module: `document.text`
