@@ -186,7 +186,12 @@ def missing_from(text: str) -> list[str]:
     for dotted in (one or other for one, other in DOTTED.findall(text)):
         parts = dotted.split(".")
         bases = folders_with(parts[0])
-        if not bases or parts[0] in ("torch", "session") or parts[-1] in DATA or dotted in settings(TuneConfig):
+        if (
+            not bases
+            or parts[0] in ("torch", "session")
+            or parts[-1] in DATA
+            or dotted in settings(TuneConfig)
+        ):
             continue
         if len(parts) == 2 and not (PACKAGES[0] / parts[0]).is_dir() and parts[1] in attributes():
             continue  # a variable that has the name of a module: `document.text`
