@@ -97,7 +97,7 @@ class StoreWriter:
         self._ids: list[npt.NDArray[np.int64]] = []
         self._marks: list[npt.NDArray[np.bool_]] = []
         self._pending = self._written = 0
-        self._ends = array("q")
+        self._ends = array("q", [0])
         self._item_facts = (array("q"), array("q"), array("q"))
 
     @property
@@ -143,7 +143,7 @@ class StoreWriter:
     ) -> tuple[tuple[FileEntry, ...], dict[SplitName, SplitFacts]]:
         """Close the files: (those of the examples, the splits). held_out: (items,) of the validation part."""
         self._write(last=True)
-        self._offsets.write(np.array([0, *self._ends], dtype="<i8"))
+        self._offsets.write(np.frombuffer(self._ends, np.int64).astype("<i8"))
         store = tuple(file.close() for file in (self._tokens, self._targets, self._offsets))
         splits = {}
         for name in SPLITS:
