@@ -12,6 +12,7 @@ Two ways to the same gradient (docs/decisions/0031-loss-in-chunks.md):
 - `scale` None: backward makes each chunk's logits again: four products.
 
 A head that is frozen gets no gradient; where some of its rows are trained (`HeadRows`), only those do.
+`SoftTargets` put another loss of the same logits in the place of the cross-entropy.
 
 Shapes: N rows (tokens), C hidden_size, V vocab_size, R rows of a chunk, S trained rows of a frozen head.
 """
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -78,6 +79,22 @@ class HeadRows:
     """(S, C) what they hold."""
 
 
+class SoftTargets(Protocol):
+    """A loss of logits that knows more than the targets: `ptbr_slm.distillation.TeacherTargets`.
+
+    logits: (R, V) of the rows `part`, spent by the call; targets: (R,); counts: (R, 1) how much each row
+    counts, 0 for an ignored target.
+    """
+
+    def losses(self, logits: Tensor, targets: Tensor, counts: Tensor, part: slice, z_loss: float) -> Tensor:
+        """Each row's loss (R, 1)."""
+
+    def gradient_(
+        self, logits: Tensor, targets: Tensor, counts: Tensor, part: slice, z_loss: float, factor: Tensor
+    ) -> Tensor:
+        """As `losses`; turns logits into `factor` () times the gradient, in place."""
+
+
 def linear_cross_entropy(
     hidden: Tensor,
     weight: Tensor,
@@ -89,6 +106,7 @@ def linear_cross_entropy(
     shared: SharedGradient | None = None,
     trained: HeadRows | None = None,
     factors: Tensor | None = None,
+    soft: SoftTargets | None = None,
 ) -> Tensor:
     """Summed cross-entropy in nats, fp32 (), of hidden (N, C) through the head weight (V, C).
 
@@ -98,12 +116,13 @@ def linear_cross_entropy(
     from drifting (PaLM, 2204.02311, with 1e-4). rows: of a chunk; by default `chunk_rows`. shared: where to
     leave weight's gradient instead of returning it to autograd. trained: rows that take the place of those of
     a frozen weight, and get the gradient. factors: (N,) of each target's loss, without a gradient; None: all
-    1. Products are made in autocast's format where it is on.
+    1. soft: the loss that takes the place of the cross-entropy. Products are made in autocast's format where
+    it is on.
     """
     assert trained is None or not weight.requires_grad
     count = rows or chunk_rows(len(hidden), weight.shape[0], hidden.device.type)
     ids, values = (None, None) if trained is None else (trained.ids, trained.values)
-    job = _Job(z_loss, count, product_dtype(hidden), shared, weight.requires_grad, ids, factors)
+    job = _Job(z_loss, count, product_dtype(hidden), shared, weight.requires_grad, ids, factors, soft)
     differentiable = [t for t in (hidden, weight, values) if t is not None and t.requires_grad]
     with torch.autocast(hidden.device.type, enabled=False):
         if torch.is_grad_enabled() and differentiable and scale is not None:
@@ -134,8 +153,8 @@ def linear_log_probs(
         found = []
         for part in _parts(len(hidden), count):
             logits = _logits(hidden[part], head)
-            chosen = _chosen(logits, targets[part])
-            found.append(-_losses(chosen, _exponentials(logits)[1], targets[part], job, part))
+            chosen = chosen_logits(logits, targets[part])
+            found.append(-_losses(chosen, exponentials(logits)[1], targets[part], job, part))
     return torch.cat(found).squeeze(-1)
 
 
@@ -197,6 +216,7 @@ class _Job:
     """`HeadRows.ids`, where only some rows of the head are trained."""
     factors: Tensor | None
     """(N,) of each target's loss; None: all 1."""
+    soft: SoftTargets | None = None
 
     def counts(self, targets: Tensor, part: slice) -> Tensor:
         """(R, 1) how much each target of a chunk counts: its factor, 0 for IGNORE."""
@@ -242,8 +262,12 @@ class _Recomputed(torch.autograd.Function):
         loss = _zero(hidden)
         for part in _parts(len(hidden), job.rows):
             logits = _logits(hidden[part], head)
-            chosen = _chosen(logits, targets[part])
-            loss += _losses(chosen, _exponentials(logits)[1], targets[part], job, part).sum()
+            if job.soft is not None:
+                counts = job.counts(targets[part], part)
+                loss += job.soft.losses(logits, targets[part], counts, part, job.z_loss).sum()
+                continue
+            chosen = chosen_logits(logits, targets[part])
+            loss += _losses(chosen, exponentials(logits)[1], targets[part], job, part).sum()
         return loss
 
     @staticmethod
@@ -317,21 +341,30 @@ class _Gradients:
         """Add this chunk's; returns its rows' losses (R, 1)."""
         states, targets = self.hidden[part].to(self.job.dtype), self.targets[part]
         logits = _logits(states, self.head)  # (R, V)
-        chosen = _chosen(logits, targets)  # (R, 1)
-        total, lse = _exponentials(logits)  # logits hold exponentials now, `total` (R, 1) is their sum
+        counts = self.job.counts(targets, part)
+        if self.job.soft is not None:
+            losses = self.job.soft.gradient_(logits, targets, counts, part, self.job.z_loss, self.factor)
+            self._multiply(logits, states, part)
+            return losses
+        chosen = chosen_logits(logits, targets)  # (R, 1)
+        total, lse = exponentials(logits)  # logits hold exponentials now, `total` (R, 1) is their sum
         more = 1 + 2 * self.job.z_loss * lse
-        row = self.factor * self.job.counts(targets, part) * more / total  # (R, 1)
-        logits.scatter_add_(-1, _column(targets), -total / more)
+        row = self.factor * counts * more / total  # (R, 1)
+        logits.scatter_add_(-1, target_column(targets), -total / more)
         if logits.dtype == self.job.dtype:
             # Rows can be multiplied in the narrow matrices then: C columns instead of V.
             torch.mm(logits, self.head, out=self.to_hidden[part])
             self.to_hidden[part].mul_(row)
             self._add_to_rows(logits, states * row)
         else:
-            half = logits.mul_(row).to(self.job.dtype)  # the whole factor first, then the rounding
-            self.to_hidden[part] = half @ self.head
-            self._add_to_rows(half, states)
+            self._multiply(logits.mul_(row), states, part)
         return _losses(chosen, lse, targets, self.job, part)
+
+    def _multiply(self, gradient: Tensor, states: Tensor, part: slice) -> None:
+        """Both products of the logits' gradient (R, V), its factor in it: only now it is rounded."""
+        rounded = gradient.to(self.job.dtype)
+        self.to_hidden[part] = rounded @ self.head
+        self._add_to_rows(rounded, states)
 
     def _add_to_rows(self, logits: Tensor, states: Tensor) -> None:
         """logits' (R, V) transposed times states (R, C), summed over chunks in fp32; of the trained rows."""
@@ -351,7 +384,7 @@ class _Gradients:
             total.addmm_(logits.t(), states)
 
 
-def _exponentials(logits: Tensor) -> tuple[Tensor, Tensor]:
+def exponentials(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Turn logits (R, V) into e^logits up to a factor a row, in place; returns sum and log-sum-exp (R, 1)."""
     peak = logits.amax(-1, keepdim=True)
     if logits.device.type == "cpu":  # whose softmax is 1.6 times faster than the three operations below
@@ -369,14 +402,14 @@ def _losses(chosen: Tensor, lse: Tensor, targets: Tensor, job: _Job, part: slice
     return losses * job.counts(targets, part)
 
 
-def _column(targets: Tensor) -> Tensor:
+def target_column(targets: Tensor) -> Tensor:
     """(R, 1), a column to look at for each target, 0 for IGNORE."""
     return targets.clamp_min(0).unsqueeze(-1)
 
 
-def _chosen(logits: Tensor, targets: Tensor) -> Tensor:
+def chosen_logits(logits: Tensor, targets: Tensor) -> Tensor:
     """The targets' logits (R, 1)."""
-    return logits.gather(-1, _column(targets))
+    return logits.gather(-1, target_column(targets))
 
 
 def _logits(states: Tensor, head: Tensor) -> Tensor:

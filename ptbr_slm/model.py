@@ -26,6 +26,7 @@ from ptbr_slm.config import ModelConfig
 from ptbr_slm.loss import IGNORE as IGNORE
 from ptbr_slm.loss import (
     SharedGradient,
+    SoftTargets,
     linear_cross_entropy,
     log_prob_loss,
     plain_cross_entropy,
@@ -296,14 +297,22 @@ class Llama(nn.Module):
         logits: Tensor = self.head(hidden)
         return logits if self.head_rows is None else self.head_rows.logits(hidden, logits)
 
-    def loss_sum(self, tokens: Tensor, targets: Tensor, document_ids: Tensor | None = None) -> Tensor:
+    def loss_sum(
+        self,
+        tokens: Tensor,
+        targets: Tensor,
+        document_ids: Tensor | None = None,
+        soft: SoftTargets | None = None,
+    ) -> Tensor:
         """Summed cross-entropy in nats, fp32, over targets (B, T) that are not `IGNORE`.
 
-        document_ids: see `hidden`. A sum, so that a step of any number of micro-batches divides once by all
-        its target tokens.
+        document_ids: see `hidden`. soft: the loss of B * T rows that takes its place, always in chunks. A
+        sum, so that a step of any number of micro-batches divides once by all its target tokens.
         """
         z_loss = self.z_loss if self.training else 0.0
-        if self.loss == "plain" and torch.is_grad_enabled():  # evaluation takes as little memory as it can
+        if (
+            self.loss == "plain" and soft is None and torch.is_grad_enabled()
+        ):  # evaluation takes as little memory as it can
             logits = self._logits(self.hidden(tokens, document_ids=document_ids))  # (B, T, V)
             return plain_cross_entropy(logits.flatten(0, 1), targets.flatten(), z_loss)
         shared = self._shared_gradient()
@@ -315,6 +324,7 @@ class Llama(nn.Module):
             z_loss=z_loss,
             shared=shared,
             trained=None if self.head_rows is None else self.head_rows.as_head(),
+            soft=soft,
         )
 
     def log_prob_loss(

@@ -136,8 +136,8 @@ FLOORS = {
     ],
     "ptbr_slm.train": [
         {"config", "config_file", "events", "schedule", "state", "session", "process", "run_folder"},
-        {"batches", "planning", "parallel", "optim"},
-        {"step", "compile", "evaluate", "checkpoint"},
+        {"batches", "distill", "planning", "parallel", "optim"},
+        {"step", "compile", "evaluate", "checkpoint", "teacher"},
         {"survival", "reporting"},
         {"trainer", "loop", "run", "find_lr", "spec"},
     ],

@@ -1,4 +1,4 @@
-"""`ptbr-slm data fetch | prepare | stats | audit`."""
+"""`ptbr-slm data fetch | prepare | stats | audit | teacher-logits`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 
 from ptbr_slm.cli.command import command
 from ptbr_slm.cli.data_fetch import downloading, register_fetch
+from ptbr_slm.cli.data_teacher import register_teacher_logits
 from ptbr_slm.cli.help import HelpGroup
 from ptbr_slm.cli.output import Output, Report, table
 from ptbr_slm.text import human_bytes, number, quoted
@@ -232,6 +233,9 @@ def audit(
         f"  {number(summary.documents)} documentos ficaram, {number(sum(summary.dropped.values()))} saíram"
     )
     return Report(result, text, brief=str(file))
+
+
+register_teacher_logits(_group)
 
 
 def _describe(summary: Summary, examples: Mapping[str, Sequence[str]]) -> str:

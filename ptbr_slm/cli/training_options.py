@@ -93,6 +93,13 @@ FLAGS = (
         "--dry-run", kind=bool, key=None, help="Só mostra tamanho, memória, passos e épocas; não grava nada."
     ),
     Flag("--model-size", metavar="TAMANHO", help="nano, mini, 85m, 160m, 400m ou 800m."),
+    Flag(
+        "--teacher-logits",
+        kind=Path,
+        metavar="PASTA",
+        key="distill.logits",
+        help="Aprende também das previsões de um modelo maior (ptbr-slm data teacher-logits).",
+    ),
     Flag("--init-from", kind=Path, metavar="MODELO", help="Parte dos pesos de um modelo."),
     Flag("--precision", metavar="auto|fp32|fp16|bf16", help="Formato dos cálculos."),
     Flag(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -69,8 +69,8 @@ class MicroBatch:
 
     def to(self, device: torch.device) -> DeviceBatch:
         """On the device; the host does not wait for a GPU."""
-        documents = None if self.document_ids is None else _to_device(self.document_ids, device)
-        return DeviceBatch(_to_device(self.tokens, device), _to_device(self.targets, device), documents)
+        documents = None if self.document_ids is None else to_device(self.document_ids, device)
+        return DeviceBatch(to_device(self.tokens, device), to_device(self.targets, device), documents)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +119,15 @@ class TextBatches:
 
         Raises E_DATA_CORRUPT for a token that is not in the vocabulary.
         """
-        starts = np.concatenate([self.order.starts(piece.start, len(piece)) for piece in windows])[share]
+        starts = self.starts(windows, share)
         length = self.order.seq_len + 1
         read = [self._split.read(start, start + length) for start in starts.tolist()]
         documents = self._split.document_ids(starts, length) if self._documents else None
         return MicroBatch.of_windows(np.stack(read), documents)
+
+    def starts(self, windows: Sequence[range], share: slice = slice(None)) -> npt.NDArray[np.int64]:
+        """(B,) the first token of each of these windows."""
+        return np.concatenate([self.order.starts(piece.start, len(piece)) for piece in windows])[share]
 
 
 def remaining_windows(cursor: int, count: int, skipped: Sequence[Sequence[int]]) -> tuple[list[range], int]:
@@ -156,7 +160,8 @@ def random_batch(
     return MicroBatch.of_windows(windows, ids)
 
 
-def _to_device(array: npt.NDArray[np.int64] | npt.NDArray[np.int32], device: torch.device) -> Tensor:
+def to_device(array: npt.NDArray[np.number[Any]], device: torch.device) -> Tensor:
+    """The array as a tensor on the device; the host does not wait for a GPU."""
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 

@@ -6,6 +6,7 @@ checkpoints and the report are the same for all.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -13,12 +14,14 @@ from typing import ClassVar, Protocol
 from ptbr_slm.data.document import describe_dropped
 from ptbr_slm.data.pipeline import open_or_prepare
 from ptbr_slm.data.prepared import PreparedData
+from ptbr_slm.data.teacher_logits import TeacherLogits
 from ptbr_slm.eval.bits import HeldOut, held_out_windows
 from ptbr_slm.model import Llama
 from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.batches import BatchSource, TextBatches
 from ptbr_slm.train.config import TrainConfig
+from ptbr_slm.train.distill import DistilledBatches
 from ptbr_slm.train.events import Listener, StepEvent, Warned
 from ptbr_slm.train.parallel.parallelize import Parallel
 from ptbr_slm.train.parallel.world import Ranks
@@ -59,26 +62,37 @@ class TrainingData(Protocol):
 
 
 class TextData:
-    """Prepared text, a `TrainingData`."""
+    """Prepared text, with a teacher's predictions of it or without: a `TrainingData`."""
 
-    def __init__(self, prepared: PreparedData) -> None:
-        self.prepared = prepared
-        self.folder, self.sha256 = prepared.folder, prepared.sha256
+    def __init__(self, prepared: PreparedData, teacher: TeacherLogits | None = None) -> None:
+        """Raises E_TOKENIZER_MISMATCH or E_DATA_CORRUPT where the predictions are not of these data."""
+        if teacher is not None:
+            teacher.check_data(prepared)
+        self.prepared, self.teacher = prepared, teacher
+        self.folder = prepared.folder
         self.tokenizer = prepared.load_tokenizer()
         self.train_tokens = prepared.split("train").tokens
+
+    @property
+    def sha256(self) -> str:
+        """As `TrainingData.sha256`: of the text, and of the teacher's predictions."""
+        if self.teacher is None:
+            return self.prepared.sha256
+        return hashlib.sha256(f"{self.prepared.sha256} {self.teacher.sha256}".encode()).hexdigest()
 
     def check_enough(self, config: TrainConfig) -> None:
         """As `TrainingData.check_enough`."""
         check_enough_text(config, self.prepared)
 
-    def batches(self, config: TrainConfig) -> TextBatches:
+    def batches(self, config: TrainConfig) -> TextBatches | DistilledBatches:
         """As `TrainingData.batches`."""
-        return TextBatches(
+        text = TextBatches(
             self.prepared.split("train"),
             seq_len=config.seq_len,
             seed=config.seed,
             document_mask=config.data_options.document_mask,
         )
+        return text if self.teacher is None else DistilledBatches(text, self.teacher, config.distill)
 
     def held_out(self, config: TrainConfig) -> HeldOut | None:
         """As `TrainingData.held_out`."""
@@ -87,7 +101,7 @@ class TextData:
             self.tokenizer,
             config.seq_len,
             config.evaluation.tokens,
-            data_sha256=self.sha256,
+            data_sha256=self.prepared.sha256,
         )
 
     def prompt_ids(self, text: str) -> list[int]:
@@ -113,11 +127,14 @@ class TrainSpec:
         if data.folder.parent == cache and data.index.dropped:  # prepared here, and not reported yet
             message = f"ficou de fora dos dados: {describe_dropped(data.index.dropped)}."
             listener.event(Warned(code="left_out", message=message))
-        return TextData(data)
+        stored = config.distill.logits
+        return TextData(data, None if stored is None else TeacherLogits.open(stored))
 
     def plan(self, config: TrainConfig, data: TrainingData, ranks: int, source: ModelFolder | None) -> Plan:
         """Decide the run, as `make_plan`. source: the model that it begins from."""
         config = replace(config, data=data.folder.resolve())
+        if config.distill.logits is not None:
+            config = replace(config, loss="chunked")  # as `Llama.loss_sum` makes it
         return make_plan(config, data.tokenizer, ranks, source=source)
 
     def prepare_model(self, model: Llama, plan: Plan) -> None:
@@ -145,7 +162,19 @@ class TrainSpec:
 
         model: whole, as it was trained. Only the main rank calls it.
         """
-        return {}
+        teacher = data.teacher if isinstance(data, TextData) else None
+        if teacher is None:
+            return {}
+        facts, settings = teacher.facts, plan.config.distill
+        return {
+            "distilled_from": {
+                "teacher": facts.teacher,
+                "teacher_sha256": facts.teacher_sha256,
+                "top_k": facts.top_k,
+                "weight": settings.weight,
+                "temperature": settings.temperature,
+            }
+        }
 
     def companions(self, source: ModelFolder) -> dict[str, bytes]:
         """Files beside the weights that a model made from `source` keeps (`write_model_files`)."""

@@ -295,7 +295,7 @@ class Trainer:
         self.listener.event(event)
         if known:
             self.listener.progress(self.progress, self._status(result.loss).line())
-        if self.state.step == 1 and self.config.init_from is None:
+        if self.state.step == 1 and self.config.init_from is None and self.config.distill.logits is None:
             self._check_first_loss(result.loss)
 
     def _status(self, loss: float) -> Status:

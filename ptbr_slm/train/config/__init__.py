@@ -12,6 +12,7 @@ from ptbr_slm.train.config.run import (
 from ptbr_slm.train.config.sections import (
     CheckpointConfig,
     DataConfig,
+    DistillConfig,
     EvaluationConfig,
     GuardConfig,
     ModelOverrides,
@@ -25,6 +26,7 @@ __all__ = [
     "MUON_RATE",
     "CheckpointConfig",
     "DataConfig",
+    "DistillConfig",
     "EvaluationConfig",
     "GuardConfig",
     "ModelOverrides",

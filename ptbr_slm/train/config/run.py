@@ -16,6 +16,7 @@ from ptbr_slm.text import DURATION, parse_duration
 from ptbr_slm.train.config.sections import (
     CheckpointConfig,
     DataConfig,
+    DistillConfig,
     EvaluationConfig,
     GuardConfig,
     ModelOverrides,
@@ -99,6 +100,7 @@ class TrainConfig(Section):
     allow_config_change: bool = field(default=False, metadata=per_session(stored=False))
     """Whether a resumed run may change settings that change what it computes."""
     data_options: DataConfig = field(default_factory=DataConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
     model: ModelOverrides = field(default_factory=ModelOverrides)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)

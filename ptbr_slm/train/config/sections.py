@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, ClassVar
 
-from ptbr_slm.train.config.setting import AUTO, Section, choice, integer, number
+from ptbr_slm.train.config.setting import AUTO, Section, choice, integer, number, per_session
 
 OPTIMIZERS = ("adamw", "adamw8bit", "muon")
 DEFAULT_PROMPTS = ("O Brasil é", "Era uma vez", "A língua portuguesa")
@@ -54,6 +55,20 @@ class DataConfig(Section):
 
     document_mask: bool = False
     """Whether the documents of a sequence do not see each other: attention ends where a document does."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DistillConfig(Section):
+    """Learning from a teacher's predictions, stored by `data teacher-logits` (`ptbr_slm.distillation`)."""
+
+    PREFIX: ClassVar[str] = "distill."
+
+    logits: Path | None = field(default=None, metadata=per_session())
+    """The folder of the predictions; None: there is no teacher."""
+    weight: float = field(default=0.5, metadata=number(0, 1))
+    """Of what the teacher says in the loss; the text itself has what is left."""
+    temperature: float = field(default=1.0, metadata=number(0, 100, open_low=True))
+    """Of both softmaxes: above 1, unlikely tokens count more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
