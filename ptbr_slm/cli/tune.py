@@ -92,6 +92,7 @@ UNUSED = (
     "--tokenizer",
     "--model-size",
     "--init-from",
+    "--teacher-logits",
     "--eval-tasks",
     "--eval-tasks-seconds",
     "--task-data",

@@ -172,4 +172,15 @@ def _check_objective(config: TuneConfig) -> None:
             )
 
 
-_RULES = (_check_objective, _check_replay, _check_document_mask)
+def _check_teacher(config: TuneConfig) -> None:
+    """Stored predictions are of prepared text, not of conversations."""
+    if config.distill.logits is not None:
+        raise SlmError(
+            "E_USAGE",
+            "as previsões de um professor são de um texto preparado; aqui se aprende do que ele escreve.",
+            where="distill.logits",
+            hint="Faça conversas com ele:  python examples/destilar_texto.py --help",
+        )
+
+
+_RULES = (_check_objective, _check_replay, _check_document_mask, _check_teacher)

@@ -281,14 +281,11 @@ def test_settings_are_kept_in_the_run(distilled, logits) -> None:
     assert DistillConfig().weight == 0.5
 
 
-def test_two_ranks_train_as_one(distilled, train_arguments, cli, logits, tmp_path) -> None:
-    """The whole command on two gloo ranks: the course of one process."""
-    teacher = {"distill.logits": str(logits.folder), "distill.weight": 0.7}
-    arguments = train_arguments(tmp_path / "two", ranks=2, parallel="ddp", max_steps=3, **teacher)
-    cli(*arguments, check=True, env={"OMP_NUM_THREADS": "1"})
-    train(distilled({"distill.weight": 0.7, "max_steps": 3}))
-    ours, theirs = ([r["loss"] for r in records(tmp_path / run)] for run in ("two", "run"))
-    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+def test_a_tuning_learns_from_a_teachers_text_instead(teacher, logits, tmp_path) -> None:
+    from ptbr_slm.tune.config import tune_config
+
+    values = {"data": tmp_path, "output": tmp_path / "out", "distill.logits": logits.folder}
+    assert "destilar_texto" in fails("E_USAGE", lambda: tune_config(teacher, values)).hint
 
 
 # The command.

@@ -17,7 +17,8 @@ from ptbr_slm.model import Llama
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.batches import MicroBatch
 from ptbr_slm.train.checkpoint.files import restore, write_checkpoint
-from ptbr_slm.train.config import OptimizerConfig
+from ptbr_slm.train.config import DistillConfig, OptimizerConfig
+from ptbr_slm.train.distill import DistilledMicroBatch
 from ptbr_slm.train.evaluate import bits_per_byte
 from ptbr_slm.train.optim import build_optimizer
 from ptbr_slm.train.parallel.parallelize import parallelize
@@ -40,6 +41,8 @@ CASES = {
     "sharded, uneven": (5, 1, "fsdp", "fp32", False),
     "sharded, scaled": (4, 2, "fsdp", "fp16", True),
     "shared muon": (4, 2, "ddp", "fp32", True),
+    "distilled, uneven": (3, 1, "ddp", "fp32", True),
+    "sharded, distilled, uneven": (3, 1, "fsdp", "fp32", False),
 }
 
 
@@ -47,11 +50,29 @@ def windows(count: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(5, 300, (count, 17))
 
 
+def micro_batch(name: str, count: int, seed: int, share: slice) -> MicroBatch:
+    """A rank's share of a step; where the case distills, with what a random teacher says."""
+    batch = MicroBatch.of_windows(windows(count, seed))
+    if "distilled" not in name:
+        return batch[share]
+    draw = np.random.default_rng(seed)
+    ids = draw.permuted(np.tile(np.arange(300, dtype=np.int32), (count, 16, 1)), axis=-1)[..., :4]
+    said = np.log(draw.dirichlet(np.ones(5), (count, 16))).clip(-60, 0).astype(np.float16)
+    return DistilledMicroBatch(
+        batch.tokens,
+        batch.targets,
+        teacher_ids=ids,
+        teacher_log_probabilities=said,
+        settings=DistillConfig(weight=0.7, temperature=2.0),
+    )[share]
+
+
 class Run:
     """A few steps of one case."""
 
     def __init__(self, name: str, ranks: Ranks) -> None:
         self.sequences, self.batch_size, parallel, precision, tied = CASES[name]
+        self.name = name
         self.ranks, self.precision = ranks, Precision(precision, "")  # type: ignore[arg-type]
         self.model = Llama(ModelConfig(**{**SHAPE_FIELDS, "tie_embeddings": tied}))
         self.parallel = parallelize(self.model, CPU, ranks, "auto" if ranks.world == 1 else parallel)
@@ -63,7 +84,7 @@ class Run:
         self.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**18) if precision == "fp16" else None
 
     def step(self, number: int):
-        mine = MicroBatch.of_windows(windows(self.sequences, number)[self.ranks.share(self.sequences)])
+        mine = micro_batch(self.name, self.sequences, number, self.ranks.share(self.sequences))
         return optimizer_step(
             self.model,
             self.optimizer,
