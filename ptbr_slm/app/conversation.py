@@ -149,16 +149,27 @@ def build_conversation(writer: Writer, sampling_controls: Callable[[], list[Any]
 
 
 def _connect(writer: Writer, tab: _Controls) -> None:
-    """Enviar and Tentar de novo: begin, answer, settle. Parar cancels the answer and settles."""
+    """Enviar and Tentar de novo: begin, answer, settle. Parar cancels the answer and settles.
+
+    An event that has nothing to do (a second click, a message during an answer) changes nothing.
+    """
     import gradio as gr
 
-    def answer(dialogue: Dialogue, system: Any, *values: Any) -> Iterator[tuple[Any, ...]]:
+    def answer(
+        dialogue: Dialogue, partial: tuple[int, str], system: Any, *values: Any
+    ) -> Iterator[tuple[Any, ...]]:
+        if dialogue.question is None or partial[0] == dialogue.turn:
+            yield (gr.skip(),) * 3
+            return
         with shown_on_the_page():
             for text, line in writer.answer(dialogue.prompt(str(system)), *values):
                 yield dialogue.shown(text), line, (dialogue.turn, text)
 
-    def answer_again(dialogue: Dialogue, system: Any, *values: Any) -> Iterator[tuple[Any, ...]]:
-        yield from answer(dialogue, system, *values[:-1], None)  # a fixed seed would give the same answer
+    def answer_again(
+        dialogue: Dialogue, partial: tuple[int, str], system: Any, *values: Any
+    ) -> Iterator[tuple[Any, ...]]:
+        # A fixed seed would give the same answer.
+        yield from answer(dialogue, partial, system, *values[:-1], None)
 
     quick: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
     begun = [tab.chatbot, tab.message, tab.dialogue, tab.status, *tab.buttons]
@@ -167,7 +178,7 @@ def _connect(writer: Writer, tab: _Controls) -> None:
     def answer_after(start: Any, function: Any) -> Any:
         event = start.success(
             function,
-            [tab.dialogue, tab.system, *tab.sampling],
+            [tab.dialogue, tab.partial, tab.system, *tab.sampling],
             [tab.chatbot, tab.status, tab.partial],
             preprocess=False,  # Writer checks the values, in Portuguese
             concurrency_id="model",
@@ -180,61 +191,70 @@ def _connect(writer: Writer, tab: _Controls) -> None:
         return event
 
     sent = gr.on([tab.send.click, tab.message.submit], begin, [tab.message, tab.dialogue], begun, **quick)
-    repeated = tab.again.click(begin_again, [tab.message, tab.dialogue], begun, **quick)
+    repeated = tab.again.click(begin_again, tab.dialogue, begun, **quick)
     answering = [answer_after(sent, answer), answer_after(repeated, answer_again)]
     tab.stop.click(None, cancels=answering, queue=False).then(stop_answer, state, begun, **quick)
-    tab.new.click(start_anew, [tab.message, tab.dialogue], begun, **quick)
+    gr.on([tab.new.click, tab.chatbot.clear], start_anew, tab.dialogue, begun, **quick)
 
 
 def begin(text: Any, dialogue: Dialogue) -> tuple[Any, ...]:
-    """Enviar was pressed. Nothing happens while an answer comes, or without a message."""
+    """Enviar was pressed."""
     if dialogue.question is not None or not (isinstance(text, str) and text.strip()):
-        _stay()
-    return _begun(dialogue.asking(text.strip()), "")
+        return _unchanged()
+    dialogue = dialogue.asking(text.strip())
+    return dialogue.shown(), "", dialogue, READING, *_busy()
 
 
-def begin_again(text: Any, dialogue: Dialogue) -> tuple[Any, ...]:
+def begin_again(dialogue: Dialogue) -> tuple[Any, ...]:
     """Tentar de novo was pressed."""
     if dialogue.question is not None or not dialogue.messages:
-        _stay()
-    return _begun(dialogue.asking_again(), text)
+        return _unchanged()
+    dialogue = dialogue.asking_again()
+    return dialogue.shown(), _same(), dialogue, READING, *_busy()
 
 
 def settle(dialogue: Dialogue, partial: tuple[int, str], status: str, message: str) -> tuple[Any, ...]:
     """The answer ended, well or not. A question without one goes back to the box, unless another is there."""
+    if dialogue.question is None:
+        return _unchanged()
     turn, text = partial
     answer = text if turn == dialogue.turn else ""
-    unanswered = dialogue.question is not None and not answer
-    if unanswered:
-        message = message or str(dialogue.question)
+    box = _same() if answer or message else dialogue.question
+    if not answer:
         status = READY if status == READING else NOTHING_WRITTEN
     dialogue = dialogue.answered(answer)
-    return dialogue.shown(), message, dialogue, status, *_idle(dialogue)
+    return dialogue.shown(), box, dialogue, status, *_idle(dialogue)
 
 
 def stop_answer(dialogue: Dialogue, partial: tuple[int, str], status: str, message: str) -> tuple[Any, ...]:
     """Parar was pressed: what is written stays."""
-    shown, message, dialogue, _, *buttons = settle(dialogue, partial, status, message)
-    return shown, message, dialogue, stopped(status), *buttons
+    if dialogue.question is None:
+        return (_same(),) * 4 + tuple(_idle(dialogue))
+    shown, box, dialogue, _, *buttons = settle(dialogue, partial, status, message)
+    return shown, box, dialogue, stopped(status), *buttons
 
 
-def start_anew(message: Any, dialogue: Dialogue) -> tuple[Any, ...]:
+def start_anew(dialogue: Dialogue) -> tuple[Any, ...]:
     """Nova conversa was pressed."""
-    if dialogue.question is not None:
-        _stay()
-    dialogue = Dialogue(turn=dialogue.turn)
-    return dialogue.shown(), message, dialogue, READY, *_idle(dialogue)
+    if dialogue.question is None:
+        dialogue = Dialogue(turn=dialogue.turn)
+        return dialogue.shown(), _same(), dialogue, READY, *_idle(dialogue)
+    return _unchanged()
 
 
-def _stay() -> None:
-    """End an event without a trace, and what was to follow it."""
+def _unchanged() -> tuple[Any, ...]:
+    """Each of the chat, the box, the conversation, the status and the buttons as it is."""
+    return (_same(),) * 8
+
+
+def _same() -> Any:
     import gradio as gr
 
-    raise gr.Error("", visible=False, print_exception=False)
+    return gr.skip()
 
 
-def _begun(dialogue: Dialogue, message: Any) -> tuple[Any, ...]:
-    return dialogue.shown(), message, dialogue, READING, *_buttons(send=False, stop=True, rest=False)
+def _busy() -> list[Any]:
+    return _buttons(send=False, stop=True, rest=False)
 
 
 def _idle(dialogue: Dialogue) -> list[Any]:

@@ -10,7 +10,6 @@ import typer
 
 from ptbr_slm.cli.command import command
 from ptbr_slm.cli.output import Mode, Output, Report
-from ptbr_slm.text import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -113,7 +112,7 @@ def chat(
         tuned = opened.is_tuned
         out.event({"event": "ready", **_facts(opened), "tuned": tuned})
         if not tuned:
-            out.note(f"Atenção: {untuned_warning(quoted(model))}")
+            out.note(f"Atenção: {untuned_warning(model)}")
         session = ChatSession(out, opened, options, system=system.strip(), interrupts=interrupts)
         if interrupts is None:
             _converse(session, piped_lines())

@@ -291,6 +291,7 @@ def document(results: Sequence[GenerationResult], tokenizer: Tokenizer) -> dict[
 
 def _fields(result: GenerationResult, tokenizer: Tokenizer) -> dict[str, Any]:
     fields = asdict(result)
+    del fields["dropped_messages"]  # of conversations
     for key, scores in (("logprobs", result.logprobs), ("prompt_logprobs", result.prompt_logprobs)):
         fields[key] = None if scores is None else [_named(score, tokenizer) for score in scores]
     return fields

@@ -32,7 +32,6 @@ from ptbr_slm.runtime.sampling.params import SamplingOptions, sampling_params
 from ptbr_slm.runtime.scoring import ContinuationScore, EncodedRequest, Request, Scorer
 from ptbr_slm.runtime.sequence import Cancel, SequenceState, make_sequences
 from ptbr_slm.storage.model_folder import ModelFolder, check_vocabulary
-from ptbr_slm.text import quoted
 
 _Key = tuple[Path, str, int]
 
@@ -267,7 +266,7 @@ class Model:
         """The prompt of `chat`. Warns once where the model is not tuned."""
         if not self.is_tuned and not self._warned:
             self._warned = True
-            warnings.warn(untuned_warning(quoted(self.path)), UntunedModelWarning, stacklevel=3)
+            warnings.warn(untuned_warning(self.path), UntunedModelWarning, stacklevel=3)
         return ChatPrompt(messages)
 
     def _sequences(

@@ -5,12 +5,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ptbr_slm.chat import ChatFormat, Message, parse_messages
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.protocol import Engine, check_ids
 from ptbr_slm.runtime.sampling.params import SamplingOptions
 from ptbr_slm.runtime.sequence import PromptState
+from ptbr_slm.text import quoted
 
 _CHARACTERS_A_TOKEN = 32
 """Far more than any text has (Portuguese: 4 to 5); what is longer is not encoded whole to be refused."""
@@ -63,11 +65,12 @@ class UntunedModelWarning(UserWarning):
     """A conversation was asked of a model that has not learnt to answer."""
 
 
-def untuned_warning(model: str) -> str:
-    """What to tell a user whose model has a template and has not learnt it. model: a word of a shell."""
+def untuned_warning(model: Path) -> str:
+    """What to tell a user whose model has a template and has not learnt it."""
     return (
         "este modelo não foi treinado para conversar: ele continua o texto da conversa, e talvez não "
-        f"responda nem saiba parar. Para ensinar:  ptbr-slm tune {model} --data conversas.jsonl -o PASTA"
+        "responda nem saiba parar. Para ensinar:  "
+        f"ptbr-slm tune {quoted(model)} --data conversas.jsonl -o PASTA"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,11 @@ from ptbr_slm.config import model_config
 from ptbr_slm.tokenizer import Tokenizer
 
 CONTEXT = 2048
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
 HERE = Path(__file__).parent
 
 NOT_OURS = [
@@ -82,3 +88,35 @@ def page(gradio: ModuleType, model_folder: Path) -> Iterator[Page]:
 def url(page: Page) -> str:
     """Address of the page, served from a thread of this process."""
     return open_server(page).url
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator:
+    """A real Chromium."""
+    if CHROMIUM is None:
+        pytest.skip("instale com: apt-get install chromium")
+    playwright = pytest.importorskip("playwright.sync_api", reason="instale com: pip install playwright")
+    with playwright.sync_playwright() as running:
+        opened = running.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def tab(browser, url) -> Iterator:
+    """An open page; at its end nothing was asked of another host and the console has no error."""
+    context = browser.new_context(viewport={"width": 390, "height": 844}, locale="pt-BR", color_scheme="dark")
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    asked: list[str] = []
+    errors: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("dialog", lambda dialog: errors.append(dialog.message))
+    page.goto(url)
+    page.wait_for_selector("#texto textarea")
+    page.wait_for_selector("#continuar:not([disabled])")
+    yield page
+    context.close()
+    assert not [address for address in asked if not address.startswith((url, "data:", "blob:"))]
+    assert not errors

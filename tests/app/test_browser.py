@@ -2,54 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-
 import pytest
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.browser
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="instale com: apt-get install chromium"),
-]
-
-ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 BOX = "#texto textarea"
 IDLE = "#continuar:not([disabled])"
 BUSY = "#parar:not([disabled])"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    playwright = pytest.importorskip("playwright.sync_api", reason="instale com: pip install playwright")
-    with playwright.sync_playwright() as running:
-        opened = running.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def tab(browser, url) -> Iterator:
-    """An open page; at its end nothing was asked of another host and the console has no error."""
-    context = browser.new_context(viewport={"width": 390, "height": 844}, locale="pt-BR", color_scheme="dark")
-    page = context.new_page()
-    page.set_default_timeout(20_000)
-    asked: list[str] = []
-    errors: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    page.on("dialog", lambda dialog: errors.append(dialog.message))
-    page.goto(url)
-    page.wait_for_selector(BOX)
-    page.wait_for_selector(IDLE)
-    yield page
-    context.close()
-    assert not [address for address in asked if not address.startswith((url, "data:", "blob:"))]
-    assert not errors
 
 
 def set_tokens(tab, count: int) -> None:
