@@ -14,6 +14,7 @@ from ptbr_slm.errors import SlmError
 from ptbr_slm.text import number
 
 if TYPE_CHECKING:
+    from ptbr_slm.train.config import TrainConfig
     from ptbr_slm.train.find_lr import RangeTest
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -33,12 +34,22 @@ def find_lr(
     svg: Annotated[
         Path | None, typer.Option("--svg", metavar="ARQUIVO.svg", help="Grava a curva neste arquivo.")
     ] = None,
+    tune: Annotated[
+        Path | None,
+        typer.Option(
+            "--tune",
+            metavar="MODELO",
+            help="A taxa para ajustar este modelo (ptbr-slm tune): --data são conversas; opções de tune vão "
+            "em --set, como --set tune.method=lora.",
+        ),
+    ] = None,
     **given: Any,
 ) -> Report:
     """Procura a taxa de aprendizado: um treino curto em que ela cresce a cada passo.
 
     Aceita as opções de train, com o mesmo modelo, dados e otimizador. Não grava nada, a não ser --svg.
     """
+    from ptbr_slm.cli.train import spec_of
     from ptbr_slm.train.find_lr import find_lr as search
     from ptbr_slm.train.find_lr import plot
 
@@ -53,14 +64,28 @@ def find_lr(
         from ptbr_slm.storage.output import require_replaceable
 
         require_replaceable(svg, lambda content: b"<svg" in content[:1000], "um SVG")
-    settings = settings_of({**given, "output": given.get("output") or Path("-")})
+    given = {**given, "output": given.get("output") or Path("-")}
+    settings = settings_of(given) if tune is None else _tune_settings(tune, given)
     with out.progress("procurando a taxa", total=1.0) as bar:
-        found = search(settings, steps=steps, lowest=min_rate, highest=max_rate, progress=bar.update)
+        found = search(
+            settings,
+            steps=steps,
+            lowest=min_rate,
+            highest=max_rate,
+            progress=bar.update,
+            spec=spec_of(settings),
+        )
     if svg is not None:
         from ptbr_slm.storage.atomic import write_text
 
         write_text(svg, plot(found))
     return _report(found, svg)
+
+
+def _tune_settings(model: Path, given: dict[str, Any]) -> TrainConfig:
+    from ptbr_slm.cli.tune import settings_of as settings_of_tuning
+
+    return settings_of_tuning(model, given)
 
 
 def _report(found: RangeTest, svg: Path | None) -> Report:

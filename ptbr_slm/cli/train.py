@@ -41,9 +41,9 @@ def train(out: Output, **given: Any) -> Report:
     """Treina um modelo; interrompido, continua de onde parou quando o comando é repetido."""
     settings = settings_of(given)
     if given["dry_run"]:
-        from ptbr_slm.train.planning.plan import dry_run as calculate
+        from ptbr_slm.train.planning.plan import dry_run
 
-        return dry_run_report(calculate(settings))
+        return dry_run_report(dry_run(settings))
     return run_training(out, settings)
 
 
@@ -185,7 +185,8 @@ def sentence(event: Event) -> str:
         case ConversationsRead():
             held_out = f", {number(event.held_out)} para a validação" if event.held_out else ""
             text = (
-                f"{number(event.conversations)} conversas para treinar{held_out}: "
+                f"{number(event.conversations)} conversa{'' if event.conversations == 1 else 's'} "
+                f"para treinar{held_out}: "
                 f"{number(event.tokens)} tokens, {number(event.target_tokens)} deles aprendidos"
             )
             return f"{text}{_left_out(event.skipped)}\n{first_example(event)}"
@@ -209,7 +210,10 @@ def sentence(event: Event) -> str:
         case events.Warned():
             return f"Atenção: {event.message}"
         case events.Evaluated():
-            return f"passo {number(event.step)}: {number(event.bits_per_byte, 4)} bits por byte"
+            text = f"passo {number(event.step)}: {number(event.bits_per_byte, 4)} bits por byte"
+            if event.text_bits_per_byte is None:
+                return text
+            return f"{text} nas respostas, {number(event.text_bits_per_byte, 4)} no texto do pré-treino"
         case events.TasksScored():
             scores = [f"{task} {number(100 * value, 1)} %" for task, value in event.scores.items()]
             return f"passo {number(event.step)}: {', '.join(scores)}"
@@ -297,6 +301,7 @@ def dry_run_report(found: DryRun) -> Report:
         ("passos", number(config.max_steps)),
         ("tokens do treino", number(config.step_tokens * config.max_steps)),
         ("épocas", epochs),
+        *([] if found.sequences is None else [("sequências por época", number(found.sequences))]),
         *((f"memória: {name}", human_bytes(size)) for name, size in _parts(plan.memory) if size),
     ]
     notes = [

@@ -9,7 +9,7 @@ import typer
 
 from ptbr_slm.cli.command import command
 from ptbr_slm.cli.output import Output, Report
-from ptbr_slm.cli.train import run_training
+from ptbr_slm.cli.train import Printer, dry_run_report, run_training, spec_of
 from ptbr_slm.cli.training_options import Flag, flag_values, with_flags
 
 if TYPE_CHECKING:
@@ -96,7 +96,6 @@ UNUSED = (
     "--eval-tasks",
     "--eval-tasks-seconds",
     "--task-data",
-    "--dry-run",
 )
 """Options of `train` that a tuning says in its own words, has from its model, or does not have."""
 
@@ -116,7 +115,17 @@ def tune(
     Os dados são conversas em JSONL, CSV ou Parquet: messages, prompt/completion, Alpaca ou ShareGPT. Com
     --objective dpo, pares de respostas: prompt, chosen e rejected.
     """
-    return run_training(out, settings_of(model, given))
+    settings = settings_of(model, given)
+    if given["dry_run"]:
+        return _dry_run(out, settings)
+    return run_training(out, settings)
+
+
+def _dry_run(out: Output, settings: TuneConfig) -> Report:
+    from ptbr_slm.tune.spec import dry_run
+
+    with out.progress("lendo as conversas", total=1.0, eta=False) as bar:
+        return dry_run_report(dry_run(settings, spec_of(settings), Printer(out, bar)))
 
 
 def settings_of(model: Path, given: dict[str, Any]) -> TuneConfig:

@@ -161,6 +161,10 @@ class Evaluated(StepEvent):
 
     EVENT: ClassVar = "eval"
     bits_per_byte: float = entry("Bits por byte da parte de validação.")
+    text_bits_per_byte: float | None = entry(
+        "Bits por byte da validação do texto do pré-treino (--replay-data), que mostra o esquecimento.",
+        optional=True,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -59,9 +59,11 @@ def run_loop(trainer: Trainer, metrics: MetricsLog, signals: SignalGuard, deadli
         metrics.write(event)
     if config.compile:
         compile_layers_of(trainer)
-    if trainer.state.step == 0:
+    begins = trainer.state.step == 0
+    if begins:
         trainer.watch(metrics)
-    if _due(trainer, config.evaluation.every):
+    start = begins and trainer.spec.evaluates_start and bool(config.evaluation.every)
+    if start or _due(trainer, config.evaluation.every):
         trainer.observe(metrics)  # where a stop came between a step and its evaluation
     while trainer.progress < 1.0:
         trainer.step_once(metrics)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,9 +18,9 @@ from ptbr_slm.storage.model_folder import ModelFolder, seal_model_folder, write_
 from ptbr_slm.storage.output import make_folder, remove_made
 from ptbr_slm.train.checkpoint.files import list_checkpoints
 from ptbr_slm.train.checkpoint.kaggle_input import Identity
-from ptbr_slm.train.checkpoint.resume import check_unchanged, find_checkpoint
+from ptbr_slm.train.checkpoint.resume import check_same_command, check_unchanged, find_checkpoint
 from ptbr_slm.train.config import TrainConfig
-from ptbr_slm.train.config_file import to_toml, to_values
+from ptbr_slm.train.config_file import load_values, to_toml, to_values
 from ptbr_slm.train.evaluate import TaskScorer
 from ptbr_slm.train.events import (
     Evaluated,
@@ -155,12 +156,21 @@ def _as_restarted(config: TrainConfig) -> TrainConfig:
 def _claim_folder(config: TrainConfig, held: ExitStack) -> None:
     """Lock the run's folder for as long as `held` lasts, and clean up after a killed writer."""
     check_run_folder(config.output)
+    check_same_command(_recorded_settings(config.output / CONFIG), config)
     made = make_folder(config.output)
     held.callback(remove_made, made)
     held.enter_context(run_lock(config.output / LOCK))
     held.push(_removing_lock(config.output / LOCK, made))
     remove_leftovers(config.output)
     remove_leftovers(config.output / CHECKPOINTS)
+
+
+def _recorded_settings(file: Path) -> dict[str, Any] | None:
+    """What a run has written of its settings; None where nothing can be read."""
+    try:
+        return load_values(file) if file.is_file() else None
+    except SlmError:
+        return None
 
 
 def _removing_lock(lock: Path, folders: list[Path]) -> Callable[..., None]:

@@ -57,6 +57,9 @@ class TrainingData(Protocol):
     def held_out(self, config: TrainConfig) -> HeldOut | None:
         """The part that evaluations measure; None where nothing is held out."""
 
+    def held_out_text(self, config: TrainConfig) -> HeldOut | None:
+        """Text that evaluations measure too, where `held_out` is none: what the model could do before."""
+
     def prompt_ids(self, text: str) -> list[int]:
         """The ids that a sample goes on from, for one of `evaluation.prompts`."""
 
@@ -104,6 +107,9 @@ class TextData:
             data_sha256=self.prepared.sha256,
         )
 
+    def held_out_text(self, config: TrainConfig) -> None:
+        """As `TrainingData.held_out_text`: `held_out` is text already."""
+
     def prompt_ids(self, text: str) -> list[int]:
         """As `TrainingData.prompt_ids`."""
         return self.tokenizer.encode(text)
@@ -114,6 +120,8 @@ class TrainSpec:
 
     watched: ClassVar[type[StepEvent] | None] = None
     """What `watch` makes, before the first step and at every evaluation; None: nothing."""
+    evaluates_start: ClassVar[bool] = False
+    """Whether a run with evaluations begins with one, of the model that it begins from."""
 
     def open_data(self, config: TrainConfig, listener: Listener) -> TrainingData:
         """Open config.data, which is prepared first where it is text. Raises what `open_or_prepare` does."""

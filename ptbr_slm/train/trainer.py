@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from ptbr_slm.eval.bits import HeldOut
 from ptbr_slm.model import Llama
 from ptbr_slm.train.batches import MicroBatch, remaining_windows
 from ptbr_slm.train.checkpoint.files import (
@@ -75,7 +76,7 @@ class Trainer:
         self.companions: dict[str, bytes] = {}
         """Files of the model that the run began from, for every model folder it writes."""
         self.batches = data.batches(self.config)
-        self.held_out = data.held_out(self.config)
+        self.held_out, self.held_out_text = data.held_out(self.config), data.held_out_text(self.config)
         # Before the model takes its memory; the other ranks' cards are taken to be like the main one's.
         self.throughput = throughput(
             plan.model,
@@ -150,7 +151,7 @@ class Trainer:
         """Seconds that an evaluation takes: the last one, or a guess from the pace of training."""
         if self._evaluation_s is not None:
             return self._evaluation_s
-        tokens = 0 if self.held_out is None else self.held_out.inputs.size
+        tokens = sum(text.inputs.size for text in (self.held_out, self.held_out_text) if text is not None)
         return tokens / (3 * self.pace.tokens_per_second) if self.pace.tokens_per_second else 0.0
 
     @property
@@ -355,8 +356,12 @@ class Trainer:
         """
         step, settings, started = self.state.step, self.config.evaluation, time.monotonic()
         if self.held_out is not None and not self.ranks.from_main(lambda: metrics.has(Evaluated, step)):
-            value = memory.evaluate(self.plan, self.parallel, self.held_out, self.batch_size, self.ranks)
-            evaluated = Evaluated(step=step, bits_per_byte=value)
+            text = self.held_out_text
+            evaluated = Evaluated(
+                step=step,
+                bits_per_byte=self._bits_per_byte(self.held_out),
+                text_bits_per_byte=None if text is None else self._bits_per_byte(text),
+            )
             metrics.write(evaluated)
             self.listener.event(evaluated)
         if self.task_scorer is not None and not self.ranks.from_main(lambda: metrics.has(TasksScored, step)):
@@ -383,6 +388,10 @@ class Trainer:
             metrics.write(event)
             self.listener.event(event)
             self.spec.check(event, self.plan)
+
+    def _bits_per_byte(self, text: HeldOut) -> float:
+        """All ranks call it."""
+        return memory.evaluate(self.plan, self.parallel, text, self.batch_size, self.ranks)
 
     def _score_tasks(self, scorer: TaskScorer, metrics: MetricsLog) -> None:
         """All ranks call it; the main one asks, and the others wait. What cannot be scored is left out."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.model_folder import ModelFolder
-from ptbr_slm.train.config import AUTO, TrainConfig
+from ptbr_slm.train.config import AUTO, MUON_RATE, TrainConfig, seq_len_too_long
 from ptbr_slm.train.config.sections import (
     CheckpointConfig,
     DataConfig,
@@ -17,7 +17,7 @@ from ptbr_slm.train.config.sections import (
     OptimizerConfig,
     ScheduleConfig,
 )
-from ptbr_slm.train.config.setting import Section, choice, integer, number
+from ptbr_slm.train.config.setting import Section, choice, integer, number, per_session
 from ptbr_slm.train.config_file import from_values
 
 DEFAULT_PROMPTS = ("Olá! Quem é você?", "Quanto são 7 mais 5?", "Escreva uma frase sobre o mar.")
@@ -51,11 +51,11 @@ class TuneOptions(Section):
     """The form of the data; `auto` goes by the columns."""
     valid_fraction: float = field(default=0.05, metadata=number(0, 0.5))
     """Share of the conversations that is held out, for the evaluations."""
-    evaluation_sets: tuple[str, ...] = ()
+    evaluation_sets: tuple[str, ...] = field(default=(), metadata=per_session())
     """Files or folders of evaluation items; conversations that hold one are left out."""
     replay: float = field(default=0.0, metadata=number(0, 0.9))
     """Share of the sequences that are pre-training text, against forgetting; needs replay_data."""
-    replay_data: Path | None = None
+    replay_data: Path | None = field(default=None, metadata=per_session())
     """Prepared text that the model was trained on, or like it, with its tokenizer."""
     objective: str = field(default="sft", metadata=choice("sft", "dpo"))
     """`sft`: the model learns conversations. `dpo`: pairs of answers, of which the chosen one becomes more
@@ -68,11 +68,15 @@ class TuneOptions(Section):
     """dpo: nats per token that held-out chosen answers may become less likely by; more ends the run."""
     watched_answers: int = field(default=16, metadata=integer(0))
     """dpo: held-out prompts to answer freely at every evaluation."""
+    base_sha256: str = ""
+    """Which model is tuned (`ModelFolder.sha256`): filled in, and the same in all sessions."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TuneConfig(TrainConfig):
     """All of a tuning. `init_from` is the model that is tuned, `data` the conversations."""
+
+    COMMAND: ClassVar[str] = "tune"
 
     batch_size: int = field(default=AUTO, metadata=integer(1, unit="sequências", auto=True, per_session=True))
     """Sequences of one micro-batch; `auto` (`AUTO`) takes the fastest that fits the memory."""
@@ -118,21 +122,26 @@ class TuneConfig(TrainConfig):
 
 
 def default_learning_rate(num_parameters: int, method: str, optimizer: str = "adamw") -> float:
-    """Peak rate by size and method."""
+    """Peak rate by size and method; Muon's is scaled to AdamW's, as in pre-training."""
     bounds = [(200e6, 3e-4, 1e-3), (600e6, 1e-4, 5e-4), (float("inf"), 5e-5, 2e-4)]
     full, lora = next((full, lora) for most, full, lora in bounds if num_parameters <= most)
-    return lora if method == "lora" else full
+    rate = lora if method == "lora" else full
+    return float(f"{rate * (MUON_RATE if optimizer == 'muon' else 1):.1e}")
 
 
 def tune_config(model: Path, values: Mapping[str, Any]) -> TuneConfig:
     """The settings from dotted keys, for this model: seq_len follows from its context where none is given.
 
-    Raises what `from_values` and `ModelFolder.check` raise.
+    Raises E_SEQ_LEN, and what `from_values` and `ModelFolder.check` raise.
     """
     folder = ModelFolder(model)
     folder.check()
-    seq_len = min(LONGEST_SEQ_LEN, folder.config.max_seq_len)
-    return from_values({"seq_len": seq_len, **values, "init_from": model}, TuneConfig)
+    context = folder.config.max_seq_len
+    seq_len = min(LONGEST_SEQ_LEN, context)
+    config = from_values({"seq_len": seq_len, **values, "init_from": model}, TuneConfig)
+    if config.seq_len > context:  # before the conversations are read
+        raise seq_len_too_long(config.seq_len, context, new_run=False)
+    return config
 
 
 def _check_replay(config: TuneConfig) -> None:

@@ -125,7 +125,7 @@ class Preparation:
                 if progress is not None and writer.items % _PROGRESS_EVERY == 0:
                     progress(ConversationsProgress(counts.input_bytes, writer.items, writer.tokens))
             if not writer.items:
-                raise _nothing_left(self.files, counts)
+                raise _nothing_left(self.files, counts, self.seq_len)
             held_out = self._held_out(np.frombuffer(keys, np.float64), writer.item_tokens)
             store, splits = writer.finish(held_out)
             if progress is not None:
@@ -230,12 +230,19 @@ def _other_kind(item: Item) -> SlmError:
     )
 
 
-def _nothing_left(files: Sequence[Path], counts: DocumentCounts) -> SlmError:
+def _nothing_left(files: Sequence[Path], counts: DocumentCounts, seq_len: int) -> SlmError:
     reasons = describe_skipped(counts.dropped)
+    hint = (
+        'Cada linha precisa de mensagens que terminem com a do assistente: {"messages": '
+        '[{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}.'
+    )
+    if counts.dropped.get("too_long", 0) > counts.dropped.total() / 2:
+        hint = (
+            f"Use um --seq-len maior que {seq_len}, se o contexto do modelo deixar, ou respostas mais curtas."
+        )
     return SlmError(
         "E_DATA_EMPTY",
         f"nenhuma conversa aproveitável ({reasons or 'nenhum arquivo de conversas'}).",
         where=", ".join(map(str, files)),
-        hint='Cada linha precisa de mensagens que terminem com a do assistente: {"messages": '
-        '[{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}.',
+        hint=hint,
     )

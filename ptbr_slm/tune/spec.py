@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from abc import ABC, abstractmethod
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -12,7 +13,7 @@ from ptbr_slm.chat.format import ChatFormat
 from ptbr_slm.chat.messages import Message
 from ptbr_slm.chat.tuned import tuned_companions, tuned_config, tuning_format
 from ptbr_slm.data.prepared import PreparedData
-from ptbr_slm.errors import SlmError
+from ptbr_slm.errors import SlmError, named_instead
 from ptbr_slm.eval.bits import HeldOut
 from ptbr_slm.model import Llama
 from ptbr_slm.storage.atomic import write_text
@@ -21,7 +22,8 @@ from ptbr_slm.text import number
 from ptbr_slm.train.batches import BatchSource
 from ptbr_slm.train.config import TrainConfig
 from ptbr_slm.train.events import Listener
-from ptbr_slm.train.planning.plan import Plan, make_plan
+from ptbr_slm.train.parallel.environment import ranks_to_start
+from ptbr_slm.train.planning.plan import DryRun, Plan, make_plan
 from ptbr_slm.train.spec import TextData, TrainingData, TrainSpec
 from ptbr_slm.train.state import TrainState
 from ptbr_slm.tune.card import TuningFacts, card
@@ -51,6 +53,10 @@ class TunedData(ABC):
     def rows(self, config: TuneConfig) -> int:
         """Sequences of one epoch."""
 
+    def held_out_text(self, config: TrainConfig) -> HeldOut | None:
+        """As `TrainingData.held_out_text`: none, where no text was given."""
+        return None
+
     def prompt_ids(self, text: str) -> list[int]:
         """As `TrainingData.prompt_ids`: what the user says."""
         return self.chat.prompt([Message("user", text)])
@@ -74,9 +80,7 @@ class ConversationData(TunedData):
         return hashlib.sha256(f"{self.prepared.sha256} {self.text.sha256}".encode()).hexdigest()
 
     def check_enough(self, config: TrainConfig) -> None:
-        """As `TrainingData.check_enough`."""
-        if self.text is not None:
-            self.text.check_enough(config)
+        """As `TrainingData.check_enough`: a conversation is enough, and the text was checked before."""
 
     def batches(self, config: TrainConfig) -> BatchSource:
         """As `TrainingData.batches`."""
@@ -105,6 +109,10 @@ class ConversationData(TunedData):
             pad_id=self.pad_id,
         )
 
+    def held_out_text(self, config: TrainConfig) -> HeldOut | None:
+        """As `TrainingData.held_out_text`: the held-out part of the replay's text."""
+        return None if self.text is None else self.text.held_out(config)
+
     def _packed(self, seq_len: int, seed: int) -> ConversationBatches:
         key = (seq_len, seed)
         if key not in self._packings:
@@ -121,11 +129,14 @@ class ConversationData(TunedData):
 class TuneSpec(TrainSpec):
     """Supervised fine-tuning of every weight."""
 
+    evaluates_start = True
+
     def open_data(self, config: TrainConfig, listener: Listener) -> TrainingData:
         """Read config.data, which is encoded once and kept in the run's folder."""
-        assert isinstance(config, TuneConfig) and config.init_from is not None
-        model = ModelFolder.open(config.init_from)
-        chat, options = tuning_format(model), config.tune
+        assert isinstance(config, TuneConfig)
+        model, options = ModelFolder.open(_base_of(config)), config.tune
+        chat = tuning_format(model)
+        text = None if options.replay_data is None else _replay_text(options.replay_data, model, config)
         prepared = prepare_conversations(
             [config.data],
             config.output / "data",
@@ -140,12 +151,12 @@ class TuneSpec(TrainSpec):
             progress=lambda now: listener.progress(0.0, f"lendo as conversas: {number(now.conversations)}"),
         )
         listener.event(_read(prepared, model))
-        text = None if options.replay_data is None else _replay_text(options.replay_data, model)
         return ConversationData(prepared, chat, model, text)
 
     def plan(self, config: TrainConfig, data: TrainingData, ranks: int, source: ModelFolder | None) -> Plan:
         """As `TrainSpec.plan`; the model also ends a text with its end-of-turn token."""
         assert isinstance(config, TuneConfig) and isinstance(data, TunedData)
+        config = replace(config, tune=replace(config.tune, base_sha256=data.model.sha256))
         plan = make_plan(config.with_steps(data.rows(config)), data.tokenizer, ranks, source=source)
         return replace(plan, model=tuned_config(plan.model, data.chat))
 
@@ -175,8 +186,36 @@ class TuneSpec(TrainSpec):
         return {"tuning": asdict(made)}
 
 
-def _replay_text(folder: Path, model: ModelFolder) -> TextData:
-    """The prepared text of the replay. Raises E_TOKENIZER_MISMATCH, and what `PreparedData.open` raises."""
+def dry_run(config: TuneConfig, spec: TrainSpec, listener: Listener) -> DryRun:
+    """Decide all that a tuning would decide; the data are read into a folder that is deleted.
+
+    Raises what `train` would raise before its first step.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="ptbr-slm-tune-") as cache,
+        named_instead(Path(cache), config.data),
+    ):
+        data = spec.open_data(replace(config, output=Path(cache)), listener)
+        assert isinstance(data, TunedData)
+        plan = spec.plan(config, data, ranks_to_start(config), data.model)
+        assert isinstance(plan.config, TuneConfig)
+        rows = data.rows(plan.config)
+        return DryRun(
+            plan, data.train_tokens, plan.config.step_sequences * plan.config.max_steps / rows, rows
+        )
+
+
+def _base_of(config: TrainConfig) -> Path:
+    """The model that is tuned."""
+    assert config.init_from is not None
+    return config.init_from
+
+
+def _replay_text(folder: Path, model: ModelFolder, config: TrainConfig) -> TextData:
+    """The prepared text of the replay.
+
+    Raises E_TOKENIZER_MISMATCH, E_DATA_EMPTY, E_DATA_TOO_SMALL and what `PreparedData.open` raises.
+    """
     prepared = PreparedData.open(folder, verify=False)
     prepared.check_tokenizer(model.tokenizer, folder)
     if prepared.split("train").tokens == 0:
@@ -186,7 +225,9 @@ def _replay_text(folder: Path, model: ModelFolder) -> TextData:
             where=folder,
             hint="Dê a pasta de ptbr-slm data prepare com que o modelo foi treinado.",
         )
-    return TextData(prepared)
+    text = TextData(prepared)
+    text.check_enough(config)
+    return text
 
 
 def _read(prepared: PreparedConversations, model: ModelFolder) -> ConversationsRead:

@@ -105,8 +105,10 @@ def check_unchanged(
 ) -> None:
     """Refuse to continue another run.
 
-    Raises E_TOKENIZER_MISMATCH, E_DATA_CORRUPT or E_CONFIG_CHANGED, each listing old -> new.
+    Raises E_EXISTS for that of another command; E_TOKENIZER_MISMATCH, E_CONFIG_CHANGED or E_DATA_CORRUPT,
+    each listing old -> new.
     """
+    check_same_command(state.config, config)
     if state.tokenizer_sha256 != tokenizer_sha256:
         raise SlmError(
             "E_TOKENIZER_MISMATCH",
@@ -114,13 +116,6 @@ def check_unchanged(
             f"({state.tokenizer_sha256[:12]} -> {tokenizer_sha256[:12]}).",
             where=config.output,
             hint="Volte ao tokenizador com que o treino começou, ou comece outro em outra pasta de --output.",
-        )
-    if state.data_sha256 != data_sha256:
-        raise SlmError(
-            "E_DATA_CORRUPT",
-            f"os dados mudaram desde o checkpoint ({state.data_sha256[:12]} -> {data_sha256[:12]}).",
-            where=config.data,
-            hint="Volte aos dados com que o treino começou, ou comece outro em outra pasta de --output.",
         )
     shape = _differences(state.model, model.to_hf())
     if shape:
@@ -138,6 +133,31 @@ def check_unchanged(
             f"a configuração difere da do checkpoint: {changed}.",
             where=config.output,
             hint="Repita com os valores de antes, ou aceite os novos com --allow-config-change.",
+        )
+    # After the settings, on which prepared conversations depend.
+    if state.data_sha256 != data_sha256:
+        raise SlmError(
+            "E_DATA_CORRUPT",
+            f"os dados mudaram desde o checkpoint ({state.data_sha256[:12]} -> {data_sha256[:12]}).",
+            where=config.data,
+            hint="Volte aos dados com que o treino começou, ou comece outro em outra pasta de --output.",
+        )
+
+
+def check_same_command(recorded: Mapping[str, Any] | None, config: TrainConfig) -> None:
+    """Refuse to go on with what another command began. recorded: the run's settings by dotted key, if known.
+
+    Raises E_EXISTS.
+    """
+    if recorded is None:
+        return
+    began = "tune" if any(key.startswith("tune.") for key in recorded) else "train"
+    if began != config.COMMAND:
+        raise SlmError(
+            "E_EXISTS",
+            f"esta pasta é de ptbr-slm {began}, e o comando é ptbr-slm {config.COMMAND}.",
+            where=config.output,
+            hint="Escolha outra pasta em --output.",
         )
 
 

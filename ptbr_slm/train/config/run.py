@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 from ptbr_slm.config import ModelConfig, model_config
 from ptbr_slm.errors import SlmError
@@ -29,6 +30,9 @@ from ptbr_slm.train.config.setting import AUTO, Section, choice, integer, number
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig(Section):
     """All of a run. Tokens of an optimizer step = batch_size * grad_accum * seq_len, over all devices."""
+
+    COMMAND: ClassVar[str] = "train"
+    """The command whose settings these are. A subclass names its own, and a section of that name."""
 
     data: Path = field(metadata=per_session())
     """Prepared data, or text, JSONL or Parquet to prepare on the way."""

@@ -88,8 +88,9 @@ def number(
 ) -> Metadata:
     """Numbers from `low` to `high`, either of which may be left out itself."""
     wanted = _limits("um número", low, None if high == math.inf else high, positive=open_low)
-    if open_high and high < math.inf:
-        wanted += f" (sem o {high:g})"
+    if high < math.inf:
+        left_out = [f"o {limit:g}" for limit, is_open in ((low, open_low), (high, open_high)) if is_open]
+        wanted += f" (sem {' e '.join(left_out)})" if left_out else ""
     return {
         SETTING: Setting(low=low, high=high, open_low=open_low, open_high=open_high, wanted=wanted, unit=unit)
     }

@@ -267,6 +267,8 @@ class DryRun:
     """None where the data are not prepared yet."""
     epochs: float | None
     """Times that every window is read; None likewise."""
+    sequences: int | None = None
+    """Windows of one epoch; None likewise."""
 
 
 def dry_run(config: TrainConfig) -> DryRun:
@@ -281,7 +283,7 @@ def dry_run(config: TrainConfig) -> DryRun:
     check_enough_text(plan.config, data)
     tokens = data.split("train").tokens
     windows = WindowOrder(tokens, config.seq_len, config.seed).windows
-    return DryRun(plan, tokens, plan.config.step_sequences * config.max_steps / windows)
+    return DryRun(plan, tokens, plan.config.step_sequences * config.max_steps / windows, windows)
 
 
 def _not_prepared(config: TrainConfig) -> DryRun:

@@ -45,6 +45,10 @@ def facts(found: Found) -> list[tuple[str, str]]:
         best = f" (a menor, {number(bits['best'], 4)}, no passo {number(bits['best_step'])})"
         rows.append(("bits por byte na validação", number(bits["last"], 4)
                      + (best if bits["best_step"] != bits["last_step"] else "")))  # fmt: skip
+    if text := found["text_bits_per_byte"]:
+        change = 100 * (text["last"] / text["first"] - 1)
+        rows.append(("bits por byte no texto do pré-treino", f"{number(text['last'], 4)} "
+                     f"({number(change, 1)} % desde o passo {number(text['first_step'])})"))  # fmt: skip
     if found["cooldown"]:
         cooled, step = found["cooldown"].get("bits_per_byte"), found["cooldown"]["step"]
         what = f": {number(cooled, 4)} bits por byte" if cooled else ""

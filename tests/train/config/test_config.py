@@ -154,7 +154,7 @@ def test_every_default_is_allowed_and_every_limit_has_a_sentence():
         (integer(0), "zero ou um inteiro positivo", [0, 1], [-1]),
         (integer(1, auto=True), "um inteiro positivo ou auto", [AUTO, 1], [-1]),
         (number(0, 1, open_high=True), "um número de 0 a 1 (sem o 1)", [0.0, 0.999], [1.0, math.nan]),
-        (number(0, 10, open_low=True), "um número de 0 a 10", [1e-9, 10.0, None], [0.0, 10.1]),
+        (number(0, 10, open_low=True), "um número de 0 a 10 (sem o 0)", [1e-9, 10.0, None], [0.0, 10.1]),
         (number(0, open_low=True), "um número positivo", [1e-9, math.inf], [0.0]),
         (number(0, open_high=True), "zero ou um número positivo", [0.0], [math.inf, -1.0]),
         (choice("a", "b", "c"), "a, b ou c", ["a"], ["d", ""]),
