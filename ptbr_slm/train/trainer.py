@@ -356,11 +356,11 @@ class Trainer:
         """
         step, settings, started = self.state.step, self.config.evaluation, time.monotonic()
         if self.held_out is not None and not self.ranks.from_main(lambda: metrics.has(Evaluated, step)):
-            text = self.held_out_text
+            before = self.held_out_text
             evaluated = Evaluated(
                 step=step,
                 bits_per_byte=self._bits_per_byte(self.held_out),
-                text_bits_per_byte=None if text is None else self._bits_per_byte(text),
+                text_bits_per_byte=None if before is None else self._bits_per_byte(before),
             )
             metrics.write(evaluated)
             self.listener.event(evaluated)
