@@ -20,6 +20,7 @@ datasets = pytest.importorskip("datasets")
 
 from lm_eval.api.instance import Instance  # noqa: E402
 from lm_eval.api.registry import get_model  # noqa: E402
+from lm_eval.tasks import TaskManager  # noqa: E402
 from openai_server import openai_server  # noqa: E402
 from ptbr_slm_export import export_model  # noqa: E402
 from task_files import write_rows, write_task  # noqa: E402
@@ -101,7 +102,13 @@ def folders(texts, tmp_path_factory) -> Folders:
 def harness_answers(model, task: Path, **options) -> dict[str, list]:
     """id -> what the harness's model answers to each of an item's requests."""
     found = lm_eval.simple_evaluate(
-        model=model, tasks=[str(task)], log_samples=True, bootstrap_iters=0, verbosity="ERROR", **options
+        model=model,
+        tasks=[str(task)],
+        task_manager=TaskManager(include_defaults=False),  # reads none of the harness's thousands of files
+        log_samples=True,
+        bootstrap_iters=0,
+        verbosity="ERROR",
+        **options,
     )
     return {sample["doc"]["id"]: sample["resps"] for sample in found["samples"][task.stem]}
 
