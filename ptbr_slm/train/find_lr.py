@@ -143,7 +143,7 @@ def _train(
     """The loss of one step at each rate."""
     config = plan.config
     batches = data.batches(config)
-    model = _model(plan, source, spec)
+    model = _model(plan, data, source, spec)
     optimizer = build_optimizer(model, config.optimizer)
     scaler = torch.amp.GradScaler(plan.device.type) if plan.precision.needs_scaler else None
     for step, rate in enumerate(rates):
@@ -160,9 +160,9 @@ def _train(
         ).loss
 
 
-def _model(plan: Plan, source: ModelFolder | None, spec: TrainSpec) -> Llama:
+def _model(plan: Plan, data: TrainingData, source: ModelFolder | None, spec: TrainSpec) -> Llama:
     model = Llama(plan.model)
-    spec.prepare_model(model, plan)
+    spec.prepare_model(model, plan, data)
     model.to(plan.device).train()
     model.checkpoint_every = plan.checkpoint_every
     model.loss, model.z_loss = plan.loss, plan.config.z_loss

@@ -16,9 +16,14 @@ from ptbr_slm.storage.atomic import atomic_folder, remove_leftovers, write_text
 from ptbr_slm.storage.lock import run_lock
 from ptbr_slm.storage.model_folder import ModelFolder, seal_model_folder, write_model_files
 from ptbr_slm.storage.output import make_folder, remove_made
-from ptbr_slm.train.checkpoint.files import list_checkpoints
+from ptbr_slm.train.checkpoint.files import has_frozen, list_checkpoints
 from ptbr_slm.train.checkpoint.kaggle_input import Identity
-from ptbr_slm.train.checkpoint.resume import check_same_command, check_unchanged, find_checkpoint
+from ptbr_slm.train.checkpoint.resume import (
+    check_base,
+    check_same_command,
+    check_unchanged,
+    find_checkpoint,
+)
 from ptbr_slm.train.config import TrainConfig
 from ptbr_slm.train.config_file import load_values, to_toml, to_values
 from ptbr_slm.train.evaluate import TaskScorer
@@ -234,8 +239,13 @@ def _prepare(
         message = "os dados não têm parte de validação: o treino segue sem medir bits por byte."
         listener.event(Warned(code="no_validation", message=message))
     trainer.batch_size = ranks.from_main(lambda: remembered(plan))
+    base = source if has_frozen(trainer.model) else None
+    trainer.state.base_sha256 = ranks.from_main(lambda: "" if base is None else base.sha256)
     if found is not None:
         checkpoint, state = found
+        if base is not None:
+            check_base(state, trainer.state.base_sha256, base.path)
+            fill(trainer.model, lambda model: model.load_hf_weights(base.weights.read))
         trainer.resume(checkpoint, state)
         trainer.companions = ModelFolder(checkpoint).companions
         listener.event(Resumed(step=state.step, path=str(checkpoint)))

@@ -145,8 +145,12 @@ class TrainSpec:
             config = replace(config, loss="chunked")  # as `Llama.loss_sum` makes it
         return make_plan(config, data.tokenizer, ranks, source=source)
 
-    def prepare_model(self, model: Llama, plan: Plan) -> None:
-        """Change a new model, on the CPU and without weights, before it is moved to its device."""
+    def prepare_model(self, model: Llama, plan: Plan, data: TrainingData) -> None:
+        """Change a new model, on the CPU and without weights, before it is moved to its device.
+
+        Where this freezes weights, checkpoints keep the rest beside the whole model, and a resumed run reads
+        the frozen ones from `init_from` again.
+        """
 
     def watch(
         self,

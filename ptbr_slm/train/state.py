@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-STATE_SCHEMA = 2
-"""Of state.json. 1, which had no number: without guard, skipped_windows and rollbacks."""
-ADDED = {"guard": 2, "skipped_windows": 2, "rollbacks": 2}
+STATE_SCHEMA = 3
+"""Of state.json. 1, which had no number: without guard, skipped_windows and rollbacks. 2: without
+base_sha256."""
+ADDED = {"guard": 2, "skipped_windows": 2, "rollbacks": 2, "base_sha256": 3}
 """Field -> the schema that brought it; an older checkpoint goes on with its default."""
 
 
@@ -33,6 +34,8 @@ class TrainState:
     """The model's config.json."""
     data_sha256: str = ""
     tokenizer_sha256: str = ""
+    base_sha256: str = ""
+    """Of the model whose weights are frozen (`ModelFolder.sha256`); empty where all weights are trained."""
     guard: dict[str, Any] = field(default_factory=dict)
     """`ptbr_slm.train.survival.guards.GuardState` as plain values."""
     skipped_windows: list[list[int]] = field(default_factory=list)

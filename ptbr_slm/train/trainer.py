@@ -88,7 +88,7 @@ class Trainer:
             adapters=plan.request.adapters,
         )
         self.model = Llama(plan.model)
-        self.spec.prepare_model(self.model, plan)
+        self.spec.prepare_model(self.model, plan, data)
         self.model.checkpoint_every = plan.checkpoint_every
         self.model.loss, self.model.z_loss = plan.loss, self.config.z_loss
         self.parallel = parallelize(self.model, plan.device, ranks, self.config.parallel)

@@ -39,6 +39,10 @@ class TuneOptions(Section):
 
     method: str = field(default="full", metadata=choice("full", "lora"))
     """`full`: every weight is trained. `lora`: low-rank adapters beside frozen weights, merged at the end."""
+    lora_rank: int = field(default=16, metadata=integer(1, 1024))
+    """Rank of the adapters of `lora`; what they can learn, and their size, grow with it."""
+    lora_alpha: float = field(default=32.0, metadata=number(0, 1e6, open_low=True))
+    """What the adapters add is multiplied by lora_alpha / lora_rank."""
     epochs: float = field(default=3.0, metadata=number(0, 1000, open_low=True))
     """Times that every conversation is read; only where max_steps is not given."""
     loss: str = field(default="answers", metadata=choice("answers", "all"))
@@ -192,4 +196,19 @@ def _check_teacher(config: TuneConfig) -> None:
         )
 
 
-_RULES = (_check_objective, _check_replay, _check_document_mask, _check_teacher)
+def _check_lora(config: TuneConfig) -> None:
+    """Adapters are small matrices beside frozen ones: no shards, and no optimizer for whole matrices."""
+    if config.tune.method != "lora":
+        return
+    if config.parallel == "fsdp":
+        message = "o fsdp reparte os pesos que se treinam, que no lora são poucos"
+        where, hint = "--parallel fsdp", "Use --parallel ddp."
+    elif config.optimizer.name == "muon":
+        message = "o muon treina matrizes inteiras, e no lora só se treinam adaptadores ao lado delas"
+        where, hint = "--optimizer muon", "Use --optimizer adamw."
+    else:
+        return
+    raise SlmError("E_USAGE", f"{message}.", where=f"--method lora {where}", hint=hint)
+
+
+_RULES = (_check_objective, _check_replay, _check_document_mask, _check_teacher, _check_lora)

@@ -22,6 +22,7 @@ from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
 from ptbr_slm.loss import product_dtype
 from ptbr_slm.model import Block, Llama
+from ptbr_slm.train.planning.parameters import Adapters
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Llama's matrices that an adapter may stand beside."""
@@ -46,6 +47,11 @@ class LoraConfig:
     def scaling(self) -> float:
         """The factor of B A."""
         return self.alpha / (math.sqrt(self.rank) if self.rank_stabilized else self.rank)
+
+    @property
+    def planned(self) -> Adapters:
+        """For the planner, which takes every matrix to have an adapter."""
+        return Adapters(rank=self.rank, rows=len(self.embed_rows) + len(self.head_rows))
 
 
 class LowRank(Adapter):

@@ -18,6 +18,7 @@ from ptbr_slm.eval.bits import HeldOut
 from ptbr_slm.model import Llama
 from ptbr_slm.storage.atomic import write_text
 from ptbr_slm.storage.model_folder import ModelFolder
+from ptbr_slm.storage.output import make_folder
 from ptbr_slm.text import number
 from ptbr_slm.train.batches import BatchSource
 from ptbr_slm.train.config import TrainConfig
@@ -26,13 +27,18 @@ from ptbr_slm.train.parallel.environment import ranks_to_start
 from ptbr_slm.train.planning.plan import DryRun, Plan, make_plan
 from ptbr_slm.train.spec import TextData, TrainingData, TrainSpec
 from ptbr_slm.train.state import TrainState
+from ptbr_slm.tune.adapter_files import write_adapter
 from ptbr_slm.tune.card import TuningFacts, card
 from ptbr_slm.tune.config import TuneConfig
 from ptbr_slm.tune.events import ConversationsRead
+from ptbr_slm.tune.lora import LoraConfig, add_adapters
 from ptbr_slm.tune.packing import ConversationBatches, held_out
 from ptbr_slm.tune.prepared import PreparedConversations, prepare_conversations
 from ptbr_slm.tune.replay import WithReplay
 from ptbr_slm.tune.store import StoreIndex
+
+ADAPTER = "adapter"
+"""The folder of the adapter's own files, in a finished model's."""
 
 
 class TunedData(ABC):
@@ -60,6 +66,26 @@ class TunedData(ABC):
     def prompt_ids(self, text: str) -> list[int]:
         """As `TrainingData.prompt_ids`: what the user says."""
         return self.chat.prompt([Message("user", text)])
+
+    def lora(self, config: TuneConfig) -> LoraConfig:
+        """What is trained beside frozen weights: adapters, and the rows of the tokens of the template."""
+        rows = self.control_tokens
+        return LoraConfig(
+            rank=config.tune.lora_rank,
+            alpha=config.tune.lora_alpha,
+            embed_rows=rows,
+            head_rows=() if self.model.config.tie_embeddings else rows,
+        )
+
+    @cached_property
+    def control_tokens(self) -> tuple[int, ...]:
+        """The control tokens that the template writes, but for the one that begins every text: pre-training
+        has shown the model few of them, or none.
+        """
+        exchange = (Message("user", "a"), Message("assistant", "b"), Message("user", "a"))
+        written = {*self.chat.prompt(exchange), *self.chat.encode(exchange[:2]).ids.tolist()}
+        control = {*self.tokenizer.special_ids, *self.chat.end_ids}
+        return tuple(sorted((written & control) - {self.model.config.bos_token_id}))
 
 
 class ConversationData(TunedData):
@@ -127,7 +153,7 @@ class ConversationData(TunedData):
 
 
 class TuneSpec(TrainSpec):
-    """Supervised fine-tuning of every weight."""
+    """Supervised fine-tuning, of every weight or of adapters (`tune.method`)."""
 
     evaluates_start = True
 
@@ -157,8 +183,17 @@ class TuneSpec(TrainSpec):
         """As `TrainSpec.plan`; the model also ends a text with its end-of-turn token."""
         assert isinstance(config, TuneConfig) and isinstance(data, TunedData)
         config = replace(config, tune=replace(config.tune, base_sha256=data.model.sha256))
-        plan = make_plan(config.with_steps(data.rows(config)), data.tokenizer, ranks, source=source)
+        adapters = None if config.tune.method == "full" else data.lora(config).planned
+        plan = make_plan(
+            config.with_steps(data.rows(config)), data.tokenizer, ranks, source=source, adapters=adapters
+        )
         return replace(plan, model=tuned_config(plan.model, data.chat))
+
+    def prepare_model(self, model: Llama, plan: Plan, data: TrainingData) -> None:
+        """As `TrainSpec.prepare_model`: adapters, where only they are trained."""
+        assert isinstance(plan.config, TuneConfig) and isinstance(data, TunedData)
+        if plan.config.tune.method == "lora":
+            add_adapters(model, data.lora(plan.config), plan.config.seed)
 
     def companions(self, source: ModelFolder) -> dict[str, bytes]:
         """As `TrainSpec.companions`: the model ends its turns now, and has the template."""
@@ -167,7 +202,7 @@ class TuneSpec(TrainSpec):
     def finish(
         self, folder: Path, model: Llama, plan: Plan, data: TrainingData, state: TrainState
     ) -> dict[str, object]:
-        """As `TrainSpec.finish`: the card of the model."""
+        """As `TrainSpec.finish`: the card of the model, and adapters in the form that `peft` opens too."""
         assert isinstance(plan.config, TuneConfig) and isinstance(data, TunedData)
         made = TuningFacts(
             base=plan.config.init_from.name if plan.config.init_from else "",
@@ -183,6 +218,11 @@ class TuneSpec(TrainSpec):
             target_tokens=state.tokens,
         )
         write_text(folder / "README.md", card(made, plan.config, model.config))
+        if plan.config.tune.method == "lora":
+            assert plan.config.init_from is not None
+            make_folder(folder / ADAPTER)
+            base = str(plan.config.init_from.resolve())
+            write_adapter(folder / ADAPTER, model, data.lora(plan.config), base)
         return {"tuning": asdict(made)}
 
 

@@ -149,6 +149,32 @@ def test_steps_move_the_adapter_and_leave_every_frozen_bit(precision: str) -> No
     assert model.head.weight is model.embed.weight and model.head_rows is model.embed_rows
 
 
+def test_in_fp16_under_a_loss_scale_adapters_move_and_steps_are_not_skipped_for_ever() -> None:
+    """What a T4 does, with the CPU's fp16 products: Adam's small updates reach fp32 adapters."""
+    model = adapted(moved=False).train()
+    optimizer = build_optimizer(model, OptimizerConfig(learning_rate=1e-3))
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**22)  # overflows at first, and has to come down
+    norms, applied = [], []
+    for step in range(16):
+        result = optimizer_step(
+            model,
+            optimizer,
+            [random_batch(SHAPE.vocab_size, 2, 24, seed=step % 4)],
+            precision=Precision("fp16", ""),
+            scaler=scaler,
+            gradient_clip=1.0,
+        )
+        applied.append(result.applied)
+        b = [module.b for module in model.modules() if isinstance(module, LowRank)]
+        norms.append(float(torch.cat([tensor.detach().flatten() for tensor in b]).norm()))
+    first = applied.index(True)
+    assert 0 < first < 16 and all(applied[first:])
+    assert all(
+        later > before for before, later in zip(norms[first:], norms[first + 1 : first + 8], strict=False)
+    )
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in model.parameters())
+
+
 def test_the_trained_rows_are_those_of_embedding_and_head_alike() -> None:
     model = adapted()
     weights = model.to_hf_weights()

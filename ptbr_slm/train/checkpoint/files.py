@@ -2,6 +2,7 @@
 
     checkpoints/step-00000500/   a model folder
       training/optimizer.safetensors   AdamW's moments, PyTorch's random state
+      training/adapter.safetensors     what is trained, where the model's own weights are frozen
       training/state.json              step, cursor, scaler, settings, identities of data and tokenizer
     checkpoints/latest           the name of the newest complete one
 
@@ -50,11 +51,19 @@ from ptbr_slm.train.state import ADDED, STATE_SCHEMA, TrainState
 from ptbr_slm.version import __version__
 
 _NAME = re.compile(r"step-(\d{8,})")
+ADAPTER = "adapter.safetensors"
+"""In training/: the trained parameters of a model whose weights are frozen, by their names in `Llama`. Its
+model.safetensors has them merged, from which they cannot be had back."""
 
 
-def checkpoint_bytes(num_parameters: int) -> int:
-    """Disk that one checkpoint takes, about; 2 MiB for tokenizer and state."""
-    return BYTES_PER_PARAMETER * num_parameters + (2 << 20)
+def checkpoint_bytes(num_parameters: int, frozen: int = 0) -> int:
+    """Disk that one checkpoint takes, about; 2 MiB for tokenizer and state. frozen: parameters among them."""
+    return BYTES_PER_PARAMETER * (num_parameters - frozen) + 4 * frozen + (2 << 20)
+
+
+def has_frozen(model: Llama) -> bool:
+    """Whether some weights are not trained, but adapters beside them."""
+    return any(not parameter.requires_grad for parameter in model.parameters())
 
 
 def write_checkpoint(
@@ -78,7 +87,8 @@ def write_checkpoint(
     Raises E_DISK_FULL (before writing, where that can be foreseen), leaving earlier checkpoints as they were.
     """
     target = folder / f"step-{state.step:08d}"
-    size = checkpoint_bytes(sum(p.numel() for p in model.parameters()))
+    frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    size = checkpoint_bytes(sum(p.numel() for p in model.parameters()), frozen)
 
     def write(held: ExitStack) -> Path:
         """Weights and, but for shards, moments; `held` publishes the folder at its end."""
@@ -87,6 +97,8 @@ def write_checkpoint(
         write_model_files(temporary, whole.config, whole.to_hf_weights(), tokenizer, companions)
         maybe_fail("checkpoint.after_weights")
         (temporary / "training").mkdir()
+        if frozen:
+            write_safetensors(temporary / "training" / ADAPTER, _trained_arrays(model))
         arrays = _random_arrays() if sharded else dict(optimizer_arrays(model, optimizer)) | _random_arrays()
         write_safetensors(temporary / "training" / "optimizer.safetensors", arrays)
         return temporary
@@ -159,11 +171,16 @@ def read_state(checkpoint: Path, *, hashes: bool = True) -> TrainState:
 def restore(checkpoint: Path, model: Llama, optimizer: torch.optim.Optimizer) -> None:
     """Put back weights, moments and random states from a checkpoint that `read_state` accepted.
 
-    Raises E_CHECKPOINT_CORRUPT where its moments belong to another model.
+    Frozen weights stay as they are: they have to be there already. Raises E_CHECKPOINT_CORRUPT where its
+    moments belong to another model.
     """
-    read = WeightReader(checkpoint).read
-    fill(model, lambda whole: whole.load_hf_weights(read))
+    frozen = has_frozen(model)
+    if not frozen:
+        read = WeightReader(checkpoint).read
+        fill(model, lambda whole: whole.load_hf_weights(read))
     try:
+        if frozen:
+            _load_trained(checkpoint / "training" / ADAPTER, model)
         with safe_open(checkpoint / "training" / "optimizer.safetensors", framework="np") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         moments = {k: v for k, v in arrays.items() if not k.startswith("random.")}
@@ -177,6 +194,25 @@ def restore(checkpoint: Path, model: Llama, optimizer: torch.optim.Optimizer) ->
         _restore_random(arrays, body["random"])
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise _corrupt(checkpoint, f"o estado do otimizador não confere ({error})") from error
+
+
+def _trained_arrays(model: Llama) -> dict[str, npt.NDArray[Any]]:
+    trained = ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+    return {name: parameter.detach().cpu().numpy() for name, parameter in trained}
+
+
+@torch.no_grad()
+def _load_trained(file: Path, model: Llama) -> None:
+    """Put back what `_trained_arrays` gave. Raises ValueError, KeyError or SafetensorError for another's."""
+    if not file.is_file():
+        raise ValueError(f"falta training/{file.name}")
+    with safe_open(file, framework="np") as reader:
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                array = reader.get_tensor(name)
+                if array.shape != tuple(parameter.shape):
+                    raise ValueError(f"{name}: {array.shape} != {tuple(parameter.shape)}")
+                parameter.copy_(torch.from_numpy(array.copy()))
 
 
 def _random_arrays() -> dict[str, npt.NDArray[Any]]:
