@@ -34,11 +34,11 @@ class TrainState:
     """The model's config.json."""
     data_sha256: str = ""
     tokenizer_sha256: str = ""
-    base_sha256: str = ""
-    """Of the model whose weights are frozen (`ModelFolder.sha256`); empty where all weights are trained."""
     guard: dict[str, Any] = field(default_factory=dict)
     """`ptbr_slm.train.survival.guards.GuardState` as plain values."""
     skipped_windows: list[list[int]] = field(default_factory=list)
     """[first, last + 1) of the training windows that rollbacks left out."""
     rollbacks: list[dict[str, Any]] = field(default_factory=list)
     """The records of the rollbacks (`ptbr_slm.train.events.RolledBack`), as in metrics.jsonl."""
+    base_sha256: str = ""
+    """Of the model whose weights are frozen (`ModelFolder.sha256`); empty where all weights are trained."""
