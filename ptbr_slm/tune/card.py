@@ -43,7 +43,9 @@ def card(made: TuningFacts, config: TuneConfig, model: ModelConfig) -> str:
     It says what is known: the licence of the data is for the user to fill in.
     """
     options = config.tune
-    method = "todos os pesos (full)" if options.method == "full" else "adaptadores de posto baixo (LoRA)"
+    method = "todos os pesos (full)"
+    if options.method == "lora":
+        method = f"adaptadores (LoRA, posto {options.lora_rank}, alfa {options.lora_alpha:g}), já fundidos"
     trained = "só as respostas" if options.loss == "answers" else "a conversa toda"
     kind = "conversas"
     if options.objective == "dpo":
