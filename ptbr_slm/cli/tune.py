@@ -24,6 +24,14 @@ TUNE_FLAGS = (
         key="tune.method",
         help="Ajusta todos os pesos (full), ou adaptadores de posto baixo ao lado deles (lora).",
     ),
+    Flag("--lora-rank", kind=int, metavar="16", key="tune.lora_rank", help="Posto dos adaptadores do lora."),
+    Flag(
+        "--lora-alpha",
+        kind=float,
+        metavar="32",
+        key="tune.lora_alpha",
+        help="O que os adaptadores somam é multiplicado por alfa / posto.",
+    ),
     Flag(
         "--objective",
         metavar="sft|dpo",
@@ -43,14 +51,6 @@ TUNE_FLAGS = (
         metavar="0.0",
         key="tune.nll_weight",
         help="Com dpo: peso da perda comum na resposta escolhida, para que não fique improvável.",
-    ),
-    Flag("--lora-rank", kind=int, metavar="16", key="tune.lora_rank", help="Posto dos adaptadores do lora."),
-    Flag(
-        "--lora-alpha",
-        kind=float,
-        metavar="32",
-        key="tune.lora_alpha",
-        help="O que os adaptadores somam é multiplicado por alfa / posto.",
     ),
     Flag("--epochs", kind=float, key="tune.epochs", help="Quantas vezes cada conversa é lida."),
     Flag(
