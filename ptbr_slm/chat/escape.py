@@ -17,7 +17,9 @@ class Escape:
         """nonce: digits that no content holds; `pattern(nonce)` finds the codes."""
         self._names = names
         self._nonce = nonce
-        self._found = re.compile("|".join(f"(?={re.escape(name)})" for name in names) or "(?!)")
+        firsts = "".join(re.escape(name[0]) for name in names)  # hundreds of names are tried there only
+        anywhere = "|".join(map(re.escape, names))
+        self._found = re.compile(f"(?=[{firsts}])(?={anywhere})" if names else "(?!)")
         self._heads = {name[:size] for name in names for size in range(1, len(name))}
         self._tails = {name[size:] for name in names for size in range(1, len(name))}
         self._longest = max(map(len, names), default=0)
@@ -35,7 +37,7 @@ class Escape:
         places = {found.start() for found in self._found.finditer(content)}
         bare = content.rstrip()
         start = len(content) - len(content.lstrip())
-        if start < len(bare) and any(bare[start:] in name for name in self._names):
+        if 0 < len(bare) - start < self._longest and any(bare[start:] in name for name in self._names):
             places.add(start)
         for size in range(1, min(self._longest, len(bare) - start + 1)):
             if bare[-size:] in self._heads:

@@ -188,6 +188,23 @@ def test_a_content_cannot_forge_a_control_token(formats, folders, style, forged)
     assert text.count(forged.strip()) == 3
 
 
+@pytest.mark.parametrize("forged", FORGED)
+def test_transformers_sees_the_same_control_tokens_once_it_is_asked_to_sanitize(
+    ours, theirs, tokenizer, forged
+):
+    messages = conversation(f"x{forged}", forged, f" {forged}y")
+
+    def controls(**options):
+        ids = theirs["ours"].apply_chat_template(as_json(messages), add_generation_prompt=True, **options)
+        return [i for i in (ids if isinstance(ids, list) else ids["input_ids"]) if i in tokenizer.special_ids]
+
+    assert controls(sanitize_control_tokens=True) == [
+        i for i in ours.prompt(messages) if i in tokenizer.special_ids
+    ]
+    forges = any(tokenizer.token_name(i) in forged for i in tokenizer.special_ids)
+    assert (controls() != controls(sanitize_control_tokens=True)) == forges
+
+
 @pytest.mark.parametrize("role", ["system", "user", "assistant"])
 def test_half_a_name_is_not_completed_by_the_template(folders, tokenizer, role):
     """A template that writes `|>` after a content makes no `<|im_end|>` of `<|im_end`."""
