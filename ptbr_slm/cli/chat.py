@@ -51,7 +51,8 @@ def chat(
     seed: Annotated[
         int | None,
         typer.Option(
-            help="Semente do sorteio: a mesma conversa tem as mesmas respostas.", rich_help_panel=_SAMPLING
+            help="Semente da primeira resposta; as outras, as seguintes. Repete a conversa.",
+            rich_help_panel=_SAMPLING,
         ),
     ] = None,
     repetition_penalty: Annotated[

@@ -142,7 +142,10 @@ class ChatSession:
     def _stream(self, text: str, cancelled_by: dict[str, Any]) -> GenerationResult:
         """Print the answer as it comes."""
         prompt = ChatPrompt(self._conversation.asking(text))
-        chunks = self._model.stream(prompt, **cancelled_by, **self._options)
+        options = self._options.copy()
+        if (seed := options.get("seed")) is not None:  # else every answer would begin with the same draw
+            options["seed"] = seed + len(self._conversation.messages) // 2
+        chunks = self._model.stream(prompt, **cancelled_by, **options)
         if self._interrupts is None and self.answers:
             self._out.stream("\n")  # a blank line between the answers to a pipe
         if self._interrupts is not None and self._terminal and self._out.mode is Mode.HUMAN:

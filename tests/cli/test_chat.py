@@ -69,8 +69,9 @@ def test_each_line_is_answered_in_the_light_of_the_lines_before_it(talk, models)
         expected = model.chat(said, max_new_tokens=8, seed=4)
         said += [{"role": "assistant", "content": expected}, {"role": "user", "content": "E agora?"}]
         assert (first["message"], first["text"]) == ("Olá, ção", expected)
-        assert second["text"] == model.chat(said, max_new_tokens=8, seed=4)
+        assert second["text"] == model.chat(said, max_new_tokens=8, seed=5)
     assert (first["finish_reason"], len(first["tokens"]), first["seed"]) == ("length", 8, 4)
+    assert second["seed"] == 5
     assert second["prompt_tokens"] > first["prompt_tokens"] and second["reused_tokens"] > 0
     [ready], [end] = events(done.stdout, "ready"), events(done.stdout, "done")
     assert (ready["tuned"], ready["engine"], end["answers"]) == (True, "torch", 2)

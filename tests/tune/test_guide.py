@@ -52,7 +52,7 @@ def workplace(texts, tmp_path_factory):
     return folder
 
 
-def test_every_command_runs_in_the_order_of_the_page_and_its_program_after_them(workplace, monkeypatch):
+def test_every_command_runs_in_the_order_of_the_page_and_its_programs_after_them(workplace, monkeypatch):
     monkeypatch.chdir(workplace)
     monkeypatch.setenv("PTBR_SLM_CACHE", str(workplace / "cache"))
     assert len(COMMANDS) >= 12
@@ -64,8 +64,8 @@ def test_every_command_runs_in_the_order_of_the_page_and_its_program_after_them(
         asked = shlex.split(given)[1] + "\n" if given else ""
         done = CliRunner().invoke(app, arguments, input=asked)
         assert done.exit_code == 0, (command, done.stderr)
-    (program,) = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.M | re.S)
-    exec(compile(program, "CONVERSAR.md", "exec"), {})
+    for program in re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.M | re.S):
+        exec(compile(program, "CONVERSAR.md", "exec"), {})
 
 
 def test_every_command_in_a_sentence_exists_with_its_flags():
