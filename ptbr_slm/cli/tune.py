@@ -48,7 +48,7 @@ TUNE_FLAGS = (
     Flag(
         "--nll-weight",
         kind=float,
-        metavar="0.0",
+        metavar="1.0",
         key="tune.nll_weight",
         help="Com dpo: peso da perda comum na resposta escolhida, para que não fique improvável.",
     ),

@@ -29,6 +29,8 @@ MOST_STEP_TOKENS = 32_768
 """Tokens of an optimizer step at most, padding included, where none were asked for."""
 WARMUP_SHARE = 0.05
 """Of the steps of a tuning."""
+DPO_RATE = 0.1
+"""Peak rate of a preference tuning, of that with which the same model learns conversations."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,9 +68,10 @@ class TuneOptions(Section):
     likely and the rejected one less."""
     beta: float = field(default=0.1, metadata=number(0, 10, open_low=True))
     """dpo: how much a margin counts; the higher, the nearer to the model before it stays."""
-    nll_weight: float = field(default=0.0, metadata=number(0, 10))
-    """dpo: weight of the chosen answer's negative log-likelihood per token, which keeps it likely."""
-    max_chosen_drop: float = field(default=1.0, metadata=number(0, 100, open_low=True))
+    nll_weight: float = field(default=1.0, metadata=number(0, 10))
+    """dpo: weight of the chosen answer's negative log-likelihood per token. With 0 both answers may become
+    less likely, and then the model writes neither."""
+    max_chosen_drop: float = field(default=0.3, metadata=number(0, 100, open_low=True))
     """dpo: nats per token that held-out chosen answers may become less likely by; more ends the run."""
     watched_answers: int = field(default=16, metadata=integer(0))
     """dpo: held-out prompts to answer freely at every evaluation."""
@@ -105,6 +108,7 @@ class TuneConfig(TrainConfig):
         rate, warmup = self.optimizer.learning_rate, self.schedule.warmup_steps
         if rate is None:
             rate = default_learning_rate(num_parameters, self.tune.method, self.optimizer.name)
+            rate *= DPO_RATE if self.tune.objective == "dpo" else 1.0
         if warmup is None:
             warmup = max(1, round(WARMUP_SHARE * self.max_steps))
         return replace(

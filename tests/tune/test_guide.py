@@ -49,6 +49,8 @@ def workplace(texts, tmp_path_factory):
     write_model(folder / "runs" / "meu" / "final", config, tokenizer, random_weights(config, 0))
     prepare([write_texts(folder / "textos", texts)], folder / "dados", tokenizer, valid_fraction=0.2)
     (folder / "conversas.jsonl").write_bytes((ROOT / "examples" / "conversas.jsonl").read_bytes())
+    row = {"prompt": "Que dia é hoje?", "chosen": "Não sei.", "rejected": "É terça."}
+    (folder / "pares.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     return folder
 
 
@@ -118,4 +120,7 @@ def test_the_options_and_the_defaults_are_those_of_the_code():
             assert tuning.default_learning_rate(size + 1, "full") < float(shown[0])
     assert f"até {number(tuning.LONGEST_SEQ_LEN)} tokens" in PAGE
     assert f"até {number(tuning.MOST_STEP_TOKENS)}" in PAGE and f"de {tuning.STEPS_PER_EPOCH} passos" in PAGE
+    assert f"| {number(options.beta, 1)} |" in PAGE and f"| {options.nll_weight:g} |" in PAGE
+    assert f"mais de {number(options.max_chosen_drop, 1)} nats" in PAGE and tuning.DPO_RATE == 0.1
+    assert f"e {options.watched_answers} respostas livres" in PAGE
     assert f"em {100 * tuning.WARMUP_SHARE:g} % dos passos" in PAGE

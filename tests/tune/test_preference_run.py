@@ -35,6 +35,8 @@ VALUES: dict[str, Any] = {
     "tune.objective": "dpo",
     "tune.valid_fraction": 0.3,
     "tune.watched_answers": 3,
+    "tune.nll_weight": 0.0,
+    "tune.max_chosen_drop": 50.0,
     "seq_len": 128,
     "batch_size": 2,
     "grad_accum": 2,
@@ -239,6 +241,16 @@ def test_an_nll_term_keeps_the_chosen_answers_more_likely(
     run(with_term)
     ends = [records(config.output, "preference")[-1]["chosen_per_token"] for config in (alone, with_term)]
     assert ends[1] > ends[0] + 0.05
+
+
+def test_without_a_rate_it_is_a_tenth_of_that_of_conversations(model: Path, pairs: Path) -> None:
+    given = {"data": pairs, "output": "run", "max_steps": 10}
+    sft, dpo = (
+        tune_config(model, {**given, "tune.objective": name}).with_defaults(10**7) for name in ("sft", "dpo")
+    )
+    assert sft.optimizer.learning_rate is not None
+    assert dpo.optimizer.learning_rate == pytest.approx(0.1 * sft.optimizer.learning_rate)
+    assert dpo.tune.nll_weight == 1.0
 
 
 @pytest.mark.parametrize(
