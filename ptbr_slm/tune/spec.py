@@ -24,6 +24,7 @@ from ptbr_slm.train.batches import BatchSource
 from ptbr_slm.train.config import TrainConfig
 from ptbr_slm.train.events import Listener
 from ptbr_slm.train.parallel.environment import ranks_to_start
+from ptbr_slm.train.planning.parameters import Adapters
 from ptbr_slm.train.planning.plan import DryRun, Plan, make_plan
 from ptbr_slm.train.spec import TextData, TrainingData, TrainSpec
 from ptbr_slm.train.state import TrainState
@@ -187,7 +188,8 @@ class TuneSpec(TrainSpec):
         plan = make_plan(
             config.with_steps(data.rows(config)), data.tokenizer, ranks, source=source, adapters=adapters
         )
-        return replace(plan, model=tuned_config(plan.model, data.chat))
+        notes = () if adapters is None else (_what_lora_trains(plan, adapters),)
+        return replace(plan, model=tuned_config(plan.model, data.chat), notes=(*plan.notes, *notes))
 
     def prepare_model(self, model: Llama, plan: Plan, data: TrainingData) -> None:
         """As `TrainSpec.prepare_model`: adapters, where only they are trained."""
@@ -249,6 +251,16 @@ def _base_of(config: TrainConfig) -> Path:
     """The model that is tuned."""
     assert config.init_from is not None
     return config.init_from
+
+
+def _what_lora_trains(plan: Plan, adapters: Adapters) -> str:
+    """A note for the reader."""
+    trained = adapters.count(plan.model)
+    share = number(100 * trained / plan.model.num_parameters, 1)
+    return (
+        f"lora treina {number(trained)} números, {share} % do modelo (adaptadores de posto {adapters.rank} e "
+        f"{adapters.rows} linhas de tokens da conversa); os pesos do modelo não mudam até a fusão, no fim."
+    )
 
 
 def _replay_text(folder: Path, model: ModelFolder, config: TrainConfig) -> TextData:

@@ -17,10 +17,11 @@ import torch
 from listeners import Recorder
 from ranks import run_ranks
 from safetensors.numpy import load_file
-from tiny_chat import conversation_file, tiny_tokenizer
+from tiny_chat import conversation_file, tiny_chat, tiny_tokenizer, write_lines
 from tiny_models import random_weights, write_model
 from tiny_runs import losses, records
 
+from ptbr_slm.chat.messages import Message
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
 from ptbr_slm.model import Llama
@@ -29,6 +30,7 @@ from ptbr_slm.train.checkpoint.files import list_checkpoints
 from ptbr_slm.train.run import train
 from ptbr_slm.tune.adapter_files import load_adapter
 from ptbr_slm.tune.config import tune_config
+from ptbr_slm.tune.preference_spec import PreferenceSpec
 from ptbr_slm.tune.spec import TuneSpec
 
 SETTINGS: dict[str, Any] = {
@@ -215,3 +217,37 @@ def test_bad_steps_are_skipped_and_blamed_as_with_whole_weights(
     (dropped,) = records(run, "dropped")
     assert dropped["step"] == 3 and dropped["bad_micro_batches"] == [2]
     assert len(losses(run)) == 5
+
+
+def test_transformers_peft_and_we_write_the_same_greedy_answer(alone: Path, base: Path) -> None:
+    peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
+    ids = torch.tensor([tiny_chat().prompt([Message("user", "Qual é a capital do Maranhão?")])])
+    merged = transformers.AutoModelForCausalLM.from_pretrained(alone / "final", dtype=torch.float32)
+    assert merged.lm_head.weight is merged.model.embed_tokens.weight
+    beside = peft.PeftModel.from_pretrained(
+        transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), alone / "final/adapter"
+    )
+    ours = Llama.from_folder(alone / "final").eval()
+    ways = (ours, lambda x: merged(x).logits, lambda x: beside(x).logits)
+    written: list[list[int]] = []
+    with torch.no_grad():
+        for logits in ways:
+            assert (logits(ids) - ours(ids)).abs().max() <= 1e-4
+            text = ids
+            for _ in range(12):
+                text = torch.cat((text, logits(text)[:, -1:].argmax(-1)), dim=1)
+            written.append(text[0].tolist())
+    assert written[0] == written[1] == written[2]
+
+
+def test_a_preference_is_learnt_by_adapters_too(base: Path, tmp_path: Path) -> None:
+    words = ("rio", "mar", "feira", "janela", "trem", "praça")
+    rows = [{"prompt": f"O {w}?", "chosen": f"Sim, {w}.", "rejected": f"Não, {w} não."} for w in words]
+    pairs = write_lines(tmp_path / "pares.jsonl", rows)
+    settings = {"tune.objective": "dpo", "tune.watched_answers": 0, "seq_len": 64, "batch_size": 2}
+    values = SETTINGS | settings | {"data": pairs, "output": tmp_path / "run"}
+    train(tune_config(base, values), spec=PreferenceSpec())
+    found = losses(tmp_path / "run")
+    assert found[0] == pytest.approx(np.log(2), abs=1e-3)  # new adapters change nothing: margins are 0
+    assert found[-1] < found[0] - 0.1
+    assert (tmp_path / "run/final/adapter/adapter_model.safetensors").is_file()
