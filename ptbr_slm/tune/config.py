@@ -27,6 +27,9 @@ STEPS_PER_EPOCH = 64
 """Optimizer steps that an epoch is cut into, where a step of MOST_STEP_TOKENS would be a larger share."""
 MOST_STEP_TOKENS = 32_768
 """Tokens of an optimizer step at most, padding included, where none were asked for."""
+FEWEST_STEP_ROWS = 2
+"""Sequences of an optimizer step at least, where none were asked for: the two cards of a Kaggle session share
+every step, and one card takes the same steps."""
 WARMUP_SHARE = 0.05
 """Of the steps of a tuning."""
 DPO_RATE = 0.1
@@ -122,7 +125,7 @@ class TuneConfig(TrainConfig):
         tokens = self.tokens_per_step
         if tokens is None and self.batch_size == AUTO:
             rows_per_step = min(MOST_STEP_TOKENS // self.seq_len, -(-rows // STEPS_PER_EPOCH))
-            tokens = self.seq_len * max(1, rows_per_step)
+            tokens = self.seq_len * max(FEWEST_STEP_ROWS, rows_per_step)
         config = replace(self, tokens_per_step=tokens)
         if self.max_steps != AUTO:
             return config
