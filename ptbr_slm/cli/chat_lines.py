@@ -124,16 +124,20 @@ def _line_editing(history: Path | None) -> Iterator[Callable[[str], str]]:
         return
     if history is not None and history.exists():
         with os_errors(history):
-            readline.read_history_file(history)
+            lines = history.read_text(encoding="utf-8", errors="replace").splitlines()
+        for line in lines:
+            readline.add_history(line)
     before = readline.get_current_history_length()
     try:
         yield input
     finally:
-        typed = readline.get_current_history_length() - before
+        after = readline.get_current_history_length()
+        typed = [str(readline.get_history_item(number)) for number in range(before + 1, after + 1)]
         if history is not None and typed:
             with os_errors(history):
                 history.touch(mode=0o600)
-                readline.append_history_file(typed, history)
+                with history.open("a", encoding="utf-8", errors="replace") as file:
+                    file.writelines(line.replace("\n", " ") + "\n" for line in typed)
 
 
 def _readline() -> ModuleType | None:

@@ -22,10 +22,12 @@ from ptbr_slm.cli.chat_session import ChatSession
 from ptbr_slm.cli.main import app
 from ptbr_slm.cli.output import Mode, Output
 from ptbr_slm.config import model_config
+from ptbr_slm.data.document import DocumentCounts
 from ptbr_slm.errors import Exit, SlmError
 from ptbr_slm.runtime.model import Model
 from ptbr_slm.runtime.prompt import CHAT_SAMPLING
 from ptbr_slm.tokenizer import Tokenizer
+from ptbr_slm.tune.conversations import detect, read_items
 
 FIXED = ("-n", "8", "--seed", "4")
 
@@ -115,6 +117,16 @@ def test_commands_start_anew_set_the_system_and_save(talk, tmp_path):
     assert rows[1]["messages"][2] == {"role": "assistant", "content": answers[1]["text"]}
     assert rows[1]["unfinished"] == [2, 4, 6]  # -n 8 cut them all
     assert [event["messages"] for event in events(done.stdout, "saved")] == [3, 5, 7]
+
+
+def test_what_is_saved_is_what_tune_reads(talk, tmp_path):
+    talk("/sistema Seja breve.\nUm\nDois\n/salvar c.jsonl\n/novo\nTrês\n/salvar c.jsonl\n", *FIXED)
+    rows = [json.loads(line) for line in (tmp_path / "c.jsonl").read_text("utf-8").splitlines()]
+    assert detect(list(rows[0])) == "messages"
+    counts = DocumentCounts()
+    read = list(read_items([tmp_path / "c.jsonl"], counts=counts))
+    assert [len(item.messages) for item in read] == [5, 3] and not counts.dropped
+    assert [m.content for m in read[0].messages if m.role != "assistant"] == ["Seja breve.", "Um", "Dois"]
 
 
 def test_help_and_the_system_text_are_shown_on_stderr(talk):

@@ -16,7 +16,19 @@ from ptbr_slm.cli.usage import USAGE_ERROR, usage_error
 from ptbr_slm.errors import Exit, SlmError
 from ptbr_slm.text import human_bytes, number
 
-VERBS = ["quickstart", "data", "tokenizer", "info", "doctor", "train", "export", "verify", "generate", "app"]
+VERBS = [
+    "quickstart",
+    "data",
+    "tokenizer",
+    "info",
+    "doctor",
+    "train",
+    "export",
+    "verify",
+    "generate",
+    "chat",
+    "app",
+]
 
 
 def test_help_lists_every_verb_and_answers_quickly(cli):
