@@ -235,10 +235,11 @@ def first_example(event: ConversationsRead) -> str:
 
 
 def _left_out(skipped: Mapping[str, int]) -> str:
-    """A line about rows that were skipped, where there are any."""
+    """The rows that were skipped, a line for each reason; empty where there are none."""
     from ptbr_slm.tune.conversations import describe_skipped
 
-    return f"\n  de fora: {describe_skipped(skipped)}" if skipped else ""
+    reasons = describe_skipped(skipped).split("; ") if skipped else []
+    return "".join(f"\n  de fora: {reason}" for reason in reasons)
 
 
 def preference_sentence(event: PreferenceMeasured) -> str:

@@ -91,7 +91,8 @@ TUNE_FLAGS = (
         kind=Path,
         metavar="DADOS",
         key="tune.replay_data",
-        help="Dados preparados do pré-treino, para --replay.",
+        help="Dados preparados do pré-treino, para --replay; a validação deles mede o esquecimento, também "
+        "sem --replay.",
     ),
 )
 UNUSED = (

@@ -65,7 +65,8 @@ class TuneOptions(Section):
     replay: float = field(default=0.0, metadata=number(0, 0.9))
     """Share of the sequences that are pre-training text, against forgetting; needs replay_data."""
     replay_data: Path | None = field(default=None, metadata=per_session())
-    """Prepared text that the model was trained on, or like it, with its tokenizer."""
+    """Prepared text that the model was trained on, or like it, with its tokenizer. Its held-out part is
+    measured at every evaluation, also where `replay` is 0 and nothing of it is trained."""
     objective: str = field(default="sft", metadata=choice("sft", "dpo"))
     """`sft`: the model learns conversations. `dpo`: pairs of answers, of which the chosen one becomes more
     likely and the rejected one less."""
@@ -156,13 +157,13 @@ def tune_config(model: Path, values: Mapping[str, Any]) -> TuneConfig:
 
 
 def _check_replay(config: TuneConfig) -> None:
-    """A share of pre-training text needs the text, and the other way round."""
-    if bool(config.tune.replay) == (config.tune.replay_data is not None):
+    """A share of pre-training text needs the text."""
+    if not config.tune.replay or config.tune.replay_data is not None:
         return
     raise SlmError(
         "E_USAGE",
-        "--replay e --replay-data só valem juntos: quanto do texto do pré-treino, e onde ele está.",
-        where="--replay" if config.tune.replay else "--replay-data",
+        "--replay diz quanto do texto do pré-treino; falta dizer onde ele está.",
+        where="--replay",
         hint="Exemplo: --replay 0.1 --replay-data dados  (a pasta de ptbr-slm data prepare)",
     )
 

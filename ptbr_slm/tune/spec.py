@@ -93,16 +93,22 @@ class ConversationData(TunedData):
     """Prepared conversations, with pre-training text among them or without: a `TrainingData`."""
 
     def __init__(
-        self, prepared: PreparedConversations, chat: ChatFormat, model: ModelFolder, text: TextData | None
+        self,
+        prepared: PreparedConversations,
+        chat: ChatFormat,
+        model: ModelFolder,
+        text: TextData | None,
+        share: float,
     ) -> None:
+        """text: of the pre-training, to measure. share: of the sequences that are this text."""
         super().__init__(prepared.folder, prepared.index, chat, model)
-        self.prepared, self.text = prepared, text
+        self.prepared, self.text, self.share = prepared, text, share
         self.train_tokens = prepared.split("train").tokens
 
     @property
     def sha256(self) -> str:
         """As `TrainingData.sha256`: of the conversations, and of the text of the replay."""
-        if self.text is None:
+        if self.text is None or not self.share:
             return self.prepared.sha256
         return hashlib.sha256(f"{self.prepared.sha256} {self.text.sha256}".encode()).hexdigest()
 
@@ -112,14 +118,13 @@ class ConversationData(TunedData):
     def batches(self, config: TrainConfig) -> BatchSource:
         """As `TrainingData.batches`."""
         conversations = self.conversations(config)
-        if self.text is None:
+        if self.text is None or not self.share:
             return conversations
-        assert isinstance(config, TuneConfig)
-        return WithReplay(conversations, self.text.batches(config), config.tune.replay)
+        return WithReplay(conversations, self.text.batches(config), self.share)
 
     def rows(self, config: TuneConfig) -> int:
         """Sequences in which every conversation is once, those of the replay among them."""
-        return max(1, round(self.conversations(config).rows / (1.0 - config.tune.replay)))
+        return max(1, round(self.conversations(config).rows / (1.0 - self.share)))
 
     def conversations(self, config: TrainConfig) -> ConversationBatches:
         """The conversations alone, packed."""
@@ -178,7 +183,7 @@ class TuneSpec(TrainSpec):
             progress=lambda now: listener.progress(0.0, f"lendo as conversas: {number(now.conversations)}"),
         )
         listener.event(_read(prepared, model))
-        return ConversationData(prepared, chat, model, text)
+        return ConversationData(prepared, chat, model, text, options.replay)
 
     def plan(self, config: TrainConfig, data: TrainingData, ranks: int, source: ModelFolder | None) -> Plan:
         """As `TrainSpec.plan`; the model also ends a text with its end-of-turn token."""
