@@ -26,7 +26,7 @@ ASKED = {
     "Até que horas?": "Meia-noite.",
     "Obrigado!": "De nada.",
 }
-GREEDY = {"temperature": 0.0, "max_tokens": 40}
+GREEDY = {"temperature": 0.0, "max_new_tokens": 40}
 
 
 @pytest.fixture(scope="module")
