@@ -173,6 +173,17 @@ def test_a_window_that_is_closed_ends_the_program(terminal):
     assert window.process.wait(20) == -signal.SIGHUP
 
 
+@pytest.mark.parametrize("answering", [False, True])
+def test_a_terminal_that_is_gone_ends_it_under_nohup_too(model, tmp_path, answering):
+    with Terminal(["chat", model, *LONG], tmp_path, nohup=True) as window:
+        window.expect("Você: ")
+        if answering:
+            window.send("Oi\n")
+            window.expect("Modelo: ")
+        window.hang_up()
+        assert window.process.wait(20) in (Exit.OK, Exit.ERROR)
+
+
 def test_answers_may_go_to_a_file_while_a_person_types(model, tmp_path):
     with Terminal(["chat", model, "-n", "3", "-q", "--seed", "1"], tmp_path, stdout="saída") as window:
         window.expect("> ")

@@ -55,16 +55,16 @@ def exchanges(count: int, words: int = 3) -> list[Message]:
     return [*said, Message("user", "E agora?")]
 
 
-def test_an_answer_continues_the_ids_of_the_template(model, export_folder):
-    for opened in (model, Model(export_folder)):
+@pytest.mark.parametrize("kind", ["torch", "onnx"])
+def test_an_answer_continues_the_ids_of_the_template(tuned_folder, export_folder, kind):
+    with Model(tuned_folder if kind == "torch" else export_folder) as opened, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UntunedModelWarning)
         ids = opened.chat_format.prompt([SYSTEM, Message("user", "Olá")])
         messages = [{"role": "system", "content": SYSTEM.content}, Message("user", "Olá")]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UntunedModelWarning)
-            answer = opened.chat_detailed(messages, **SHORT)
+        answer = opened.chat_detailed(messages, **SHORT)
         expected = opened.generate_detailed(TokenPrompt(tuple(ids)), **{**CHAT_SAMPLING, **SHORT})
-        assert (answer.text, answer.tokens) == (expected.text, expected.tokens)
-        assert (answer.prompt_tokens, answer.dropped_messages) == (len(ids), 0)
+    assert (answer.text, answer.tokens) == (expected.text, expected.tokens)
+    assert (answer.prompt_tokens, answer.dropped_messages) == (len(ids), 0)
 
 
 def test_text_figures_and_chunks_are_of_one_answer(model):
