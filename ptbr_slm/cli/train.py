@@ -85,7 +85,8 @@ def _train(out: Output, settings: TrainConfig) -> Report:
 
     scorer = task_scorer(settings)
     with out.progress("treinando", total=1.0, eta=False) as bar:
-        return train_report(train(settings, Printer(out, bar), scorer, spec_of(settings)))
+        result = train(settings, Printer(out, bar), scorer, spec_of(settings))
+        return train_report(result, answers=settings.COMMAND == "tune")
 
 
 def spec_of(settings: TrainConfig) -> TrainSpec:
@@ -265,14 +266,16 @@ _WHY_STOPPED = {
 }
 
 
-def train_report(result: TrainResult) -> Report:
-    """The last words of a run, finished or stopped."""
+def train_report(result: TrainResult, *, answers: bool = False) -> Report:
+    """The last words of a run, finished or stopped. answers: the model converses, which is tried next."""
+    export = f"  ptbr-slm export {quoted(result.model)} -o {quoted(result.run / 'export')}"
+    use = f"  ptbr-slm chat {quoted(result.model)}\n{export}" if answers else export
     bits = "" if result.bits_per_byte is None else f", {number(result.bits_per_byte, 4)} bits por byte"
     if result.status == "done":
         head = f"Treino completo: {number(result.step)} passos, {number(result.tokens)} tokens{bits}."
         following = (
             f"  modelo     {result.model}\n  relatório  {result.run / 'report' / 'report.html'}\n\n"
-            f"Próximo passo:\n  ptbr-slm export {quoted(result.model)} -o {quoted(result.run / 'export')}"
+            f"Próximo passo:\n{use}"
         )
     else:
         why = _WHY_STOPPED[result.reason]
@@ -280,7 +283,7 @@ def train_report(result: TrainResult) -> Report:
         what = "modelo resfriado" if result.model.name == "final" else "checkpoint"
         following = (
             f"  {what}  {result.model}\n\nPara continuar, repita o mesmo comando. Para já usar o modelo:\n"
-            f"  ptbr-slm export {quoted(result.model)} -o {quoted(result.run / 'export')}"
+            f"{use}"
         )
     return Report(
         result.event().record(), f"{head}\n{following}", brief=str(result.model), exit_code=result.exit_code

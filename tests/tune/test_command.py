@@ -36,6 +36,7 @@ def test_a_whole_run_and_the_same_command_again(tune, text, tmp_path):
     values = {"tune__replay": 0.2, "tune__replay_data": str(text), "evaluation__every": 3}
     done = tune(**values)
     assert done.returncode == 0 and "Treino completo: 6 passos" in done.stdout, done.stderr
+    assert "ptbr-slm chat run/final" in done.stdout
     assert "conversas para treinar" in done.stderr and "no texto do pré-treino" in done.stderr
     ModelFolder.open(tmp_path / "run" / "final")
     again = tune(**values)
@@ -155,17 +156,9 @@ def without_template(base, folder):
     return folder
 
 
-def test_a_model_without_a_template_learns_chatml_and_carries_it(tune, base, tmp_path):
-    done = tune(model=without_template(base, tmp_path / "sem"))
-    assert done.returncode == 0, done.stderr
-    final = ModelFolder.open(tmp_path / "run" / "final")
-    assert final.chat_template == ModelFolder(base).chat_template
-    assert final.tokenizer.token_id("<|im_end|>") in final.config.eos_token_ids
-
-
-@pytest.mark.parametrize("style", ["llama3", "zephyr"])
-def test_a_foreign_folder_is_tuned_in_its_own_form(tune, tmp_path, style):
-    folder = write_foreign(tmp_path / "alheio", style, TEXTS)
+def foreign_model(path, style):
+    """A random model with the tokenizer and the template of `STYLES`."""
+    folder = write_foreign(path, style, TEXTS)
     tokenizer = folder.tokenizer
     names = folder.parse("tokenizer_config.json")
     begin, end = names["bos_token"], names["eos_token"]
@@ -180,9 +173,33 @@ def test_a_foreign_folder_is_tuned_in_its_own_form(tune, tmp_path, style):
     (folder.path / "manifest.json").unlink()
     for name, content in companions.items():
         (folder.path / name).write_bytes(content)
+    return ModelFolder(path)
+
+
+def test_a_model_without_a_template_learns_chatml_and_carries_it(tune, base, tmp_path):
+    done = tune(model=without_template(base, tmp_path / "sem"))
+    assert done.returncode == 0, done.stderr
+    final = ModelFolder.open(tmp_path / "run" / "final")
+    assert final.chat_template == ModelFolder(base).chat_template
+    assert final.tokenizer.token_id("<|im_end|>") in final.config.eos_token_ids
+
+
+def test_a_vocabulary_without_tokens_for_a_conversation_learns_the_plain_form(tune, tmp_path):
+    folder = foreign_model(tmp_path / "alheio", "alpaca")
+    (folder.path / "tokenizer_config.json").unlink()
+    done = tune(model=folder.path)
+    assert done.returncode == 0, done.stderr
+    final = ModelFolder.open(tmp_path / "run" / "final")
+    assert "<|assistant|>" in final.chat_template
+    assert final.config.eos_token_ids == folder.config.eos_token_ids
+
+
+@pytest.mark.parametrize("style", ["llama3", "zephyr"])
+def test_a_foreign_folder_is_tuned_in_its_own_form(tune, tmp_path, style):
+    folder = foreign_model(tmp_path / "alheio", style)
     done = tune(model=folder.path)
     assert done.returncode == 0, done.stderr
     final = ModelFolder.open(tmp_path / "run" / "final")
     assert final.chat_template == ModelFolder(folder.path).chat_template
     ends = {"llama3": "<|eot_id|>", "zephyr": "</s>"}[style]
-    assert tokenizer.token_id(ends) in final.config.eos_token_ids
+    assert final.tokenizer.token_id(ends) in final.config.eos_token_ids
