@@ -290,9 +290,9 @@ class Llama(nn.Module):
 
     def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         """tokens: (B, T) int64 -> logits (B, T, V)."""
-        return self._logits(self.hidden(tokens, cache))
+        return self.logits(self.hidden(tokens, cache))
 
-    def _logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor) -> Tensor:
         """hidden: (..., C) -> logits (..., V)."""
         logits: Tensor = self.head(hidden)
         return logits if self.head_rows is None else self.head_rows.logits(hidden, logits)
@@ -313,7 +313,7 @@ class Llama(nn.Module):
         if (
             self.loss == "plain" and soft is None and torch.is_grad_enabled()
         ):  # evaluation takes as little memory as it can
-            logits = self._logits(self.hidden(tokens, document_ids=document_ids))  # (B, T, V)
+            logits = self.logits(self.hidden(tokens, document_ids=document_ids))  # (B, T, V)
             return plain_cross_entropy(logits.flatten(0, 1), targets.flatten(), z_loss)
         shared = self._shared_gradient()
         return linear_cross_entropy(

@@ -148,7 +148,7 @@ def sample_ids(model: Llama, prompt: list[int], tokens: int, seed: int) -> tuple
     fresh, written, ended = ids, list[int](), False
     while len(ids) + len(written) < capacity:
         states = model.hidden(torch.tensor([fresh], device=device), cache)  # (1, T, C)
-        token = _draw(model.head(states[0, -1]).float().cpu(), generator)
+        token = _draw(model.logits(states[0, -1]).float().cpu(), generator)
         if token in model.config.eos_token_ids:
             ended = True
             break

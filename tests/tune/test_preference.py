@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ptbr_slm.model import Llama
+from ptbr_slm.train.evaluate import sample_ids
 from ptbr_slm.train.parallel.parallelize import Parallel
 from ptbr_slm.train.planning.precision import Precision
 from ptbr_slm.train.step import autocast, optimizer_step
@@ -183,6 +184,15 @@ def test_measured_log_probabilities_are_those_of_each_answer_alone() -> None:
         alone = [plain_log_prob(network, example).item() for example in pairs.pair(number)]
         assert values.tolist() == pytest.approx(alone, rel=1e-5)
     assert network.training
+
+
+def test_a_model_with_adapters_writes_what_the_merged_one_does() -> None:
+    """The trained rows of the head too."""
+    network = adapted()
+    weights = network.to_hf_weights()
+    merged = Llama(SHAPE).load_hf_weights(lambda name, shape: weights[name])
+    for seed in range(3):
+        assert sample_ids(network, [5, 9], 20, seed) == sample_ids(merged, [5, 9], 20, seed)
 
 
 @given(st.lists(st.lists(st.integers(0, 3), max_size=30), max_size=4))

@@ -137,6 +137,23 @@ def test_both_events_can_be_read(settings: Callable[..., TuneConfig]) -> None:
     assert len(mine) == 5 and all(len(line) <= 110 for line in mine)
 
 
+def test_adapters_learn_preferences_too(settings: Callable[..., TuneConfig], model: Path) -> None:
+    """The reference is the model without them."""
+    config = settings(max_steps=12, tune__method="lora", tune__lora_rank=4, optimizer__learning_rate=0.02)
+    run(config)
+    found = records(config.output, "preference")
+    assert found[0]["margin"] == pytest.approx(0, abs=1e-4)
+    assert found[-1]["margin"] > 0.5 and found[-1]["won"] > 0.8
+    final, base = (
+        load_file(config.output / "final" / "model.safetensors"),
+        load_file(model / "model.safetensors"),
+    )
+    assert np.array_equal(final["model.norm.weight"], base["model.norm.weight"])
+    assert not np.array_equal(
+        final["model.layers.0.mlp.up_proj.weight"], base["model.layers.0.mlp.up_proj.weight"]
+    )
+
+
 class Sentences(Recorder):
     """Keeps what a person would read."""
 
