@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from adapted_models import LORA_RUN, tunable_shape
 from listeners import Recorder
 from ranks import run_ranks
 from safetensors.numpy import load_file
@@ -22,7 +23,6 @@ from tiny_models import random_weights, write_model
 from tiny_runs import losses, records
 
 from ptbr_slm.chat.messages import Message
-from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
 from ptbr_slm.model import Llama
 from ptbr_slm.storage.model_folder import ModelFolder
@@ -33,50 +33,16 @@ from ptbr_slm.tune.config import tune_config
 from ptbr_slm.tune.preference_spec import PreferenceSpec
 from ptbr_slm.tune.spec import TuneSpec
 
-SETTINGS: dict[str, Any] = {
-    "seq_len": 64,
-    "batch_size": 2,
-    "grad_accum": 2,
-    "max_steps": 6,
-    "optimizer.learning_rate": 0.02,
-    "evaluation.every": 0,
-    "evaluation.sample_tokens": 0,
-    "checkpoint.every": 2,
-    "tune.method": "lora",
-    "tune.lora_rank": 4,
-    "tune.lora_alpha": 8,
-    "device": "cpu",
-}
-
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def shape(**more: Any) -> ModelConfig:
-    tokenizer = tiny_tokenizer()
-    assert tokenizer.bos_id is not None and tokenizer.eos_id is not None
-    return ModelConfig(
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=64,
-        num_layers=2,
-        num_heads=4,
-        num_kv_heads=2,
-        head_dim=16,
-        intermediate_size=96,
-        max_seq_len=64,
-        bos_token_id=tokenizer.bos_id,
-        eos_token_ids=(tokenizer.eos_id,),
-        pad_token_id=tokenizer.pad_id,
-        **more,
-    )
-
-
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model to tune; do not write into it."""
-    return write_model(tmp_path_factory.mktemp("base") / "model", shape(), tiny_tokenizer())
+    return write_model(tmp_path_factory.mktemp("base") / "model", tunable_shape(), tiny_tokenizer())
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +51,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tune(base: Path, data: Path, output: Path, listener: Recorder | None = None, **settings: Any) -> Path:
-    values = SETTINGS | {key.replace("__", "."): value for key, value in settings.items()}
+    values = LORA_RUN | {key.replace("__", "."): value for key, value in settings.items()}
     result = train(tune_config(base, {**values, "data": data, "output": output}), listener, spec=TuneSpec())
     assert result.status == "done"
     return output
@@ -98,7 +64,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory, base: Path, data: Path) -> P
 
 
 def command(base: Path, data: Path, output: Path, **settings: Any) -> list[str]:
-    values = {"data": str(data), "output": str(output), **SETTINGS, **settings}
+    values = {"data": str(data), "output": str(output), **LORA_RUN, **settings}
     sets = [part for key, value in values.items() for part in ("--set", f"{key}={json.dumps(value)}")]
     return [sys.executable, "-m", "ptbr_slm", "tune", str(base), *sets]
 
@@ -183,7 +149,7 @@ def test_a_resumed_run_whose_model_is_gone_or_another_is_refused(
     with pytest.raises(SlmError) as caught:
         tune(model, data, output, max_steps=4, allow_config_change=True)
     assert caught.value.code == "E_NOT_FOUND" and str(model) in caught.value.where
-    write_model(model, shape(), tiny_tokenizer(), random_weights(shape(), seed=9))
+    write_model(model, tunable_shape(), tiny_tokenizer(), random_weights(tunable_shape(), seed=9))
     with pytest.raises(SlmError, match="não é aquele") as caught:
         tune(model, data, output, max_steps=4, allow_config_change=True)
     assert caught.value.code == "E_CONFIG_CHANGED"
@@ -197,12 +163,12 @@ def test_what_does_not_go_with_adapters_is_refused(
     setting: dict[str, str], base: Path, data: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(SlmError) as caught:
-        tune_config(base, {**SETTINGS, "data": data, "output": tmp_path, **setting})
+        tune_config(base, {**LORA_RUN, "data": data, "output": tmp_path, **setting})
     assert caught.value.code == "E_USAGE" and "--method lora" in caught.value.where
 
 
 def test_a_head_that_is_not_tied_has_trained_rows_of_its_own(data: Path, tmp_path: Path) -> None:
-    untied = write_model(tmp_path / "model", shape(tie_embeddings=False), tiny_tokenizer())
+    untied = write_model(tmp_path / "model", tunable_shape(tie_embeddings=False), tiny_tokenizer())
     run = tune(untied, data, tmp_path / "run", max_steps=2)
     before, after = (load_file(folder / "model.safetensors") for folder in (untied, run / "final"))
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
@@ -244,8 +210,14 @@ def test_a_preference_is_learnt_by_adapters_too(base: Path, tmp_path: Path) -> N
     words = ("rio", "mar", "feira", "janela", "trem", "praça")
     rows = [{"prompt": f"O {w}?", "chosen": f"Sim, {w}.", "rejected": f"Não, {w} não."} for w in words]
     pairs = write_lines(tmp_path / "pares.jsonl", rows)
-    settings = {"tune.objective": "dpo", "tune.watched_answers": 0, "seq_len": 64, "batch_size": 2}
-    values = SETTINGS | settings | {"data": pairs, "output": tmp_path / "run"}
+    settings = {
+        "tune.objective": "dpo",
+        "tune.nll_weight": 0.0,
+        "tune.watched_answers": 0,
+        "seq_len": 64,
+        "batch_size": 2,
+    }
+    values = LORA_RUN | settings | {"data": pairs, "output": tmp_path / "run"}
     train(tune_config(base, values), spec=PreferenceSpec())
     found = losses(tmp_path / "run")
     assert found[0] == pytest.approx(np.log(2), abs=1e-3)  # new adapters change nothing: margins are 0
