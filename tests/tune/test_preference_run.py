@@ -251,7 +251,7 @@ def test_an_nll_term_keeps_the_chosen_answers_more_likely(
     settings: Callable[..., TuneConfig], tmp_path: Path
 ) -> None:
     alone, with_term = (
-        settings(max_steps=12),
+        settings(max_steps=12, tune__nll_weight=0.0),
         settings(max_steps=12, tune__nll_weight=1.0, output=tmp_path / "n"),
     )
     run(alone)
