@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
+from collections.abc import Iterator
 
 import pytest
 
@@ -127,13 +129,22 @@ def test_stop_keeps_the_half_and_the_next_message_can_be_sent(chat, long_seed):
     wait_for_end(chat, 4)
 
 
-def test_what_is_sent_during_an_answer_waits_in_the_box(chat, long_seed):
-    choose(chat, 1000, long_seed)
+def test_what_is_sent_during_an_answer_waits_in_the_box(chat, page, monkeypatch):
+    write, goes_on = page.writer.answer, threading.Event()
+
+    def answer(*arguments: object) -> Iterator[tuple[str, str]]:
+        for shown in write(*arguments):
+            yield shown
+            goes_on.wait(60)  # after its first piece, until the test has looked
+
+    monkeypatch.setattr(page.writer, "answer", answer)
+    choose(chat, 25, 3)
     send(chat)
     wait_for_writing(chat)
     send(chat, "Outra pergunta")
     chat.wait_for_timeout(300)
     assert chat.input_value(BOX) == "Outra pergunta"
+    goes_on.set()
     wait_for_end(chat, 2)
     chat.wait_for_timeout(500)
     assert bubbles(chat)[0] == QUESTION and len(bubbles(chat)) == 2
