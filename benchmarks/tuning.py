@@ -116,7 +116,9 @@ def measure(
     if method != "base":
         run = given.folder / method
         data = files["shuffled" if method == "shuffled" else "plain"]
-        options = ["--epochs", str(given.epochs), *given.tune_options]
+        options = ["--epochs", str(given.epochs), "--seq-len", str(given.seq_len)]
+        rate = given.lora_learning_rate if method.startswith("lora-") else given.learning_rate
+        options += [] if rate is None else ["--learning-rate", str(rate)]
         if method.startswith("lora-"):
             options += ["--method", "lora", "--set", f"tune.lora_rank={method.removeprefix('lora-')}"]
         if method.startswith("replay-"):
@@ -293,7 +295,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--items", type=int, default=0, help="NLI questions to ask; 0: all")
     parser.add_argument("--samples", type=int, default=0, help="held-out questions whose answers are shown")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/tuning"))
-    parser.add_argument("--tune-options", nargs="*", default=[], help="for every ptbr-slm tune, after --")
+    parser.add_argument("--learning-rate", type=float, help="of methods that train every weight")
+    parser.add_argument("--lora-learning-rate", type=float)
+    parser.add_argument("--seq-len", type=int, default=256)
     parser.add_argument("--write", action="store_true", help="into docs/benchmarks.md")
     return parser.parse_args()
 
