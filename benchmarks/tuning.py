@@ -42,6 +42,15 @@ QUESTION = (
     "Premissa: {premise}\nHipótese: {hypothesis}\nA hipótese segue da premissa? Responda "
     '"Sim.", "Não, há contradição." ou "Não é possível saber."'
 )
+OWN_QUESTIONS = (
+    QUESTION.format(premise="Uma menina lê um livro na varanda", hypothesis="Ninguém está lendo"),
+    QUESTION.format(premise="Dois homens carregam um sofá azul", hypothesis="Homens carregam um móvel"),
+    QUESTION.format(premise="O cachorro dorme no tapete", hypothesis="O cachorro está com fome"),
+    'Escreva uma frase que contradiga esta: "A loja está cheia de clientes"',
+    'Escreva uma frase que seja consequência desta: "Um casal dança na praça à noite"',
+    "Quem é você?",
+)
+"""Written for this script, in the form of the conversations, but for the last; all of them are shown."""
 HELD_OUT = 200
 MOST_TOKENS = 96
 """Of an answer to a held-out question; one that has not ended by then counts as endless."""
@@ -68,8 +77,6 @@ class Outcome:
     asked: int
     qa_f1: float | None
     """Mean F1 of the words of extractive answers, as SQuAD counts it; None without such questions."""
-    samples: list[list[str]]
-    """(question, answer) of the first held-out questions, unselected."""
 
     @property
     def p_value(self) -> float:
@@ -90,11 +97,11 @@ def main() -> None:
     for method in given.methods:
         kept = given.folder / f"{method}.json"
         if kept.exists():
-            outcomes.append(Outcome(**json.loads(kept.read_text())))
+            outcomes.append(Outcome(**json.loads(kept.read_text(encoding="utf-8"))))
             continue
         progress(f"{method}: ...")
         found = measure(method, given, files, held_out, questions)
-        kept.write_text(json.dumps(asdict(found), ensure_ascii=False))
+        kept.write_text(json.dumps(asdict(found)), encoding="utf-8")
         progress(f"{method}: {found.seconds:.0f} s, {found.correct}/{found.asked}, ended {found.ended:.0%}")
         outcomes.append(found)
     labels = collections.Counter(row["label"] for row in questions)
@@ -127,7 +134,7 @@ def measure(
         seconds, peak, bits = tune(given.base, data, run, options)
         folder = run / "final"
     model = load(folder)
-    ended, qa_f1, samples = ask(model, held_out, given.samples)
+    ended, qa_f1 = ask(model, held_out)
     valid, correct = ask_nli(model, questions)
     model.close()
     return Outcome(
@@ -141,7 +148,6 @@ def measure(
         valid=valid,
         correct=correct,
         asked=len(questions),
-        samples=samples,
     )
 
 
@@ -161,23 +167,17 @@ def tune(base: Path, data: Path, run: Path, options: list[str]) -> tuple[float, 
     return time.monotonic() - began, usage.ru_maxrss / 1024, events[-1]["bits_per_byte"]
 
 
-def ask(
-    model: Model, held_out: list[Conversation], samples: int
-) -> tuple[float, float | None, list[list[str]]]:
-    """(share of answers that end by themselves, F1 of the extractive ones, the first ones to read)."""
+def ask(model: Model, held_out: list[Conversation]) -> tuple[float, float | None]:
+    """(share of answers that end by themselves, F1 of the extractive ones)."""
     prompts = [ChatPrompt(row["messages"][:-1]) for row in held_out]
     answers = model.generate_detailed(prompts, temperature=0.0, max_new_tokens=MOST_TOKENS)
-    shown = [
-        [row["messages"][-2]["content"], answer.text]
-        for row, answer in zip(held_out[:samples], answers, strict=False)
-    ]
     scores = [
         word_f1(answer.text, row["messages"][-1]["content"])
         for row, answer in zip(held_out, answers, strict=True)
         if row.get("task") == "qa"
     ]
     ended = sum(answer.finish_reason != "length" for answer in answers) / len(answers)
-    return ended, sum(scores) / len(scores) if scores else None, shown
+    return ended, sum(scores) / len(scores) if scores else None
 
 
 def word_f1(answer: str, reference: str) -> float:
@@ -249,6 +249,17 @@ def shuffled(found: list[Conversation]) -> list[Conversation]:
     ]
 
 
+def answers_of(method: str, given: argparse.Namespace) -> list[str]:
+    """What a method's model answers to `OWN_QUESTIONS`, greedily, cut at 120 characters."""
+    folder = given.base if method == "base" else given.folder / method / "final"
+    with load(folder) as model:
+        prompts = [ChatPrompt([{"role": "user", "content": text}]) for text in OWN_QUESTIONS]
+        return [
+            answer.text[:120]
+            for answer in model.generate_detailed(prompts, temperature=0.0, max_new_tokens=MOST_TOKENS)
+        ]
+
+
 def report(outcomes: list[Outcome], majority: float, given: argparse.Namespace) -> str:
     """The table, and the answers of each method to the same questions."""
     header = ["method", "s", "peak MiB", "bits/byte of answers", "of pre-training text", "answers that end",
@@ -274,11 +285,10 @@ def report(outcomes: list[Outcome], majority: float, given: argparse.Namespace) 
         table(header, lines),
         f"`{command()}`",
     ]
-    if given.samples:
-        for number in range(given.samples):
-            question = outcomes[0].samples[number][0].replace("\n", " / ")
-            answers = [f"- {found.method}: {found.samples[number][1]!r}" for found in outcomes]
-            parts.append("\n".join([f"> {question}", "", *answers]))
+    answers = [answers_of(found.method, given) for found in outcomes]
+    for number, question in enumerate(OWN_QUESTIONS):
+        shown = [f"- {found.method}: {said[number]!r}" for found, said in zip(outcomes, answers, strict=True)]
+        parts.append("\n".join([f"> {question}".replace("\n", " / "), "", *shown]))
     return "\n\n".join(parts)
 
 
@@ -293,7 +303,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", default=["base", "full", "lora-16", "replay-10", "shuffled"])
     parser.add_argument("--epochs", type=float, default=2.0)
     parser.add_argument("--items", type=int, default=0, help="NLI questions to ask; 0: all")
-    parser.add_argument("--samples", type=int, default=0, help="held-out questions whose answers are shown")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/tuning"))
     parser.add_argument("--learning-rate", type=float, help="of methods that train every weight")
     parser.add_argument("--lora-learning-rate", type=float)

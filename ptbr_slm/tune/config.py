@@ -134,8 +134,16 @@ class TuneConfig(TrainConfig):
 
 
 def default_learning_rate(num_parameters: int, method: str, optimizer: str = "adamw") -> float:
-    """Peak rate by size and method; Muon's is scaled to AdamW's, as in pre-training."""
-    bounds = [(200e6, 3e-4, 1e-3), (600e6, 1e-4, 5e-4), (float("inf"), 5e-5, 2e-4)]
+    """Peak rate by size and method; Muon's is scaled to AdamW's, as in pre-training.
+
+    The first line is measured (docs/decisions/0090-tuning-defaults.md), the others follow published recipes.
+    """
+    bounds = [
+        (20e6, 1e-3, 3e-3),
+        (200e6, 3e-4, 1e-3),
+        (600e6, 1e-4, 5e-4),
+        (float("inf"), 5e-5, 2e-4),
+    ]
     full, lora = next((full, lora) for most, full, lora in bounds if num_parameters <= most)
     rate = lora if method == "lora" else full
     return float(f"{rate * (MUON_RATE if optimizer == 'muon' else 1):.1e}")

@@ -111,7 +111,7 @@ def test_the_options_and_the_defaults_are_those_of_the_code():
     options = tuning.TuneOptions()
     assert f"| {options.epochs:g} |" in PAGE and f"| {number(options.valid_fraction, 2)} |" in PAGE
     rates = re.findall(r"^ *\| (?:até (\d+) milhões|acima disso) \| (\S+) \| (\S+) \|$", PAGE, flags=re.M)
-    assert len(rates) == 3
+    assert len(rates) == 4
     for most, *shown in rates:
         size = int(most or 800) * 10**6
         assert [float(rate) for rate in shown] == [
