@@ -7,6 +7,7 @@ well, the process has no network at all, and still does its work.
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
 import shutil
@@ -39,8 +40,11 @@ VERBS = {  # in this order: each may use what an earlier one wrote
     "info": "--model-size nano",
     "doctor": "",
     "find-lr": f"--data dados -o lr {SMALL} --steps 10 --svg lr.svg",
-    "train": f"--data dados -o run {SMALL} --max-steps 4 --eval-every 2 "
+    "train": f"--data dados -o run {SMALL} --max-steps 4 --eval-every 2 --set model.max_seq_len=128 "
     + " ".join(f"--logger {name}" for name in LOGGERS),
+    "data teacher-logits": "run/final dados -o logits --top-k 4",
+    "tune": "run/final --data conversas.jsonl -o tuned --max-steps 2 --eval-every 0",
+    "chat": "tuned/final -n 4",
     "eval": "run/final --tasks gramatica --limit 4 --no-cache -o avaliacao",
     "eval compare": "avaliacao avaliacao",
     "export": "run/final -o exp --precision int8",
@@ -127,7 +131,7 @@ class Watched:
     trace: Path
 
     def check(self) -> None:
-        out, err = self.process.communicate(timeout=120)
+        out, err = self.process.communicate("Oi\n", timeout=120)  # what `chat` reads
         assert self.process.returncode == 0, out + err
         assert sorted(str(p.relative_to(self.home)) for p in self.home.rglob("*") if p.is_file()) == []
         if strace():
@@ -142,6 +146,9 @@ def watch(tmp_path_factory, texts) -> Callable[..., Watched]:
     for number in range(12):
         body = "\n".join(f"{number} {text}" for text in texts * 4)
         (folder / "textos" / f"{number}.txt").write_text(body, encoding="utf-8")
+    rows = [{"prompt": f"Oi {number}", "completion": "Olá!"} for number in range(4)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "conversas.jsonl").write_text(lines, encoding="utf-8")
 
     def start(*arguments: str) -> Watched:
         home = tmp_path_factory.mktemp("home")
@@ -155,6 +162,7 @@ def watch(tmp_path_factory, texts) -> Callable[..., Watched]:
         tracing = [*strace(), str(trace)] if strace() else []
         process = subprocess.Popen(
             [*lonely(), *tracing, sys.executable, *arguments],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

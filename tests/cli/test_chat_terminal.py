@@ -92,15 +92,18 @@ def test_many_interrupts_during_one_answer_do_not_end_the_program(terminal):
 
 def test_a_second_ctrl_c_at_the_prompt_leaves_with_130(terminal):
     window = terminal("-n", "3")
+    window.wait_idle()
     window.send("começo de linha" + CTRL_C)
     window.expect("Ctrl-C de novo encerra")
     window.expect("Você: ")
     window.send("Oi\n")
     window.expect("Modelo: ")
     window.expect("Você: ")
+    window.wait_idle()
     window.send(CTRL_C)  # the first again: a line came between
     window.expect("Ctrl-C de novo encerra")
     window.expect("Você: ")
+    window.wait_idle()
     window.send(CTRL_C)
     assert window.end() == Exit.INTERRUPTED and "Traceback" not in window.shown
 

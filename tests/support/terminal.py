@@ -65,6 +65,22 @@ class Terminal:
         before, self._seen = self.shown[self._seen : at], at + len(text)
         return before
 
+    def wait_idle(self) -> None:
+        """Until the process waits for input: CPython's readline overlooks a signal just before its select.
+
+        It then notices it with the next key (Modules/readline.c, readline_until_enter_or_signal).
+        """
+        stat = Path(f"/proc/{self.process.pid}/stat")
+        if not stat.exists():  # no Linux
+            time.sleep(0.5)
+            return
+        quiet = 0
+        while quiet < 5:
+            before = stat.read_text().rpartition(")")[2].split()
+            time.sleep(0.02)
+            after = stat.read_text().rpartition(")")[2].split()
+            quiet = quiet + 1 if after[0] == "S" and before[11:13] == after[11:13] else 0
+
     def send(self, text: str) -> None:
         """Type."""
         os.write(self._master, text.encode())

@@ -37,7 +37,7 @@ PLACES = {
     "trainer.py:save",  # the scaler's state
     "model.py:<dictcomp>",  # weights for a checkpoint
     "evaluate.py:bits_per_byte",
-    "evaluate.py:write_sample",
+    "evaluate.py:sample_ids",
     "speed.py:_wait",  # the product that is timed at the start
 }
 """Where the host may wait for the card."""

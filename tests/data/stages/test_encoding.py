@@ -74,7 +74,7 @@ def test_what_was_encoded_once_or_more_comes_back(text: str, times: int, encodin
             st.text(st.sampled_from(LETTERS), min_size=2, max_size=8),
             st.sampled_from([str.lower, str.capitalize, str.upper]),
             st.sampled_from(MARKS),
-        ).filter(lambda parts: not parts[0].startswith("ã"))
+        ).filter(lambda parts: not parts[0].startswith("ã") and not parts[0].endswith("â"))
     )
 )
 def test_good_text_is_never_touched(parts: list[tuple[str, Callable[[str], str], str]]):

@@ -20,7 +20,7 @@ from ptbr_slm.train import trainer
 from ptbr_slm.train.checkpoint.files import list_checkpoints, read_state
 from ptbr_slm.train.reporting.metrics import read_metrics
 from ptbr_slm.train.run import train
-from ptbr_slm.train.state import TrainState
+from ptbr_slm.train.state import STATE_SCHEMA, TrainState
 
 WATCHFUL = {"max_steps": 40, "checkpoint.every": 4, "guard.spike_after": 8, "guard.spike_steps": 3}
 SPIKE = (14, 17)
@@ -160,4 +160,6 @@ def test_state_json_is_json(settings):
     train(config)
     file = config.output / "checkpoints" / "step-00000004" / "training" / "state.json"
     body = json.loads(file.read_text(), parse_constant=lambda name: pytest.fail(name))
-    assert body["schema"] == 2 and body["guard"]["seen"] == 4 and np.isfinite(body["guard"]["mean"])
+    assert (
+        body["schema"] == STATE_SCHEMA and body["guard"]["seen"] == 4 and np.isfinite(body["guard"]["mean"])
+    )
