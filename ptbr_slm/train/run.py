@@ -239,12 +239,14 @@ def _prepare(
         message = "os dados não têm parte de validação: o treino segue sem medir bits por byte."
         listener.event(Warned(code="no_validation", message=message))
     trainer.batch_size = ranks.from_main(lambda: remembered(plan))
-    base = source if has_frozen(trainer.model) else None
+    base = source if spec.keeps_base else None
     trainer.state.base_sha256 = ranks.from_main(lambda: "" if base is None else base.sha256)
     if found is not None:
         checkpoint, state = found
-        if base is not None:
+        frozen = has_frozen(trainer.model)
+        if base is not None and (frozen or not plan.config.allow_config_change):
             check_base(state, trainer.state.base_sha256, base.path)
+        if base is not None and frozen:
             fill(trainer.model, lambda model: model.load_hf_weights(base.weights.read))
         trainer.resume(checkpoint, state)
         trainer.companions = ModelFolder(checkpoint).companions

@@ -122,6 +122,8 @@ class TrainSpec:
     """What `watch` makes, before the first step and at every evaluation; None: nothing."""
     evaluates_start: ClassVar[bool] = False
     """Whether a run with evaluations begins with one, of the model that it begins from."""
+    keeps_base: ClassVar[bool] = False
+    """Whether a run goes on only beside the model that it began from (`TrainState.base_sha256`)."""
 
     def open_data(self, config: TrainConfig, listener: Listener) -> TrainingData:
         """Open config.data, which is prepared first where it is text. Raises what `open_or_prepare` does."""

@@ -41,4 +41,4 @@ class TrainState:
     rollbacks: list[dict[str, Any]] = field(default_factory=list)
     """The records of the rollbacks (`ptbr_slm.train.events.RolledBack`), as in metrics.jsonl."""
     base_sha256: str = ""
-    """Of the model whose weights are frozen (`ModelFolder.sha256`); empty where all weights are trained."""
+    """Of the model that a tuning began from (`ModelFolder.sha256`); empty in pre-training."""

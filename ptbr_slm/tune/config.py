@@ -79,8 +79,6 @@ class TuneOptions(Section):
     """dpo: nats per token that held-out chosen answers may become less likely by; more ends the run."""
     watched_answers: int = field(default=16, metadata=integer(0))
     """dpo: held-out prompts to answer freely at every evaluation."""
-    base_sha256: str = ""
-    """Which model is tuned (`ModelFolder.sha256`): filled in, and the same in all sessions."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

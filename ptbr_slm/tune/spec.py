@@ -161,7 +161,7 @@ class ConversationData(TunedData):
 class TuneSpec(TrainSpec):
     """Supervised fine-tuning, of every weight or of adapters (`tune.method`)."""
 
-    evaluates_start = True
+    evaluates_start = keeps_base = True
 
     def open_data(self, config: TrainConfig, listener: Listener) -> TrainingData:
         """Read config.data, which is encoded once and kept in the run's folder."""
@@ -188,7 +188,6 @@ class TuneSpec(TrainSpec):
     def plan(self, config: TrainConfig, data: TrainingData, ranks: int, source: ModelFolder | None) -> Plan:
         """As `TrainSpec.plan`; the model also ends a text with its end-of-turn token."""
         assert isinstance(config, TuneConfig) and isinstance(data, TunedData)
-        config = replace(config, tune=replace(config.tune, base_sha256=data.model.sha256))
         adapters = None if config.tune.method == "full" else data.lora(config).planned
         plan = make_plan(
             config.with_steps(data.rows(config)), data.tokenizer, ranks, source=source, adapters=adapters

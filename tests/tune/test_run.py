@@ -165,7 +165,7 @@ def test_other_data_another_model_and_another_form_are_refused(settings, stopped
     (tmp_path / "outro").mkdir()
     model = tiny_base(tmp_path / "outro" / "base", seed=1)
     error = refusal(tune, settings(base=model))
-    assert error.code == "E_CONFIG_CHANGED" and "tune.base_sha256" in error.message
+    assert error.code == "E_CONFIG_CHANGED" and "de que o checkpoint partiu" in error.message
     form = shutil.copytree(base, tmp_path / "forma")
     (form / "manifest.json").unlink()
     template = "{{ bos_token }}Conversa\n" + ModelFolder(base).chat_template.removeprefix("{{ bos_token }}")

@@ -51,5 +51,5 @@ def test_a_dry_run_counts_the_replay_and_plans_for_masked_documents(settings, te
     )
     assert replayed.sequences == 2 * plain.sequences
     assert [found.epochs for found in (plain, replayed)] == pytest.approx([3, 3], rel=0.1)
-    assert plain.plan.request.document_mask and plain.plan.config.tune.base_sha256
+    assert plain.plan.request.document_mask
     assert len(recorder.named("conversations")) == 2

@@ -162,11 +162,14 @@ def check_same_command(recorded: Mapping[str, Any] | None, config: TrainConfig) 
 
 
 def check_base(state: TrainState, base_sha256: str, source: Path) -> None:
-    """Refuse to put a checkpoint's adapters beside the weights of another model. Raises E_CONFIG_CHANGED."""
+    """Refuse to go on from another model than the run began from: adapters belong to its weights.
+
+    Raises E_CONFIG_CHANGED.
+    """
     if state.base_sha256 != base_sha256:
         raise SlmError(
             "E_CONFIG_CHANGED",
-            "o modelo que se ajusta não é aquele com que os adaptadores do checkpoint foram treinados "
+            "o modelo que se ajusta não é aquele de que o checkpoint partiu "
             f"({state.base_sha256[:12] or 'nenhum'} -> {base_sha256[:12]}).",
             where=source,
             hint="Volte ao modelo com que o ajuste começou, ou comece outro em outra pasta de --output.",
