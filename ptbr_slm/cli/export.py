@@ -155,7 +155,7 @@ def export(
         f"{measured_table(rows, report)}\n\n"
         f"Export {report.precision} gravado em {report.folder}: {human_bytes(report.bytes)}, "
         f"feito{' e verificado' if parity else ''} em {number(report.seconds, 1)} s\n\n"
-        f"Próximo passo:\n  {_next_step(report.target, report.folder)}"
+        f"Próximo passo:\n  {_next_step(report.target, report.folder, source)}"
     )
     return Report(body, text, brief=str(report.folder))
 
@@ -217,11 +217,24 @@ def _percent(part: float) -> str:
     return f"{sign}{number(abs(100 * part), 3)} %"
 
 
-def _next_step(target: str, folder: Path) -> str:
-    """What to type, or to read, to use the export."""
+def _next_step(target: str, folder: Path, source: ModelFolder) -> str:
+    """What to type, or to read, to use the export of this model."""
     if target == Target.GENAI:
         return f"abra {folder} no onnxruntime-genai; o programa está em docs/OUTRAS_FERRAMENTAS.md"
+    if _answers(source):
+        return f"ptbr-slm chat {quoted(folder)}"
     return f'ptbr-slm generate -m {quoted(folder)} "O Brasil é"'
+
+
+def _answers(model: ModelFolder) -> bool:
+    """Whether the model was tuned to answer."""
+    from ptbr_slm.chat import ChatFormat
+    from ptbr_slm.chat.tuned import is_tuned
+
+    try:
+        return is_tuned(model.config, ChatFormat.of(model))
+    except SlmError:  # no template, or one that does not say what the assistant writes
+        return False
 
 
 def _refuse_with_gguf(given: dict[str, bool]) -> None:
