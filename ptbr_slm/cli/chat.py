@@ -10,6 +10,7 @@ import typer
 
 from ptbr_slm.cli.command import command
 from ptbr_slm.cli.output import Mode, Output, Report
+from ptbr_slm.cli.sampling_options import SAMPLING, MinP, Temperature, TopK, TopP
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from ptbr_slm.cli.chat_session import ChatSession
     from ptbr_slm.runtime.model import Model
 
-_SAMPLING = "Amostragem"
 _RUN = "Execução"
 
 
@@ -36,39 +36,31 @@ def chat(
         int,
         typer.Option("--max-tokens", "--max-new-tokens", "-n", metavar="N", help="Tokens de uma resposta."),
     ] = 256,
-    temperature: Annotated[
-        float, typer.Option(help="0 escolhe sempre o mais provável.", rich_help_panel=_SAMPLING)
-    ] = 0.3,
-    top_k: Annotated[
-        int, typer.Option(help="Só os K mais prováveis; 0 são todos.", rich_help_panel=_SAMPLING)
-    ] = 0,
-    top_p: Annotated[
-        float, typer.Option(help="Só os mais prováveis até somarem P.", rich_help_panel=_SAMPLING)
-    ] = 0.9,
-    min_p: Annotated[
-        float, typer.Option(help="Só os de ao menos P vezes o mais provável.", rich_help_panel=_SAMPLING)
-    ] = 0.0,
+    temperature: Temperature = 0.3,
+    top_k: TopK = 0,
+    top_p: TopP = 0.9,
+    min_p: MinP = 0.0,
     seed: Annotated[
         int | None,
         typer.Option(
             help="Semente da primeira resposta; as outras, as seguintes. Repete a conversa.",
-            rich_help_panel=_SAMPLING,
+            rich_help_panel=SAMPLING,
         ),
     ] = None,
     repetition_penalty: Annotated[
         float,
         typer.Option(
             help="Acima de 1 desfavorece o que já apareceu, a pergunta também; até 1,1.",
-            rich_help_panel=_SAMPLING,
+            rich_help_panel=SAMPLING,
         ),
     ] = 1.0,
     presence_penalty: Annotated[
         float,
-        typer.Option(help="De -2 a 2: desfavorece o que já foi gerado uma vez.", rich_help_panel=_SAMPLING),
+        typer.Option(help="De -2 a 2: desfavorece o que já foi gerado uma vez.", rich_help_panel=SAMPLING),
     ] = 0.0,
     frequency_penalty: Annotated[
         float,
-        typer.Option(help="De -2 a 2: desfavorece a cada vez que foi gerado.", rich_help_panel=_SAMPLING),
+        typer.Option(help="De -2 a 2: desfavorece a cada vez que foi gerado.", rich_help_panel=SAMPLING),
     ] = 0.0,
     stop: Annotated[
         list[str] | None,

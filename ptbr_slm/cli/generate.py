@@ -14,6 +14,7 @@ import typer
 
 from ptbr_slm.cli.command import command
 from ptbr_slm.cli.output import Mode, Output, Report, table
+from ptbr_slm.cli.sampling_options import SAMPLING, MinP, Temperature, TopK, TopP
 from ptbr_slm.errors import SlmError, os_errors
 from ptbr_slm.text import decode, is_utf16, number
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from ptbr_slm.tokenizer import Tokenizer
 
 
-_SAMPLING = "Amostragem"
 _REPETITION = "Repetição e preferência"
 _FORM = "Forma do texto"
 _RESULT = "Resultado"
@@ -45,21 +45,13 @@ def generate(
     max_new_tokens: Annotated[
         int, typer.Option("--max-new-tokens", "-n", metavar="N", help="Tokens a gerar, no máximo.")
     ] = 128,
-    temperature: Annotated[
-        float, typer.Option(help="0 escolhe sempre o mais provável.", rich_help_panel=_SAMPLING)
-    ] = 0.8,
-    top_k: Annotated[
-        int, typer.Option(help="Só os K mais prováveis; 0 são todos.", rich_help_panel=_SAMPLING)
-    ] = 0,
-    top_p: Annotated[
-        float, typer.Option(help="Só os mais prováveis até somarem P.", rich_help_panel=_SAMPLING)
-    ] = 0.95,
-    min_p: Annotated[
-        float, typer.Option(help="Só os de ao menos P vezes o mais provável.", rich_help_panel=_SAMPLING)
-    ] = 0.0,
+    temperature: Temperature = 0.8,
+    top_k: TopK = 0,
+    top_p: TopP = 0.95,
+    min_p: MinP = 0.0,
     seed: Annotated[
         int | None,
-        typer.Option(help="Semente do sorteio: a mesma dá o mesmo texto.", rich_help_panel=_SAMPLING),
+        typer.Option(help="Semente do sorteio: a mesma dá o mesmo texto.", rich_help_panel=SAMPLING),
     ] = None,
     repetition_penalty: Annotated[
         float, typer.Option(help="Acima de 1 desfavorece o que já apareceu.", rich_help_panel=_REPETITION)

@@ -226,7 +226,8 @@ def _other_kind(item: Item) -> SlmError:
         "E_DATA_FORMAT",
         "aqui há pares de respostas (chosen e rejected), que servem ao treino por preferência.",
         where=item.where,
-        hint="Para aprender só as respostas escolhidas, use linhas com prompt e completion.",
+        hint="Repita com --objective dpo; para aprender só as escolhidas, use linhas com prompt e "
+        "completion.",
     )
 
 
