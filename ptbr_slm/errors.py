@@ -88,6 +88,7 @@ CODES: dict[str, tuple[Exit, str]] = {
     "E_DEPENDENCY": (Exit.ERROR, "falta instalar um pacote opcional"),
     "E_TRAINING_DIVERGED": (Exit.ERROR, "a perda deixou de ser um número"),
     "E_PORT": (Exit.ERROR, "a porta ou o endereço da página não pode ser usado"),
+    "E_BUSY": (Exit.ERROR, "a fila do modelo está cheia"),
     "E_CLOSED": (Exit.ERROR, "o modelo já foi fechado"),
     "E_INTERNAL": (Exit.ERROR, "erro inesperado: um defeito nosso"),
     # Files that are not what they should be.

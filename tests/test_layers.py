@@ -20,6 +20,7 @@ FORBIDDEN = {
         "ptbr_slm.app",
         "torch",
     ],
+    "ptbr_slm/serve": ["ptbr_slm.train", "ptbr_slm.data", "ptbr_slm_export", "ptbr_slm.cli", "torch"],
     "ptbr_slm/app": ["ptbr_slm.train", "ptbr_slm.data", "ptbr_slm_export", "torch"],
     "ptbr_slm/data": ["ptbr_slm.train", "ptbr_slm.runtime", "ptbr_slm_export", "ptbr_slm.cli", "torch"],
     "ptbr_slm/eval": ["ptbr_slm.train", "ptbr_slm_export", "ptbr_slm.cli", "torch"],

@@ -11,8 +11,9 @@ thread.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from threading import Condition, Lock, get_ident
@@ -44,6 +45,11 @@ class Call:
         Raises what ended a sequence wrongly, E_MEMORY or E_CLOSED for example, after the chunks before it.
         """
         return self._loop.next_chunk(self)
+
+    async def __aiter__(self) -> AsyncIterator[GenerationChunk]:
+        """The chunks, for a coroutine; raises as `next_chunk`."""
+        while (chunk := await asyncio.to_thread(self.next_chunk)) is not None:
+            yield chunk
 
     def close(self) -> None:
         """End what still runs; from any thread, at any time, again and again. Never waits."""

@@ -1,0 +1,46 @@
+"""The models that a server answers with, by name."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from ptbr_slm.runtime.model import Model
+from ptbr_slm.serve.errors import ApiError
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """One opened model and what clients call it."""
+
+    name: str
+    model: Model
+    fingerprint: str
+    """`system_fingerprint`: the first 16 hex digits of the sha256 of what is served."""
+    created: int = field(default_factory=lambda: int(time.time()))
+    """Unix time, s."""
+
+
+class ServedModels:
+    """Names to models; the first one answers requests that name none."""
+
+    def __init__(self, models: Mapping[str, ServedModel]) -> None:
+        self._models = dict(models)
+
+    def __iter__(self) -> Iterator[ServedModel]:
+        return iter(self._models.values())
+
+    def find(self, name: str | None) -> ServedModel:
+        """Raises ApiError 404 `model_not_found`."""
+        if name is None:
+            return next(iter(self))
+        if name not in self._models:
+            shown = name if len(name) <= 80 else name[:80] + "…"
+            raise ApiError(
+                404,
+                f"O modelo {shown!r} não está neste servidor; estão: {', '.join(self._models)}.",
+                code="model_not_found",
+                param="model",
+            )
+        return self._models[name]
