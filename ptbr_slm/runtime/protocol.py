@@ -151,3 +151,8 @@ def check_length(total: int, limit: int) -> None:
 def closed_error() -> SlmError:
     """The error for a call after `close`."""
     return SlmError("E_CLOSED", "o modelo já foi fechado.", hint="Abra de novo com ptbr_slm.load(PASTA).")
+
+
+def busy_error(what: str) -> SlmError:
+    """The error for a request that the queue has no room for. what: the limit that it met, with its number."""
+    return SlmError("E_BUSY", f"o modelo está ocupado: {what}.", hint="Tente de novo daqui a pouco.")
