@@ -154,5 +154,5 @@ def closed_error() -> SlmError:
 
 
 def busy_error(what: str) -> SlmError:
-    """The error for a request that the queue has no room for. what: the limit that it met, with its number."""
+    """The error for a request that the queue has no room for. what: the limit that was met."""
     return SlmError("E_BUSY", f"o modelo está ocupado: {what}.", hint="Tente de novo daqui a pouco.")
