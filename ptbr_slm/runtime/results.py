@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 FinishReason = Literal["eos", "stop", "length", "context", "cancelled", "timeout"]
@@ -39,6 +39,8 @@ class GenerationChunk:
     """Of `token`, where log probabilities were asked for."""
     completion: int = 0
     """Which of the prompt's `n` completions."""
+    at: float = field(default=0.0, compare=False)
+    """`time.perf_counter()` when it was made, s: tells a slow engine from a slow reader."""
 
 
 @dataclass(frozen=True, slots=True)

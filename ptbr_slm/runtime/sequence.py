@@ -253,7 +253,16 @@ class SequenceState:
     def _chunk(
         self, text: str, token: int, logprob: TokenLogprob | None, result: GenerationResult | None = None
     ) -> GenerationChunk:
-        return GenerationChunk(text, token, self.prompt.index, self.reason, result, logprob, self._completion)
+        return GenerationChunk(
+            text,
+            token,
+            self.prompt.index,
+            self.reason,
+            result,
+            logprob,
+            self._completion,
+            time.perf_counter(),
+        )
 
 
 def make_sequences(

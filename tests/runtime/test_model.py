@@ -140,6 +140,14 @@ def test_streamed_chunks_concatenate_to_the_generated_text(model):
         assert_same_but_for_near_ties(model, PROMPTS[row], finished[row], whole, **options)
 
 
+def test_a_chunk_tells_when_it_was_made_however_late_it_is_read(onnx_model):
+    before = time.perf_counter()
+    with onnx_model.submit(PROMPTS[0], max_new_tokens=8, seed=1) as call:
+        chunks = [call.next_chunk() for _ in range(8)]
+    made = [chunk.at for chunk in chunks]
+    assert made == sorted(made) and before < made[0] and made[-1] < time.perf_counter()
+
+
 def test_text_ends_before_a_stop_string(onnx_model):
     onnx_model.forget()  # each time, so that the same runs give the same text to the last bit
     whole = onnx_model.generate(PROMPTS[0], max_new_tokens=60, seed=1)
