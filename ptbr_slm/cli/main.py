@@ -24,6 +24,7 @@ from ptbr_slm.cli import (
     info,
     kaggle,
     quickstart,
+    serve,
     tokenizer,
     train,
     tune,
@@ -76,6 +77,7 @@ for _verb in (  # in the order in which `ptbr-slm --help` lists them
     generate,
     chat,
     bench,
+    serve,
     app_verb,
     kaggle,
 ):

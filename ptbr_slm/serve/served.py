@@ -31,6 +31,10 @@ class ServedModels:
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._models.values())
 
+    def add(self, served: ServedModel) -> None:
+        """Answer with one more model."""
+        self._models[served.name] = served
+
     def find(self, name: str | None) -> ServedModel:
         """Raises ApiError 404 `model_not_found`."""
         if name is None:
