@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 from ptbr_slm.serve.config import ServeConfig
 from ptbr_slm.serve.errors import as_api_error
 from ptbr_slm.serve.lifecycle import Lifecycle
-from ptbr_slm.serve.openai import completions
+from ptbr_slm.serve.openai import routers
 from ptbr_slm.serve.served import ServedModels
 from ptbr_slm.version import __version__
 
@@ -21,7 +21,8 @@ def create_app(models: ServedModels, config: ServeConfig, lifecycle: Lifecycle |
     app = FastAPI(title="ptbr-slm", version=__version__)
     app.state.models, app.state.config = models, config
     app.state.lifecycle = lifecycle or Lifecycle()
-    app.include_router(completions.router)
+    for router in routers:
+        app.include_router(router)
     app.add_exception_handler(Exception, _answer)
     return app
 

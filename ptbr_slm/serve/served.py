@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ptbr_slm.runtime.model import Model
+from ptbr_slm.runtime.prompt import untuned_warning
 from ptbr_slm.serve.errors import ApiError
 
+_log = logging.getLogger("ptbr_slm.serve")
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class ServedModel:
     """One opened model and what clients call it."""
 
@@ -20,6 +24,16 @@ class ServedModel:
     """`system_fingerprint`: the first 16 hex digits of the sha256 of what is served."""
     created: int = field(default_factory=lambda: int(time.time()))
     """Unix time, s."""
+    _warned: bool = False
+
+    def warn_if_untuned(self) -> None:
+        """Tell the log once that the model has a chat template and has not learnt it.
+
+        Raises E_CHAT_TEMPLATE where it has none.
+        """
+        if not self.model.is_tuned and not self._warned:
+            self._warned = True
+            _log.warning("%s: %s", self.name, untuned_warning(self.model.path))
 
 
 class ServedModels:
