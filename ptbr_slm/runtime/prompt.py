@@ -51,6 +51,8 @@ class ChatPrompt:
     """
 
     messages: Messages
+    whole: bool = False
+    """Refuse such a conversation in place of leaving any of it out."""
 
 
 Prompt = str | TokenPrompt | ChatPrompt
@@ -104,7 +106,7 @@ def encode_prompt(
     context = engine.config.max_seq_len
     if isinstance(prompt, ChatPrompt):
         messages = parse_messages(prompt.messages)
-        return fit_conversation(chat_format(), messages, context, max_new_tokens)
+        return fit_conversation(chat_format(), messages, context, max_new_tokens, whole=prompt.whole)
     if isinstance(prompt, TokenPrompt):
         check_ids(engine.config, prompt.ids)
         if len(prompt.ids) >= context:
@@ -114,13 +116,18 @@ def encode_prompt(
 
 
 def fit_conversation(
-    chat_format: ChatFormat, messages: Sequence[Message], context: int, max_new_tokens: int
+    chat_format: ChatFormat,
+    messages: Sequence[Message],
+    context: int,
+    max_new_tokens: int,
+    *,
+    whole: bool = False,
 ) -> PromptState:
     """The conversation with as many of its last exchanges as leave room for the answer.
 
     The room is `max_new_tokens`, a quarter of the context at most. The last exchange and the system's
-    messages stay whatever room is left. Raises E_MESSAGES where the last message is not the user's, and
-    E_PROMPT_TOO_LONG where what must stay does not fit.
+    messages stay whatever room is left. whole: all of it stays. Raises E_MESSAGES where the last message is
+    not the user's, and E_PROMPT_TOO_LONG where what must stay does not fit.
     """
     if messages[-1].role != "user":
         raise SlmError(
@@ -130,7 +137,7 @@ def fit_conversation(
             hint='Termine com a mensagem do usuário:  {"role": "user", "content": "..."}',
         )
     head = next(i for i, message in enumerate(messages) if message.role != "system")
-    starts = sorted({head, *(i for i, m in enumerate(messages) if m.role == "user")})
+    starts = [head] if whole else sorted({head, *(i for i, m in enumerate(messages) if m.role == "user")})
     most = context - min(max_new_tokens, context // 4)
     encoded: dict[int, list[int]] = {}
 
@@ -144,7 +151,9 @@ def fit_conversation(
     start = head if fits(head) else starts[min(bisect_left(starts, True, key=fits), len(starts) - 1)]
     ids = encoded.get(start)
     if ids is None or len(ids) >= context:
-        raise _last_message_too_long(messages[:head], messages[-1], ids, context)
+        alone = "a mensagem e o texto de sistema têm" if head else "a mensagem tem"
+        what = "a conversa tem" if whole else alone
+        raise _conversation_too_long(what, [*messages[:head], *messages[start:]], ids, context)
     return PromptState(ids, end_ids=turn_ends(chat_format), dropped_messages=start - head)
 
 
@@ -181,12 +190,11 @@ def _too_long(count: str, context: int) -> SlmError:
     )
 
 
-def _last_message_too_long(
-    system: Sequence[Message], last: Message, ids: Sequence[int] | None, context: int
+def _conversation_too_long(
+    what: str, kept: Sequence[Message], ids: Sequence[int] | None, context: int
 ) -> SlmError:
-    characters = sum(len(message.content) for message in (*system, last))
+    characters = sum(len(message.content) for message in kept)
     size = f"{characters} caracteres" if ids is None else f"{len(ids)} tokens"
-    what = "a mensagem e o texto de sistema têm" if system else "a mensagem tem"
     return SlmError(
         "E_PROMPT_TOO_LONG",
         f"{what} {size}; o contexto do modelo é de {context} tokens, e a resposta precisa de pelo menos 1.",

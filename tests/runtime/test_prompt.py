@@ -150,6 +150,15 @@ def test_a_long_conversation_loses_its_oldest_exchanges_and_keeps_the_system(mod
     assert model.chat_detailed([SYSTEM, *said[dropped:]], **SHORT).dropped_messages == 0
 
 
+def test_a_conversation_that_must_stay_whole_is_read_whole_or_refused(model):
+    with pytest.raises(SlmError, match="a conversa tem") as caught:
+        model.generate(ChatPrompt([SYSTEM, *exchanges(40)], whole=True), **SHORT)
+    assert caught.value.code == "E_PROMPT_TOO_LONG"
+    said = [SYSTEM, *exchanges(3)]
+    found = model.generate_detailed(ChatPrompt(said, whole=True), **SHORT)
+    assert found.prompt_tokens == len(model.chat_format.prompt(said)) and not found.dropped_messages
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     lengths=st.lists(st.integers(0, 60), max_size=12),
