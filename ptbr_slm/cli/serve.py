@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 _MODELS = "Modelos"
 _ACCESS = "Quem pode usar"
+_LIMITS = "Limites"
 
 
 def register(app: typer.Typer) -> None:
@@ -54,23 +57,70 @@ def serve(
     device: Annotated[
         str, typer.Option(metavar="NOME", help="auto, cpu ou cuda.", rich_help_panel=_MODELS)
     ] = "auto",
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="ARQUIVO",
+            help="Uma chave por linha; só com uma delas se usa o servidor. Também: PTBR_SLM_API_KEY.",
+            rich_help_panel=_ACCESS,
+        ),
+    ] = None,
     insecure: Annotated[
         bool,
         typer.Option("--insecure", help="Atende outras máquinas sem pedir chave.", rich_help_panel=_ACCESS),
     ] = False,
+    cors: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGEM",
+            help="Página que pode chamar o servidor pelo navegador, como https://a.com; pode repetir.",
+            rich_help_panel=_ACCESS,
+        ),
+    ] = None,
+    root_path: Annotated[
+        str,
+        typer.Option(
+            metavar="/PREFIXO",
+            help="Prefixo sob o qual um proxy mostra o servidor.",
+            rich_help_panel=_ACCESS,
+        ),
+    ] = "",
+    timeout: Annotated[
+        float,
+        typer.Option(
+            metavar="S",
+            help="Quanto um pedido pode levar, com a espera na fila.",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = 600.0,
     drain_seconds: Annotated[
         float,
         typer.Option(
-            metavar="S", help="Ao encerrar, quanto esperar pelos pedidos em andamento.", min=0.0, max=3600.0
+            metavar="S",
+            help="Ao encerrar, quanto esperar pelos pedidos em andamento.",
+            rich_help_panel=_LIMITS,
         ),
     ] = 30.0,
 ) -> Report:
     """Serve um modelo pela API da OpenAI, para programas desta máquina ou da rede."""
     from ptbr_slm.serve.config import ServeConfig
+    from ptbr_slm.serve.keys import read_keys, readable_by_others
+    from ptbr_slm.serve.logs import logging_to_stderr
     from ptbr_slm.serve.opening import check_names, name_of, open_served
     from ptbr_slm.serve.server import serve as run
 
-    config = ServeConfig(host=host, port=port, insecure=insecure, drain_s=drain_seconds)
+    config = ServeConfig(
+        host=host,
+        port=port,
+        api_keys=read_keys(api_key_file, os.environ),
+        insecure=insecure,
+        cors_origins=tuple(cors or ()),
+        root_path=root_path,
+        timeout_s=timeout,
+        drain_s=drain_seconds,
+    )
+    if api_key_file is not None and readable_by_others(api_key_file):
+        out.note(f"Outros usuários desta máquina podem ler as chaves. Para evitar:  chmod 600 {api_key_file}")
     folders = [(name or name_of(model), model), *map(_named, more_models or [])]
     check_names([each for each, _ in folders])
     facts: dict[str, Any] = {}
@@ -81,18 +131,16 @@ def serve(
         if out.mode is Mode.QUIET:
             out.stream(url + "\n")
         else:
-            listed = ", ".join(facts["models"])
-            out.note(f"Servidor em {url}/v1   modelo: {listed}\nPara encerrar: Ctrl-C")
+            out.note(f"Servidor em {url}/v1   modelo: {', '.join(facts['models'])}\nPara encerrar: Ctrl-C")
 
     out.note("Abrindo o modelo…")
-    ended = run((open_served(each, folder, device) for each, folder in folders), config, ready)
-    code = Exit.OK
-    if ended.cut or not facts:
-        code = Exit.INTERRUPTED if ended.signal == signal.SIGINT else Exit.STOPPED
-    text = "Servidor encerrado."
-    if ended.cut:
-        text += f" Pedidos interrompidos: {ended.cut}."
-    return Report({"event": "done", "cut": ended.cut, **facts}, text, exit_code=code)
+    as_json = out.mode is Mode.JSON or not sys.stderr.isatty()
+    with logging_to_stderr(as_json=as_json, requests=out.mode is not Mode.QUIET):
+        ended = run((open_served(each, folder, device) for each, folder in folders), config, ready)
+    stopped = Exit.INTERRUPTED if ended.signal == signal.SIGINT else Exit.STOPPED
+    text = "Servidor encerrado." + (f" Pedidos interrompidos: {ended.cut}." if ended.cut else "")
+    data = {"event": "done", "cut": ended.cut, **facts}
+    return Report(data, text, exit_code=stopped if ended.cut or not facts else Exit.OK)
 
 
 def _named(text: str) -> tuple[str, Path]:

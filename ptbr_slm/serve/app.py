@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 
+from ptbr_slm.errors import SlmError
+from ptbr_slm.serve import docs_page, status
+from ptbr_slm.serve.access import Access
 from ptbr_slm.serve.config import ServeConfig
-from ptbr_slm.serve.errors import as_api_error
-from ptbr_slm.serve.lifecycle import Lifecycle
+from ptbr_slm.serve.errors import ApiError, as_api_error, json_error
+from ptbr_slm.serve.lifecycle import Admission, Lifecycle
+from ptbr_slm.serve.limits import Limits
 from ptbr_slm.serve.openai import routers
+from ptbr_slm.serve.record import record_of
+from ptbr_slm.serve.request_scope import RequestScope
 from ptbr_slm.serve.served import ServedModels
+from ptbr_slm.serve.validation import validation_error
 from ptbr_slm.version import __version__
 
 
@@ -18,15 +29,71 @@ def create_app(models: ServedModels, config: ServeConfig, lifecycle: Lifecycle |
 
     lifecycle: of a server that answers before its models are open; without it, all are.
     """
-    app = FastAPI(title="ptbr-slm", version=__version__)
-    app.state.models, app.state.config = models, config
-    app.state.lifecycle = lifecycle or Lifecycle()
-    for router in routers:
+    lifecycle = lifecycle or Lifecycle()
+    app = FastAPI(
+        title="ptbr-slm",
+        version=__version__,
+        root_path=config.root_path,
+        redirect_slashes=False,
+        docs_url=None,  # FastAPI's own pages load their scripts from a CDN
+        redoc_url=None,
+        middleware=[
+            Middleware(RequestScope),
+            *_cors(config),
+            Middleware(Admission, lifecycle=lifecycle),
+            Middleware(Access, keys=config.api_keys),
+            Middleware(Limits, config=config),
+        ],
+        exception_handlers={
+            ApiError: _tell,
+            SlmError: _tell,
+            HTTPException: _tell_http,
+            RequestValidationError: _tell_invalid,
+        },
+    )
+    app.state.models, app.state.config, app.state.lifecycle = models, config, lifecycle
+    for router in (*routers, status.router, docs_page.router):
         app.include_router(router)
-    app.add_exception_handler(Exception, _answer)
     return app
 
 
-async def _answer(request: Request, error: Exception) -> JSONResponse:
+def _cors(config: ServeConfig) -> list[Middleware]:
+    """Nothing unless origins were named: then a page of another origin cannot read an answer."""
+    if not config.cors_origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=config.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "retry-after"],
+        )
+    ]
+
+
+async def _tell(request: Request, error: Exception) -> Response:
     fault = as_api_error(error)
-    return JSONResponse(fault.body(), fault.status, fault.headers)
+    record_of(request).error = fault.code or ""
+    return json_error(fault)
+
+
+async def _tell_http(request: Request, error: Exception) -> Response:
+    """What Starlette refuses by itself: an unknown route, a method that a route has not."""
+    assert isinstance(error, HTTPException)
+    asked = f"{request.method} {record_of(request).path}"
+    if error.status_code == 404:
+        fault = ApiError(404, f"A rota {asked} não existe; as que há estão em /docs.", code="unknown_route")
+    elif error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        message = f"A rota não aceita este método ({asked}); aceita: {allowed}."
+        fault = ApiError(405, message, code="method_not_allowed", headers=error.headers)
+    else:
+        message = "O pedido não pôde ser lido."
+        fault = ApiError(error.status_code, message, code="invalid_request", headers=error.headers)
+    return await _tell(request, fault)
+
+
+async def _tell_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return await _tell(request, validation_error(error.errors()))

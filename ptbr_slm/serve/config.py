@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from ptbr_slm.errors import SlmError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+LONGEST_S = 86_400
+"""Seconds of the longest time limit: a day."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,8 +35,22 @@ class ServeConfig:
     root_path: str = ""
     """Prefix under which a proxy shows the server, such as `/modelo`."""
 
+    max_connections: int = 1000
+    """Connections at once; uvicorn answers 503 to the next. Above what a queue admits, so that /health still
+    answers while it is full."""
+
     max_body_bytes: int = 1 << 20
     """Bytes of a request's body; more is refused with 413, counted as they come."""
+
+    body_timeout_s: float = 30.0
+    """Seconds in which a request's body must have come; then 408."""
+
+    write_timeout_s: float = 30.0
+    """Seconds that a client may leave what is sent to it unread, once buffers are full; then it is cut."""
+
+    timeout_s: float = 600.0
+    """Seconds that one request may generate for, its wait in the queue included (openai's client waits as
+    long); then its text ends with the reason `timeout`."""
 
     drain_s: float = 30.0
     """Seconds that running requests have after SIGTERM; then they are told and cut."""
@@ -46,3 +64,26 @@ class ServeConfig:
                 hint="Ponha uma chave por linha num arquivo e use --api-key-file ARQUIVO; "
                 "sem chave, só com --insecure.",
             )
+        if self.root_path and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", self.root_path):
+            raise SlmError(
+                "E_USAGE",
+                f"{self.root_path!r} não serve como prefixo.",
+                where="--root-path",
+                hint="Ele começa por / e não termina por /, como em:  --root-path /modelo",
+            )
+        for origin in self.cors_origins:
+            if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
+                raise SlmError(
+                    "E_USAGE",
+                    f"{origin!r} não é uma origem.",
+                    where="--cors",
+                    hint="Uma origem tem esquema, nome e porta, sem caminho:  --cors https://exemplo.com.br",
+                )
+        for option, seconds in (("--timeout", self.timeout_s), ("--drain-seconds", self.drain_s)):
+            if not 0 <= seconds <= LONGEST_S or (option == "--timeout" and not seconds):
+                raise SlmError(
+                    "E_USAGE",
+                    f"{option} {seconds:g} está fora do intervalo.",
+                    where=option,
+                    hint=f"Use segundos, até {LONGEST_S}.",
+                )

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from starlette.responses import JSONResponse
+
 from ptbr_slm.errors import SlmError
 
 LONGEST_MESSAGE = 500
@@ -45,6 +47,18 @@ class ApiError(Exception):
                 **self.extra,
             }
         }
+
+
+class StreamBroken(Exception):
+    """Raise it once a stream has sent its error object: the connection is broken off.
+
+    A body that ended cleanly would look complete: openai-python raises nothing where `[DONE]` is missing.
+    """
+
+
+def json_error(fault: ApiError) -> JSONResponse:
+    """The answer that tells a fault."""
+    return JSONResponse(fault.body(), fault.status, fault.headers)
 
 
 _STATUS = {

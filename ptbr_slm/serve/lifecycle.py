@@ -1,8 +1,13 @@
-"""From loading to the end: what a server may still accept, and how many requests it holds."""
+"""From loading to the end: what a server still accepts, and how many requests it is answering."""
 
 from __future__ import annotations
 
 from enum import Enum
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ptbr_slm.serve.errors import ApiError, json_error
+from ptbr_slm.serve.paths import STATUS, route_path
 
 
 class Phase(Enum):
@@ -23,3 +28,36 @@ class Lifecycle:
     def __init__(self, phase: Phase = Phase.READY) -> None:
         self.phase = phase
         self.running = 0
+
+
+class Admission:
+    """Lets requests in while the server is ready; 503 before and after, but to those that ask how it is."""
+
+    def __init__(self, app: ASGIApp, lifecycle: Lifecycle) -> None:
+        self._app, self._lifecycle = app, lifecycle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http" or route_path(scope) in STATUS:
+            await self._app(scope, receive, send)
+            return
+        if self._lifecycle.phase is not Phase.READY:
+            fault = not_ready(self._lifecycle.phase)
+            scope["state"]["record"].error = fault.code
+            await json_error(fault)(scope, receive, send)
+            return
+        self._lifecycle.running += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._lifecycle.running -= 1
+
+
+def not_ready(phase: Phase) -> ApiError:
+    """503 with what to do: wait until the model is loaded, or look for the next server."""
+    if phase is Phase.LOADING:
+        message, code, headers = "O modelo ainda está sendo carregado.", "model_loading", {"retry-after": "2"}
+    else:
+        message, code = "O servidor está encerrando.", "shutting_down"
+        headers = {"retry-after": "5", "connection": "close"}
+    return ApiError(503, message, code=code, kind="server_error", headers=headers)

@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from ptbr_slm.errors import SlmError
 from ptbr_slm.serve.app import create_app
 from ptbr_slm.serve.config import ServeConfig
+from ptbr_slm.serve.connection import GuardedConnection, cut_clients_that_do_not_read
 from ptbr_slm.serve.lifecycle import Lifecycle, Phase
 from ptbr_slm.serve.served import ServedModel, ServedModels
 from ptbr_slm.serve.stop_signals import Interrupted, StopSignals
@@ -29,6 +30,10 @@ BACKLOG = 2048
 SWITCH_INTERVAL_S = 0.0005
 """How long a thread may keep the interpreter while another wants it (Python's default: 0.005). The engine's
 thread and the event loop share it; each hand-over costs a waiting stream up to this long."""
+
+KEEP_ALIVE_S = 20
+"""How long a connection may stay open between two requests. Clients that pool connections (openai's keeps
+idle ones for 5 s) close them first, and do not meet one that is just being closed."""
 
 TELL_S = 2.0
 """Seconds that streams which are cut have to tell their clients so."""
@@ -59,7 +64,7 @@ def serve(
     with (
         listen(config.host, config.port) as listening,
         StopSignals() as signals,
-        Running(app, listening) as running,
+        Running(app, listening, config) as running,
     ):
         try:
             with signals.interrupting():
@@ -131,16 +136,20 @@ class _Uvicorn(uvicorn.Server):
 class Running:
     """uvicorn answering a socket in a thread, inside `with`."""
 
-    def __init__(self, app: FastAPI, listening: socket.socket) -> None:
+    def __init__(self, app: FastAPI, listening: socket.socket, config: ServeConfig) -> None:
+        cut_clients_that_do_not_read(listening, config.write_timeout_s)
         self._server = _Uvicorn(
             uvicorn.Config(
                 app,
                 loop="asyncio",
+                http=GuardedConnection,
                 ws="none",
                 access_log=False,
-                log_level="warning",
+                log_config=None,  # `logs` writes uvicorn's lines too
                 server_header=False,
                 backlog=BACKLOG,
+                limit_concurrency=config.max_connections,
+                timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=1,  # what runs has had its time before
             )
         )

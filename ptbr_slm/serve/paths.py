@@ -1,0 +1,27 @@
+"""Which paths mean what, to what stands before the routes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+STATUS = frozenset({"/health", "/ready", "/ping", "/version"})
+"""Answered while the models load and while the server drains: these tell which."""
+
+POLLED = STATUS | {"/metrics"}
+"""Asked every few seconds by what watches the server: not logged while all is well."""
+
+OPEN = STATUS | {"/docs", "/openapi.json"}
+"""Answered without a key: they tell nothing that the documentation does not."""
+
+JSON_BODIES = ("/v1/", "/tokenize", "/detokenize")
+"""Beginnings of the paths whose POST takes a JSON object."""
+
+
+def route_path(scope: Mapping[str, Any]) -> str:
+    """The path that the routes see: without the prefix under which a proxy shows the server."""
+    path: str = scope["path"]
+    root = str(scope.get("root_path", "")).rstrip("/")
+    if root and (path == root or path.startswith(root + "/")):
+        return path[len(root) :] or "/"
+    return path
