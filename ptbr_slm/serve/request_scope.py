@@ -56,10 +56,15 @@ class RequestScope:
             await self._app(scope, watched_receive, marked_send)
             if record.status and not complete and not record.left:
                 raise StreamBroken
+        except StreamBroken:
+            record.error = record.error or "stream_broken"
+            raise
         except Exception as error:
+            if record.left:
+                return  # nobody is there to be answered
             fault = as_api_error(error)
             record.error = record.error or fault.code or ""
-            if fault.status == 500 and not isinstance(error, StreamBroken):
+            if fault.status == 500:
                 log.error("defeito no pedido %s", record.id, exc_info=error)
             if record.status:
                 raise StreamBroken from error
