@@ -313,6 +313,11 @@ class StreamDecoder:
         self._emitted += len(text)
         return str(text)
 
+    @property
+    def pending(self) -> bytes:
+        """Bytes of a character that is not finished; none for other kinds of vocabulary."""
+        return self._utf8.getstate()[0]
+
     def finish(self) -> str:
         """What is left at the end: an unfinished character becomes U+FFFD."""
         if self._foreign is None:

@@ -64,11 +64,12 @@ def usage(results: Sequence[GenerationResult], n: int) -> dict[str, Any]:
     )
 
 
-def usage_of(prompt: int, completion: int, cached: int) -> dict[str, Any]:
-    """OpenAI's `usage` from counts of tokens."""
+def usage_of(prompt: int, completion: int, cached: int | None = None) -> dict[str, Any]:
+    """OpenAI's `usage` from counts of tokens. cached: of the prompt's, None where it is not known yet."""
+    details = {} if cached is None else {"prompt_tokens_details": {"cached_tokens": cached}}
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": cached},
+        **details,
     }

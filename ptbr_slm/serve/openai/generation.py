@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
@@ -19,35 +20,73 @@ from ptbr_slm.runtime.engine_loop import Call
 from ptbr_slm.runtime.prompt import Prompt
 from ptbr_slm.runtime.results import GenerationResult
 from ptbr_slm.serve.errors import ApiError
-from ptbr_slm.serve.openai.sampling import WIRE_NAMES
+from ptbr_slm.serve.openai.refusals import refusal
 from ptbr_slm.serve.served import ServedModel
 
 
-class ClientGone(Exception):
-    """Nobody is there to answer."""
+class ClientGone(ApiError):
+    """Nobody is there to answer; the status is what logs have of it, as nginx's."""
+
+    def __init__(self) -> None:
+        super().__init__(499, "O cliente se foi.", code="client_left")
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A call of the engine for a request."""
+
+    request: Request
+    served: ServedModel
+    call: Call
+    n: int
+    """Completions of each prompt."""
+
+    @property
+    def count(self) -> int:
+        """Texts that there must be in the end."""
+        return len(self.call.sequences)
+
+    @property
+    def prompts(self) -> list[Sequence[int]]:
+        """The ids of each prompt."""
+        return [sequence.prompt.ids for sequence in self.call.sequences[:: self.n]]
+
+    def finished(self, result: GenerationResult) -> GenerationResult:
+        """The result, if its text ended by itself: only a server that stops cancels a text that is read."""
+        if result.finish_reason == "cancelled":
+            raise interrupted()
+        return result
 
 
 async def submit(
-    request: Request, served: ServedModel, prompts: Callable[[], Sequence[Prompt]], options: dict[str, Any]
-) -> Call:
+    request: Request,
+    served: ServedModel,
+    prompts: Callable[[], Sequence[Prompt]],
+    options: dict[str, Any],
+    *,
+    field: str,
+) -> Generation:
     """Queue what was asked for, in a thread: tokenising a megabyte and compiling a schema take a while.
 
-    prompts: makes them, in that thread. Whoever gets the call closes it. Raises ApiError.
+    prompts: makes them, in that thread. field: where in the body they come from, for errors. Whoever gets the
+    generation closes its call. Raises ApiError, or what is not the client's fault.
     """
-    context = served.model.engine.config.max_seq_len
 
     def work() -> Call:
+        made: Sequence[Prompt] = ()
         try:
-            return served.model.submit(prompts(), **options)
+            made = prompts()
+            return served.model.submit(made, **options)
         except SlmError as error:
-            raise refusal(error, context) from error
+            raise refusal(error, served.model, made, field) from error
 
     task = asyncio.create_task(asyncio.to_thread(work))
     try:
-        return await asyncio.shield(task)
+        call = await asyncio.shield(task)
     except asyncio.CancelledError:
         task.add_done_callback(_close_unread)
         raise
+    return Generation(request, served, call, options.get("n", 1))
 
 
 def _close_unread(task: asyncio.Task[Call]) -> None:
@@ -55,56 +94,42 @@ def _close_unread(task: asyncio.Task[Call]) -> None:
         task.result().close()
 
 
-def refusal(error: SlmError, context: int) -> Exception:
-    """The error in the client's terms: its own names of the fields, without hints for a command line."""
-    if error.code in ("E_SAMPLING", "E_DEPENDENCY"):
-        name = str(error.where or "") or None
-        code = "invalid_value" if error.code == "E_SAMPLING" else "not_supported"
-        return ApiError(400, error.message, code=code, param=WIRE_NAMES.get(name or "", name))
-    return error
-
-
 @asynccontextmanager
-async def watched(receive: Receive, call: Call) -> AsyncIterator[asyncio.Task[None]]:
-    """Close the call when the client leaves, or the block ends. Yields the task that is done then."""
+async def watched(receive: Receive, call: Call) -> AsyncIterator[asyncio.Event]:
+    """Close the call when the client leaves, or the block ends. Yields what is set if the client left."""
+    gone = asyncio.Event()
 
     async def wait() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
+        gone.set()
         call.close()
 
     task = asyncio.create_task(wait())
     try:
-        yield task
+        yield gone
     finally:
         task.cancel()
         call.close()
 
 
-async def collect(request: Request, call: Call, count: int) -> list[GenerationResult]:
+async def collect(generation: Generation) -> list[GenerationResult]:
     """The results, in the order of the prompts, then of their completions. Closes the call.
 
-    count: how many there must be. Raises `ClientGone`, or what ended a text wrongly.
+    Raises `ClientGone`, or what ended a text wrongly.
     """
     found: dict[tuple[int, int], GenerationResult] = {}
-    async with watched(request.receive, call) as gone:
-        async for chunk in call:
+    async with watched(generation.request.receive, generation.call) as gone:
+        async for chunk in generation.call:
             if chunk.result is not None:
-                found[chunk.row, chunk.completion] = finished(chunk.result)
-    if len(found) < count:
-        raise ClientGone if gone.done() and not gone.cancelled() else unfinished()
+                found[chunk.row, chunk.completion] = generation.finished(chunk.result)
+    if len(found) < generation.count:
+        raise ClientGone() if gone.is_set() else interrupted()
     return [found[key] for key in sorted(found)]
 
 
-def finished(result: GenerationResult) -> GenerationResult:
-    """The result, if its text ended by itself: only a server that stops cancels a text that is read."""
-    if result.finish_reason == "cancelled":
-        raise unfinished()
-    return result
-
-
-def unfinished() -> ApiError:
-    """The text was cut off."""
+def interrupted() -> ApiError:
+    """The text was cut off by the server."""
     return ApiError(
         503,
         "O servidor está parando, e o texto foi interrompido.",

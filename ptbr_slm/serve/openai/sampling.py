@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ptbr_slm.serve.errors import ApiError
 from ptbr_slm.serve.openai.body import (
     GenerationBody,
     JsonObjectFormat,
@@ -13,21 +12,9 @@ from ptbr_slm.serve.openai.body import (
     RegexFormat,
     StructuredOutputs,
 )
+from ptbr_slm.serve.openai.refusals import invalid, unsupported
 
 _ANY_OBJECT = {"type": "object"}
-
-WIRE_NAMES = {"max_new_tokens": "max_tokens", "json_schema": "response_format", "regex": "response_format"}
-"""What the engine calls a field, where a client calls it otherwise."""
-
-
-def unsupported(param: str, message: str, code: str = "unsupported_parameter") -> ApiError:
-    """A field that is known, and not done here. 400: openai-python would repeat a 501."""
-    return ApiError(400, message, code=code, param=param)
-
-
-def invalid(param: str, message: str) -> ApiError:
-    """A value that cannot be."""
-    return ApiError(400, message, code="invalid_value", param=param)
 
 
 def sampling_options(body: GenerationBody, vocab_size: int) -> dict[str, Any]:
