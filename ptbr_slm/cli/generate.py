@@ -81,6 +81,18 @@ def generate(
             rich_help_panel=_FORM,
         ),
     ] = None,
+    min_tokens: Annotated[
+        int,
+        typer.Option(metavar="N", help="Tokens antes dos quais nada encerra o texto.", rich_help_panel=_FORM),
+    ] = 0,
+    ignore_eos: Annotated[
+        bool,
+        typer.Option(
+            "--ignore-eos",
+            help="Segue depois do fim do texto, até -n: para medir velocidade.",
+            rich_help_panel=_FORM,
+        ),
+    ] = False,
     json_schema: Annotated[
         str | None,
         typer.Option(
@@ -144,6 +156,8 @@ def generate(
         "logit_bias": parse_bias(logit_bias or ()),
         "seed": seed,
         "stop": tuple(stop or ()),
+        "min_tokens": min_tokens,
+        "ignore_eos": ignore_eos,
         "logprobs": logprobs,
         "prompt_logprobs": prompt_logprobs,
         "n": n,
@@ -327,7 +341,8 @@ def status(result: GenerationResult, *, greedy: bool, context: int, formed: bool
     parts = [f"{number(count)} token{'s' if count != 1 else ''}"]
     if result.tokens_per_second:
         parts.append(f"{_speed(result.tokens_per_second)} tokens/s")
-    parts.append(f"primeiro token {number(1000 * result.time_to_first_token_s)} ms")
+    if count:
+        parts.append(f"primeiro token {number(1000 * result.time_to_first_token_s)} ms")
     if result.drafted:
         parts.append(f"{number(result.accepted)} de {number(result.drafted)} palpites certos")
     if not greedy:

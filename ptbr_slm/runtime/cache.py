@@ -96,6 +96,7 @@ class SlotPool:
             self._resume(sequence, running)
             return
         sequence.started = True
+        sequence.mark_admitted()
         if sequence.prompt.logits is None or not self._share_prompt(sequence, running):
             sequence.prompt.leader, sequence.prompt.logits = sequence, None
             self._start(sequence, running)
@@ -132,7 +133,8 @@ class SlotPool:
         if not sequence.started:
             sequence.started = True
             self._count_down(prompt)
-        elif prompt.leader is sequence and not sequence.generated:  # another completion has to run the prompt
+        elif prompt.leader is sequence and not sequence.generated and prompt.logits is None:
+            # another completion has to run the prompt
             prompt.leader = None
             prompt.logprobs[:] = [None]
 

@@ -125,9 +125,9 @@ def fit_conversation(
 ) -> PromptState:
     """The conversation with as many of its last exchanges as leave room for the answer.
 
-    The room is `max_new_tokens`, a quarter of the context at most. The last exchange and the system's
-    messages stay whatever room is left. whole: all of it stays. Raises E_MESSAGES where the last message is
-    not the user's, and E_PROMPT_TOO_LONG where what must stay does not fit.
+    The room is `max_new_tokens`, at least 1 and a quarter of the context at most. The last exchange and the
+    system's messages stay whatever room is left. whole: all of it stays. Raises E_MESSAGES where the last
+    message is not the user's, and E_PROMPT_TOO_LONG where what must stay does not fit.
     """
     if messages[-1].role != "user":
         raise SlmError(
@@ -138,7 +138,7 @@ def fit_conversation(
         )
     head = next(i for i, message in enumerate(messages) if message.role != "system")
     starts = [head] if whole else sorted({head, *(i for i, m in enumerate(messages) if m.role == "user")})
-    most = context - min(max_new_tokens, context // 4)
+    most = context - max(1, min(max_new_tokens, context // 4))
     encoded: dict[int, list[int]] = {}
 
     def fits(start: int) -> bool:

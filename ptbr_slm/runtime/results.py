@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 FinishReason = Literal["eos", "stop", "length", "context", "cancelled", "timeout"]
-"""Why a text ended: an end token (or a fulfilled constraint), a stop string, max_new_tokens, a full context,
-the caller's cancellation, or its time limit."""
+"""Why a text ended: an end token (or a fulfilled constraint), a stop string or token of the caller's,
+max_new_tokens, a full context, the caller's cancellation, or its time limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class GenerationChunk:
     text: str
     """What this token completes; may be empty while a character or a stop string is unfinished."""
     token: int
-    """-1 on a last chunk that brings none (`cancelled`, `timeout`)."""
+    """-1 on a last chunk that brings none (`cancelled`, `timeout`, `max_new_tokens=0`)."""
     row: int = 0
     """Index of the prompt in the batch."""
     finish_reason: FinishReason | None = None
@@ -69,3 +69,11 @@ class GenerationResult:
     """Guesses that were right: steps of the model saved."""
     dropped_messages: int = 0
     """Of a conversation: its oldest messages that did not fit in the context, and were not read."""
+    queue_s: float = 0.0
+    """Seconds from the request to the first slot; to the end where it never had one."""
+    prefill_s: float = 0.0
+    """Seconds from the slot to the first token; to the end where none came."""
+    decode_s: float = 0.0
+    """Seconds from the first token to the last."""
+    stop_match: str | int | None = None
+    """Which of `stop` or of `stop_token_ids` ended the text, as it was given; None for other reasons."""

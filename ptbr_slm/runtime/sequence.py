@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from threading import Event
 
@@ -108,11 +108,11 @@ class SequenceState:
         self._draft_is_lookup = False
         """Whether the last draft was the drafter's, not what a constraint forces."""
         self._stream = TextStream(engine.tokenizer, params.stop)
-        self._end_ids = prompt.end_ids.union(engine.config.eos_token_ids)
+        self._ends = end_reasons(params, prompt.end_ids.union(engine.config.eos_token_ids))
         self._context = engine.config.max_seq_len
         self._text: list[str] = []
         self._logprobs: list[TokenLogprob] = []
-        self._first_token_at = 0.0
+        self._admitted_at = self._first_token_at = self._last_token_at = 0.0
         self.start_clock()
 
     def start_clock(self) -> None:
@@ -120,6 +120,11 @@ class SequenceState:
         self._start = time.perf_counter()
         limit = self.params.timeout_s
         self._deadline = None if limit is None else self._start + limit
+
+    def mark_admitted(self) -> None:
+        """The sequence has a slot: from its first on it no longer waits in the queue."""
+        if not self._admitted_at:
+            self._admitted_at = time.perf_counter()
 
     @property
     def generated(self) -> int:
@@ -137,11 +142,13 @@ class SequenceState:
         return self.ids[-1]
 
     def interruption(self) -> FinishReason | None:
-        """Why the text must end now: cancelled, or out of time. None while it may go on."""
+        """Why the text must end now: cancelled, out of time, no token wanted. None while it may go on."""
         if self._cancel is not None and self._cancel.cancelled:
             return "cancelled"
         if self._deadline is not None and time.perf_counter() >= self._deadline:
             return "timeout"
+        if not self.params.max_new_tokens and not self.needs_prompt_logprobs:
+            return "length"
         return None
 
     def should_pause(self) -> bool:
@@ -189,8 +196,10 @@ class SequenceState:
     def advance(self, scores: Floats | int) -> GenerationChunk:
         """Choose a token from logits (V,), which are overwritten, or take the one that an engine chose.
 
-        The last chunk carries the result.
+        The last chunk carries the result. Where only the prompt's scores are wanted, it brings no token.
         """
+        if not self.params.max_new_tokens:
+            return self.end("length")
         if isinstance(scores, int):
             token = scores
             self._sampler.accept(token)
@@ -202,11 +211,14 @@ class SequenceState:
         logprob = self._sampler.logprob
         if logprob is not None:
             self._logprobs.append(logprob)
+        self._last_token_at = time.perf_counter()
         if not self._first_token_at:
-            self._first_token_at = time.perf_counter()
-        if token in self._end_ids:
-            return self._final_chunk("", "eos", logprob)
-        text = self._stream.push(token)
+            self._first_token_at = self._last_token_at
+        text = ""
+        if token not in self._ends:
+            text = self._stream.push(token, stops=self.generated > self.params.min_tokens)
+        elif (reason := self._ends[token]) is not None:
+            return self._final_chunk(text, reason, logprob)
         if self._stream.stopped:
             return self._final_chunk(text, "stop", logprob)
         if self._sampler.finished:
@@ -225,13 +237,13 @@ class SequenceState:
     def _final_chunk(
         self, text: str, reason: FinishReason, logprob: TokenLogprob | None, token: int | None = None
     ) -> GenerationChunk:
-        if reason != "stop":
-            text += self._stream.finish()
-            if self._stream.stopped:  # a character completed by the end completed a stop string
-                reason = "stop"
+        text += self._stream.finish(stops=self.generated > self.params.min_tokens)
+        if self._stream.stopped:  # perhaps only now, by a character that the end completed
+            reason = "stop"
         self.reason = reason
         now = time.perf_counter()
-        first = self._first_token_at
+        admitted, first = self._admitted_at or now, self._first_token_at or now
+        decode_s = self._last_token_at - first if self._last_token_at else 0.0
         tokens = tuple(self.ids[len(self.prompt.ids) :])
         result = GenerationResult(
             text="".join(self._text) + text,
@@ -239,14 +251,18 @@ class SequenceState:
             prompt_tokens=len(self.prompt.ids),
             finish_reason=reason,
             seed=self._seed,
-            time_to_first_token_s=(first or now) - self._start,
-            tokens_per_second=(len(tokens) - 1) / (now - first) if len(tokens) > 1 else 0.0,
+            time_to_first_token_s=first - self._start,
+            tokens_per_second=(len(tokens) - 1) / decode_s if len(tokens) > 1 else 0.0,
             logprobs=None if self.params.logprobs is None else tuple(self._logprobs),
             prompt_logprobs=tuple(self.prompt.logprobs) if self.params.prompt_logprobs else None,
             reused_tokens=self.reused,
             drafted=self.drafted,
             accepted=self.accepted,
             dropped_messages=self.prompt.dropped_messages,
+            queue_s=admitted - self._start,
+            prefill_s=first - admitted,
+            decode_s=decode_s,
+            stop_match=(self._stream.stopped or self.last_token) if reason == "stop" else None,
         )
         return self._chunk(text, self.last_token if token is None else token, logprob, result)
 
@@ -290,6 +306,20 @@ def make_sequences(
     return sequences
 
 
+def end_reasons(params: SamplingParams, end_ids: Iterable[int]) -> dict[int, FinishReason | None]:
+    """Why each of the tokens that mean an end ends a text; None for one that is ignored. They give no text.
+
+    end_ids: those of the model and of the turn, which come before the caller's own (vLLM's `check_stop`).
+    """
+    ends: dict[int, FinishReason | None] = dict.fromkeys(params.stop_token_ids, "stop")
+    for token in end_ids:
+        if not params.ignore_eos:
+            ends[token] = "eos"
+        else:
+            ends.setdefault(token, None)
+    return ends
+
+
 class TextStream:
     """Tokens in, text out: UTF-8 decoding, then the stop strings."""
 
@@ -298,17 +328,17 @@ class TextStream:
         self._filter = StopFilter(stops)
 
     @property
-    def stopped(self) -> bool:
-        """Whether a stop string is complete."""
+    def stopped(self) -> str:
+        """The stop string that is complete; empty while none is."""
         return self._filter.stopped
 
-    def push(self, token: int) -> str:
-        """The text that `token` completes."""
-        return self._filter.push(self._decoder.push(token))
+    def push(self, token: int, *, stops: bool = True) -> str:
+        """The text that `token` completes. stops: whether it may complete a stop string."""
+        return self._filter.push(self._decoder.push(token), stops=stops)
 
-    def finish(self) -> str:
+    def finish(self, *, stops: bool = True) -> str:
         """The rest, when no more tokens come."""
-        return self._filter.push(self._decoder.finish()) + self._filter.finish()
+        return self._filter.push(self._decoder.finish(), stops=stops) + self._filter.finish()
 
 
 class StopFilter:
@@ -320,19 +350,31 @@ class StopFilter:
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
-        self._stops = tuple(dict.fromkeys((*stops, *(unicodedata.normalize("NFC", stop) for stop in stops))))
+        given = {unicodedata.normalize("NFC", stop): stop for stop in reversed(stops)}
+        self._stops = given | {stop: stop for stop in stops}
+        """What to look for, and what it was given as."""
         self._held = ""
-        self.stopped = False
+        self.stopped = ""
+        """The stop string that is complete, as it was given."""
 
-    def push(self, text: str) -> str:
-        """The part of the text so far that is safe to show."""
+    def push(self, text: str, *, stops: bool = True) -> str:
+        """The part of the text so far that is safe to show.
+
+        Without `stops`, a stop string that this text completes is text like any other; one that it only
+        begins may still be completed by the next.
+        """
         if not self._stops or self.stopped:
             return "" if self.stopped else text
         pending = self._held + text
-        found = [(at + len(stop), at) for stop in self._stops if (at := pending.find(stop)) >= 0]
+        found = []
+        for stop in self._stops if stops else ():  # those that end in the new text
+            at = pending.find(stop, max(0, len(self._held) + 1 - len(stop)))
+            if at >= 0:
+                found.append((at + len(stop), at, self._stops[stop]))
         if found:
-            self.stopped, self._held = True, ""
-            return pending[: min(found)[1]]
+            _, at, self.stopped = min(found)
+            self._held = ""
+            return pending[:at]
         safe = len(pending) - self._overlap(pending)
         self._held = pending[safe:]
         return pending[:safe]

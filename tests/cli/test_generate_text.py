@@ -54,6 +54,11 @@ def test_guesses_are_told_and_a_greedy_text_names_no_seed():
     assert shown == "2 tokens · 1.234 tokens/s · primeiro token 34 ms · 8 de 10 palpites certos"
 
 
+def test_where_no_token_was_wanted_there_is_no_first_one():
+    shown = status(result("length", tokens=(), tokens_per_second=0.0), **FIGURES)
+    assert shown == "0 tokens · semente 7"
+
+
 def test_several_texts_have_one_line_that_counts_how_they_ended():
     found = [result(), result("timeout", time_to_first_token_s=0.5), result("timeout")]
     assert status_of_all(found, 0.5, **FIGURES) == (

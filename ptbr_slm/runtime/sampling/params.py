@@ -13,6 +13,8 @@ from ptbr_slm.errors import SlmError
 _MOST_STOPS, _LONGEST_STOP = 64, 1000
 """Each is looked for after every token."""
 
+_MOST_TOKENS = 1_000_000
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingParams:
@@ -24,7 +26,16 @@ class SamplingParams:
     """
 
     max_new_tokens: int = 128
-    """Tokens to generate at most."""
+    """Tokens to generate at most. With 0 the text is empty, and the prompt is run only for its scores."""
+    min_tokens: int = 0
+    """Tokens before anything may end the text: until then no end token and none of `stop_token_ids` is
+    chosen, and a stop string that is complete counts for nothing. As in vLLM (MinTokensLogitsProcessor;
+    vllm/v1/engine/detokenizer.py), but that with `ignore_eos` end tokens may be chosen from the start.
+    """
+    ignore_eos: bool = False
+    """No end token ends the text, neither the model's nor that of a turn of a conversation: it gives no text,
+    and generation goes on. For measurements of texts of a set length.
+    """
     temperature: float = 0.8
     """Divides the logits; 0 is greedy."""
     top_k: int = 0
@@ -45,6 +56,8 @@ class SamplingParams:
     """Of the random draws; None takes a fresh one, which the result names."""
     stop: tuple[str, ...] = ()
     """Texts that end the generation; they are not part of the result."""
+    stop_token_ids: tuple[int, ...] = ()
+    """Tokens that end the generation with the reason `stop`; they give no text."""
     logprobs: int | None = None
     """Log probability of each token, with this many (0 to 20) most probable alternatives; None is off."""
     prompt_logprobs: bool = False
@@ -69,7 +82,10 @@ class SamplingParams:
         if isinstance(self.logit_bias, Mapping):
             bias = {_plain(token): _plain(value) for token, value in self.logit_bias.items()}
             object.__setattr__(self, "logit_bias", bias)
-        _check_range("max_new_tokens", self.max_new_tokens, 1, 1_000_000, integer=True)
+        if isinstance(self.stop_token_ids, tuple):
+            object.__setattr__(self, "stop_token_ids", tuple(map(_plain, self.stop_token_ids)))
+        _check_range("max_new_tokens", self.max_new_tokens, 0, _MOST_TOKENS, integer=True)
+        _check_range("min_tokens", self.min_tokens, 0, _MOST_TOKENS, integer=True)
         _check_range("temperature", self.temperature, 0.0, 100.0)
         _check_range("top_k", self.top_k, 0, 10_000_000, integer=True)
         _check_range("top_p", self.top_p, 1e-6, 1.0)
@@ -86,11 +102,14 @@ class SamplingParams:
         ):
             if value is not None:
                 _check_range(name, value, low, high, integer=integer)
-        if not isinstance(self.prompt_logprobs, bool):
-            raise _wrong("prompt_logprobs", "prompt_logprobs deve ser True ou False.")
+        for name, flag in (("prompt_logprobs", self.prompt_logprobs), ("ignore_eos", self.ignore_eos)):
+            if not isinstance(flag, bool):
+                raise _wrong(name, f"{name} deve ser True ou False.")
         _check_stop(self.stop)
+        _check_stop_tokens(self.stop_token_ids)
         _check_bias(self.logit_bias)
         _check_constraint(self.json_schema, self.regex)
+        _check_end(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +165,15 @@ def _check_stop(stop: object) -> None:
         )
 
 
+def _check_stop_tokens(tokens: object) -> None:
+    hint = "Exemplo: stop_token_ids=[2, 5], no Python ou no pedido ao servidor."
+    ids = tokens if isinstance(tokens, tuple) else (None,)
+    if not all(isinstance(token, int) and not isinstance(token, bool) and token >= 0 for token in ids):
+        raise _wrong("stop_token_ids", "stop_token_ids deve ser uma lista de ids de tokens.", hint)
+    if len(ids) > _MOST_STOPS:
+        raise _wrong("stop_token_ids", f"stop_token_ids leva até {_MOST_STOPS} tokens, não {len(ids)}.", hint)
+
+
 def _check_bias(bias: object) -> None:
     hint = "Exemplo: --logit-bias 42=-100 (ou logit_bias={42: -100.0} no Python)."
     if not isinstance(bias, Mapping):
@@ -169,6 +197,23 @@ def _check_constraint(json_schema: object, regex: object) -> None:
         raise _wrong("regex", "regex deve ser uma expressão regular que não seja vazia.")
 
 
+def _check_end(params: SamplingParams) -> None:
+    """What is said about the end of the text must not contradict itself."""
+    if params.min_tokens > params.max_new_tokens:
+        raise _wrong(
+            "min_tokens",
+            f"min_tokens ({params.min_tokens}) passa de max_new_tokens ({params.max_new_tokens}).",
+        )
+    formed = next((name for name in ("json_schema", "regex") if getattr(params, name) is not None), None)
+    unending = "ignore_eos" if params.ignore_eos else "min_tokens" if params.min_tokens else None
+    if formed is not None and unending is not None:
+        raise _wrong(
+            unending,
+            f"{unending} e {formed} não andam juntos: o texto termina onde a forma está completa.",
+            "Diga o tamanho na própria forma: minLength, minItems num esquema, {20,} numa expressão regular.",
+        )
+
+
 def _shown(value: object) -> str:
     """A wrong value, cut where it is long."""
     text = repr(value)
@@ -186,6 +231,8 @@ class SamplingOptions(TypedDict, total=False):
     """The fields of `SamplingParams` as keyword options; `stop` may be one text."""
 
     max_new_tokens: int
+    min_tokens: int
+    ignore_eos: bool
     temperature: float
     top_k: int
     top_p: float
@@ -196,6 +243,7 @@ class SamplingOptions(TypedDict, total=False):
     logit_bias: Mapping[int, float]
     seed: int | None
     stop: str | Sequence[str]
+    stop_token_ids: Sequence[int]
     logprobs: int | None
     prompt_logprobs: bool
     n: int
@@ -210,6 +258,8 @@ def sampling_params(sampling: Mapping[str, object]) -> SamplingParams:
     options: dict[str, Any] = dict(sampling)
     stop = options.get("stop") or ()
     options["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
+    if isinstance(options.get("stop_token_ids"), list):
+        options["stop_token_ids"] = tuple(options["stop_token_ids"])
     unknown = sorted(set(options) - set(SamplingParams.__dataclass_fields__))
     if unknown:
         raise SlmError(

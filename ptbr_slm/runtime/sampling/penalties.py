@@ -5,7 +5,7 @@ Only the tokens concerned are touched: a penalty costs by the length of the text
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -89,12 +89,17 @@ def penalise(logits: Floats, seen: Ids, penalty: float) -> None:
 
 def bias_arrays(bias: Mapping[int, float], vocab_size: int) -> tuple[Ids, Floats]:
     """Ids and what is added to them. Raises E_SAMPLING for an id that the vocabulary does not have."""
-    beyond = [token for token in bias if token >= vocab_size]
+    check_tokens("logit_bias", bias, vocab_size)
+    return np.fromiter(bias, dtype=np.int64), np.fromiter(bias.values(), dtype=np.float32)
+
+
+def check_tokens(option: str, tokens: Iterable[int], vocab_size: int) -> None:
+    """Raise E_SAMPLING where an option names a token that the vocabulary does not have."""
+    beyond = [token for token in tokens if token >= vocab_size]
     if beyond:
         raise SlmError(
             "E_SAMPLING",
-            f"logit_bias cita o token {beyond[0]}, mas o vocabulário vai de 0 a {vocab_size - 1}.",
-            where="logit_bias",
+            f"{option} cita o token {beyond[0]}, mas o vocabulário vai de 0 a {vocab_size - 1}.",
+            where=option,
             hint="Veja os ids de um texto com:  ptbr-slm tokenizer inspect TEXTO --tokenizer PASTA",
         )
-    return np.fromiter(bias, dtype=np.int64), np.fromiter(bias.values(), dtype=np.float32)

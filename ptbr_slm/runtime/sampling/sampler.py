@@ -1,10 +1,10 @@
 """From logits to a token, and log probabilities, in NumPy.
 
 The order is vLLM's (vllm/v1/sample/sampler.py): log probabilities are taken of the model's own logits; then
-constraint, logit bias, repetition, frequency and presence penalties; then greedy choice, or transformers'
-chain of temperature, top-k, top-p, min-p, and a draw. Tokens are drawn in the order of their ids, so that a
-rounding error that swaps two neighbours in probability (in a batch against alone) does not
-change the draw.
+constraint, logit bias, repetition, frequency and presence penalties, tokens that may not end the text yet;
+then greedy choice, or transformers' chain of temperature, top-k, top-p, min-p, and a draw. Tokens are drawn
+in the order of their ids, so that a rounding error that swaps two neighbours in probability (in a batch
+against alone) does not change the draw.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.results import TokenLogprob
 from ptbr_slm.runtime.sampling.constraint import Constraint, build_constraint
-from ptbr_slm.runtime.sampling.distribution import Floats, check_finite, distribution, draw, top_ids
+from ptbr_slm.runtime.sampling.distribution import Floats, Ids, check_finite, distribution, draw, top_ids
 from ptbr_slm.runtime.sampling.params import GREEDY, Draw, SamplingParams
-from ptbr_slm.runtime.sampling.penalties import Penalties, bias_arrays
+from ptbr_slm.runtime.sampling.penalties import Penalties, bias_arrays, check_tokens
 from ptbr_slm.tokenizer import Tokenizer
 
 _LEAST = -9999.0
@@ -32,12 +33,22 @@ class SamplerFactory:
         self.params = params
         self._vocab_size = tokenizer.vocab_size
         bias_arrays(params.logit_bias, self._vocab_size)
+        check_tokens("stop_token_ids", params.stop_token_ids, self._vocab_size)
+        ends = {token for token in end_ids if token < self._vocab_size and not params.ignore_eos}
+        self._ends = np.array(sorted(ends.union(params.stop_token_ids)), dtype=np.int64)
+        if params.min_tokens and len(self._ends) == self._vocab_size:
+            raise SlmError(
+                "E_SAMPLING",
+                "min_tokens não deixa nenhum token: todos os do vocabulário encerram o texto.",
+                where="min_tokens",
+                hint="Tire alguns de stop_token_ids.",
+            )
         self._constraint = build_constraint(params, tokenizer, end_ids)
 
     def sampler(self, seed: int, prompt: Sequence[int]) -> Sampler:
         """The sampler of one text. seed: of its draws. prompt: ids before it."""
         constraint = self._constraint.copy() if self._constraint is not None else None
-        return Sampler(self.params, seed, prompt, self._vocab_size, constraint)
+        return Sampler(self.params, seed, prompt, self._vocab_size, constraint, self._ends)
 
 
 class Sampler:
@@ -53,13 +64,18 @@ class Sampler:
         prompt: Sequence[int],
         vocab_size: int,
         constraint: Constraint | None = None,
+        ends: Ids | None = None,
     ) -> None:
+        """ends: tokens that are not chosen before `params.min_tokens` others."""
         self._params = params
         self._random = np.random.Generator(np.random.Philox(seed))
         self._uniform: float | None = None
         penalties = Penalties(params, prompt, vocab_size)
         self._penalties = penalties if penalties.active else None
         self._constraint = constraint
+        self._ends = ends
+        self._unending = params.min_tokens if ends is not None and len(ends) else 0
+        """How many of the next tokens may not be one of `_ends`."""
 
     @property
     def finished(self) -> bool:
@@ -78,6 +94,8 @@ class Sampler:
         params = self._params
         if self._penalties is not None or self._constraint is not None or params.logprobs is not None:
             return None
+        if self._unending:
+            return None
         if params.temperature == 0:
             return GREEDY
         return Draw(params.temperature, params.top_k, params.top_p, params.min_p, self._next_uniform())
@@ -89,6 +107,8 @@ class Sampler:
         own = logits.copy() if self._params.logprobs is not None else None
         if self._penalties is not None:
             self._penalties.apply(logits)
+        if self._unending:
+            logits[self._ends] = -np.inf
         if self._constraint is None:
             token = self._pick(logits)
         else:
@@ -102,6 +122,8 @@ class Sampler:
     def accept(self, token: int) -> None:
         """Take note of a token of the text. `choose` does it for its own."""
         self._uniform = None
+        if self._unending:
+            self._unending -= 1
         if self._penalties is not None:
             self._penalties.accept(token)
         if self._constraint is not None:

@@ -166,8 +166,17 @@ def test_logits_that_are_no_numbers_are_a_clear_error(temperature, bad):
         {"min_p": 1.5},
         {"min_p": float("nan")},
         {"repetition_penalty": 0.0},
-        {"max_new_tokens": 0},
+        {"max_new_tokens": -1},
         {"max_new_tokens": True},
+        {"min_tokens": -1},
+        {"min_tokens": 129},
+        {"min_tokens": True},
+        {"ignore_eos": 1},
+        {"stop_token_ids": [2]},
+        {"stop_token_ids": (-1,)},
+        {"stop_token_ids": (True,)},
+        {"stop_token_ids": ("2",)},
+        {"stop_token_ids": (2,) * 65},
         {"seed": -1},
         {"seed": 1.0},
         {"presence_penalty": 2.5},
@@ -198,6 +207,14 @@ def test_sampling_values_out_of_range_say_which_and_what_to_type(option):
     (name,) = option
     assert (error.value.code, error.value.where) == ("E_SAMPLING", name)
     assert error.value.hint
+
+
+@pytest.mark.parametrize("form", [{"regex": "a+"}, {"json_schema": {}}])
+@pytest.mark.parametrize("end", [{"ignore_eos": True}, {"min_tokens": 1}])
+def test_a_form_says_itself_where_the_text_ends(form, end):
+    with pytest.raises(SlmError, match="não andam juntos") as error:
+        SamplingParams(**form, **end)
+    assert (error.value.code, error.value.where) == ("E_SAMPLING", next(iter(end)))
 
 
 def test_two_forms_at_once_are_refused():

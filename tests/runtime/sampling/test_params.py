@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime.sampling.params import SamplingOptions, SamplingParams
+from ptbr_slm.runtime.sampling.params import SamplingOptions, SamplingParams, sampling_params
 
 VALUES = {
     "max_new_tokens": np.int64(5),
@@ -27,6 +27,9 @@ VALUES = {
     "n": np.int32(2),
     "lookahead": np.int64(4),
     "timeout_s": np.float32(2),
+    "min_tokens": np.int16(3),
+    "ignore_eos": np.bool_(True),
+    "stop_token_ids": (np.int64(2), 5),
 }
 
 
@@ -36,6 +39,12 @@ def test_numpy_integers_and_floats_are_sampling_values_and_become_python_numbers
         assert taken[name] == value
     json.dumps(taken)  # no NumPy type is left
     assert {type(key) for key in taken["logit_bias"]} == {int}
+
+
+def test_stop_tokens_may_come_as_a_list():
+    assert sampling_params({"stop_token_ids": [2, 5]}).stop_token_ids == (2, 5)
+    with pytest.raises(SlmError):
+        sampling_params({"stop_token_ids": "25"})
 
 
 @pytest.mark.parametrize(
@@ -59,8 +68,6 @@ def test_a_numpy_value_out_of_range_or_of_another_kind_is_refused(options):
 
 
 def test_options_of_numpy_are_the_options_of_python():
-    from ptbr_slm.runtime.sampling.params import sampling_params
-
     options = {"seed": np.int64(5), "temperature": np.float64(0.7), "max_new_tokens": np.int32(3)}
     assert sampling_params(options) == sampling_params({"seed": 5, "temperature": 0.7, "max_new_tokens": 3})
 

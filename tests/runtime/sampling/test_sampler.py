@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.sampling.distribution import draw, top_ids
-from ptbr_slm.runtime.sampling.params import SamplingParams
-from ptbr_slm.runtime.sampling.sampler import Sampler, prompt_logprobs, token_logprob
+from ptbr_slm.runtime.sampling.params import GREEDY, SamplingParams
+from ptbr_slm.runtime.sampling.sampler import Sampler, SamplerFactory, prompt_logprobs, token_logprob
+from ptbr_slm.tokenizer import Tokenizer
 
 
 def exact(logits):
@@ -104,3 +106,57 @@ def test_prompt_log_probabilities_do_not_depend_on_the_chunks():
 def test_a_probability_of_zero_is_still_a_number_that_json_can_hold():
     logits = np.array([0.0, -np.inf], dtype=np.float32)
     assert token_logprob(logits, 1, 2).logprob == -9999.0
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    options=st.fixed_dictionaries(
+        {
+            "temperature": st.sampled_from([0.0, 0.7, 50.0]),
+            "top_k": st.sampled_from([0, 1, 5]),
+            "top_p": st.sampled_from([0.5, 1.0]),
+            "repetition_penalty": st.sampled_from([1.0, 1.5]),
+            "frequency_penalty": st.sampled_from([0.0, -2.0]),
+            "logit_bias": st.sampled_from([{}, {3: 100.0}]),
+        }
+    ),
+    least=st.integers(1, 6),
+    seed=st.integers(0, 2**32),
+)
+def test_no_token_that_ends_the_text_is_chosen_before_min_tokens(options, least, seed):
+    """Ends that are far more probable than anything else: chosen as soon as they may be."""
+    params = SamplingParams(min_tokens=least, max_new_tokens=10, **options)
+    sampler = Sampler(params, seed, prompt=[3, 7], vocab_size=40, ends=np.array([3, 7]))
+    random = np.random.default_rng(seed)
+    for number in range(least + 1):
+        logits = random.normal(size=40).astype(np.float32)
+        logits[[3, 7]] = 10_000.0
+        assert (sampler.draw() is None) == (number < least or sampler._penalties is not None)
+        assert (sampler.choose(logits) in (3, 7)) == (number >= least)
+
+
+def test_a_text_that_nothing_can_end_leaves_the_draw_to_the_engine_whatever_min_tokens(texts):
+    tokenizer = Tokenizer.train(texts, 300)
+    params = SamplingParams(min_tokens=5, ignore_eos=True, temperature=0.0)
+    assert SamplerFactory(params, tokenizer, end_ids=[2]).sampler(0, [1]).draw() == GREEDY
+
+
+def test_tokens_that_the_vocabulary_does_not_have_or_that_leave_no_other_are_refused(texts):
+    tokenizer = Tokenizer.train(texts, 300)
+    size = tokenizer.vocab_size
+    with pytest.raises(SlmError, match=f"stop_token_ids cita o token {size}") as error:
+        SamplerFactory(SamplingParams(stop_token_ids=(1, size)), tokenizer, [])
+    assert (error.value.code, error.value.where) == ("E_SAMPLING", "stop_token_ids")
+    SamplerFactory(SamplingParams(), tokenizer, range(size))
+    with pytest.raises(SlmError, match="nenhum token") as error:
+        SamplerFactory(SamplingParams(min_tokens=1), tokenizer, range(size))
+    assert error.value.where == "min_tokens"
+
+
+def test_log_probabilities_do_not_see_that_a_token_may_not_be_chosen():
+    params = SamplingParams(temperature=0, logprobs=1, min_tokens=1)
+    sampler = Sampler(params, seed=0, prompt=[], vocab_size=3, ends=np.array([0]))
+    logits = np.array([3.0, 1.0, 0.5], dtype=np.float32)
+    assert sampler.choose(logits.copy()) == 1
+    assert sampler.logprob is not None
+    assert sampler.logprob.top[0] == (0, pytest.approx(exact(logits)[0], abs=1e-6))
