@@ -16,6 +16,8 @@ from ptbr_slm.serve.config import ServeConfig
 from ptbr_slm.serve.errors import ApiError, as_api_error, json_error
 from ptbr_slm.serve.lifecycle import Admission, Lifecycle
 from ptbr_slm.serve.limits import Limits
+from ptbr_slm.serve.metrics import Metrics
+from ptbr_slm.serve.metrics import router as metrics_route
 from ptbr_slm.serve.openai import routers
 from ptbr_slm.serve.record import record_of
 from ptbr_slm.serve.request_scope import RequestScope
@@ -29,7 +31,7 @@ def create_app(models: ServedModels, config: ServeConfig, lifecycle: Lifecycle |
 
     lifecycle: of a server that answers before its models are open; without it, all are.
     """
-    lifecycle = lifecycle or Lifecycle()
+    lifecycle, metrics = lifecycle or Lifecycle(), Metrics(models)
     app = FastAPI(
         title="ptbr-slm",
         version=__version__,
@@ -38,7 +40,7 @@ def create_app(models: ServedModels, config: ServeConfig, lifecycle: Lifecycle |
         docs_url=None,  # FastAPI's own pages load their scripts from a CDN
         redoc_url=None,
         middleware=[
-            Middleware(RequestScope),
+            Middleware(RequestScope, over=metrics.answered),
             *_cors(config),
             Middleware(Admission, lifecycle=lifecycle),
             Middleware(Access, keys=config.api_keys),
@@ -51,8 +53,10 @@ def create_app(models: ServedModels, config: ServeConfig, lifecycle: Lifecycle |
             RequestValidationError: _tell_invalid,
         },
     )
-    app.state.models, app.state.config, app.state.lifecycle = models, config, lifecycle
-    for router in (*routers, status.router, docs_page.router):
+    app.state.models, app.state.config = models, config
+    app.state.lifecycle, app.state.metrics = lifecycle, metrics
+    operation = [status.router, docs_page.router, *([metrics_route] if config.metrics else [])]
+    for router in (*routers, *operation):
         app.include_router(router)
     return app
 

@@ -39,6 +39,9 @@ class ServeConfig:
     """Connections at once; uvicorn answers 503 to the next. Above what a queue admits, so that /health still
     answers while it is full."""
 
+    metrics: bool = True
+    """Whether /metrics answers Prometheus."""
+
     max_body_bytes: int = 1 << 20
     """Bytes of a request's body; more is refused with 413, counted as they come."""
 

@@ -7,7 +7,7 @@ from enum import Enum
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ptbr_slm.serve.errors import ApiError, json_error
-from ptbr_slm.serve.paths import STATUS, route_path
+from ptbr_slm.serve.paths import POLLED, route_path
 
 
 class Phase(Enum):
@@ -38,7 +38,7 @@ class Admission:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] != "http" or route_path(scope) in STATUS:
+        if scope["type"] != "http" or route_path(scope) in POLLED:
             await self._app(scope, receive, send)
             return
         if self._lifecycle.phase is not Phase.READY:

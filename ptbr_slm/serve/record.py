@@ -26,6 +26,8 @@ class RequestRecord:
     method: str
     path: str
     """The route's template; for an unknown one the path itself, shortened and printable."""
+    route: str = ""
+    """The route's template; empty where no route fits."""
     tenant: str = ""
     """Which key was used, as 12 hex digits of its sha256; empty where the server has none."""
     status: int = 0

@@ -70,8 +70,8 @@ class RequestScope:
                 raise StreamBroken from error
             await json_error(fault)(scope, receive, marked_send)
         finally:
-            route = scope.get("route")
-            record.path = getattr(route, "path", record.path)
+            record.route = getattr(scope.get("route"), "path", "")
+            record.path = record.route or record.path
             record.total_s = time.perf_counter() - record.started
             if record.left and not record.status:
                 record.status = CLIENT_LEFT

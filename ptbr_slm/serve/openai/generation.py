@@ -7,6 +7,7 @@ no handler of an answer that is not a stream (ROCm/ATOM#1441), so a task of ours
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,10 +17,10 @@ from fastapi import Request
 from starlette.types import Receive
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime.engine_loop import Call
 from ptbr_slm.runtime.prompt import Prompt
 from ptbr_slm.runtime.results import GenerationResult
 from ptbr_slm.serve.errors import ApiError
+from ptbr_slm.serve.metrics import FollowedCall, Metrics
 from ptbr_slm.serve.openai.refusals import refusal
 from ptbr_slm.serve.served import ServedModel
 
@@ -37,7 +38,7 @@ class Generation:
 
     request: Request
     served: ServedModel
-    call: Call
+    call: FollowedCall
     n: int
     """Completions of each prompt."""
 
@@ -71,12 +72,14 @@ async def submit(
     prompts: makes them, in that thread. field: where in the body they come from, for errors. Whoever gets the
     generation closes its call. Raises ApiError, or what is not the client's fault.
     """
+    metrics: Metrics = request.app.state.metrics
+    since = time.perf_counter()
 
-    def work() -> Call:
+    def work() -> FollowedCall:
         made: Sequence[Prompt] = ()
         try:
             made = prompts()
-            return served.model.submit(made, **options)
+            return metrics.follow(served, served.model.submit(made, **options), since)
         except SlmError as error:
             raise refusal(error, served.model, made, field) from error
 
@@ -89,13 +92,13 @@ async def submit(
     return Generation(request, served, call, options.get("n", 1))
 
 
-def _close_unread(task: asyncio.Task[Call]) -> None:
+def _close_unread(task: asyncio.Task[FollowedCall]) -> None:
     if not task.cancelled() and task.exception() is None:
         task.result().close()
 
 
 @asynccontextmanager
-async def watched(receive: Receive, call: Call) -> AsyncIterator[asyncio.Event]:
+async def watched(receive: Receive, call: FollowedCall) -> AsyncIterator[asyncio.Event]:
     """Close the call when the client leaves, or the block ends. Yields what is set if the client left."""
     gone = asyncio.Event()
 
