@@ -52,11 +52,12 @@ class RequestRecord:
     left: bool = False
     """Whether the client left before the end."""
 
-    def add(self, model: str, result: GenerationResult) -> None:
-        """Count one finished text."""
+    def add(self, model: str, result: GenerationResult, *, prompt: bool = True) -> None:
+        """Count one finished text. prompt: whether its prompt counts too, once for all its completions."""
         self.model = model
-        self.prompt_tokens += result.prompt_tokens
-        self.cached_tokens += result.reused_tokens
+        if prompt:
+            self.prompt_tokens += result.prompt_tokens
+            self.cached_tokens += result.reused_tokens
         self.completion_tokens += len(result.tokens)
         self.finish_reasons.append(result.finish_reason)
 

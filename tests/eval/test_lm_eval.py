@@ -21,8 +21,9 @@ datasets = pytest.importorskip("datasets")
 from lm_eval.api.instance import Instance  # noqa: E402
 from lm_eval.api.registry import get_model  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
-from openai_server import openai_server  # noqa: E402
+from lm_eval.utils import RemoteTokenizer  # noqa: E402
 from ptbr_slm_export import export_model  # noqa: E402
+from serving import serving  # noqa: E402
 from task_files import write_rows, write_task  # noqa: E402
 from tiny_models import random_weights, write_model  # noqa: E402
 
@@ -180,12 +181,12 @@ def test_rolling_agrees_with_the_hf_backend_beyond_one_context(folders):
     assert found == pytest.approx(hf.loglikelihood_rolling(asked, disable_tqdm=True), abs=1e-3)
 
 
-def test_local_completions_against_a_server_gives_the_same_score(folders):
+def test_local_completions_against_our_server_gives_the_same_score(folders):
     ours = our_answers(folders.llama, folders.tasks["multipla"])
-    with Model(folders.onnx, "cpu") as model, openai_server(model, tokenize=True) as server:
+    with Model(folders.onnx, "cpu") as model, serving({"juiz": model}) as server:
         client = get_model("local-completions").create_from_arg_obj(
             {
-                "model": server.served,
+                "model": "juiz",
                 "base_url": f"{server.url}/v1/completions",
                 "tokenizer": str(folders.llama),
                 "tokenizer_backend": "huggingface",
@@ -198,10 +199,19 @@ def test_local_completions_against_a_server_gives_the_same_score(folders):
         del scores["longo"]
         assert_agree(scores, ours)
         of_server = our_answers(server.url, folders.tasks["multipla"])
+        texts = harness_answers(client, folders.tasks["geracao"], limit=len(ROWS))
+        remote = RemoteTokenizer(f"{server.url}/v1/completions")
+        tokenizer = model.engine.tokenizer
+        assert (remote.bos_token_id, remote.eos_token_id) == (tokenizer.bos_id, tokenizer.eos_id)
+        assert remote.encode("A casa d'água") == tokenizer.encode("A casa d'água", special=False)
     for item, result in ours.items():
         if not result.cut:
             assert of_server[item].logprobs == pytest.approx(result.logprobs, abs=1e-4)
     assert of_server["longo"].cut == ours["longo"].cut + 2
+    generated = our_answers(folders.onnx, folders.tasks["geracao"])
+    assert {item: text for item, ((text,),) in texts.items()} == {
+        item: generated[item].answer for item in texts
+    }
 
 
 def test_onnxruntime_genai_on_the_genai_export_generates_the_same_texts(folders):

@@ -1,9 +1,14 @@
-"""A model behind an OpenAI-compatible server, on this machine: the scores of the model in this process."""
+"""A model behind an OpenAI-compatible server, on this machine: the scores of the model in this process.
+
+The server is ours, and a fake one for what ours is not: other servers' ways, and faults.
+"""
 
 import json
+from contextlib import contextmanager
 
 import pytest
 from openai_server import openai_server
+from serving import serving
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.eval.server_subject import ServerSubject, is_url, open_subject
@@ -23,6 +28,21 @@ REQUESTS = [
 def opened(model):
     with Model(model.path, "cpu") as opened:
         yield opened
+
+
+@contextmanager
+def ours(model):
+    with serving({"modelo-de-teste": model}) as server:
+        yield server
+
+
+@contextmanager
+def another(model):
+    with openai_server(model, tokenize=True) as server:
+        yield server
+
+
+OURS_AND_ANOTHER = pytest.mark.parametrize("running", [ours, another])
 
 
 def pauses():
@@ -47,10 +67,18 @@ def assert_same(found, expected):
     ],
     ids=["pieces of text", "a token must be generated", "tokens in the vocabulary's spelling"],
 )
-def test_a_server_scores_as_the_model_in_this_process(opened, settings):
+def test_another_server_scores_as_the_model_in_this_process(opened, settings):
     with openai_server(opened, **settings) as server:
         found = list(ServerSubject(server.url).score(REQUESTS))
     assert_same(found, opened.score_batch(REQUESTS))
+
+
+def test_our_server_scores_as_the_model_in_this_process(opened, model):
+    with ours(opened) as server:
+        found = list(ServerSubject(server.url).score(REQUESTS))
+        by_ids = list(ServerSubject(server.url, tokenizer=model.path / "tokenizer.json").score(REQUESTS))
+    assert_same(found, opened.score_batch(REQUESTS))
+    assert_same(by_ids, opened.score_batch(REQUESTS))
 
 
 def test_without_tokenize_the_scores_agree_where_no_token_spans_the_border(opened):
@@ -68,9 +96,10 @@ def test_with_a_tokenizer_of_ones_own_the_server_gets_token_ids(opened, model):
     assert_same(found, opened.score_batch(REQUESTS))
 
 
-def test_a_prompt_longer_than_the_context_is_cut_and_counted(opened):
+@OURS_AND_ANOTHER
+def test_a_prompt_longer_than_the_context_is_cut_and_counted(opened, running):
     long = "uma palavra e outra " * 60
-    with openai_server(opened, tokenize=True) as server:
+    with running(opened) as server:
         subject = ServerSubject(server.url)
         ((score,), (short,)) = subject.score([(long + "fim:", [" sim"]), ("fim:", [" sim"])])
         (local,) = opened.score(long + "fim:", [" sim"])
@@ -88,9 +117,10 @@ def test_a_prompt_too_long_for_a_server_without_tokenizer_is_said(opened):
     assert error.value.code == "E_PROMPT_TOO_LONG"
 
 
-def test_a_server_generates_as_the_model_in_this_process(opened, model):
+@OURS_AND_ANOTHER
+def test_a_server_generates_as_the_model_in_this_process(opened, model, running):
     prompts = ["O Brasil é", "A casa", "Quem veio foi"] * 8
-    with openai_server(opened) as server:
+    with running(opened) as server:
         found = ServerSubject(server.url).continue_text(prompts, ["\n", "e"], 12)
     assert found == LocalSubject(model.path, "cpu").continue_text(prompts, ["\n", "e"], 12)
 
@@ -142,16 +172,27 @@ def test_a_refused_key_and_an_unknown_model_are_said(opened):
         assert "OPENAI_API_KEY" in error.value.hint
 
 
-def test_the_identity_of_a_server_stays_and_the_address_may_be_written_out(opened):
-    with openai_server(opened) as server:
+@OURS_AND_ANOTHER
+def test_the_identity_of_a_server_stays_and_the_address_may_be_written_out(opened, running):
+    with running(opened) as server:
         subjects = [
             ServerSubject(server.url + end)
             for end in ("", "/", "/v1", "/v1/completions", "/v1#modelo-de-teste")
         ]
         assert len({subject.identity for subject in subjects}) == 1
         assert subjects[0].context == opened.engine.config.max_seq_len
-        server.served = "outro"
-        assert ServerSubject(server.url).identity != subjects[0].identity
         assert subjects[0].name.startswith("modelo-de-teste em 127.0.0.1:")
         assert isinstance(open_subject(server.url), ServerSubject)
     assert not is_url(json.dumps("runs/x"))
+
+
+def test_another_model_has_another_identity(opened):
+    with openai_server(opened) as server:
+        before = ServerSubject(server.url).identity
+        server.served = "outro"
+        assert ServerSubject(server.url).identity != before
+
+
+def test_our_server_tells_how_many_parameters_the_model_has(opened):
+    with ours(opened) as server:
+        assert ServerSubject(server.url).parameters == opened.engine.config.num_parameters

@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx2
 import openai
 import pytest
+from gated_engine import GatedEngine
 from serving import Served, serving, write_tiny
 
 from ptbr_slm.runtime.model import Model
@@ -40,6 +41,12 @@ def server(exports) -> Iterator[Served]:
         yield served
     for model in models.values():
         model.close()
+
+
+@pytest.fixture
+def gated(tokenizer) -> GatedEngine:
+    """An engine that runs as far as a test lets it."""
+    return GatedEngine(tokenizer)
 
 
 @pytest.fixture(scope="session")

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import uvicorn
+import httpx2
 from tiny_models import random_weights
+from uvicorn import Server
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.runtime.model import Model
 from ptbr_slm.serve.app import create_app
 from ptbr_slm.serve.config import ServeConfig
 from ptbr_slm.serve.served import ServedModel, ServedModels
+from ptbr_slm.serve.server import Running, listen
 from ptbr_slm.storage.atomic import atomic_folder
 from ptbr_slm.storage.model_folder import seal_model_folder, write_model_files
 from ptbr_slm.tokenizer import Tokenizer
@@ -30,33 +32,70 @@ class Served:
 
     url: str
     """Ends before /v1."""
-    models: dict[str, Model]
     port: int
+    models: dict[str, Model]
+    uvicorn: Server
 
     @property
     def model(self) -> Model:
         """The first one."""
         return next(iter(self.models.values()))
 
+    @property
+    def requests(self) -> int:
+        """Requests that are being answered."""
+        return len(self.uvicorn.server_state.tasks)
+
+    @property
+    def connections(self) -> int:
+        """Connections that are open, as far as the server knows."""
+        return len(self.uvicorn.server_state.connections)
+
+    @contextmanager
+    def holding_the_loop(self) -> Iterator[None]:
+        """The server's event loop does nothing inside the `with`."""
+        held, release = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            held.set()
+            release.wait(30)
+
+        self.uvicorn.servers[0].get_loop().call_soon_threadsafe(hold)
+        assert held.wait(30)
+        try:
+            yield
+        finally:
+            release.set()
+
 
 @contextmanager
 def serving(models: dict[str, Model], config: ServeConfig | None = None) -> Iterator[Served]:
     """A server that runs inside the `with`. Closes no model."""
+    config = config or ServeConfig()
     served = ServedModels({name: ServedModel(name, model, f"fp_{name}") for name, model in models.items()})
-    app = create_app(served, config or ServeConfig())
-    listening = socket.create_server(("127.0.0.1", 0))
-    settings = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2)
-    server = uvicorn.Server(settings)
-    thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
-    thread.start()
-    port = listening.getsockname()[1]
-    try:
-        yield Served(f"http://127.0.0.1:{port}", models, port)
-    finally:
-        server.should_exit = True
-        thread.join(timeout=20)
-        listening.close()
-        assert not thread.is_alive()
+    with listen("127.0.0.1", 0) as listening:
+        running = Running(create_app(served, config), listening, config)
+        with running:
+            port = listening.getsockname()[1]
+            yield Served(f"http://127.0.0.1:{port}", port, models, running._server)
+        assert not running.alive()
+
+
+def events_of(client: httpx2.Client, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+    """The chunks of a stream that ends as it should."""
+    answer = client.post(path, json=body | {"stream": True})
+    assert answer.status_code == 200, answer.text
+    *chunks, done, end = answer.text.split("\n\n")
+    assert (done, end) == ("data: [DONE]", "")
+    return [json.loads(chunk.removeprefix("data: ")) for chunk in chunks if not chunk.startswith(":")]
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait for what must come to be."""
+    limit = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < limit
+        time.sleep(0.002)
 
 
 def write_tiny(folder: Path, tokenizer: Tokenizer, *, chat: bool, context: int = 256) -> Path:

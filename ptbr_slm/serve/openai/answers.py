@@ -48,7 +48,7 @@ def finish_reason(result: GenerationResult) -> str:
 
 def stop_reason(result: GenerationResult) -> str | int | None:
     """vLLM's: the stop string or token id that ended the text; ours: `timeout`."""
-    return "timeout" if result.finish_reason == "timeout" else None
+    return "timeout" if result.finish_reason == "timeout" else result.stop_match
 
 
 def usage(results: Sequence[GenerationResult], n: int) -> dict[str, Any]:

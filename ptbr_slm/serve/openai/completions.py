@@ -90,7 +90,7 @@ def _options(body: CompletionBody, served: ServedModel) -> dict[str, Any]:
     if body.best_of is not None and body.best_of != (body.n or 1):
         raise unsupported("best_of", "best_of só é aceito igual a n: o servidor não escolhe entre os textos.")
     count = MAX_TOKENS if body.max_tokens is None else body.max_tokens
-    scores_prompt = body.prompt_logprobs is not None or (body.echo and body.logprobs is not None)
+    scores_prompt = body.prompt_logprobs is not None or bool(body.echo and body.logprobs is not None)
     if count == 0 and not body.echo and not scores_prompt:
         raise invalid("max_tokens", "max_tokens: 0 só vale com echo ou prompt_logprobs.")
     if body.stream and scores_prompt:

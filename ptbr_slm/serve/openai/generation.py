@@ -18,10 +18,11 @@ from starlette.types import Receive
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.prompt import Prompt
-from ptbr_slm.runtime.results import GenerationResult
+from ptbr_slm.runtime.results import GenerationChunk, GenerationResult
 from ptbr_slm.serve.errors import ApiError
 from ptbr_slm.serve.metrics import FollowedCall, Metrics
 from ptbr_slm.serve.openai.refusals import refusal
+from ptbr_slm.serve.record import record_of
 from ptbr_slm.serve.served import ServedModel
 
 
@@ -52,8 +53,12 @@ class Generation:
         """The ids of each prompt."""
         return [sequence.prompt.ids for sequence in self.call.sequences[:: self.n]]
 
-    def finished(self, result: GenerationResult) -> GenerationResult:
-        """The result, if its text ended by itself: only a server that stops cancels a text that is read."""
+    def count_in(self, chunk: GenerationChunk, result: GenerationResult) -> GenerationResult:
+        """Note that a text is over, and give its result on if it ended by itself.
+
+        Only a server that stops cancels a text that is read. Raises ApiError for that.
+        """
+        record_of(self.request).add(self.served.name, result, prompt=chunk.completion == 0)
         if result.finish_reason == "cancelled":
             raise interrupted()
         return result
@@ -74,6 +79,7 @@ async def submit(
     """
     metrics: Metrics = request.app.state.metrics
     since = time.perf_counter()
+    options = options | {"timeout_s": request.app.state.config.timeout_s}
 
     def work() -> FollowedCall:
         made: Sequence[Prompt] = ()
@@ -125,7 +131,7 @@ async def collect(generation: Generation) -> list[GenerationResult]:
     async with watched(generation.request.receive, generation.call) as gone:
         async for chunk in generation.call:
             if chunk.result is not None:
-                found[chunk.row, chunk.completion] = generation.finished(chunk.result)
+                found[chunk.row, chunk.completion] = generation.count_in(chunk, chunk.result)
     if len(found) < generation.count:
         raise ClientGone() if gone.is_set() else interrupted()
     return [found[key] for key in sorted(found)]

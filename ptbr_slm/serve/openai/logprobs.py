@@ -72,7 +72,7 @@ class TextLogprobs:
             if self._ids_as_tokens:
                 name = f"token_id:{token}"
             elif token in self._tokenizer.special_ids:
-                name = token_text(self._tokenizer, token)
+                name = piece or token_text(self._tokenizer, token)  # U+FFFD, where it cuts a character off
             names.append(name)
             offsets.append(self._offset)
             tops.append(None if logprob is None else self._top(name, logprob, before))

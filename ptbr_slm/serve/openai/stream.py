@@ -1,14 +1,15 @@
 """Server-sent events: what has come of each text, in one write as far as it came at once.
 
 A stream that ends cleanly looks like success to openai-python, with or without `[DONE]`. So what goes wrong
-after the first byte is sent as `data: {"error": ...}`, which that client raises, and then raised on: without
-the end of its chunked body the connection is broken off. What goes wrong before is an answer with a status.
+after the first byte is sent as `data: {"error": ...}`, which that client raises, and the connection is broken
+off within the chunked body (`StreamBroken`). What goes wrong before is an answer with a status.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -18,15 +19,18 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ptbr_slm.runtime.results import GenerationResult, TokenLogprob
-from ptbr_slm.serve.errors import as_api_error
+from ptbr_slm.serve.errors import StreamBroken, as_api_error
 from ptbr_slm.serve.openai.answers import Envelope, usage, usage_of
 from ptbr_slm.serve.openai.body import StreamOptions
 from ptbr_slm.serve.openai.generation import Generation, interrupted, watched
+from ptbr_slm.serve.record import record_of
 
 PING_S = 15.0
 """Seconds without an event after which a comment is sent: proxies close what is silent for 30 to 60 s."""
 
 DONE = b"data: [DONE]\n\n"
+
+_log = logging.getLogger("ptbr_slm.serve")
 
 
 def event(body: dict[str, Any]) -> bytes:
@@ -67,7 +71,7 @@ async def deltas(generation: Generation) -> AsyncGenerator[list[Delta]]:
         if chunk.logprob is not None:
             delta.logprobs.append(chunk.logprob)
         if chunk.result is not None:
-            delta.result = generation.finished(chunk.result)
+            delta.result = generation.count_in(chunk, chunk.result)
         if call.ready:
             continue
         whole = [each for each in waiting.values() if each.text or each.result is not None]
@@ -112,8 +116,8 @@ class EventStream(Response):
                     return
                 if not self._begun:
                     raise
-                await self._send(send, event(as_api_error(error).body()))
-                raise
+                await self._send(send, event(self._told(error)))
+                raise StreamBroken from error
             finally:
                 pings.cancel()
 
@@ -142,6 +146,14 @@ class EventStream(Response):
             self._begun = True
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": data, "more_body": True})
+
+    def _told(self, error: Exception) -> dict[str, Any]:
+        """The error for the client; the log has its code, and what is our own defect whole."""
+        fault, record = as_api_error(error), record_of(self._generation.request)
+        record.error = fault.code or ""
+        if fault.status == 500:
+            _log.error("defeito no pedido %s", record.id, exc_info=error)
+        return fault.body()
 
     async def _ping(self, send: Send) -> None:
         """A comment whenever nothing was sent for a while; a first one begins the answer."""
