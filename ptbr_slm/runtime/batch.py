@@ -1,173 +1,282 @@
 """The sequences that one engine works on: who has a slot, and what each step runs. One thread at a time.
 
-A step is one of two: a token for every sequence whose prompt is computed, or up to `PREFILL_CHUNK` tokens
-of prompts. While both are wanted they take turns, so a long prompt delays the others' tokens by one chunk.
+A step decodes a token for every sequence whose prompt is computed, then reads a piece of one prompt or
+several (`pace.PrefillPace` says how much): a long prompt delays the others' tokens by no more than a decode
+takes.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import ParamSpec
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.cache import CACHE_BYTES, SlotPool
-from ptbr_slm.runtime.protocol import PREFILL_CHUNK, Engine, Floats
+from ptbr_slm.runtime.pace import GRAIN, PrefillPace
+from ptbr_slm.runtime.protocol import Engine, Floats, busy_error
 from ptbr_slm.runtime.results import GenerationChunk
 from ptbr_slm.runtime.sequence import SequenceState
 
-MAX_BATCH = 16
-"""Sequences decoded together; further ones wait in order, so that memory does not follow their number."""
+_WAITING_SWEEP_S = 0.05
+"""Seconds between two looks at all who wait, for cancellations and time limits: 1 ms a look at 5,000."""
 
 P = ParamSpec("P")
 
 
-class Batch:
-    """Sequences in, chunks out (`SequenceState.deliver`). What it does follows from the order of calls alone.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchLimits:
+    """What one model's batch takes on."""
 
-    `submit` and `SequenceState.abandoned` may be used from any thread; everything else by one thread at a
-    time.
+    slots: int = 16
+    """Sequences decoded together; further ones wait in order, so that memory does not follow their number."""
+    max_waiting: int | None = None
+    """Sequences that may wait for a slot; one more is refused with E_BUSY. None: any number."""
+    max_waiting_tokens: int | None = None
+    """Tokens of prompts that may wait. None: any number."""
+    kv_bytes: int | None = None
+    """Bytes of keys and values that texts may come to, all slots together: a sequence begins once its whole
+    length, prompt and `max_new_tokens`, fits beside those that run. None: no limit but memory itself."""
+    cache_bytes: int = CACHE_BYTES
+    """Bytes of finished texts that stay for their prefixes."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFigures:
+    """What a batch does now, and has done since it was made. Read without a lock: up to a step apart."""
+
+    running: int
+    """Sequences with a slot."""
+    waiting: int
+    waiting_tokens: int
+    """Tokens of prompts of those that wait."""
+    slots: int
+    """The most that may run."""
+    kv_bytes: int
+    """Bytes of key and value buffers now."""
+    kv_tokens: int
+    """Tokens that running sequences hold there."""
+    kv_capacity: int
+    """Tokens that all slots would hold at the model's context."""
+    cached_slots: int
+    """Slots of finished texts, kept for their prefixes."""
+    steps: int
+    decoded_tokens: int
+    prompt_tokens: int
+    """Tokens of prompts that were run; those from the cache are not among them."""
+    reused_tokens: int
+    drafted: int
+    accepted: int
+
+
+class Batch:
+    """Sequences in, chunks out (`SequenceState.deliver`).
+
+    `submit`, `figures` and `SequenceState.abandoned` may be used from any thread (`submit` by one at a time);
+    everything else by one thread at a time.
     """
 
-    def __init__(self, engine: Engine, *, limit: int | None = None, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(self, engine: Engine, limits: BatchLimits | None = None) -> None:
+        self.limits = limits or BatchLimits()
         self._engine = engine
-        self._limit = MAX_BATCH if limit is None else limit
-        self._pool = SlotPool(engine, self._limit, cache_bytes)
-        self._arrivals: deque[SequenceState] = deque()
+        self._pool = SlotPool(engine, self.limits.slots, self.limits.cache_bytes)
+        self._arrivals: deque[tuple[SequenceState, ...]] = deque()
         self._waiting: deque[SequenceState] = deque()
-        self._running: list[SequenceState] = []
-        """Sequences with a slot."""
-        self._preempted: list[SequenceState] = []
-        """Sequences that gave their slot away while they are paused."""
-        self._prefill_next = True
+        self._running: dict[SequenceState, None] = {}
+        """Sequences with a slot, in the order in which they came."""
+        self._pace = PrefillPace()
+        self._oldest_next = True
+        """Whose turn the next piece is: the prompt that came first, or the one with least left."""
+        self._sweep_waiting_at = 0.0
+        # Each count has one writer, the submitter or the stepping thread: their difference needs no lock.
+        self._came = self._came_tokens = self._left = self._left_tokens = 0
+        self._steps = self._decoded = self._prompt_tokens = self._reused = 0
+        self._drafted = self._accepted = 0
 
-    def submit(self, sequence: SequenceState) -> None:
-        """Hand in a sequence; the next step sees it."""
-        self._arrivals.append(sequence)
+    def submit(self, sequences: Iterable[SequenceState]) -> None:
+        """Hand in the sequences of one request; the next step sees them all. Raises E_BUSY."""
+        sequences = tuple(sequences)
+        tokens = sum(len(sequence.prompt.ids) for sequence in sequences)
+        waiting, waiting_tokens = self.waiting, self._came_tokens - self._left_tokens
+        limits = self.limits
+        if limits.max_waiting is not None and waiting + len(sequences) > limits.max_waiting:
+            raise busy_error(f"{waiting} textos já esperam (o limite é {limits.max_waiting})")
+        if limits.max_waiting_tokens is not None and waiting_tokens + tokens > limits.max_waiting_tokens:
+            raise busy_error(
+                f"os textos que já esperam têm {waiting_tokens} tokens, e este mais {tokens} "
+                f"(o limite é {limits.max_waiting_tokens})"
+            )
+        request = object()
+        for sequence in sequences:
+            sequence.request = request
+        self._came += len(sequences)
+        self._came_tokens += tokens
+        self._arrivals.append(sequences)
+
+    @property
+    def waiting(self) -> int:
+        """Sequences without a slot."""
+        return self._came - self._left
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self._running or self._waiting or self._arrivals)
 
     @property
     def sequences(self) -> list[SequenceState]:
         """All sequences that are not over."""
-        return [*self._running, *self._preempted, *self._waiting, *self._arrivals]
+        return [*self._running, *self._waiting, *(s for request in list(self._arrivals) for s in request)]
+
+    def figures(self) -> BatchFigures:
+        """See `BatchFigures`."""
+        return BatchFigures(
+            running=len(self._running),
+            waiting=self.waiting,
+            waiting_tokens=self._came_tokens - self._left_tokens,
+            slots=self.limits.slots,
+            kv_bytes=self._engine.kv_bytes,
+            kv_tokens=sum(sequence.computed for sequence in list(self._running)),
+            kv_capacity=self.limits.slots * self._engine.config.max_seq_len,
+            cached_slots=self._pool.cached,
+            steps=self._steps,
+            decoded_tokens=self._decoded,
+            prompt_tokens=self._prompt_tokens,
+            reused_tokens=self._reused,
+            drafted=self._drafted,
+            accepted=self._accepted,
+        )
 
     def step(self) -> None:
-        """One run of the engine, or none where there is nothing to do. An error ends what it concerns."""
+        """`decode`, then `prefill`. An error ends what it concerns."""
+        self.decode()
+        self.prefill()
+
+    def decode(self) -> None:
+        """Take in who has come, then one token for every sequence whose prompt is computed."""
         self.sweep()
         self._admit()
-        prefilling = [sequence for sequence in self._running if not sequence.decoding]
-        decoding = [s for s in self._running if s.decoding and not s.should_pause()]
-        prefill = bool(prefilling) and (self._prefill_next or not decoding)
-        self._prefill_next = not prefill
-        if prefill:
-            self._prefill(prefilling)
-        elif decoding:
+        self._steps += 1
+        decoding = [sequence for sequence in self._running if sequence.decoding]
+        if decoding:
+            start = time.perf_counter()
             self._decode(decoding)
-        self._pool.evict(self._running, idle=not self.sequences)
+            self._pace.decoded(time.perf_counter() - start)
+
+    def prefill(self) -> None:
+        """The step's piece of prompts.
+
+        The one that came first and the one with least left take turns: a short prompt does not wait for a
+        long one before it, which still has half of the time.
+        """
+        reading = [sequence for sequence in self._running if not sequence.decoding]
+        if reading:
+            budget = self._pace.piece(decoding=self._others_decode(reading))
+            start, tokens = time.perf_counter(), 0
+            while reading and budget >= GRAIN:
+                sequence = reading[0] if self._oldest_next else min(reading, key=lambda s: s.left_to_read)
+                self._oldest_next = not self._oldest_next
+                reading.remove(sequence)
+                piece = sequence.next_piece(budget)
+                if piece:  # a run costs about as much as one of GRAIN tokens
+                    budget -= max(len(piece), GRAIN)
+                tokens += len(piece)
+                self._guarded(sequence, self._prefill_piece, sequence, piece)
+            if tokens:
+                self._pace.read(tokens, time.perf_counter() - start)
+        self._pool.evict(self._running, idle=self.idle)
 
     def sweep(self) -> None:
         """Drop sequences that nobody reads, end those that are cancelled or out of time. Runs nothing."""
         while self._arrivals:
-            self._waiting.append(self._arrivals[0])
+            self._waiting.extend(self._arrivals[0])
             self._arrivals.popleft()
-        for sequence in self.sequences:
-            if sequence.abandoned:
-                self._remove(sequence)
-            elif (reason := sequence.interruption()) is not None:
-                self._finish(sequence, sequence.end(reason))
-        for sequence in [sequence for sequence in self._preempted if not sequence.should_pause()]:
-            self._waiting.appendleft(sequence)
-            self._preempted.remove(sequence)
+        self._end_interrupted(list(self._running))
+        now = time.perf_counter()
+        if now >= self._sweep_waiting_at or len(self._waiting) <= self.limits.slots:
+            self._sweep_waiting_at = now + _WAITING_SWEEP_S
+            self._end_interrupted(self._waiting)
+            self._waiting = deque(sequence for sequence in self._waiting if not sequence.over)
 
     def fail_all(self, error: Callable[[], Exception]) -> None:
         """End every sequence with an error of its own."""
-        for sequence in self.sequences:
+        sequences = self.sequences
+        self._arrivals.clear()
+        self._waiting.clear()
+        for sequence in sequences:
             with suppress(Exception):  # a slot that cannot be closed keeps no caller waiting
                 self._fail(sequence, error())
-
-    def recover(self) -> None:
-        """After Ctrl-C in the middle of a step: the sequences it left half-done end, the others go on."""
-        for sequence in dict.fromkeys(self.sequences):
-            unfinished = sequence.first_logits is None and sequence.computed >= len(sequence.ids)
-            if sequence.reason is not None:  # its last chunk is out
-                self._remove(sequence)
-            elif (
-                sequence.emitted != sequence.generated
-                or unfinished
-                or not (sequence.slot < 0 or self._restored(sequence))
-            ):
-                self._fail(sequence, internal_error("a geração foi interrompida no meio de um passo."))
-            else:
-                self._requeue(sequence)
 
     def forget(self) -> None:
         """Give back the slots that are cached for their prefixes."""
         self._pool.clear()
 
-    def _requeue(self, sequence: SequenceState) -> None:
-        """Put a sequence that was on its way from one list to the next into one of them."""
-        for sequences in (self._running, self._preempted, self._waiting, self._arrivals):
-            while sequence in sequences:
-                sequences.remove(sequence)
-        if sequence.slot >= 0:
-            self._running.append(sequence)
-        else:
-            self._waiting.appendleft(sequence)
+    def _end_interrupted(self, sequences: Iterable[SequenceState]) -> None:
+        for sequence in sequences:
+            if sequence.over:
+                continue
+            if sequence.abandoned:
+                self._remove(sequence)
+            elif (reason := sequence.interruption()) is not None:
+                self._finish(sequence, sequence.end(reason))
 
     def _admit(self) -> None:
-        """Give waiting sequences slots, in order; where none is left, that of a paused sequence."""
+        """Give waiting sequences slots, in order, as long as there are slots and bytes."""
         while self._waiting:
             sequence = self._waiting[0]
             prompt = sequence.prompt
-            if prompt.leader is not None and prompt.logits is None and not sequence.started:
+            if sequence.over:  # it failed with the completion that ran its prompt
+                self._waiting.popleft()
+                continue
+            if prompt.leader is not None and prompt.logits is None:
                 return  # another completion is running this prompt
-            if len(self._running) >= self._limit and not self._preempt():
+            if len(self._running) >= self.limits.slots or not self._fits(sequence):
                 return
-            self._running.append(sequence)  # never in no list, not even at a Ctrl-C
             self._waiting.popleft()
+            self._running[sequence] = None
+            self._count_out(sequence)
             self._guarded(sequence, self._pool.assign, sequence, self._running)
+            self._reused += sequence.reused
 
-    def _preempt(self) -> bool:
-        """Take the slot of a paused sequence; False where none is paused."""
-        paused = next((s for s in self._running if s.decoding and s.should_pause()), None)
-        if paused is None:
-            return False
-        self._preempted.append(paused)
-        self._running.remove(paused)
-        self._pool.retain(paused, self._running, owner=paused)
-        return True
+    def _fits(self, sequence: SequenceState) -> bool:
+        """Whether a sequence fits in `kv_bytes` at its full length, once cached slots have made room."""
+        limit = self.limits.kv_bytes
+        return limit is None or not self._running or self._pool.make_room(sequence, self._running, limit)
 
-    def _prefill(self, sequences: Sequence[SequenceState]) -> None:
-        """Chunks of prompts, in order, `PREFILL_CHUNK` tokens in all."""
-        budget = PREFILL_CHUNK
-        for sequence in sequences:
-            chunk = sequence.prefill_chunk()
-            if len(chunk) > budget:
-                return
-            budget -= len(chunk)
-            self._guarded(sequence, self._prefill_chunk, sequence, chunk)
+    def _others_decode(self, reading: Sequence[SequenceState]) -> bool:
+        """Whether texts of other requests than those of the prompts wait for their next token.
 
-    def _prefill_chunk(self, sequence: SequenceState, chunk: Sequence[int]) -> None:
+        Within one request prompts go first, so that what it runs, and with it the last bits, does not depend
+        on measured times.
+        """
+        requests = {sequence.request for sequence in reading}
+        return any(s.decoding and {s.request} != requests for s in self._running)
+
+    def _prefill_piece(self, sequence: SequenceState, piece: Sequence[int]) -> None:
         if sequence.first_logits is not None:
             logits, sequence.first_logits = sequence.first_logits, None
         else:
-            logits = self._run_chunk(sequence, chunk)
+            logits = self._run_piece(sequence, piece)
         if sequence.computed == len(sequence.ids):
             prompt = sequence.prompt
             if prompt.leader is sequence and prompt.pending and prompt.logits is None:
                 prompt.logits = logits.copy()
             self._advance(sequence, logits)
 
-    def _run_chunk(self, sequence: SequenceState, chunk: Sequence[int]) -> Floats:
-        """(V,) logits after the chunk."""
+    def _run_piece(self, sequence: SequenceState, piece: Sequence[int]) -> Floats:
+        """(V,) logits after the piece."""
         start = sequence.computed
         if sequence.needs_prompt_logprobs:
-            every = self._engine.extend(sequence.slot, chunk)
+            every = self._engine.extend(sequence.slot, piece)
             sequence.add_prompt_logprobs(start, every)
             logits: Floats = every[-1]
         else:
-            logits = self._engine.prefill(sequence.slot, chunk)
-        sequence.computed += len(chunk)
+            logits = self._engine.prefill(sequence.slot, piece)
+        sequence.computed += len(piece)
+        self._prompt_tokens += len(piece)
         if sequence.exact == start:
             sequence.exact = sequence.computed
         return logits
@@ -189,6 +298,7 @@ class Batch:
                 else:
                     self._fail(sequence, error)
             return
+        self._decoded += len(sequences)
         for sequence, score in zip(sequences, scores, strict=True):
             sequence.computed += 1
             self._guarded(sequence, self._advance, sequence, score)
@@ -208,14 +318,17 @@ class Batch:
         """
         logits = self._engine.extend(sequence.slot, [sequence.last_token, *draft])  # (1 + len(draft), V)
         sequence.drafted += len(draft)
+        self._drafted += len(draft)
         for right, scores in enumerate(logits):
             sequence.computed += 1
             sequence.accepted += right > 0
             chunk = sequence.advance(scores)
-            self._emit(sequence, chunk)
+            sequence.deliver(chunk)
             if chunk.finish_reason or right == len(draft) or sequence.last_token != draft[right]:
                 break
         sequence.learn(len(draft), right)
+        self._accepted += right
+        self._decoded += right + 1
         self._engine.truncate(sequence.slot, sequence.computed)
         if chunk.finish_reason:
             self._remove(sequence)
@@ -225,14 +338,10 @@ class Batch:
         if chunk.finish_reason:
             self._finish(sequence, chunk)
         else:
-            self._emit(sequence, chunk)
-
-    def _emit(self, sequence: SequenceState, chunk: GenerationChunk) -> None:
-        sequence.deliver(chunk)
-        sequence.emitted += 1
+            sequence.deliver(chunk)
 
     def _finish(self, sequence: SequenceState, chunk: GenerationChunk) -> None:
-        self._emit(sequence, chunk)
+        sequence.deliver(chunk)
         self._remove(sequence)
 
     def _guarded(
@@ -245,25 +354,37 @@ class Batch:
             self._fail(sequence, error)
 
     def _fail(self, sequence: SequenceState, error: Exception) -> None:
+        deliver = sequence.deliver
         try:
             self._remove(sequence, cache=False)
         finally:
-            sequence.deliver(error)
+            deliver(error)
 
     def _remove(self, sequence: SequenceState, *, cache: bool = True) -> None:
-        """The sequence is over: its slot is cached for what it holds, or given back."""
+        """The sequence is over: its slot is cached for what it holds, or given back.
+
+        Where it waits, `sweep` takes it out of the queue.
+        """
+        if sequence.over:
+            return
+        sequence.release()
+        if sequence not in self._running:
+            self._count_out(sequence)
+        else:
+            del self._running[sequence]
         try:
             if sequence.slot >= 0:
                 if cache:
-                    owner = sequence.prompt if sequence.prompt.pending else None
-                    self._pool.retain(sequence, self._running, owner=owner)
+                    self._pool.retain(sequence, self._running)
                 else:
                     self._pool.close(sequence)
-            self._pool.disown(sequence)
         finally:
-            for sequences in (self._running, self._preempted, self._waiting, self._arrivals):
-                if sequence in sequences:
-                    sequences.remove(sequence)
+            self._pool.disown(sequence)
+
+    def _count_out(self, sequence: SequenceState) -> None:
+        """It waits no longer."""
+        self._left += 1
+        self._left_tokens += len(sequence.prompt.ids)
 
     def _restored(self, sequence: SequenceState) -> bool:
         """Whether the slot holds again what the sequence has computed, after a step that broke off."""

@@ -3,31 +3,30 @@
 Reusing a prefix changes no text, except where the last bits of fp32 logits decide a choice: in fp32 the
 kernels give the same values to 2e-5 however many tokens run at once (to the last bit on some CPUs). The int8
 and int4 kernels round a token that is alone, or odd at the end of its group, another way (0.2 of a logit on a
-model with a range of 11). There only `ALIGNMENT`-aligned tokens of an ordinary prefill are reused: the rest
+model with a range of 11). There only `GRAIN`-aligned tokens of an ordinary prefill are reused: the rest
 is then cut into the same groups as in a fresh run, and equal to the last bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from ptbr_slm.runtime.pace import GRAIN
 from ptbr_slm.runtime.protocol import Engine, bucket
 from ptbr_slm.runtime.sequence import PromptState, SequenceState
 
 CACHE_BYTES = 128 << 20
 """Limit for the slots of finished texts: 24 of 256 tokens of an 85m in fp32, 3 of 2,048."""
 
-ALIGNMENT = 16
-"""Tokens: a multiple of the rows that any of the quantised kernels takes at once (2 on AVX-512)."""
-
 SHORTEST = 8
 """Tokens in common from which on a prefix is worth reusing."""
 
 Ids = npt.NDArray[np.int64]
+Running = Collection[SequenceState]
 
 
 @dataclass(eq=False, slots=True)
@@ -39,8 +38,10 @@ class CachedSlot:
     """(T,) all of the tokens whose keys and values the slot holds."""
     exact: int
     """See `SequenceState.exact`."""
-    owner: object = None
-    """The preempted sequence that comes back for it, or the prompt whose completions still wait."""
+    owner: PromptState | None = None
+    """The prompt whose completions still wait."""
+    tenant: str = ""
+    """Whose text it is: nobody else's prompt begins from it."""
 
 
 class PrefixCache:
@@ -82,7 +83,7 @@ class SlotPool:
         self._engine = engine
         self._limit = limit
         self._cache_bytes = cache_bytes
-        self._alignment = 1 if engine.precision == "fp32" else ALIGNMENT
+        self._alignment = 1 if engine.precision == "fp32" else GRAIN
         self._context = config.max_seq_len
         self._token_bytes = 2 * config.num_layers * config.kv_size * 4
         # An engine starts with one slot: its bytes are the least that any will take.
@@ -90,11 +91,8 @@ class SlotPool:
         self._cache = PrefixCache()
         self._peak = 0
 
-    def assign(self, sequence: SequenceState, running: Sequence[SequenceState]) -> None:
+    def assign(self, sequence: SequenceState, running: Running) -> None:
         """Give a sequence, which is among `running`, a slot with as much of its prefix as is cached."""
-        if sequence.started:
-            self._resume(sequence, running)
-            return
         sequence.started = True
         sequence.mark_admitted()
         if sequence.prompt.logits is None or not self._share_prompt(sequence, running):
@@ -103,15 +101,12 @@ class SlotPool:
         sequence.reused = sequence.computed
         self._count_down(sequence.prompt)
 
-    def retain(
-        self,
-        sequence: SequenceState,
-        running: Sequence[SequenceState],
-        owner: SequenceState | PromptState | None,
-    ) -> None:
+    def retain(self, sequence: SequenceState, running: Running) -> None:
         """Take a sequence's slot and cache what it holds; close it where that is not worth it."""
         ids = np.array(sequence.ids[: sequence.computed], dtype=np.int64)
-        cached = CachedSlot(sequence.slot, ids, sequence.exact, owner)
+        prompt = sequence.prompt
+        owner = prompt if prompt.pending else None
+        cached = CachedSlot(sequence.slot, ids, sequence.exact, owner, prompt.tenant)
         sequence.slot, sequence.computed, sequence.exact = -1, 0, 0
         if len(cached.ids) < SHORTEST:
             self._engine.close_slot(cached.slot)
@@ -125,20 +120,32 @@ class SlotPool:
         sequence.slot, sequence.computed, sequence.exact = -1, 0, 0
 
     def disown(self, sequence: SequenceState) -> None:
-        """The sequence is over: nothing is reserved for it any longer."""
-        for cached in self._cache:
-            if cached.owner is sequence:
-                cached.owner = None
+        """The sequence is over: its prompt waits for it no longer."""
         prompt = sequence.prompt
         if not sequence.started:
             sequence.started = True
             self._count_down(prompt)
-        elif prompt.leader is sequence and not sequence.generated and prompt.logits is None:
-            # another completion has to run the prompt
+        elif prompt.leader is sequence:
             prompt.leader = None
-            prompt.logprobs[:] = [None]
+            if not sequence.generated and prompt.logits is None:  # another completion has to run the prompt
+                prompt.logprobs[:] = [None]
 
-    def evict(self, running: Sequence[SequenceState], *, idle: bool) -> None:
+    def make_room(self, sequence: SequenceState, running: Running, limit: int) -> bool:
+        """Whether a sequence fits beside `running` in `limit` bytes, each at its full length.
+
+        Closes cached slots where they are in its way.
+        """
+        longest = max(other.full_length for other in (*running, sequence))
+        slot_bytes = max(bucket(longest, self._context) * self._token_bytes, self._least_bytes)
+        fitting = limit // slot_bytes
+        slots = 1 << max(0, fitting.bit_length() - 1)  # the number of slots doubles: half of it may be spare
+        if len(running) + 1 > slots:
+            return False
+        while len(running) + 1 + len(self._cache) > slots:
+            self._drop(self._cache.oldest())
+        return True
+
+    def evict(self, running: Running, *, idle: bool) -> None:
         """Close cached slots that are too many or too large."""
         slot_bytes = self._slot_bytes(running)
         self._peak = max(self._peak, (len(running) + len(self._cache)) * slot_bytes)
@@ -149,20 +156,17 @@ class SlotPool:
         if not running and not self._cache:
             self._peak = 0
 
+    @property
+    def cached(self) -> int:
+        """Slots of finished texts."""
+        return len(self._cache)
+
     def clear(self) -> None:
         """Close all cached slots."""
         for cached in list(self._cache):
             self._drop(cached)
 
-    def _resume(self, sequence: SequenceState, running: Sequence[SequenceState]) -> None:
-        """After a preemption: its own slot as it was left, or else the text is run again."""
-        own = next((cached for cached in self._cache if cached.owner is sequence), None)
-        if own is not None and self._is_valid(own):
-            self._reuse(sequence, own, len(own.ids))
-        else:
-            self._start(sequence, running)
-
-    def _share_prompt(self, sequence: SequenceState, running: Sequence[SequenceState]) -> bool:
+    def _share_prompt(self, sequence: SequenceState, running: Running) -> bool:
         """The whole prompt and its logits from another of its completions; False where all are gone."""
         prompt = sequence.prompt
         length = len(prompt.ids)
@@ -180,7 +184,7 @@ class SlotPool:
         sequence.first_logits = prompt.logits.copy()
         return True
 
-    def _start(self, sequence: SequenceState, running: Sequence[SequenceState]) -> None:
+    def _start(self, sequence: SequenceState, running: Running) -> None:
         """The longest prefix that is in a slot already, or an empty slot."""
         source, length = (None, 0) if sequence.needs_prompt_logprobs else self._longest(sequence, running)
         if source is None:
@@ -194,14 +198,20 @@ class SlotPool:
             self._copy(sequence, source.slot, length)
 
     def _longest(
-        self, sequence: SequenceState, running: Sequence[SequenceState]
+        self, sequence: SequenceState, running: Running
     ) -> tuple[CachedSlot | SequenceState | None, int]:
-        ids = np.array(sequence.ids, dtype=np.int64)
+        ids, tenant = np.array(sequence.ids, dtype=np.int64), sequence.prompt.tenant
         best: tuple[CachedSlot | SequenceState | None, int] = (None, 0)
         sources: list[tuple[CachedSlot | SequenceState, Ids | Sequence[int], int]] = [
-            (cached, cached.ids, cached.exact) for cached in self._cache if self._is_valid(cached)
+            (cached, cached.ids, cached.exact)
+            for cached in self._cache
+            if cached.tenant == tenant and self._is_valid(cached)
         ]
-        sources += [(other, other.ids[: other.computed], other.exact) for other in running if other.slot >= 0]
+        sources += [
+            (other, other.ids[: other.computed], other.exact)
+            for other in running
+            if other.slot >= 0 and other.prompt.tenant == tenant
+        ]
         for source, others, exact in sources:
             length = self._reusable(common_length(ids, others), exact, len(ids))
             if length > best[1]:
@@ -239,7 +249,7 @@ class SlotPool:
         self._cache.remove(cached)
         self._engine.close_slot(cached.slot)
 
-    def _slot_bytes(self, running: Sequence[SequenceState]) -> int:
+    def _slot_bytes(self, running: Running) -> int:
         """Of any slot: each has the capacity for the longest text there is."""
         longest = max((len(sequence.ids) for sequence in running), default=0)
         longest = max((longest, *(len(cached.ids) for cached in self._cache)))

@@ -1,61 +1,81 @@
-"""Many threads over one batch: a thread that needs a token runs the step for all of them.
+"""The engine's thread: one thread a model steps its batch; callers of any number of threads and event loops
+hand requests in and read their chunks.
 
-There is no thread of its own. A caller that finds none of its chunks ready runs one step of the whole batch,
-unless another caller is running one; then it waits for the end of that step. A caller that leaves with its
-chunk wakes one that still waits. So no step runs that nobody asked for, and a caller that stops reading
-blocks nobody: its sequences pause once `MAX_UNREAD` chunks are unread, and give up their slots to others.
-
-`_lock` guards who steps and who waits, for moments only; the batch and the engine belong to the stepping
-thread.
+The thread begins with the first request. Between two steps it lends the engine to one caller that wants it
+for itself (`turn`), so that neither texts nor scores starve. `Call.close` takes no lock: the garbage
+collector may call it anywhere. A loop that nobody refers to any longer ends its thread.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
+import threading
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from threading import Condition, Lock, get_ident
 
-from ptbr_slm.runtime.batch import Batch, internal_error
+from ptbr_slm.runtime.batch import Batch, BatchFigures, BatchLimits, internal_error
 from ptbr_slm.runtime.protocol import Engine, closed_error
 from ptbr_slm.runtime.results import GenerationChunk
 from ptbr_slm.runtime.sequence import SequenceState
 
 
 class Call:
-    """What one caller asked for: some sequences, and their chunks that it has not read yet."""
+    """What one caller asked for: some sequences, and their chunks that it has not read yet.
 
-    def __init__(self, loop: EngineLoop, sequences: Sequence[SequenceState], lock: Lock) -> None:
+    Read it with `next_chunk` from threads, with `async for` from one coroutine. What is generated waits for
+    its reader, at most `max_new_tokens` chunks a text.
+    """
+
+    def __init__(self, loop: EngineLoop, sequences: Sequence[SequenceState]) -> None:
         self.sequences = tuple(sequences)
-        for sequence in self.sequences:
-            sequence.deliver = partial(self._receive, sequence)
-        self.ready: deque[tuple[SequenceState, GenerationChunk]] = deque()
-        self.error: Exception | None = None
-        self.running = len(self.sequences)
-        self.blocked = 0
-        """Threads waiting in `next_chunk`."""
-        self.wakeup = Condition(lock)
-        self._loop = loop
+        self._loop = loop  # while it is read, the thread stays
+        self._ready: deque[GenerationChunk] = deque()
+        self._error: Exception | None = None
+        self._running = len(self.sequences)
+        self._condition = threading.Condition()
+        self._blocked = 0
+        """Threads in `next_chunk`."""
+        self._waiter: asyncio.Future[None] | None = None
+        """Of the coroutine in `__anext__`."""
 
     def next_chunk(self) -> GenerationChunk | None:
-        """The next chunk of any of the sequences; None after the last. Waits, or runs a step.
+        """The next chunk of any of the sequences; None after the last. Waits for it.
 
         Raises what ended a sequence wrongly, E_MEMORY or E_CLOSED for example, after the chunks before it.
         """
-        return self._loop.next_chunk(self)
+        if not self._can_take():
+            with self._condition:
+                self._blocked += 1
+                try:
+                    while not self._can_take():
+                        self._condition.wait()
+                finally:
+                    self._blocked -= 1
+        return self._take()
 
-    async def __aiter__(self) -> AsyncIterator[GenerationChunk]:
-        """The chunks, for a coroutine; raises as `next_chunk`."""
-        while (chunk := await asyncio.to_thread(self.next_chunk)) is not None:
-            yield chunk
+    def __aiter__(self) -> AsyncIterator[GenerationChunk]:
+        return self
+
+    async def __anext__(self) -> GenerationChunk:
+        """As `next_chunk`."""
+        while not self._can_take():
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiter = waiter
+            if not self._can_take():  # looked at once more: the thread looks at the waiter after it delivers
+                await waiter
+        chunk = self._take()
+        if chunk is None:
+            raise StopAsyncIteration
+        return chunk
 
     def close(self) -> None:
-        """End what still runs; from any thread, at any time, again and again. Never waits."""
+        """End what still runs, within a token; from any thread, at any time, again and again. Never waits."""
         for sequence in self.sequences:
             sequence.abandoned = True
-        self._loop.collect()
 
     def __enter__(self) -> Call:
         return self
@@ -63,197 +83,257 @@ class Call:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def can_take(self) -> bool:
-        """Whether `take` has something to return or to raise."""
-        return bool(self.ready) or self.error is not None or self.over
+    def receive(self, sequence: SequenceState, what: GenerationChunk | Exception) -> None:
+        """Take a chunk, or what ended the call. In the engine's thread; `wake` follows."""
+        if isinstance(what, Exception):
+            self._error = what
+            self.close()  # a call ends whole
+        else:
+            self._ready.append(what)
+            self._running -= what.finish_reason is not None
+
+    def wake(self) -> asyncio.Future[None] | None:
+        """Wake the threads that wait. The coroutine's future, where one waits, is the caller's to resolve."""
+        if self._blocked:
+            with self._condition:
+                self._condition.notify_all()
+        waiter, self._waiter = self._waiter, None
+        return waiter
+
+    def _can_take(self) -> bool:
+        """Whether `_take` has something to return or to raise."""
+        return bool(self._ready) or self._error is not None or self._over
 
     @property
-    def over(self) -> bool:
+    def _over(self) -> bool:
         """Whether nothing more will come."""
-        return not self.running or all(sequence.abandoned for sequence in self.sequences)
+        return not self._running or all(sequence.abandoned for sequence in self.sequences)
 
-    def take(self) -> GenerationChunk | None:
+    def _take(self) -> GenerationChunk | None:
         """A chunk that is ready, None when there will be no more, or the error."""
-        if self.ready:
-            sequence, chunk = self.ready.popleft()
-            sequence.consumed += 1
-            return chunk
-        if self.error is not None:
-            raise self.error
+        if self._ready:
+            return self._ready.popleft()
+        if self._error is not None:
+            raise self._error
         return None
-
-    def _receive(self, sequence: SequenceState, what: GenerationChunk | Exception) -> None:
-        """Called by the batch, in the stepping thread."""
-        if isinstance(what, Exception):
-            self.error = what
-            for other in self.sequences:  # a call ends whole
-                other.abandoned = True
-        else:
-            self.ready.append((sequence, what))
-            self.running -= what.finish_reason is not None
 
 
 class EngineLoop:
-    """Hands a batch's chunks to the callers of any number of threads."""
+    """A model's batch and the thread that steps it."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._lock = Lock()
-        self._batch = Batch(engine)
-        self._stepper = 0
-        """The thread that runs the engine now; 0 is none."""
-        self._idle = Condition(self._lock)
-        self._step_due = False
-        """Whether a turn was the last to use the engine: it is the texts' turn now."""
-        self._progress = Condition(self._lock)
-        """Notified after each step, and when a call stops waiting for one."""
-        self._exclusive = 0
-        """Threads that want the engine between two steps: they go first."""
-        self._blocked: dict[Call, None] = {}
-        """Calls that threads wait for, the longest wait first."""
-        self._closed = False
+    def __init__(self, engine: Engine, limits: BatchLimits | None = None) -> None:
+        self._stepper = _Stepper(engine, limits)
+        weakref.finalize(self, self._stepper.abandon).atexit = False  # `_stop_all` sees to that
+
+    @property
+    def batch(self) -> Batch:
+        """For figures; the thread steps it."""
+        return self._stepper.batch
+
+    @property
+    def thread(self) -> threading.Thread | None:
+        """The engine's thread, once a request has begun it."""
+        return self._stepper.thread
 
     def submit(self, sequences: Sequence[SequenceState]) -> Call:
-        """Queue sequences; nothing runs before someone asks for a chunk. Raises E_CLOSED."""
-        call = Call(self, sequences, self._lock)
-        with self._lock:
-            if self._closed:
-                raise closed_error()
-            for sequence in sequences:
-                sequence.start_clock()
-                self._batch.submit(sequence)
+        """Queue sequences, which run without being read. Raises E_CLOSED, E_BUSY."""
+        call = Call(self, sequences)
+        for sequence in sequences:
+            sequence.start_clock()
+            sequence.deliver = partial(self._stepper.deliver, call, sequence)
+        self._stepper.submit(sequences)
         return call
-
-    def next_chunk(self, call: Call) -> GenerationChunk | None:
-        """See `Call.next_chunk`."""
-        while True:
-            with self._lock:
-                if call.can_take():
-                    self._wake_next()
-                    return call.take()
-                if self._busy() or self._exclusive:
-                    self._wait(call)
-                    continue
-                self._stepper = get_ident()
-            self._step()
-
-    def collect(self) -> None:
-        """Give back at once what was closed, unless a thread is stepping, which will do it.
-
-        Never waits: the garbage collector may close a stream in a thread that holds the lock.
-        """
-        if self._lock.acquire(blocking=False):
-            try:
-                if not self._stepper and not self._closed:
-                    self._batch.sweep()
-                self._notify_ready()
-            finally:
-                self._lock.release()
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """The engine for the caller alone, between two steps. Raises E_CLOSED."""
-        with self._lock:
-            self._exclusive += 1
-            try:
-                while self._busy():
-                    self._idle.wait()
-                if self._closed:
-                    raise closed_error()
-                self._stepper = get_ident()
-            finally:
-                self._exclusive -= 1
-                self._wake_next()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._stop_stepping()
 
     @contextmanager
     def turn(self) -> Iterator[bool]:
-        """As `paused`, for one of many short uses; True while there are texts to generate.
+        """The engine for the caller alone, between two steps; True while there are texts to generate.
 
-        Between two turns a text that waits for its next step has it.
+        Between two turns there is a step, where a text waits for one. Raises E_CLOSED.
         """
-        with self._lock:
-            while self._step_due and self._next_waiting() is not None:
-                self._progress.wait()
-        with self.paused():
-            self._step_due = True
-            yield bool(self._batch.sequences)
+        with self._stepper.turn() as generating:
+            yield generating
+
+    def figures(self) -> BatchFigures:
+        """See `BatchFigures`."""
+        return self._stepper.batch.figures()
 
     def forget(self) -> None:
         """Give back the slots that are cached for their prefixes."""
-        with self.paused():
-            self._batch.forget()
+        with self.turn():
+            self._stepper.batch.forget()
+
+    def drain(self, timeout_s: float) -> bool:
+        """Refuse requests from now on with E_CLOSED, and let those that were taken end; whether they have."""
+        return self._stepper.drain(timeout_s)
 
     def close(self) -> None:
-        """Close the engine. Calls still open end with E_CLOSED."""
-        with self.paused():
-            self._batch.fail_all(closed_error)
-            self._closed = True
-            self._engine.close()
+        """Close the engine. Calls still open end with E_CLOSED. Returns when it is done."""
+        self._stepper.close()
+
+
+class _Stepper:
+    """What the thread holds. It knows no `EngineLoop`, so that one that nobody refers to is collected."""
+
+    def __init__(self, engine: Engine, limits: BatchLimits | None) -> None:
+        self.batch = Batch(engine, limits)
+        self.thread: threading.Thread | None = None
+        self._engine = engine
+        self._lock = threading.RLock()  # the garbage collector may call `abandon` in a thread that holds it
+        self._work = threading.Condition(self._lock)
+        """Notified when there is something to step or to end."""
+        self._free = threading.Condition(self._lock)
+        """Notified when the engine is free for a turn, and when the last text has ended."""
+        self._holder: object = None
+        """Who runs the engine now: this stepper, the ticket of a turn, or nobody."""
+        self._tickets: deque[object] = deque()
+        """Turns that wait."""
+        self._step_due = False
+        """Whether a turn was the last to use the engine: it is the texts' turn now."""
+        self._refusing = self._ending = self._closed = False
+        self._touched: dict[Call, None] = {}
+        """Calls with something new since the last wake-up."""
+
+    def submit(self, sequences: Sequence[SequenceState]) -> None:
+        """See `EngineLoop.submit`."""
+        with self._lock:
+            if self._refusing:
+                raise closed_error()
+            self.batch.submit(sequences)
+            if self.thread is None:
+                self.thread = threading.Thread(target=self._run, name="ptbr-slm-engine", daemon=True)
+                self.thread.start()
+                _steppers.add(self)
+            self._work.notify()
+
+    def deliver(self, call: Call, sequence: SequenceState, what: GenerationChunk | Exception) -> None:
+        """See `SequenceState.deliver`."""
+        call.receive(sequence, what)
+        self._touched[call] = None
+
+    @contextmanager
+    def turn(self) -> Iterator[bool]:
+        """See `EngineLoop.turn`."""
+        ticket = object()
+        try:
+            with self._lock:
+                self._tickets.append(ticket)
+                while not self._closed and not self._may_take(ticket):
+                    self._free.wait()
+                if self._closed:
+                    raise closed_error()
+                self._holder = ticket
+                self._tickets.popleft()
+            yield not self.batch.idle
+        finally:  # also at a Ctrl-C anywhere above
+            with self._lock:
+                if self._holder is ticket:
+                    self._holder = None
+                    self._step_due = True
+                elif ticket in self._tickets:
+                    self._tickets.remove(ticket)
+                self._work.notify()
+                self._free.notify_all()
+
+    def drain(self, timeout_s: float) -> bool:
+        """See `EngineLoop.drain`."""
+        with self._lock:
+            self._refusing = True
+            return self._free.wait_for(lambda: self.batch.idle, timeout_s)
+
+    def abandon(self) -> None:
+        """Nobody refers to the loop any longer: let the thread end."""
+        with self._lock:
+            self._refusing = self._ending = True
+            self._work.notify()
+
+    def close(self) -> None:
+        """See `EngineLoop.close`."""
+        self.abandon()
+        if self.thread is not None:
+            self.thread.join()
+        with self._lock:
+            while self._holder is not None:
+                self._free.wait()
+            if not self._closed:
+                self._closed = True
+                self._engine.close()
+            self._free.notify_all()
+
+    def _may_take(self, ticket: object) -> bool:
+        """Whether a turn may begin. Holds the lock."""
+        waits = self._step_due and self._steps_next()
+        return self._holder is None and self._tickets[0] is ticket and not waits
+
+    def _steps_next(self) -> bool:
+        """Whether the thread has something to do. Holds the lock."""
+        return self._ending or not self.batch.idle
+
+    def _run(self) -> None:
+        """The thread."""
+        while True:
+            with self._lock:
+                while not self._may_step():
+                    self._work.wait()
+                if self._ending:
+                    break
+                self._holder = self
+            self._step()
+            with self._lock:
+                self._holder = None
+                self._step_due = False
+                if self._tickets or self.batch.idle:
+                    self._free.notify_all()
+        self.batch.fail_all(closed_error)
+        self._wake()
+        _steppers.discard(self)
+
+    def _may_step(self) -> bool:
+        """Whether the thread has work and may run the engine. Holds the lock."""
+        mine = self._step_due or not self._tickets
+        return self._holder is None and self._steps_next() and (mine or self._ending)
 
     def _step(self) -> None:
-        """One step for everybody. Nothing that goes wrong in it leaves a caller waiting."""
+        """One step; chunks reach their readers before a piece of a prompt runs."""
+        batch = self.batch
         try:
-            self._batch.step()
+            batch.decode()
+            self._wake()
+            batch.prefill()
         except Exception as error:  # a fault of our own, for an engine's errors stay with their sequences
             detail = f"o passo de geração falhou ({type(error).__name__}: {error})."
-            self._batch.fail_all(lambda: internal_error(detail))
-        except BaseException:  # Ctrl-C is for this thread, not for the others' texts
-            self._batch.recover()
-            raise
-        finally:
-            with self._lock:
-                try:
-                    self._batch.sweep()  # streams closed during the step
-                finally:
-                    self._step_due = False
-                    self._progress.notify_all()
-                    self._stop_stepping()
+            batch.fail_all(lambda: internal_error(detail))
+        self._wake()
 
-    def _busy(self) -> bool:
-        """Whether another thread is stepping; our own id there is left over from a Ctrl-C."""
-        return self._stepper not in (0, get_ident())
+    def _wake(self) -> None:
+        """Wake the readers of what was delivered: one call into each event loop, however many wait there."""
+        touched, self._touched = self._touched, {}
+        waiters: dict[asyncio.AbstractEventLoop, dict[asyncio.Future[None], Call]] = {}
+        for call in touched:
+            if (waiter := call.wake()) is not None:
+                waiters.setdefault(waiter.get_loop(), {})[waiter] = call
+        for loop, calls in waiters.items():
+            try:
+                loop.call_soon_threadsafe(_resolve, tuple(calls))
+            except RuntimeError:  # the event loop is closed: nobody reads there
+                for call in calls.values():
+                    call.close()
 
-    def _wait(self, call: Call) -> None:
-        """Until the call can take something, or it is our turn to step. Holds the lock before and after."""
-        call.blocked += 1
-        self._blocked[call] = None
-        try:
-            call.wakeup.wait()
-        except BaseException:
-            self._wake_next()
-            raise
-        finally:
-            call.blocked -= 1
-            if not call.blocked:
-                del self._blocked[call]
-                self._progress.notify_all()
 
-    def _stop_stepping(self) -> None:
-        """Wake those who can take something, and one for the next step. Holds the lock."""
-        self._stepper = 0
-        self._notify_ready()
-        self._wake_next()
+def _resolve(waiters: Sequence[asyncio.Future[None]]) -> None:
+    """In the event loop's own thread."""
+    for waiter in waiters:
+        if not waiter.done():  # cancelled meanwhile
+            waiter.set_result(None)
 
-    def _notify_ready(self) -> None:
-        """Wake those who can take something. Holds the lock."""
-        for call in self._blocked:
-            if call.can_take():
-                call.wakeup.notify_all()
 
-    def _wake_next(self) -> None:
-        """See that a thread that waits runs the next step. Holds the lock."""
-        if self._exclusive:
-            self._idle.notify()
-        elif not self._stepper:
-            waiting = self._next_waiting()
-            if waiting is not None:
-                waiting.wakeup.notify()
+_steppers: weakref.WeakSet[_Stepper] = weakref.WeakSet()
+"""Those whose thread runs."""
 
-    def _next_waiting(self) -> Call | None:
-        """The call that has waited longest for a step. Holds the lock."""
-        return next((call for call in self._blocked if not call.can_take()), None)
+
+@atexit.register
+def _stop_all() -> None:
+    """Daemon threads that run native code when the interpreter goes down can crash it: end them before."""
+    for stepper in list(_steppers):
+        stepper.abandon()
+        if stepper.thread is not None:
+            stepper.thread.join()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +16,10 @@ import numpy.typing as npt
 
 from ptbr_slm.chat import ChatFormat, is_tuned
 from ptbr_slm.errors import SlmError
+from ptbr_slm.runtime.batch import BatchFigures, BatchLimits
 from ptbr_slm.runtime.engine_loop import Call, EngineLoop
 from ptbr_slm.runtime.load import open_engine
+from ptbr_slm.runtime.pace import GRAIN
 from ptbr_slm.runtime.prompt import (
     ChatPrompt,
     Messages,
@@ -26,12 +29,20 @@ from ptbr_slm.runtime.prompt import (
     encode_prompt,
     untuned_warning,
 )
-from ptbr_slm.runtime.protocol import Engine, Floats, closed_error
+from ptbr_slm.runtime.protocol import (
+    PREFILL_CHUNK,
+    Engine,
+    Floats,
+    check_ids,
+    check_length,
+    closed_error,
+)
 from ptbr_slm.runtime.results import GenerationChunk, GenerationResult
 from ptbr_slm.runtime.sampling.params import SamplingOptions, sampling_params
 from ptbr_slm.runtime.scoring import ContinuationScore, EncodedRequest, Request, Scorer
 from ptbr_slm.runtime.sequence import Cancel, SequenceState, make_sequences
 from ptbr_slm.storage.model_folder import ModelFolder, check_vocabulary
+from ptbr_slm.system import memory_bytes
 
 _Key = tuple[Path, str, int]
 
@@ -47,23 +58,27 @@ class Model:
     the seed `seed` + i, so that it can be had again alone.
     """
 
-    def __init__(self, path: Path | str, device: str = "auto") -> None:
-        """Open an export or a model folder; device `auto`, `cpu` or `cuda`. Raises as `open_engine`."""
+    def __init__(self, path: Path | str, device: str = "auto", *, limits: BatchLimits | None = None) -> None:
+        """Open an export or a model folder; device `auto`, `cpu` or `cuda`. Raises as `open_engine`.
+
+        limits: how much it takes on at once; without them 16 texts at a time, any number waiting, and keys
+        and values in a quarter of the machine's memory.
+        """
         engine = open_engine(path, device)
         check_vocabulary(engine.config, engine.tokenizer, Path(path))
-        self._hold(engine, Path(path))
+        self._hold(engine, Path(path), limits)
 
     @classmethod
-    def over(cls, engine: Engine, path: Path) -> Model:
+    def over(cls, engine: Engine, path: Path, *, limits: BatchLimits | None = None) -> Model:
         """Over an engine that is open already. path: what messages call it."""
         model = cls.__new__(cls)
-        model._hold(engine, path)
+        model._hold(engine, path, limits)
         return model
 
-    def _hold(self, engine: Engine, path: Path) -> None:
+    def _hold(self, engine: Engine, path: Path, limits: BatchLimits | None) -> None:
         self.path = path
         self._engine: Engine | None = engine
-        self._loop = EngineLoop(engine)
+        self._loop = EngineLoop(engine, limits or BatchLimits(kv_bytes=_quarter_of_memory(engine)))
         self._warned = False
         """Whether it was told that the model is not tuned."""
 
@@ -137,13 +152,24 @@ class Model:
         prompt: Prompt | Sequence[Prompt],
         *,
         cancel: Cancel | None = None,
+        tenant: str = "",
         **sampling: Unpack[SamplingOptions],
     ) -> Call:
-        """As `stream`, for callers with threads of their own: queued at once, read with `next_chunk`.
+        """As `stream`, queued at once: read it with `next_chunk` in threads, or with `async for`.
 
-        Whoever submits must `close` the call, or read it to its end.
+        tenant: whose request it is; beginnings of texts are reused among one tenant's only, so that
+        `reused_tokens` tells nobody what another has asked. Whoever submits must `close` the call, or read it
+        to its end. Raises E_BUSY where the queue is full, E_CLOSED after `close` or `drain`.
         """
-        return self._loop.submit(self._sequences(prompt, cancel, sampling))
+        return self._loop.submit(self._sequences(prompt, cancel, sampling, tenant))
+
+    def load_figures(self) -> BatchFigures:
+        """What runs and waits now, and the totals since the model was opened; from any thread."""
+        return self._loop.figures()
+
+    def drain(self, timeout_s: float) -> bool:
+        """Refuse new texts from now on (E_CLOSED), and wait for those that run; True when all have ended."""
+        return self._loop.drain(timeout_s)
 
     def chat(
         self, messages: Messages, *, cancel: Cancel | None = None, **sampling: Unpack[SamplingOptions]
@@ -227,8 +253,22 @@ class Model:
 
     def logits(self, tokens: Sequence[int]) -> Floats:
         """float32 (T, V) logits at every position of token ids."""
-        with self._loop.paused():
-            return self.engine.logits(tokens)
+        engine = self.engine
+        check_ids(engine.config, tokens)
+        check_length(len(tokens), engine.config.max_seq_len)
+        parts = []
+        with self._loop.turn():
+            slot = engine.open_slot()
+        try:
+            start = 0
+            while start < len(tokens):
+                with self._loop.turn() as generating:
+                    piece = tokens[start : start + (GRAIN if generating else PREFILL_CHUNK)]
+                    parts.append(engine.extend(slot, piece))
+                start += len(piece)
+        finally:
+            engine.close_slot(slot)
+        return np.concatenate(parts)
 
     def forget(self) -> None:
         """Drop the cached prefixes of past texts (`reused_tokens`)."""
@@ -270,7 +310,11 @@ class Model:
         return ChatPrompt(messages)
 
     def _sequences(
-        self, prompt: Prompt | Sequence[Prompt], cancel: Cancel | None, sampling: SamplingOptions
+        self,
+        prompt: Prompt | Sequence[Prompt],
+        cancel: Cancel | None,
+        sampling: SamplingOptions,
+        tenant: str = "",
     ) -> list[SequenceState]:
         engine = self.engine
         params = sampling_params(sampling)
@@ -280,6 +324,8 @@ class Model:
         states = [
             encode_prompt(engine, each, lambda: self.chat_format, params.max_new_tokens) for each in prompts
         ]
+        for state in states:
+            state.tenant = tenant
         return make_sequences(engine, states, params, cancel)
 
     def _results(
@@ -351,9 +397,27 @@ def _cached(path: Path | str, device: str) -> Model:
     key = (folder, device, _stamp(folder))
     with _last_lock:
         if _last is None or _last[0] != key:
-            _last = None  # free the old one before the new one is loaded
+            _forget_last()  # the old one is freed before the new one is loaded
             _last = (key, Model(folder, device))
         return _last[1]
+
+
+def _forget_last() -> None:
+    """Let the last model go, and wait until its thread has freed it, unless someone else still reads it."""
+    global _last
+    if _last is None:
+        return
+    loop = weakref.ref(_last[1]._loop)
+    thread = _last[1]._loop.thread
+    _last = None
+    if loop() is None and thread is not None:
+        thread.join()
+
+
+def _quarter_of_memory(engine: Engine) -> int | None:
+    """Bytes for keys and values; no limit on a device, or where the system does not tell its memory."""
+    total = memory_bytes() if engine.device == "cpu" else None
+    return None if total is None else total // 4
 
 
 def _stamp(folder: Path) -> int:

@@ -10,14 +10,12 @@ from dataclasses import dataclass, field
 from threading import Event
 
 from ptbr_slm.runtime.drafting.lookup import LookupDrafter
-from ptbr_slm.runtime.protocol import PREFILL_CHUNK, Engine, Floats
+from ptbr_slm.runtime.pace import GRAIN
+from ptbr_slm.runtime.protocol import Engine, Floats
 from ptbr_slm.runtime.results import FinishReason, GenerationChunk, GenerationResult, TokenLogprob
 from ptbr_slm.runtime.sampling.params import Draw, SamplingParams
 from ptbr_slm.runtime.sampling.sampler import SamplerFactory, prompt_logprobs
 from ptbr_slm.tokenizer import Tokenizer
-
-MAX_UNREAD = 64
-"""Chunks of a sequence that its reader has not taken: then it pauses, until half of them are read."""
 
 NO_TOKEN = -1
 
@@ -52,6 +50,8 @@ class PromptState:
     """Tokens that end the text, besides those that end every text of the model."""
     dropped_messages: int = 0
     """Messages of the conversation that are not in `ids`, for they did not fit."""
+    tenant: str = ""
+    """Whose prompt it is: it takes its beginning from the same tenant's texts only."""
     index: int = 0
     """Index of the prompt in its call, `GenerationChunk.row`."""
     pending: int = 1
@@ -88,16 +88,17 @@ class SequenceState:
         """Leading tokens whose keys and values a fresh prefill would give to the last bit."""
         self.reused = self.drafted = self.accepted = 0
         self.reason: FinishReason | None = None
-        self.emitted = self.consumed = 0
-        """Chunks given out, and taken by the reader: each has one writer, so neither needs a lock."""
+        self.request: object = None
+        """What it was submitted with; shared with the sequences of the same request."""
         self.started = False
         """Whether it has had a slot."""
-        self.paused = False
+        self.over = False
+        """Whether the batch has done with it."""
         self.abandoned = False
         """Nobody reads on: any thread may set it, and the batch drops the sequence at its next step."""
         self.first_logits: Floats | None = None
         """(V,) to choose the first token from, where another completion ran the prompt."""
-        self.deliver: Callable[[GenerationChunk | Exception], None] = lambda _: None
+        self.deliver: Callable[[GenerationChunk | Exception], None] = _to_nobody
         """Receives the chunks; an exception is the last that comes."""
         self._completion = completion
         self._seed = seed
@@ -151,18 +152,35 @@ class SequenceState:
             return "length"
         return None
 
-    def should_pause(self) -> bool:
-        """Whether the reader is so far behind that the sequence waits for it."""
-        unread = self.emitted - self.consumed
-        self.paused = unread > (MAX_UNREAD // 2 if self.paused else MAX_UNREAD - 1)
-        return self.paused
+    @property
+    def left_to_read(self) -> int:
+        """Tokens that are not in the slot yet."""
+        return len(self.ids) - self.computed
 
-    def prefill_chunk(self) -> list[int]:
-        """The next tokens to prefill: up to a multiple of `PREFILL_CHUNK`, wherever the text began.
+    @property
+    def full_length(self) -> int:
+        """Tokens that the text may come to."""
+        return min(len(self.prompt.ids) + self.params.max_new_tokens, self._context)
 
-        A sequence whose prefix was in the cache is thus cut at the same positions as one without.
+    def next_piece(self, limit: int) -> list[int]:
+        """The next tokens to prefill: at most `limit`, which is a multiple of `GRAIN` up to `PREFILL_CHUNK`.
+
+        Pieces end at multiples of `GRAIN` and leave no token alone, which the quantised kernels would round
+        another way: however a prompt is cut, its values are the same.
         """
-        return self.ids[self.computed : self.computed + PREFILL_CHUNK - self.computed % PREFILL_CHUNK]
+        total = len(self.ids)
+        if total - self.computed <= limit:
+            return self.ids[self.computed :]
+        end = self.computed + limit
+        end -= end % GRAIN
+        if total - end == 1:
+            end += 1 if end - GRAIN <= self.computed else -GRAIN
+        return self.ids[self.computed : end]
+
+    def release(self) -> None:
+        """The batch has done with it: nothing more is delivered, and no cycle keeps its memory."""
+        self.over = True
+        self.deliver = _to_nobody
 
     def draft(self) -> list[int]:
         """A guess at the tokens after the next one; empty where there is none, or it does not pay."""
@@ -318,6 +336,10 @@ def end_reasons(params: SamplingParams, end_ids: Iterable[int]) -> dict[int, Fin
         else:
             ends.setdefault(token, None)
     return ends
+
+
+def _to_nobody(_: GenerationChunk | Exception) -> None:
+    """Where chunks go that nobody waits for."""
 
 
 class TextStream:

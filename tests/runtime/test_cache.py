@@ -7,7 +7,7 @@ import pytest
 from near_ties import assert_same_tokens
 from prompts import random_ids
 
-from ptbr_slm.runtime.batch import Batch
+from ptbr_slm.runtime.batch import Batch, BatchLimits
 from ptbr_slm.runtime.model import Model
 from ptbr_slm.runtime.sampling.params import SamplingParams
 from ptbr_slm.runtime.sequence import PromptState, make_sequences
@@ -18,11 +18,8 @@ def start(batch, engine, *prompts, **options):
     sequences = make_sequences(engine, [PromptState(ids) for ids in prompts], params)
     found = []
     for sequence in sequences:
-        sequence.deliver = lambda what, sequence=sequence: (
-            found.append(what),
-            setattr(sequence, "consumed", sequence.emitted),
-        )
-        batch.submit(sequence)
+        sequence.deliver = found.append
+    batch.submit(sequences)
     return found
 
 
@@ -99,7 +96,7 @@ def start_and_wait(batch, engine, prompt):
 
 def test_completions_of_one_prompt_run_it_once(toy):
     engine = toy()
-    batch = Batch(engine, limit=3)
+    batch = Batch(engine, BatchLimits(slots=3))
     results = run(batch, engine, random_ids(1, 300), n=8, seed=4, temperature=0.9, max_new_tokens=30)
     assert prefilled(engine) == 300
     assert [result.seed for result in results] == list(range(4, 12))
@@ -127,7 +124,7 @@ def test_prompt_logprobs_run_the_whole_prompt_and_change_no_text(toy):
 def test_kept_texts_stay_within_their_bytes_and_go_the_oldest_first(toy):
     engine = toy()
     token_bytes = 2 * 64 * 4
-    batch = Batch(engine, cache_bytes=3 * 256 * token_bytes)
+    batch = Batch(engine, BatchLimits(cache_bytes=3 * 256 * token_bytes))
     for seed in range(6):
         run(batch, engine, random_ids(seed, 50))
         assert len(engine.slots) <= 3
@@ -138,7 +135,7 @@ def test_kept_texts_stay_within_their_bytes_and_go_the_oldest_first(toy):
 def test_after_a_burst_of_long_texts_nothing_is_kept(toy):
     """The engine's buffers are as wide as their longest text and shrink when no slot is open."""
     engine = toy()
-    batch = Batch(engine, cache_bytes=4 * 512 * 2 * 64 * 4)
+    batch = Batch(engine, BatchLimits(cache_bytes=4 * 512 * 2 * 64 * 4))
     run(batch, engine, *(random_ids(seed, 300) for seed in range(10)))
     assert engine.slots == {}
     run(batch, engine, random_ids(1, 300))
@@ -204,7 +201,7 @@ def test_stopping_early_and_going_on_equals_a_fresh_run(models, precision, optio
         result = chunks[-1].result
         assert result.finish_reason in (reason, "eos", "length")
         reused.append(result.reused_tokens)
-        fresh = run(Batch(model.engine, cache_bytes=0), model.engine, encode(text), **options)[0]
+        fresh = run(Batch(model.engine, BatchLimits(cache_bytes=0)), model.engine, encode(text), **options)[0]
         wanted = fresh.tokens[: len(result.tokens)] if reason == "cancelled" else fresh.tokens
         if precision == "fp32":  # its last bits depend on how many tokens run at once
             assert_same_tokens(model, encode(text), result.tokens, wanted, options.get("seed", 0), **sampling)
@@ -240,7 +237,7 @@ def test_a_reused_beginning_changes_no_log_probability_of_a_quantised_model(mode
     engine = models[precision].engine
     ids = random_ids(4, 401)
     options = {"max_new_tokens": 12, "temperature": 0.8, "seed": 1, "logprobs": 0}
-    [fresh] = run(Batch(engine, cache_bytes=0), engine, ids, **options)
+    [fresh] = run(Batch(engine, BatchLimits(cache_bytes=0)), engine, ids, **options)
     batch = Batch(engine)
     run(batch, engine, ids[:150], n=2, seed=3)
     [found] = run(batch, engine, ids, **options)

@@ -12,8 +12,8 @@ from near_ties import assert_same_but_for_near_ties
 
 import ptbr_slm
 from ptbr_slm.errors import SlmError
-from ptbr_slm.runtime import batch
 from ptbr_slm.runtime import model as model_module
+from ptbr_slm.runtime.batch import BatchLimits
 from ptbr_slm.runtime.model import Model
 from ptbr_slm.runtime.prompt import TokenPrompt
 
@@ -77,8 +77,7 @@ def test_the_export_writes_what_pytorch_writes(onnx_model, torch_model, options)
 
 def test_more_prompts_than_slots_wait_for_one(export_folder, onnx_model, monkeypatch):
     together = []
-    monkeypatch.setattr(batch, "MAX_BATCH", 2)
-    with Model(export_folder) as model:
+    with Model(export_folder, limits=BatchLimits(slots=2)) as model:
         decode = model.engine.decode
         monkeypatch.setattr(
             model.engine, "decode", lambda slots, ids: together.append(len(slots)) or decode(slots, ids)
@@ -311,9 +310,10 @@ def test_an_unknown_sampling_option_is_refused(onnx_model):
 
 def test_a_closed_model_says_so(export_folder):
     model = Model(export_folder)
-    stream = model.stream("Era", max_new_tokens=9, temperature=0.0)
+    never_ends = dict.fromkeys(model.engine.config.eos_token_ids, -100.0)
+    stream = model.stream("Era", max_new_tokens=600, temperature=0.0, logit_bias=never_ends)
     next(stream)
-    model.close()
+    model.close()  # in mid-text: the engine's thread has not run 600 steps meanwhile
     model.close()
     for call in (lambda: model.generate("Era"), lambda: model.logits([5]), lambda: list(stream)):
         with pytest.raises(SlmError) as error:

@@ -20,10 +20,9 @@ def finish(engine, prompt, **options):
     chunks = []
     sequence.deliver = chunks.append
     batch = Batch(engine)
-    batch.submit(sequence)
+    batch.submit([sequence])
     before = len(engine.runs)
     while batch.sequences:
-        sequence.consumed = sequence.emitted
         batch.step()
     return chunks[-1].result, len(engine.runs) - before
 
@@ -96,10 +95,7 @@ def test_sequences_that_share_a_batch_do_not_draft(toy):
     prompts = [PromptState([7, 8, 9]), PromptState([9, 8, 7])]
     sequences = make_sequences(engine, prompts, SamplingParams(temperature=0.0, lookahead=8))
     batch = Batch(engine)
-    for sequence in sequences:
-        batch.submit(sequence)
+    batch.submit(sequences)
     for _ in range(30):
-        for sequence in sequences:
-            sequence.consumed = sequence.emitted
         batch.step()
     assert not [what for what, _ in engine.runs if what == "extend"]
