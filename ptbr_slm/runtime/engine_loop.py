@@ -72,6 +72,11 @@ class Call:
             raise StopAsyncIteration
         return chunk
 
+    @property
+    def ready(self) -> bool:
+        """Whether the next chunk is here: reading it does not wait."""
+        return bool(self._ready)
+
     def close(self) -> None:
         """End what still runs, within a token; from any thread, at any time, again and again. Never waits."""
         for sequence in self.sequences:
