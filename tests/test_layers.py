@@ -153,7 +153,7 @@ FLOORS = {
         {"preference_spec"},
     ],
     "ptbr_slm.runtime": [
-        {"results", "drafting", "sampling", "targets", "protocol"},
+        {"results", "drafting", "sampling", "targets", "protocol", "pace"},
         {"engines", "sequence"},
         {"load", "cache", "batch", "engine_loop", "scoring", "prompt"},
         {"model"},
