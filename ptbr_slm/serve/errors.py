@@ -56,6 +56,10 @@ class StreamBroken(Exception):
     """
 
 
+class ClientStalled(StreamBroken, TimeoutError):
+    """A client does not read what is sent to it: it is cut off."""
+
+
 def json_error(fault: ApiError) -> JSONResponse:
     """The answer that tells a fault."""
     return JSONResponse(fault.body(), fault.status, fault.headers)

@@ -8,7 +8,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ptbr_slm.serve.config import ServeConfig
-from ptbr_slm.serve.errors import ApiError, json_error
+from ptbr_slm.serve.errors import ApiError, ClientStalled, json_error
 from ptbr_slm.serve.json_body import check_json_object
 from ptbr_slm.serve.paths import JSON_BODIES, route_path
 
@@ -92,8 +92,11 @@ class Limits:
 
     def _bounded(self, send: Send) -> Send:
         async def bounded(message: Message) -> None:
-            async with asyncio.timeout(self._config.write_timeout_s):
-                await send(message)
+            try:
+                async with asyncio.timeout(self._config.write_timeout_s):
+                    await send(message)
+            except TimeoutError:
+                raise ClientStalled from None
 
         return bounded
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ptbr_slm.serve.errors import StreamBroken, as_api_error, json_error
+from ptbr_slm.serve.errors import ClientStalled, StreamBroken, as_api_error, json_error
 from ptbr_slm.serve.paths import POLLED, route_path
 from ptbr_slm.serve.record import CLIENT_LEFT, RequestRecord, printable, request_id
 
@@ -56,8 +56,9 @@ class RequestScope:
             await self._app(scope, watched_receive, marked_send)
             if record.status and not complete and not record.left:
                 raise StreamBroken
-        except StreamBroken:
-            record.error = record.error or "stream_broken"
+        except StreamBroken as error:
+            stalled = isinstance(error, ClientStalled)
+            record.error = record.error or ("client_stalled" if stalled else "stream_broken")
             raise
         except Exception as error:
             if record.left:

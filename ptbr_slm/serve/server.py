@@ -147,6 +147,7 @@ class Running:
                 access_log=False,
                 log_config=None,  # `logs` writes uvicorn's lines too
                 server_header=False,
+                proxy_headers=False,  # nothing here reads the client's address
                 backlog=BACKLOG,
                 limit_concurrency=config.max_connections,
                 timeout_keep_alive=KEEP_ALIVE_S,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx2
@@ -10,6 +10,7 @@ import openai
 import pytest
 from gated_engine import GatedEngine
 from serving import Served, serving, write_tiny
+from toy_engine import ToyEngine
 
 from ptbr_slm.runtime.model import Model
 from ptbr_slm.tokenizer import Tokenizer
@@ -18,6 +19,16 @@ from ptbr_slm.tokenizer import Tokenizer
 @pytest.fixture(scope="session")
 def tokenizer(texts) -> Tokenizer:
     return Tokenizer.train(texts * 4, 384)
+
+
+@pytest.fixture
+def engine(tokenizer) -> ToyEngine:
+    return ToyEngine(tokenizer)
+
+
+@pytest.fixture(scope="session")
+def new_engine(tokenizer) -> Callable[[], ToyEngine]:
+    return lambda: ToyEngine(tokenizer)
 
 
 @pytest.fixture(scope="session")
