@@ -11,7 +11,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from uvicorn.protocols.http.h11_impl import H11Protocol as HttpProtocol
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as HttpProtocol
 else:
     from uvicorn.protocols.http.auto import AutoHTTPProtocol as HttpProtocol
 
@@ -23,7 +23,10 @@ MOST_HEADER_BYTES = 64 << 10
 
 
 class GuardedConnection(HttpProtocol):
-    """uvicorn's HTTP protocol, httptools' or h11's, with those two limits."""
+    """uvicorn's HTTP protocol, httptools' or h11's, with those two limits.
+
+    The first also bounds how long the rest of a body may come whose request is answered already.
+    """
 
     headers_timeout_s = HEADERS_TIMEOUT_S
 
@@ -31,43 +34,63 @@ class GuardedConnection(HttpProtocol):
         super().__init__(*arguments, **named)
         self._deadline: asyncio.TimerHandle | None = None
         self._header_bytes = 0
+        self._in_body = False
+        """Whether a request's headers have come and its body has not (httptools; h11 knows by itself)."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client connected: its first headers are due."""
         super().connection_made(transport)
-        self._expect_headers()
+        self._set_deadline()
 
     def data_received(self, data: bytes) -> None:
         """Some bytes came. Headers that began and are not over yet are waited for, within limits."""
+        in_body = self._body_is_due()
         super().data_received(data)
-        if self.transport.is_closing() or not self._between_requests():
-            self._stop_expecting()
+        if self.transport.is_closing() or not (self.cycle is None or self.cycle.response_complete):
+            self._clear_deadline()
             return
         if self._deadline is None:
-            self._expect_headers()
-        self._header_bytes += len(data)
+            self._set_deadline()
+        if not in_body and not self._body_is_due():
+            self._header_bytes += len(data)
         if self._header_bytes > MOST_HEADER_BYTES:
             self._refuse(b"431 Request Header Fields Too Large")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is over."""
-        self._stop_expecting()
+        self._clear_deadline()
         super().connection_lost(exc)
 
-    def _between_requests(self) -> bool:
-        """Whether no request's headers are complete that is not answered yet."""
-        return self.cycle is None or self.cycle.response_complete
+    def on_headers_complete(self) -> None:
+        """httptools has read a request's headers."""
+        self._in_body = True
+        super().on_headers_complete()
 
-    def _expect_headers(self) -> None:
-        self._deadline = self.loop.call_later(self.headers_timeout_s, self._refuse, b"408 Request Timeout")
+    def on_message_complete(self) -> None:
+        """httptools has read a request's body, an empty one too."""
+        self._in_body = False
+        super().on_message_complete()
 
-    def _stop_expecting(self) -> None:
+    def _body_is_due(self) -> bool:
+        conn = getattr(self, "conn", None)  # h11's
+        return self._in_body if conn is None else str(conn.their_state) == "SEND_BODY"
+
+    def _set_deadline(self) -> None:
+        self._deadline = self.loop.call_later(self.headers_timeout_s, self._too_late)
+
+    def _clear_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
         self._deadline, self._header_bytes = None, 0
 
+    def _too_late(self) -> None:
+        if self._header_bytes:
+            self._refuse(b"408 Request Timeout")
+        elif not self.transport.is_closing():
+            self.transport.close()
+
     def _refuse(self, status: bytes) -> None:
-        self._stop_expecting()
+        self._clear_deadline()
         if not self.transport.is_closing():
             self.transport.write(
                 b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"

@@ -15,10 +15,6 @@ from ptbr_slm.serve.paths import JSON_BODIES, route_path
 _CLOSE = {"connection": "close"}
 """For answers that come before the whole body was read: what follows on that connection is no request."""
 
-LATE_BODY = 8 << 20
-"""Bytes beyond the limit that are read and dropped before 413 is said. A client that writes its whole body
-before it reads would meet a connection reset, and not the answer."""
-
 
 class Limits:
     """Reads a JSON body whole, in bounded size and time, checks it, and hands it on; bounds each write.
@@ -48,7 +44,6 @@ class Limits:
         await self._app(scope, receive, self._bounded(send))
 
     async def _json_body(self, headers: Headers, receive: Receive) -> bytes | None:
-        _check_kind(headers)
         try:
             async with asyncio.timeout(self._config.body_timeout_s):
                 body = await self._read(headers, receive)
@@ -57,6 +52,7 @@ class Limits:
             message = f"O corpo do pedido não chegou inteiro em {limit:g} s."
             raise ApiError(408, message, code="request_timeout", headers=_CLOSE) from None
         if body is not None:
+            _check_kind(headers)
             check_json_object(body)
         return body
 
@@ -64,26 +60,18 @@ class Limits:
         """The body; None where the client left. Raises 413, or TimeoutError from outside."""
         limit = self._config.max_body_bytes
         declared = headers.get("content-length", "")
-        if declared.isascii() and declared.isdigit():
-            waits = "expect" in headers  # until we say that we want the body
-            if int(declared[:20]) > (limit if waits else limit + LATE_BODY):
-                raise self._too_large()
+        if declared.isascii() and declared.isdigit() and int(declared[:20]) > limit:
+            raise self._too_large()
         body = bytearray()
-        size, more = 0, True
+        more = True
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return None
-            piece, more = message.get("body", b""), message.get("more_body", False)
-            size += len(piece)
-            if size > limit:
-                body.clear()
-                if size > limit + LATE_BODY:
-                    raise self._too_large()
-            else:
-                body += piece
-        if size > limit:
-            raise self._too_large()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > limit:
+                raise self._too_large()
         return bytes(body)
 
     def _too_large(self) -> ApiError:
@@ -115,7 +103,7 @@ def _check_kind(headers: Headers) -> None:
         message = "O corpo comprimido (Content-Encoding) não é aceito."
     else:
         return
-    raise ApiError(415, message, code="unsupported_media_type", headers=_CLOSE)
+    raise ApiError(415, message, code="unsupported_media_type")
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

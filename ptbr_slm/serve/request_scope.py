@@ -10,6 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ptbr_slm.serve.errors import ClientStalled, StreamBroken, as_api_error, json_error
+from ptbr_slm.serve.late_body import LateBody
 from ptbr_slm.serve.paths import POLLED, route_path
 from ptbr_slm.serve.record import CLIENT_LEFT, RequestRecord, printable, request_id
 
@@ -35,10 +36,11 @@ class RequestScope:
         path = printable(route_path(scope))
         record = RequestRecord(request_id(Headers(scope=scope).get("x-request-id")), scope["method"], path)
         scope.setdefault("state", {})["record"] = record
+        late = LateBody(scope, receive, send)
         complete = False
 
         async def watched_receive() -> Message:
-            message = await receive()
+            message = await late.receive()
             if message["type"] == "http.disconnect" and not complete:
                 record.left = True
             return message
@@ -50,7 +52,7 @@ class RequestScope:
                 MutableHeaders(scope=message)["x-request-id"] = record.id
             elif message["type"] == "http.response.body":
                 complete = not message.get("more_body", False)
-            await send(message)
+            await late.send(message)
 
         try:
             await self._app(scope, watched_receive, marked_send)
