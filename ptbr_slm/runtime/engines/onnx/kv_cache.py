@@ -158,7 +158,7 @@ class KVCaches:
 
     def _reallocate(self, slots: int, capacity: int) -> None:
         """Larger arrays with the same content, one at a time: at most one array is there twice."""
-        used = int(self.lengths.max())
+        used = self.lengths.tolist()
         self._changed()  # also where memory ends half-way: no binding may keep the address of a freed buffer
         with run_errors():
             for index in range(len(self.arrays)):
@@ -175,7 +175,7 @@ class KVCaches:
 
     def _swap(self, source: int, target: int) -> None:
         """Exchange the contents of two indices, and the slots that own them."""
-        used = int(max(self.lengths[source], self.lengths[target]))
+        used = (int(self.lengths[target]), int(self.lengths[source]))
         for array in self.arrays:
             self._memory.swap_slots(array, target, source, used)
         self.lengths[[source, target]] = self.lengths[[target, source]]

@@ -110,7 +110,7 @@ class DeviceMemory:
         """See `Memory.pointer`."""
         return buffer.pointer
 
-    def grown(self, buffer: DeviceArray, slots: int, capacity: int, used: int) -> DeviceArray:
+    def grown(self, buffer: DeviceArray, slots: int, capacity: int, used: Sequence[int]) -> DeviceArray:
         """See `Memory.grown`; copies whole slots, not only what is used."""
         count, heads, old, width = buffer.shape
         new = self.array((slots, heads, capacity, width), buffer.dtype.type)
@@ -128,7 +128,7 @@ class DeviceMemory:
         size = buffer.nbytes // buffer.shape[0]
         self._copy(buffer.pointer + source * size, buffer.pointer + target * size, size)
 
-    def swap_slots(self, buffer: DeviceArray, one: int, other: int, used: int) -> None:
+    def swap_slots(self, buffer: DeviceArray, one: int, other: int, used: tuple[int, int]) -> None:
         """See `Memory.swap_slots`; by way of a third buffer."""
         size = buffer.nbytes // buffer.shape[0]
         spare = self.array((size // 4,), np.float32)

@@ -6,8 +6,9 @@ provider too, which is how its code is tested where there is no GPU.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -88,14 +89,14 @@ class Memory(Protocol):
     def pointer(self, buffer: Any) -> int:
         """The address of its first byte."""
 
-    def grown(self, buffer: Any, slots: int, capacity: int, used: int) -> Buffer:
-        """A larger buffer: the first `used` positions of every slot as they were, zeros behind them."""
+    def grown(self, buffer: Any, slots: int, capacity: int, used: Sequence[int]) -> Buffer:
+        """A larger buffer: of each slot the first `used` positions, at least, as they were; then zeros."""
 
     def copy_slot(self, buffer: Any, source: int, target: int, used: int) -> None:
         """Overwrite the first `used` positions of slot `target`, at least, with those of slot `source`."""
 
-    def swap_slots(self, buffer: Any, one: int, other: int, used: int) -> None:
-        """Exchange the first `used` positions of two slots, at least."""
+    def swap_slots(self, buffer: Any, one: int, other: int, used: tuple[int, int]) -> None:
+        """Exchange two slots: of each the first positions, as many as `used` says of it, at least."""
 
     def trim(self) -> None:
         """Give back to the machine what earlier buffers have left behind."""
@@ -118,28 +119,30 @@ class HostMemory:
 
     def zeros(self, shape: Sequence[int], dtype: type[np.generic]) -> Array:
         """See `Memory.zeros`."""
-        return np.zeros(shape, dtype=dtype)
+        return _lazy_zeros(shape, np.dtype(dtype))
 
     def pointer(self, buffer: Array) -> int:
         """See `Memory.pointer`."""
         return buffer.ctypes.data
 
-    def grown(self, buffer: Array, slots: int, capacity: int, used: int) -> Array:
+    def grown(self, buffer: Array, slots: int, capacity: int, used: Sequence[int]) -> Array:
         """See `Memory.grown`; pages that nothing is written to stay unallocated."""
-        old, heads, _, width = buffer.shape
-        new = np.zeros((slots, heads, capacity, width), dtype=buffer.dtype)
-        new[:old, :, :used] = buffer[:, :, :used]
+        _, heads, _, width = buffer.shape
+        new = _lazy_zeros((slots, heads, capacity, width), buffer.dtype)
+        for slot, length in enumerate(used):
+            new[slot, :, :length] = buffer[slot, :, :length]
         return new
 
     def copy_slot(self, buffer: Array, source: int, target: int, used: int) -> None:
         """See `Memory.copy_slot`."""
         buffer[target, :, :used] = buffer[source, :, :used]
 
-    def swap_slots(self, buffer: Array, one: int, other: int, used: int) -> None:
-        """See `Memory.swap_slots`."""
-        content = buffer[other, :, :used].copy()
-        buffer[other, :, :used] = buffer[one, :, :used]
-        buffer[one, :, :used] = content
+    def swap_slots(self, buffer: Array, one: int, other: int, used: tuple[int, int]) -> None:
+        """See `Memory.swap_slots`; a short slot's pages behind its tokens stay unallocated."""
+        here, there = used
+        content = buffer[other, :, :there].copy()
+        buffer[other, :, :here] = buffer[one, :, :here]
+        buffer[one, :, :there] = content
 
     def trim(self) -> None:
         """See `Memory.trim`: NumPy has done so."""
@@ -155,6 +158,24 @@ class HostMemory:
     def output_buffer(self, shape: Sequence[int], dtype: type[np.generic]) -> OutputBuffer:
         """See `Memory.output_buffer`: an array that each run overwrites."""
         return _HostArray(np.empty(shape, dtype=dtype))
+
+
+def _lazy_zeros(shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
+    """Zeros whose pages take memory when they are first written, each of 4 KiB for itself.
+
+    NumPy asks Linux for huge pages (MADV_HUGEPAGE): one token in each of 32 slots for 4,096 then took the
+    memory of all 4,096.
+    """
+    size = int(np.prod(shape)) * dtype.itemsize
+    if not hasattr(mmap, "MADV_NOHUGEPAGE") or not size:  # Linux's
+        return np.zeros(shape, dtype=dtype)
+    try:
+        pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError(f"{size} bytes") from error
+    with suppress(OSError):  # a kernel without huge pages
+        pages.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(pages, dtype=dtype).reshape(shape)
 
 
 class _HostArray:
