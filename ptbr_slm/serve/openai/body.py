@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 StopText = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
@@ -21,7 +21,12 @@ StopText = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 class Body(BaseModel):
     """A JSON object from a client."""
 
-    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+def only(*values: JsonValue) -> Any:
+    """A field that is read to be refused, by the route; the OpenAPI document names what it may be."""
+    return Field(None, json_schema_extra={"enum": [*values, None]})
 
 
 class StreamOptions(Body):
@@ -81,8 +86,8 @@ class StructuredOutputs(Body):
     regex: str | None = None
     choice: list[str] | None = None
     json_object: bool | None = None
-    grammar: str | None = None
-    structural_tag: str | None = None
+    grammar: str | None = only()
+    structural_tag: str | None = only()
 
 
 class GenerationBody(Body):
@@ -91,7 +96,8 @@ class GenerationBody(Body):
     model: str | None = None
     """The first model of the server where it is absent."""
     n: Annotated[int, Field(ge=1, le=64)] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63)] | None = None
+    """Taken modulo 2**63. (The OpenAPI document holds bounds as floats: 2**63 - 1 would be a lie there.)"""
     stop: StopText | Annotated[list[StopText], Field(max_length=64)] | None = None
     """Up to 64 texts of up to 1,000 characters (OpenAI: 4)."""
     stream: bool | None = None
@@ -118,5 +124,5 @@ class GenerationBody(Body):
     guided_json: dict[str, Any] | str | None = None
     guided_regex: str | None = None
     guided_choice: list[str] | None = None
-    guided_grammar: str | None = None
-    use_beam_search: bool | None = None
+    guided_grammar: str | None = only()
+    use_beam_search: bool | None = only(False)

@@ -20,7 +20,8 @@ from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.prompt import CHAT_SAMPLING, ChatPrompt
 from ptbr_slm.runtime.results import GenerationResult, TokenLogprob
 from ptbr_slm.serve.openai.answers import Envelope, finish_reason, stop_reason, usage
-from ptbr_slm.serve.openai.body import Body, GenerationBody
+from ptbr_slm.serve.openai.body import Body, GenerationBody, only
+from ptbr_slm.serve.openai.documented import ChatAnswer, generating
 from ptbr_slm.serve.openai.generation import Generation, collect, submit
 from ptbr_slm.serve.openai.logprobs import chat_logprobs
 from ptbr_slm.serve.openai.refusals import invalid, template_refusal, unsupported
@@ -58,21 +59,21 @@ class ChatBody(GenerationBody):
     """With `logprobs: true`."""
     truncation: Literal["auto", "disabled"] | None = None
     """`auto`: where the conversation does not fit, its oldest exchanges are left out."""
-    tools: list[dict[str, Any]] | None = None
-    """Only null or empty; so `functions`."""
-    functions: list[dict[str, Any]] | None = None
-    tool_choice: str | dict[str, Any] | None = None
-    function_call: str | dict[str, Any] | None = None
-    modalities: list[str] | None = None
-    audio: dict[str, Any] | None = None
-    web_search_options: dict[str, Any] | None = None
-    echo: bool | None = None
-    continue_final_message: bool | None = None
-    add_generation_prompt: bool | None = None
-    chat_template: str | None = None
+    tools: list[dict[str, Any]] | None = only([])
+    functions: list[dict[str, Any]] | None = only([])
+    tool_choice: str | dict[str, Any] | None = only("none", "auto")
+    function_call: str | dict[str, Any] | None = only("none", "auto")
+    modalities: list[str] | None = only(["text"])
+    audio: dict[str, Any] | None = only()
+    web_search_options: dict[str, Any] | None = only()
+    echo: bool | None = only(False)
+    continue_final_message: bool | None = only(False)
+    add_generation_prompt: bool | None = only(True)
+    chat_template: str | None = only()
+    prompt_logprobs: int | None = only()
 
 
-@router.post("/v1/chat/completions")
+@router.post("/v1/chat/completions", responses=generating(ChatAnswer))
 async def create_chat_completion(request: Request, body: ChatBody) -> Response:
     """Answer a conversation."""
     served: ServedModel = request.app.state.models.find(body.model)

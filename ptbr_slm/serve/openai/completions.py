@@ -17,7 +17,8 @@ from pydantic import Field
 from ptbr_slm.runtime.prompt import Prompt, TokenPrompt, check_prompt
 from ptbr_slm.runtime.results import GenerationResult
 from ptbr_slm.serve.openai.answers import Envelope, finish_reason, stop_reason, usage
-from ptbr_slm.serve.openai.body import GenerationBody, TokenId
+from ptbr_slm.serve.openai.body import GenerationBody, TokenId, only
+from ptbr_slm.serve.openai.documented import TextAnswer, generating
 from ptbr_slm.serve.openai.generation import Generation, collect, submit
 from ptbr_slm.serve.openai.logprobs import TextLogprobs, joined, prompt_logprobs
 from ptbr_slm.serve.openai.refusals import invalid, unsupported
@@ -53,15 +54,14 @@ class CompletionBody(GenerationBody):
     echo: bool | None = None
     """Give the prompt back before the text, as its tokens spell it. With `logprobs` not in a stream."""
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    suffix: str | None = None
-    """Only null or empty."""
+    suffix: str | None = only("")
     add_special_tokens: bool | None = None
     """Whether a text begins with the model's BOS; true where absent."""
     truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = None
     """Keep only so many tokens at the end of a prompt; -1: what the context and max_tokens leave room for."""
 
 
-@router.post("/v1/completions")
+@router.post("/v1/completions", responses=generating(TextAnswer))
 async def create_completion(request: Request, body: CompletionBody) -> Response:
     """Continue a text."""
     served: ServedModel = request.app.state.models.find(body.model)

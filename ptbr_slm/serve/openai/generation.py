@@ -78,14 +78,14 @@ async def submit(
     generation closes its call. Raises ApiError, or what is not the client's fault.
     """
     metrics: Metrics = request.app.state.metrics
-    since = time.perf_counter()
+    since, tenant = time.perf_counter(), record_of(request).tenant
     options = options | {"timeout_s": request.app.state.config.timeout_s}
 
     def work() -> FollowedCall:
         made: Sequence[Prompt] = ()
         try:
             made = prompts()
-            return metrics.follow(served, served.model.submit(made, **options), since)
+            return metrics.follow(served, served.model.submit(made, tenant=tenant, **options), since)
         except SlmError as error:
             raise refusal(error, served.model, made, field) from error
 
@@ -104,21 +104,31 @@ def _close_unread(task: asyncio.Task[FollowedCall]) -> None:
 
 
 @asynccontextmanager
-async def watched(receive: Receive, call: FollowedCall) -> AsyncIterator[asyncio.Event]:
-    """Close the call when the client leaves, or the block ends. Yields what is set if the client left."""
-    gone = asyncio.Event()
+async def watched(receive: Receive, call: FollowedCall) -> AsyncIterator[None]:
+    """Close the call when the block ends, or the client leaves: then the block ends with `ClientGone`.
+
+    As `asyncio.timeout` does it, by cancelling the task that waits: a call that is closed wakes nobody.
+    """
+    reader, left = asyncio.current_task(), False
+    assert reader is not None
 
     async def wait() -> None:
+        nonlocal left
         while (await receive())["type"] != "http.disconnect":
             pass
-        gone.set()
+        left = True
         call.close()
+        reader.cancel()
 
-    task = asyncio.create_task(wait())
+    watcher = asyncio.create_task(wait())
     try:
-        yield gone
+        yield
+    except asyncio.CancelledError:
+        if left and not reader.uncancel():
+            raise ClientGone from None
+        raise
     finally:
-        task.cancel()
+        watcher.cancel()
         call.close()
 
 
@@ -128,12 +138,12 @@ async def collect(generation: Generation) -> list[GenerationResult]:
     Raises `ClientGone`, or what ended a text wrongly.
     """
     found: dict[tuple[int, int], GenerationResult] = {}
-    async with watched(generation.request.receive, generation.call) as gone:
+    async with watched(generation.request.receive, generation.call):
         async for chunk in generation.call:
             if chunk.result is not None:
                 found[chunk.row, chunk.completion] = generation.count_in(chunk, chunk.result)
     if len(found) < generation.count:
-        raise ClientGone() if gone.is_set() else interrupted()
+        raise interrupted()
     return [found[key] for key in sorted(found)]
 
 

@@ -22,7 +22,7 @@ from ptbr_slm.runtime.results import GenerationResult, TokenLogprob
 from ptbr_slm.serve.errors import StreamBroken, as_api_error
 from ptbr_slm.serve.openai.answers import Envelope, usage, usage_of
 from ptbr_slm.serve.openai.body import StreamOptions
-from ptbr_slm.serve.openai.generation import Generation, interrupted, watched
+from ptbr_slm.serve.openai.generation import ClientGone, Generation, interrupted, watched
 from ptbr_slm.serve.record import record_of
 
 PING_S = 15.0
@@ -105,21 +105,22 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send everything. What goes wrong before the first byte is raised."""
         self._sent_at = asyncio.get_running_loop().time()
-        async with watched(receive, self._generation.call) as gone, aclosing(self._events()) as events:
-            pings = asyncio.create_task(self._ping(send))
-            try:
-                async for data in events:
-                    await self._send(send, data)
-                await send({"type": "http.response.body", "body": DONE, "more_body": False})
-            except Exception as error:
-                if gone.is_set():
-                    return
-                if not self._begun:
-                    raise
-                await self._send(send, event(self._told(error)))
-                raise StreamBroken from error
-            finally:
-                pings.cancel()
+        try:
+            async with watched(receive, self._generation.call), aclosing(self._events()) as events:
+                pings = asyncio.create_task(self._ping(send))
+                try:
+                    async for data in events:
+                        await self._send(send, data)
+                finally:
+                    pings.cancel()
+        except ClientGone:
+            return
+        except Exception as error:
+            if not self._begun:
+                raise
+            await self._send(send, event(self._told(error)))
+            raise StreamBroken from error
+        await send({"type": "http.response.body", "body": DONE, "more_body": False})
 
     async def _events(self) -> AsyncGenerator[bytes]:
         """What to write, all but the end."""

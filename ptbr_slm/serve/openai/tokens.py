@@ -18,6 +18,7 @@ from ptbr_slm.chat.format import special_names
 from ptbr_slm.errors import SlmError
 from ptbr_slm.serve.openai.body import Body, TokenId
 from ptbr_slm.serve.openai.chat import ChatMessage
+from ptbr_slm.serve.openai.documented import ERRORS
 from ptbr_slm.serve.openai.refusals import invalid, refusal
 from ptbr_slm.serve.served import ServedModel
 from ptbr_slm.storage.model_folder import ModelFolder
@@ -50,7 +51,7 @@ class DetokenizeBody(Body):
     tokens: list[TokenId]
 
 
-@router.post("/tokenize")
+@router.post("/tokenize", responses=ERRORS)
 async def tokenize(request: Request, body: TokenizeBody) -> dict[str, Any]:
     """Token ids of a text or a conversation."""
     served: ServedModel = request.app.state.models.find(body.model)
@@ -97,7 +98,7 @@ def _piece(raw: bytes) -> str | list[int]:
         return list(raw)
 
 
-@router.post("/detokenize")
+@router.post("/detokenize", responses=ERRORS)
 async def detokenize(request: Request, body: DetokenizeBody) -> dict[str, str]:
     """The text of token ids, without special tokens: as a prompt it becomes the same ids again."""
     served: ServedModel = request.app.state.models.find(body.model)
@@ -108,7 +109,7 @@ async def detokenize(request: Request, body: DetokenizeBody) -> dict[str, str]:
     return {"prompt": text, "content": text}
 
 
-@router.get("/tokenizer_info")
+@router.get("/tokenizer_info", responses=ERRORS)
 async def tokenizer_info(request: Request, model: str | None = None) -> dict[str, Any]:
     """What vLLM tells of a tokenizer, and lm-evaluation-harness reads."""
     served: ServedModel = request.app.state.models.find(model)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
+import openai
 import pytest
 from serving import Served, serving, until
 
+from ptbr_slm.runtime.batch import BatchLimits
 from ptbr_slm.runtime.model import Model
 
 ASKED = {"model": "base", "prompt": "O rio corre devagar", "temperature": 0, "max_tokens": 400}
@@ -58,3 +61,39 @@ def test_a_prompt_whose_client_leaves_is_not_read_to_its_end(toy, gated):
     gated.open()
     until(lambda: not toy.requests)
     assert [what for what, _ in gated.runs] == ["prefill"]
+
+
+def test_a_queued_request_whose_client_leaves_never_starts(gated):
+    limits = BatchLimits(slots=1)
+    with Model.over(gated, Path(__file__), limits=limits) as model, serving({"base": model}) as server:
+        running = send(server, ASKED | {"max_tokens": 5})
+        gated.wait_for(1)
+        queued = send(server, ASKED | {"prompt": [9] * 40})
+        until(lambda: model.load_figures().waiting == 1)
+        queued.close()
+        until(lambda: server.connections == 1)
+        httpx2.get(f"{server.url}/v1/models")
+        gated.open()
+        until(lambda: not server.requests)
+        running.close()
+    assert ("prefill", 40) not in gated.runs
+
+
+def test_a_hundred_clients_that_give_up_leave_no_slot_taken(toy, gated):
+    gated.pace_s = 0.005
+    gated.open()
+    impatient = openai.OpenAI(base_url=f"{toy.url}/v1", api_key="-", max_retries=0, timeout=0.1)
+
+    def give_up(number):
+        with pytest.raises(openai.APITimeoutError):
+            impatient.completions.create(
+                model="base", prompt=f"{number} rios", max_tokens=480, extra_body={"ignore_eos": True}
+            )
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(give_up, range(100)))
+    until(lambda: not toy.requests)
+    figures = toy.model.load_figures()
+    assert (figures.running, figures.waiting) == (0, 0)
+    answer = httpx2.post(f"{toy.url}/v1/completions", json=ASKED | {"max_tokens": 4}, timeout=60)
+    assert answer.json()["usage"]["completion_tokens"] == 4

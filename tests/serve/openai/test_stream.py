@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import httpx2
@@ -164,3 +165,23 @@ def test_a_silent_stream_is_kept_alive_by_comments(toy, gated, monkeypatch):
         gated.open()
         said = [line for line in lines if line.startswith("data: ")]
     assert said[-1] == "data: [DONE]" and json.loads(said[-2][6:])["choices"][0]["finish_reason"] == "length"
+
+
+def test_chunks_that_came_at_once_go_out_as_one(toy, gated):
+    """The loop is held while the engine runs: one event then has many tokens, and nothing is lost."""
+    whole = {}
+
+    def ask():
+        whole["chunks"] = events_of(httpx2.Client(base_url=toy.url), "/v1/completions", ASKED)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    gated.wait_for(1)
+    with toy.holding_the_loop():
+        gated.open()
+        gated.wait_for(12)
+    asking.join(30)
+    gated.open()
+    text = "".join(chunk["choices"][0]["text"] for chunk in whole["chunks"])
+    answer = httpx2.post(f"{toy.url}/v1/completions", json=ASKED).json()
+    assert text == answer["choices"][0]["text"] and len(whole["chunks"]) <= 3

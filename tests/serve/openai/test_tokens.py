@@ -26,6 +26,13 @@ def test_a_model_tells_what_clients_of_vllm_and_of_llama_cpp_read(http, server):
     assert entry["meta"]["n_params"] == model.engine.config.num_parameters and entry["meta"]["size"] > 0
 
 
+def test_props_tell_clients_of_llama_cpp_what_they_read(http):
+    found = http.get("/props", params={"model": "conversa"}).json()
+    assert found["total_slots"] == 16 and found["default_generation_settings"]["n_ctx"] == 256
+    assert "<|im_start|>" in found["chat_template"] and found["model_alias"] == "conversa"
+    assert http.get("/props").json()["chat_template"] == ""
+
+
 def test_tokenize_answers_in_both_forms(http, server):
     tokenizer = server.models["base"].engine.tokenizer
     with_bos, plain = tokenizer.encode(TEXT), tokenizer.encode(TEXT, special=False)
