@@ -7,6 +7,9 @@ from typing import Any
 
 from ptbr_slm.serve.errors import ApiError
 
+_MEMBERS = frozenset({"str", "int", "float", "bool", "bytes", "dict", "list", "none"})
+"""Members of a union, as the last part of a place; others are no words (`list[int]`, `function-after[…]`)."""
+
 MOST_ERRORS = 3
 LONGEST_ERROR = 200
 """Characters. vLLM once answered 4.5 kB of body with 23.6 MB of errors: a union tells one for each member of
@@ -78,6 +81,6 @@ class _Known(dict[str, Any]):
 def _field(error: Mapping[str, Any]) -> str:
     """`messages.0.content` for ("body", "messages", 0, "content", "str"): without the members of unions."""
     parts = [str(part) for part in error.get("loc", ()) if part not in ("body", "query", "path")]
-    while len(parts) > 1 and not (parts[-1].isdigit() or parts[-1].isidentifier()):
-        parts.pop()  # `list[int]`, `function-after[...]`
+    while len(parts) > 1 and (parts[-1] in _MEMBERS or not parts[-1].replace("_", "a").isalnum()):
+        parts.pop()
     return ".".join(parts[:6])[:80]
