@@ -24,9 +24,15 @@ class Body(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
-def only(*values: JsonValue) -> Any:
-    """A field that is read to be refused, by the route; the OpenAPI document names what it may be."""
-    return Field(None, json_schema_extra={"enum": [*values, None]})
+def only(*values: JsonValue, why: str) -> Any:
+    """A field that is read to be refused (`refuse_what_is_not_done`) unless it is one of these, or null.
+
+    why: the sentence for that, which the OpenAPI document has too.
+    """
+    return Field(None, description=why, json_schema_extra={"enum": [*values, None]})
+
+
+_NO_GRAMMAR = "Gramáticas não são aceitas: use json_schema ou regex."
 
 
 class StreamOptions(Body):
@@ -86,8 +92,8 @@ class StructuredOutputs(Body):
     regex: str | None = None
     choice: list[str] | None = None
     json_object: bool | None = None
-    grammar: str | None = only()
-    structural_tag: str | None = only()
+    grammar: str | None = only(why=_NO_GRAMMAR)
+    structural_tag: str | None = only(why=_NO_GRAMMAR)
 
 
 class GenerationBody(Body):
@@ -124,5 +130,10 @@ class GenerationBody(Body):
     guided_json: dict[str, Any] | str | None = None
     guided_regex: str | None = None
     guided_choice: list[str] | None = None
-    guided_grammar: str | None = only()
-    use_beam_search: bool | None = only(False)
+    guided_grammar: str | None = only(why=_NO_GRAMMAR)
+    grammar: str | None = only(why=_NO_GRAMMAR)
+    use_beam_search: bool | None = only(False, why="Este servidor não faz busca em feixe (beam search).")
+    include_stop_str_in_output: bool | None = only(False, why="O texto que faz parar não vai na resposta.")
+    skip_special_tokens: bool | None = only(True, why="Tokens especiais não vão no texto: veja token_ids.")
+    allowed_token_ids: list[int] | None = only([], why="Use logit_bias, ou response_format com regex.")
+    bad_words: list[str] | None = only([], why="Use logit_bias, por token.")

@@ -24,12 +24,16 @@ from ptbr_slm.serve.openai.body import Body, GenerationBody, only
 from ptbr_slm.serve.openai.documented import ChatAnswer, generating
 from ptbr_slm.serve.openai.generation import Generation, collect, submit
 from ptbr_slm.serve.openai.logprobs import chat_logprobs
-from ptbr_slm.serve.openai.refusals import invalid, template_refusal, unsupported
+from ptbr_slm.serve.openai.refusals import invalid, template_refusal
 from ptbr_slm.serve.openai.sampling import sampling_options
 from ptbr_slm.serve.openai.stream import Delta, EventStream
 from ptbr_slm.serve.served import ServedModel
 
 router = APIRouter()
+
+
+_NO_TOOLS = "Este modelo não chama ferramentas."
+_NEXT_MESSAGE = "O modelo só escreve a próxima mensagem; para continuar um texto há /v1/completions."
 
 
 class ContentPart(Body):
@@ -59,18 +63,18 @@ class ChatBody(GenerationBody):
     """With `logprobs: true`."""
     truncation: Literal["auto", "disabled"] | None = None
     """`auto`: where the conversation does not fit, its oldest exchanges are left out."""
-    tools: list[dict[str, Any]] | None = only([])
-    functions: list[dict[str, Any]] | None = only([])
-    tool_choice: str | dict[str, Any] | None = only("none", "auto")
-    function_call: str | dict[str, Any] | None = only("none", "auto")
-    modalities: list[str] | None = only(["text"])
-    audio: dict[str, Any] | None = only()
-    web_search_options: dict[str, Any] | None = only()
-    echo: bool | None = only(False)
-    continue_final_message: bool | None = only(False)
-    add_generation_prompt: bool | None = only(True)
-    chat_template: str | None = only()
-    prompt_logprobs: int | None = only()
+    tools: list[dict[str, Any]] | None = only([], why=_NO_TOOLS)
+    functions: list[dict[str, Any]] | None = only([], why=_NO_TOOLS)
+    tool_choice: str | dict[str, Any] | None = only("none", "auto", why=_NO_TOOLS)
+    function_call: str | dict[str, Any] | None = only("none", "auto", why=_NO_TOOLS)
+    modalities: list[str] | None = only(["text"], [], why="O modelo só escreve texto.")
+    audio: dict[str, Any] | None = only(why="O modelo só escreve texto.")
+    web_search_options: dict[str, Any] | None = only(why="O servidor não busca na internet.")
+    echo: bool | None = only(False, why=_NEXT_MESSAGE)
+    continue_final_message: bool | None = only(False, why=_NEXT_MESSAGE)
+    add_generation_prompt: bool | None = only(True, why=_NEXT_MESSAGE)
+    chat_template: str | None = only(why="O modelo de conversa é o da pasta do modelo.")
+    prompt_logprobs: int | None = only(why="As probabilidades do texto inicial são de /v1/completions.")
 
 
 @router.post("/v1/chat/completions", responses=generating(ChatAnswer))
@@ -97,43 +101,15 @@ async def create_chat_completion(request: Request, body: ChatBody) -> Response:
 
 def _options(body: ChatBody, served: ServedModel) -> dict[str, Any]:
     """Options for `Model.submit`. Raises ApiError 400."""
-    _refuse_unsupported(body)
     if body.top_logprobs and not body.logprobs:
         raise invalid("top_logprobs", "top_logprobs só vale com logprobs: true.")
     engine = served.model.engine
     asked = sampling_options(body, engine.tokenizer.vocab_size)
     count = body.max_completion_tokens or body.max_tokens
     asked["max_new_tokens"] = engine.config.max_seq_len if count is None else count
-    if body.logprobs or body.prompt_logprobs is not None:
+    if body.logprobs:
         asked["logprobs"] = body.top_logprobs or 0
     return {**CHAT_SAMPLING, **asked}
-
-
-def _refuse_unsupported(body: ChatBody) -> None:
-    forced = [
-        name for name in ("tool_choice", "function_call") if getattr(body, name) not in (None, "none", "auto")
-    ]
-    asked = [name for name in ("tools", "functions") if getattr(body, name)] + forced
-    if asked:
-        raise unsupported(
-            asked[0],
-            "Este modelo não chama ferramentas: envie o pedido sem tools.",
-            code="tools_not_supported",
-        )
-    if body.audio is not None or set(body.modalities or ()) - {"text"}:
-        raise unsupported("modalities", "O modelo só lê e escreve texto.")
-    if body.prompt_logprobs is not None:
-        raise unsupported("prompt_logprobs", "prompt_logprobs só vale em /v1/completions.")
-    if body.web_search_options is not None:
-        raise unsupported("web_search_options", "Este servidor não busca na internet.")
-    if body.echo or body.continue_final_message or body.add_generation_prompt is False:
-        names = ("echo", "continue_final_message", "add_generation_prompt")
-        given = next(name for name in names if getattr(body, name) is not None)
-        raise unsupported(
-            given, "O modelo só escreve a próxima mensagem; para continuar um texto use /v1/completions."
-        )
-    if body.chat_template is not None:
-        raise unsupported("chat_template", "O servidor só usa o modelo de conversa da pasta do modelo.")
 
 
 class ChatChoices:

@@ -7,6 +7,7 @@ suit a small model (OpenAI's own 1 and 1 suit theirs; vLLM and llama.cpp too hav
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -31,8 +32,8 @@ router = APIRouter()
 
 MAX_TOKENS = 16
 
-MOST_PROMPTS = 512
-"""Of one request; the queue's own limits may allow fewer at a time."""
+MOST_TEXTS = 512
+"""Of one request, prompts times n; the queue's own limits may allow fewer at a time."""
 
 
 class CompletionBody(GenerationBody):
@@ -40,10 +41,10 @@ class CompletionBody(GenerationBody):
 
     prompt: (
         str
-        | Annotated[list[str], Field(min_length=1, max_length=MOST_PROMPTS)]
+        | Annotated[list[str], Field(min_length=1, max_length=MOST_TEXTS)]
         | Annotated[list[TokenId], Field(min_length=1)]
         | Annotated[
-            list[Annotated[list[TokenId], Field(min_length=1)]], Field(min_length=1, max_length=MOST_PROMPTS)
+            list[Annotated[list[TokenId], Field(min_length=1)]], Field(min_length=1, max_length=MOST_TEXTS)
         ]
     )
     """A text, token ids, or a list of either."""
@@ -54,7 +55,7 @@ class CompletionBody(GenerationBody):
     echo: bool | None = None
     """Give the prompt back before the text, as its tokens spell it. With `logprobs` not in a stream."""
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    suffix: str | None = only("")
+    suffix: str | None = only("", why="O modelo só continua textos.")
     add_special_tokens: bool | None = None
     """Whether a text begins with the model's BOS; true where absent."""
     truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = None
@@ -79,16 +80,23 @@ async def create_completion(request: Request, body: CompletionBody) -> Response:
     if body.stream:
         return EventStream(generation, envelope, choices.of_delta, body.stream_options)
     results = await collect(generation)
-    found = [choices.of_result(index, result) for index, result in enumerate(results)]
-    return JSONResponse(envelope(found, usage=usage(results, generation.n)))
+
+    def answer() -> Response:
+        found = [choices.of_result(index, result) for index, result in enumerate(results)]
+        return JSONResponse(envelope(found, usage=usage(results, generation.n)))
+
+    # 16 prompts of 1,000 tokens with logprobs take 40 ms to write: no stream should wait for that.
+    scored = body.logprobs is not None or body.prompt_logprobs is not None
+    return await asyncio.to_thread(answer) if scored else answer()
 
 
 def _options(body: CompletionBody, served: ServedModel) -> dict[str, Any]:
     """Options for `Model.submit`. Raises ApiError 400."""
-    if body.suffix:
-        raise unsupported("suffix", "suffix não é aceito: o modelo só continua textos.")
+    options = sampling_options(body, served.model.engine.tokenizer.vocab_size)
     if body.best_of is not None and body.best_of != (body.n or 1):
         raise unsupported("best_of", "best_of só é aceito igual a n: o servidor não escolhe entre os textos.")
+    if len(_texts(body)) * (body.n or 1) > MOST_TEXTS:
+        raise invalid("n", f"Um pedido tem no máximo {MOST_TEXTS} textos, contadas as n vezes de cada um.")
     count = MAX_TOKENS if body.max_tokens is None else body.max_tokens
     scores_prompt = body.prompt_logprobs is not None or bool(body.echo and body.logprobs is not None)
     if count == 0 and not body.echo and not scores_prompt:
@@ -96,21 +104,24 @@ def _options(body: CompletionBody, served: ServedModel) -> dict[str, Any]:
     if body.stream and scores_prompt:
         given = "prompt_logprobs" if body.prompt_logprobs is not None else "echo"
         raise unsupported(given, "As probabilidades do texto inicial não vão em stream: use stream: false.")
-    options = sampling_options(body, served.model.engine.tokenizer.vocab_size)
     if body.logprobs is not None or scores_prompt:
         options["logprobs"] = max(body.logprobs or 0, body.prompt_logprobs or 0)
         options["prompt_logprobs"] = scores_prompt
     return {"max_new_tokens": count, **options}
 
 
+def _texts(body: CompletionBody) -> Sequence[Any]:
+    """What `prompt` holds: texts, or lists of token ids."""
+    one = isinstance(body.prompt, str) or isinstance(body.prompt[0], int)
+    return [body.prompt] if one else body.prompt
+
+
 def _prompts(body: CompletionBody, tokenizer: Tokenizer, room: int) -> list[Prompt]:
     """room: tokens that `truncate_prompt_tokens: -1` keeps."""
-    given = body.prompt
-    texts: Sequence[Any] = [given] if isinstance(given, str) or isinstance(given[0], int) else given
     special = body.add_special_tokens is not False
     kept = body.truncate_prompt_tokens
     found: list[Prompt] = []
-    for text in texts:
+    for text in _texts(body):
         if isinstance(text, str) and special and kept is None:
             found.append(text)
             continue

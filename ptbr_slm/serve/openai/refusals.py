@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 from ptbr_slm.chat import parse_messages
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.model import Model
 from ptbr_slm.runtime.prompt import ChatPrompt, Prompt, TokenPrompt
 from ptbr_slm.serve.errors import ApiError
+from ptbr_slm.serve.openai.body import Body
 
 _WIRE_NAMES = {
     "max_new_tokens": "max_tokens",
@@ -27,6 +29,20 @@ def unsupported(param: str, message: str, code: str = "unsupported_parameter") -
 def invalid(param: str, message: str) -> ApiError:
     """A value that cannot be."""
     return ApiError(400, message, code="invalid_value", param=param)
+
+
+_OF_TOOLS = {"tools", "functions", "tool_choice", "function_call"}
+
+
+def refuse_what_is_not_done(body: Body, where: str = "") -> None:
+    """Raises ApiError 400 for a field of the body made by `only` that is not what it may be."""
+    for name, field in type(body).model_fields.items():
+        extra, value = field.json_schema_extra, getattr(body, name)
+        if isinstance(value, Body):
+            refuse_what_is_not_done(value, f"{where}{name}.")
+        elif isinstance(extra, dict) and "enum" in extra and value not in cast(list[Any], extra["enum"]):
+            code = "tools_not_supported" if name in _OF_TOOLS else "unsupported_parameter"
+            raise unsupported(where + name, f"{where}{name} não é aceito: {field.description}", code=code)
 
 
 def refusal(error: SlmError, model: Model, prompts: Sequence[Prompt], field: str) -> Exception:

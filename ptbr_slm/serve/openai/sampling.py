@@ -12,7 +12,7 @@ from ptbr_slm.serve.openai.body import (
     RegexFormat,
     StructuredOutputs,
 )
-from ptbr_slm.serve.openai.refusals import invalid, unsupported
+from ptbr_slm.serve.openai.refusals import invalid, refuse_what_is_not_done
 
 _ANY_OBJECT = {"type": "object"}
 
@@ -22,8 +22,7 @@ def sampling_options(body: GenerationBody, vocab_size: int) -> dict[str, Any]:
 
     Raises ApiError 400.
     """
-    if body.use_beam_search:
-        raise unsupported("use_beam_search", "Este servidor não faz busca em feixe (beam search).")
+    refuse_what_is_not_done(body)
     if body.stream_options is not None and not body.stream:
         raise invalid("stream_options", "stream_options só vale com stream: true.")
     same = ("n", "temperature", "top_p", "presence_penalty", "frequency_penalty", "min_p")
@@ -75,11 +74,6 @@ def _response_format(body: GenerationBody) -> list[dict[str, Any]]:
 def _guided(body: GenerationBody) -> list[dict[str, Any]]:
     """vLLM's forms: `structured_outputs`, and before 0.12 a `guided_` field each."""
     asked = body.structured_outputs or StructuredOutputs.model_validate({})
-    if asked.grammar is not None or asked.structural_tag is not None or body.guided_grammar is not None:
-        raise unsupported(
-            "guided_grammar" if body.guided_grammar is not None else "structured_outputs",
-            "Gramáticas (EBNF, structural_tag) não são aceitas: use json ou regex.",
-        )
     found: list[dict[str, Any]] = []
     found += [{"json_schema": each} for each in (asked.json_, body.guided_json) if each is not None]
     found += [{"regex": each} for each in (asked.regex, body.guided_regex) if each is not None]

@@ -33,9 +33,12 @@ DONE = b"data: [DONE]\n\n"
 _log = logging.getLogger("ptbr_slm.serve")
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 def event(body: dict[str, Any]) -> bytes:
     """One event."""
-    return b"data: " + json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    return f"data: {_encode(body)}\n\n".encode()
 
 
 @dataclass(slots=True)

@@ -153,7 +153,7 @@ def test_tools_are_refused_in_a_code_of_their_own(client, extra, param):
 @pytest.mark.parametrize(
     ("extra", "param"),
     [
-        ({"modalities": ["text", "audio"]}, "modalities"), ({"audio": {"voice": "a"}}, "modalities"),
+        ({"modalities": ["text", "audio"]}, "modalities"), ({"audio": {"voice": "a"}}, "audio"),
         ({"echo": True}, "echo"), ({"continue_final_message": True}, "continue_final_message"),
         ({"add_generation_prompt": False}, "add_generation_prompt"),
         ({"chat_template": "{{ x }}"}, "chat_template"),

@@ -93,6 +93,11 @@ def test_a_prompt_that_is_none_is_refused(http, prompt):
     assert answer.json()["error"]["param"].startswith("prompt")
 
 
+def test_texts_beyond_what_one_request_may_ask_are_refused(client):
+    refused(client, "n", ["a"] * 9, n=64)
+    assert len(complete(client, ["a"] * 8, n=64, max_tokens=1).choices) == 512
+
+
 def test_a_prompt_beyond_the_context_is_refused_with_both_counts(client):
     error = refused(client, "prompt", "uma palavra " * 300)
     assert error.code == "context_length_exceeded"
@@ -268,7 +273,8 @@ def test_each_form_is_kept(client):
         ({"response_format": {"type": "regex", "regex": "("}}, None),
         ({"response_format": {"type": "xml"}}, None),
         ({"response_format": {"type": "regex", "regex": "a"}, "guided_regex": "b"}, None),
-        ({"structured_outputs": {"grammar": "root ::= 'a'"}}, "structured_outputs"),
+        ({"structured_outputs": {"grammar": "root ::= 'a'"}}, "structured_outputs.grammar"),
+        ({"guided_grammar": "root ::= 'a'"}, "guided_grammar"),
     ],
 )
 def test_a_form_that_cannot_be_kept_is_refused(client, extra, param):
@@ -286,7 +292,8 @@ def test_a_form_that_cannot_be_kept_is_refused(client, extra, param):
         ("max_tokens", True), ("temperature", -0.1), ("temperature", "0.5"), ("top_p", 0), ("top_p", 1.1),
         ("seed", "1"), ("seed", 2**70), ("stream", "sim"), ("echo", 1), ("frequency_penalty", 3),
         ("min_p", 2), ("top_k", -2),
-        ("stop_token_ids", [-1]), ("min_tokens", 13), ("logit_bias", [1]),
+        ("skip_special_tokens", False), ("include_stop_str_in_output", True), ("bad_words", ["a"]),
+        ("prompt", ["a"] * 513), ("stop_token_ids", [-1]), ("min_tokens", 13), ("logit_bias", [1]),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_refused_by_name(http, name, value):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+
 import openai
 import pytest
+
+from ptbr_slm.serve.opening import fingerprint_of
+from ptbr_slm.storage.model_folder import ModelFolder
 
 TEXT = "O rio corre, e a manhã começa 😀"
 
@@ -101,3 +106,10 @@ def test_embeddings_are_refused_in_a_sentence(client):
 def test_what_tokenize_cannot_do_is_refused(http, body):
     answer = http.post("/tokenize", json=body)
     assert answer.status_code == (404 if "model" in body else 400) and answer.json()["error"]["message"]
+
+
+def test_the_fingerprint_is_that_of_the_files_that_are_served(exports, tmp_path):
+    found = {name: fingerprint_of(ModelFolder.of(folder)) for name, folder in exports.items()}
+    assert found["base"] != found["conversa"]
+    copy = shutil.copytree(exports["base"], tmp_path / "copia")
+    assert fingerprint_of(ModelFolder.of(copy)) == found["base"]
