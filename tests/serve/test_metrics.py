@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,6 +158,42 @@ def test_the_counters_are_the_sum_of_what_the_requests_were_told(site):
     assert site.total("ptbr_slm_requests_total", route="/v1/completions", status="200") == len(answers)
 
 
+def test_what_was_in_the_cache_is_counted_apart(site):
+    usages = [complete(site, prompt=PROMPT * 20, seed=seed).json()["usage"] for seed in (1, 2)]
+    hits = sum(usage["prompt_tokens_details"]["cached_tokens"] for usage in usages)
+    assert hits > 0
+    assert site.total("vllm:prefix_cache_hits_total") == site.total("ptbr_slm_reused_tokens_total") == hits
+    assert site.total("vllm:prefix_cache_queries_total") == sum(usage["prompt_tokens"] for usage in usages)
+
+
+def test_the_gauges_follow_the_engine_and_return_to_zero_when_it_is_idle(site):
+    gate, texts = threading.Event(), 18
+
+    def hold(what: str, slots: list[int]) -> None:
+        gate.wait(60)
+
+    site.engines["toy"].fail = hold
+    with ThreadPoolExecutor(texts) as pool:
+        answers = [pool.submit(complete, site, max_tokens=3) for _ in range(texts)]
+        while held(site) < texts:
+            pass
+        assert site.total("vllm:num_requests_running") >= 1
+        assert site.total("ptbr_slm_slots") == 16
+        gate.set()
+        assert all(answer.result().status_code == 200 for answer in answers)
+    assert held(site) == 0
+    for name in ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc"):
+        assert site.total(name) == 0
+    assert site.total("ptbr_slm_decoded_tokens_total") == texts * 2  # the first comes with the prompt
+    steps = site.total("ptbr_slm_engine_steps_total")
+    assert site.total("vllm:iteration_tokens_total_count") == steps > 0
+
+
+def held(site: Site) -> float:
+    """Texts that run or wait."""
+    return site.total("ptbr_slm_texts_running") + site.total("ptbr_slm_texts_waiting")
+
+
 def test_the_times_between_tokens_fall_into_vllm_s_buckets():
     texts = TextMetrics(prometheus.CollectorRegistry())
     texts.of("m").tokens(4, [0.004, 0.01, 0.3, 100.0])
@@ -204,7 +242,6 @@ def test_nothing_that_a_client_sends_becomes_a_label(site):
     assert len(found) - before <= 2 * 4  # a counter and its time of creation, for three routes and /metrics
 
 
-@pytest.mark.skipif(not hasattr(Model, "load_figures"), reason="o motor ainda não diz o que faz")
 def test_a_board_for_vllm_finds_the_names_it_asks_for(site):
     complete(site)
     names = {name for name, _ in site.read()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -16,11 +15,12 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from ptbr_slm.errors import SlmError
+from ptbr_slm.runtime.batch import BatchFigures
 from ptbr_slm.serve.metrics.texts import ENGINE, LABELS
 from ptbr_slm.serve.served import ServedModel, ServedModels
 from ptbr_slm.version import __version__
 
-Figure = tuple[str, str, Callable[[Any], float]]
+Figure = tuple[str, str, Callable[[BatchFigures], float]]
 """(metric, what it is, its value from `BatchFigures`)."""
 
 GAUGES: tuple[Figure, ...] = (
@@ -38,7 +38,7 @@ COUNTERS: tuple[Figure, ...] = (
     ("ptbr_slm_engine_steps", "Steps of the engine.", lambda f: f.steps),
     (
         "ptbr_slm_decoded_tokens",
-        "Tokens generated, also of texts cancelled later.",
+        "Tokens of decode steps: all but a text's first, also of texts cancelled later.",
         lambda f: f.decoded_tokens,
     ),
     ("ptbr_slm_prefilled_tokens", "Tokens of prompts that were computed.", lambda f: f.prompt_tokens),
@@ -86,12 +86,10 @@ class EngineCollector(Collector):
             steps.add_metric([name, ENGINE], [("+Inf", of_model.steps)], tokens)
         yield steps
 
-    def _open(self) -> Iterator[tuple[ServedModel, Any]]:
+    def _open(self) -> Iterator[tuple[ServedModel, BatchFigures]]:
         for served in self._models:
             with suppress(SlmError):  # E_CLOSED: the server is going down
-                read: Any = getattr(served.model, "load_figures", None)  # until it is there
-                if read is not None:
-                    yield served, read()
+                yield served, served.model.load_figures()
 
 
 def _facts(served: ServedModel) -> dict[str, str]:

@@ -135,15 +135,12 @@ class ModelCounters:
         self.ended(result.finish_reason)
         generated = len(result.tokens)
         self._times["e2e_request_latency"].observe(seconds)
-        queue_s, prefill_s, decode_s = (
-            float(getattr(result, name, 0.0)) for name in ("queue_s", "prefill_s", "decode_s")
-        )  # until they are there
-        self._times["request_queue_time"].observe(queue_s)
-        self._times["request_prefill_time"].observe(prefill_s)
-        self._times["request_decode_time"].observe(decode_s)
-        self._times["request_inference_time"].observe(prefill_s + decode_s)
+        self._times["request_queue_time"].observe(result.queue_s)
+        self._times["request_prefill_time"].observe(result.prefill_s)
+        self._times["request_decode_time"].observe(result.decode_s)
+        self._times["request_inference_time"].observe(result.prefill_s + result.decode_s)
         if generated > 1:
-            self._per_token.observe(decode_s / (generated - 1))
+            self._per_token.observe(result.decode_s / (generated - 1))
         self._length.observe(generated)
         self._prompt_length.observe(result.prompt_tokens)
         if first_of_prompt:
