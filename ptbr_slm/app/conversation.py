@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -155,21 +156,24 @@ def _connect(writer: Writer, tab: _Controls) -> None:
     """
     import gradio as gr
 
-    def answer(
+    async def answer(
         dialogue: Dialogue, partial: tuple[int, str], system: Any, *values: Any
-    ) -> Iterator[tuple[Any, ...]]:
+    ) -> AsyncGenerator[tuple[Any, ...]]:
         if dialogue.question is None or partial[0] == dialogue.turn:
             yield (gr.skip(),) * 3
             return
         with shown_on_the_page():
-            for text, line in writer.answer(dialogue.prompt(str(system)), *values):
-                yield dialogue.shown(text), line, (dialogue.turn, text)
+            async with aclosing(writer.answer(dialogue.prompt(str(system)), *values)) as texts:
+                async for text, line in texts:
+                    yield dialogue.shown(text), line, (dialogue.turn, text)
 
-    def answer_again(
+    async def answer_again(
         dialogue: Dialogue, partial: tuple[int, str], system: Any, *values: Any
-    ) -> Iterator[tuple[Any, ...]]:
+    ) -> AsyncGenerator[tuple[Any, ...]]:
         # A fixed seed would give the same answer.
-        yield from answer(dialogue, partial, system, *values[:-1], None)
+        async with aclosing(answer(dialogue, partial, system, *values[:-1], None)) as shown:
+            async for update in shown:
+                yield update
 
     quick: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
     begun = [tab.chatbot, tab.message, tab.dialogue, tab.status, *tab.buttons]
@@ -182,7 +186,7 @@ def _connect(writer: Writer, tab: _Controls) -> None:
             [tab.chatbot, tab.status, tab.partial],
             preprocess=False,  # Writer checks the values, in Portuguese
             concurrency_id="model",
-            concurrency_limit=1,
+            concurrency_limit=writer.slots,
             show_progress="hidden",
             api_visibility="private",
         )

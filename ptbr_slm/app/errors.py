@@ -16,6 +16,7 @@ _HINTS = {
     "E_PROMPT": "Escreva o começo de um texto e toque em Continuar.",
     "E_PROMPT_TOO_LONG": "Apague uma parte do texto e tente de novo.",
     "E_SAMPLING": "Corrija o valor em Amostragem.",
+    "E_BUSY": "Tente de novo em alguns segundos.",
     "E_MEMORY": "Tente com um texto menor e menos tokens novos.",
     "E_CLOSED": "Abra a página de novo.",
 }

@@ -22,6 +22,8 @@ ENDINGS: dict[FinishReason, str] = {
     "stop": "texto de parada encontrado",
     "length": "limite de tokens",
     "context": "contexto cheio: apague o começo do texto para continuar",
+    "timeout": "tempo esgotado",
+    "cancelled": "interrompido",
 }
 CHAT_ENDINGS: dict[FinishReason, str] = ENDINGS | {
     "eos": "fim da resposta",
@@ -37,11 +39,11 @@ class Progress:
     """Counts and times of one continuation; times in seconds of one monotonic clock."""
 
     started: float
-    prompt_tokens: int | None
-    """None while it is not known."""
     context: int
     """Tokens that the model can hold."""
     seed: int
+    prompt_tokens: int | None = None
+    """None while it is not known."""
     tokens: int = 0
     first: float = 0.0
     last: float = 0.0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,7 +35,7 @@ API_DESCRIPTION = (
     "semente."
 )
 MAX_WAITING = 16
-"""Visitors in the queue; the next one is told to come back."""
+"""Visitors who wait while the model's slots are taken; the next one is told to come back."""
 
 MAX_SNAPSHOTS = 20
 MAX_CHARACTERS = 200_000
@@ -60,7 +61,7 @@ def build_demo(writer: Writer) -> Any:
                     )
         else:
             _build_continuation(writer)
-    demo.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
+    demo.queue(max_size=MAX_WAITING, default_concurrency_limit=writer.slots)
     return demo
 
 
@@ -156,7 +157,7 @@ def _connect(writer: Writer, page: _Controls) -> None:
     """Continuar and Tentar de novo: prepare, write, settle. Parar cancels the writing and settles."""
     import gradio as gr
 
-    def generate(
+    async def generate(
         prompt: Any,
         max_new_tokens: Any,
         temperature: Any,
@@ -164,15 +165,19 @@ def _connect(writer: Writer, page: _Controls) -> None:
         top_k: Any,
         repetition_penalty: Any,
         seed: Any,
-    ) -> Iterator[tuple[str, str]]:
+    ) -> AsyncGenerator[tuple[str, str]]:
         values = (max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed)
         with shown_on_the_page():
-            yield from writer.write(prompt, *values)
+            async with aclosing(writer.write(prompt, *values)) as texts:
+                async for shown in texts:
+                    yield shown
 
-    def generate_again(prompt: Any, *values: Any) -> Iterator[tuple[str, str]]:
+    async def generate_again(prompt: Any, *values: Any) -> AsyncGenerator[tuple[str, str]]:
         values = (*values[:-1], None)  # a fixed seed would give the same text
         with shown_on_the_page():
-            yield from writer.write(prompt, *values)
+            async with aclosing(writer.write(prompt, *values)) as texts:
+                async for shown in texts:
+                    yield shown
 
     quick: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
     box, state = [page.text, page.history], [page.text, page.status, page.history]
@@ -186,7 +191,7 @@ def _connect(writer: Writer, page: _Controls) -> None:
             # Gradio would turn a dict into its str and refuse a range in English; Writer checks everything.
             preprocess=False,
             concurrency_id="model",
-            concurrency_limit=1,
+            concurrency_limit=writer.slots,
             show_progress="hidden",
             **api,
         )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import time
-from collections.abc import Generator, Iterator
-from contextlib import closing
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Any, Protocol
 
 from ptbr_slm.app.figures import CHAT_ENDINGS, Progress
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.model import Model
-from ptbr_slm.runtime.prompt import ChatPrompt, Messages
+from ptbr_slm.runtime.prompt import ChatPrompt, Messages, Prompt
 from ptbr_slm.runtime.results import GenerationChunk
 
 SHOW_EVERY_S = 0.05
@@ -22,16 +23,35 @@ MAX_SEED = 1_000_000
 """Seeds we draw stay below this: short enough to be typed again."""
 
 
-class Writer:
-    """Continues texts and conversations with one model, one at a time (the page's queue sees to that)."""
+class Chunks(Protocol):
+    """A text on its way: a `Call`, or what a server puts around one."""
 
-    def __init__(self, model: Model) -> None:
+    def __aiter__(self) -> AsyncIterator[GenerationChunk]:
+        """The chunks as they come."""
+        ...
+
+    def close(self) -> None:
+        """End the text; from any thread."""
+        ...
+
+
+class Writer:
+    """Continues texts and conversations with one model, several at once in its batch."""
+
+    def __init__(self, model: Model, submit: Callable[..., Chunks] | None = None) -> None:
+        """submit: as `Model.submit`, where that of the model is not wanted."""
         self.model = model
+        self._submit: Callable[..., Chunks] = submit or model.submit
         self._tokenizer = model.engine.tokenizer
         self._context = int(model.describe()["context"])
-        self._closing = False
+        self._running: set[Chunks] = set()
 
-    def write(
+    @property
+    def slots(self) -> int:
+        """Texts that the model writes at the same time."""
+        return self.model.load_figures().slots
+
+    async def write(
         self,
         prompt: Any,
         max_new_tokens: Any,
@@ -40,59 +60,82 @@ class Writer:
         top_k: Any,
         repetition_penalty: Any,
         seed: Any,
-    ) -> Iterator[tuple[str, str]]:
-        """Yield (prompt and continuation so far, status line); closing the iterator frees the model.
+    ) -> AsyncGenerator[tuple[str, str]]:
+        """Yield (prompt and continuation so far, status line); closing the iterator ends the text.
 
         The values are as they came over the wire: what is not a text or not in range raises the SlmError of
-        `Model.stream` (E_PROMPT, E_PROMPT_TOO_LONG, E_SAMPLING). No seed (None, "") draws one.
+        `Model.submit` (E_PROMPT, E_PROMPT_TOO_LONG, E_SAMPLING). No seed (None, "") draws one.
         """
-        self._refuse_too_long(prompt)
-        started = time.monotonic()
+        self._check(prompt)
+        started = time.perf_counter()
         options = sampling(max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed)
-        chunks = self.model.stream(prompt, **options)
-        tokens = len(self._tokenizer.encode(prompt))
-        progress = Progress(started, tokens, self._context, options["seed"])
-        for text, line in self._show(chunks, progress):
-            yield prompt + text, line
+        progress = Progress(started, self._context, options["seed"])
+        progress.prompt_tokens = len(await asyncio.to_thread(self._tokenizer.encode, prompt))
+        async with aclosing(self._text(prompt, options, progress)) as texts:
+            async for text, line in texts:
+                yield prompt + text, line
 
-    def answer(self, messages: Messages, *values: Any) -> Iterator[tuple[str, str]]:
+    async def answer(self, messages: Messages, *values: Any) -> AsyncGenerator[tuple[str, str]]:
         """Yield (answer so far, status line) to a conversation: the text of `Model.chat` with these values.
 
-        values: as those of `write`. Raises what `Model.stream` raises for a `ChatPrompt`.
+        values: as those of `write`. Raises what `Model.submit` raises for a `ChatPrompt`.
         """
-        started = time.monotonic()
+        started = time.perf_counter()
         options = sampling(*values)
-        chunks = self.model.stream(ChatPrompt(messages), **options)
-        progress = Progress(started, None, self._context, options["seed"], endings=CHAT_ENDINGS)
-        yield from self._show(chunks, progress)
+        progress = Progress(started, self._context, options["seed"], endings=CHAT_ENDINGS)
+        async with aclosing(self._text(ChatPrompt(messages), options, progress)) as texts:
+            async for shown in texts:
+                yield shown
 
-    def _show(self, chunks: Generator[GenerationChunk], progress: Progress) -> Iterator[tuple[str, str]]:
+    def close(self) -> None:
+        """End all texts within a token; from any thread: the server is going down."""
+        for call in list(self._running):
+            call.close()
+
+    async def _text(
+        self, prompt: Prompt, options: dict[str, Any], progress: Progress
+    ) -> AsyncGenerator[tuple[str, str]]:
+        call = await self._begin(prompt, options)
+        self._running.add(call)
         text, shown = "", 0.0
-        with closing(chunks):
-            for chunk in chunks:
-                now = time.monotonic()
-                progress.token(now, chunk.finish_reason)
+        try:
+            async for chunk in call:
+                progress.token(chunk.at, chunk.finish_reason)
                 text += chunk.text
                 if chunk.result is not None:
                     progress.prompt_tokens = chunk.result.prompt_tokens
                     progress.dropped_messages = chunk.result.dropped_messages
+                now = time.perf_counter()
                 if chunk.finish_reason or now - shown >= SHOW_EVERY_S:
                     shown = now
                     yield text, progress.line()
-                if self._closing:
-                    return
+        finally:
+            self._running.discard(call)
+            call.close()
 
-    def close(self) -> None:
-        """End the running continuation at its next token: the server is going down."""
-        self._closing = True
+    async def _begin(self, prompt: Prompt, options: dict[str, Any]) -> Chunks:
+        """Queue the text, in a thread: a long prompt takes a while to encode, and other texts go on."""
+        task = asyncio.ensure_future(asyncio.to_thread(self._submit, prompt, **options))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_close_unread)
+            raise
 
-    def _refuse_too_long(self, prompt: Any) -> None:
-        """Refuse, before 2 MB of it are tokenized, what cannot fit.
+    def _check(self, prompt: Any) -> None:
+        """Refuse what is no text, and, before 2 MB of it are tokenized, what cannot fit.
 
         No token stands for more than `longest` bytes; NFC shortens a text to a third at most (Hangul jamo).
         """
+        if not isinstance(prompt, str):
+            raise SlmError(
+                "E_PROMPT",
+                f"o texto inicial deve ser texto, e não {type(prompt).__name__}.",
+                where="prompt",
+                hint="Mande um texto só.",
+            )
         longest = int(self._tokenizer.byte_lengths.max())
-        if isinstance(prompt, str) and len(prompt) > 3 * longest * self._context:
+        if len(prompt) > 3 * longest * self._context:
             raise SlmError(
                 "E_PROMPT_TOO_LONG",
                 f"o texto tem {len(prompt)} caracteres, muito mais do que cabe no contexto do modelo "
@@ -100,6 +143,11 @@ class Writer:
                 where="prompt",
                 hint="Use um texto menor.",
             )
+
+
+def _close_unread(task: asyncio.Future[Chunks]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().close()
 
 
 def sampling(

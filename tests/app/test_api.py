@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
+from ptbr_slm.app import Page
 from ptbr_slm.app.errors import QUEUE_FULL
+from ptbr_slm.app.launch import open_server
 from ptbr_slm.app.page import MAX_WAITING
+from ptbr_slm.runtime.batch import BatchLimits
+from ptbr_slm.runtime.model import Model
 
 if TYPE_CHECKING:
     from gradio_client import Client
@@ -125,7 +130,51 @@ def test_markup_in_a_prompt_stays_text(client):
     assert text.startswith("<script>alert(1)</script>")
 
 
-def test_a_full_queue_answers_in_portuguese(client, url):
+def wait_for_running(page: Page, texts: int, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while page.model.load_figures().running != texts:
+        assert time.monotonic() < deadline, page.model.load_figures()
+        time.sleep(0.01)
+
+
+def test_two_visitors_write_at_once_and_stopping_one_leaves_the_other(client, url, page):
+    from gradio_client import Client
+
+    first = client.submit(PROMPT, 2000, api_name="/generate")
+    second = Client(url, verbose=False).submit(PROMPT, 2000, api_name="/generate")
+    wait_for_text(first)
+    wait_for_text(second)
+    assert page.model.load_figures().running == 2
+    first.cancel()
+    wait_for_running(page, 1)
+    shown = len(second.outputs())
+    while len(second.outputs()) == shown:
+        assert not second.done()
+        time.sleep(0.01)
+    second.cancel()
+    wait_for_running(page, 0)
+
+
+def test_a_text_of_the_page_is_the_engine_s_for_the_same_seed_and_settings(client, page):
+    text, _ = client.predict(PROMPT, 30, 0.9, 0.9, 20, 1.1, 5, api_name="/generate")
+    page.model.forget()
+    options = {"temperature": 0.9, "top_p": 0.9, "top_k": 20, "repetition_penalty": 1.1, "seed": 5}
+    assert text == PROMPT + page.model.generate(PROMPT, max_new_tokens=30, **options)
+
+
+@pytest.fixture
+def narrow(gradio, model_folder) -> Iterator[str]:
+    """Address of a page whose model writes one text at a time."""
+    opened = Page(Model(model_folder, limits=BatchLimits(slots=1)))
+    yield open_server(opened).url
+    opened.close()
+
+
+def test_a_full_queue_answers_in_portuguese(narrow):
+    from gradio_client import Client
+
+    url = narrow
+    client = Client(url, verbose=False)
     running = client.submit(PROMPT, 2000, api_name="/generate")
     wait_for_text(running)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 pytestmark = pytest.mark.browser
@@ -58,7 +60,7 @@ def test_stop_ends_the_text_and_typing_is_possible_again(tab):
     assert not tab.evaluate("document.querySelector('#texto textarea').readOnly")
 
 
-def test_closing_the_tab_frees_the_model_for_the_next_visitor(tab, browser, url):
+def test_closing_the_tab_ends_its_text_and_the_next_visitor_writes(tab, browser, url, page):
     other = browser.new_context(locale="pt-BR")
     closed = other.new_page()
     closed.goto(url)
@@ -67,7 +69,12 @@ def test_closing_the_tab_frees_the_model_for_the_next_visitor(tab, browser, url)
     closed.fill(BOX, "O rio corre")
     closed.click("#continuar")
     closed.wait_for_function("document.querySelector('#texto textarea').value.length > 30")
+    assert page.model.load_figures().running == 1
     other.close()
+    deadline = time.monotonic() + 10
+    while page.model.load_figures().running:
+        assert time.monotonic() < deadline, "the text goes on"
+        time.sleep(0.01)
     assert len(write(tab, "Era uma vez")) > 20
 
 

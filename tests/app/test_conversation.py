@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import warnings
 from itertools import pairwise
 from types import ModuleType
@@ -30,6 +31,15 @@ VALUES = (20, 0.7, 0.9, 0, 1.0)  # max_new_tokens, temperature, top_p, top_k, re
 NAMES = ("max_new_tokens", "temperature", "top_p", "top_k", "repetition_penalty")
 
 
+def answers(model: Model, messages: list[Message], *values: object) -> list[tuple[str, str]]:
+    """All that the page shows of one answer."""
+
+    async def read() -> list[tuple[str, str]]:
+        return [shown async for shown in Writer(model).answer(messages, *values)]
+
+    return asyncio.run(read())
+
+
 def asked(text: str = "Oi", dialogue: Dialogue | None = None) -> Dialogue:
     found = begin(text, dialogue or Dialogue())[2]
     assert isinstance(found, Dialogue)
@@ -41,7 +51,7 @@ def test_the_page_writes_the_text_of_model_chat_for_the_same_seed(model_folder):
         warnings.simplefilter("ignore")
         dialogue = Dialogue().asking("Quem abriu a janela?").answered("Maria.").asking("E depois, São João?")
         for system in ("", "Responda em uma frase."):
-            shown = [text for text, _ in Writer(model).answer(dialogue.prompt(system), *VALUES, "7")]
+            shown = [text for text, _ in answers(model, dialogue.prompt(system), *VALUES, "7")]
             head = [{"role": "system", "content": system}] if system else []
             said = [
                 *head,
@@ -55,12 +65,11 @@ def test_the_page_writes_the_text_of_model_chat_for_the_same_seed(model_folder):
 
 def test_the_status_says_how_the_answer_ended_and_what_was_left_out(model_folder):
     with Model(model_folder) as model:
-        writer = Writer(model)
         said = [Message("user", "casa amarela " * 300), Message("assistant", "Sim.")] * 3
-        *_, (_, line) = writer.answer([*said, Message("user", "Oi")], *VALUES, 1)
+        *_, (_, line) = answers(model, [*said, Message("user", "Oi")], *VALUES, 1)
         assert "mensagens antigas fora do contexto" in line and "semente 1" in line
         with pytest.raises(SlmError, match="contexto do modelo"):
-            next(writer.answer([Message("user", "casa amarela " * 3000)], *VALUES, 1))
+            answers(model, [Message("user", "casa amarela " * 3000)], *VALUES, 1)
 
 
 def test_a_question_and_its_answer_become_part_of_the_conversation(gradio: ModuleType):
