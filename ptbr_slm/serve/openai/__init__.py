@@ -4,6 +4,6 @@ Read `body.py` and `sampling.py` (what a client may ask), `generation.py` (a req
 `stream.py` (a call as server-sent events), then the routes.
 """
 
-from ptbr_slm.serve.openai import chat, completions, embeddings, models, tokens
+from ptbr_slm.serve.openai import chat, completions, embeddings, models, responses, tokens
 
-routers = tuple(module.router for module in (completions, chat, models, tokens, embeddings))
+routers = tuple(module.router for module in (completions, chat, responses, models, tokens, embeddings))

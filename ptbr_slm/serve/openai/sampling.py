@@ -14,7 +14,8 @@ from ptbr_slm.serve.openai.body import (
 )
 from ptbr_slm.serve.openai.refusals import invalid, refuse_what_is_not_done
 
-_ANY_OBJECT = {"type": "object"}
+ANY_OBJECT = {"type": "object"}
+"""The schema of a JSON object, whatever is in it."""
 
 
 def sampling_options(body: GenerationBody, vocab_size: int) -> dict[str, Any]:
@@ -64,10 +65,10 @@ def _form(body: GenerationBody) -> dict[str, Any]:
 def _response_format(body: GenerationBody) -> list[dict[str, Any]]:
     form = body.response_format
     if isinstance(form, JsonObjectFormat):
-        return [{"json_schema": _ANY_OBJECT}]
+        return [{"json_schema": ANY_OBJECT}]
     if isinstance(form, JsonSchemaFormat):
         schema = form.json_schema.schema_
-        return [{"json_schema": _ANY_OBJECT if schema is None else schema}]
+        return [{"json_schema": ANY_OBJECT if schema is None else schema}]
     return [{"regex": form.regex}] if isinstance(form, RegexFormat) else []
 
 
@@ -78,7 +79,7 @@ def _guided(body: GenerationBody) -> list[dict[str, Any]]:
     found += [{"json_schema": each} for each in (asked.json_, body.guided_json) if each is not None]
     found += [{"regex": each} for each in (asked.regex, body.guided_regex) if each is not None]
     found += [{"regex": _one_of(each)} for each in (asked.choice, body.guided_choice) if each is not None]
-    return found + ([{"json_schema": _ANY_OBJECT}] if asked.json_object else [])
+    return found + ([{"json_schema": ANY_OBJECT}] if asked.json_object else [])
 
 
 def _one_of(choices: list[str]) -> str:

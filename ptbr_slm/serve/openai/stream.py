@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ptbr_slm.runtime.results import GenerationResult, TokenLogprob
-from ptbr_slm.serve.errors import StreamBroken, as_api_error
+from ptbr_slm.serve.errors import ApiError, StreamBroken, as_api_error
 from ptbr_slm.serve.openai.answers import Envelope, usage, usage_of
 from ptbr_slm.serve.openai.body import StreamOptions
 from ptbr_slm.serve.openai.generation import ClientGone, Generation, interrupted, watched
@@ -84,32 +84,33 @@ async def deltas(generation: Generation) -> AsyncGenerator[list[Delta]]:
             yield whole
 
 
-class EventStream(Response):
-    """Sends events as they come, and closes the call whatever happens."""
+class ServerSentEvents(Response):
+    """Sends events as they come, and closes the call whatever happens. Subclasses say which events."""
 
     media_type = "text/event-stream"
+    last = DONE
+    """What follows the events of an answer that ended well."""
 
-    def __init__(
-        self,
-        generation: Generation,
-        envelope: Envelope,
-        choices: Callable[[Delta], list[dict[str, Any]]],
-        options: StreamOptions | None,
-    ) -> None:
-        """envelope: makes a chunk of choices. choices: what to send for a delta, one chunk each."""
+    def __init__(self, generation: Generation) -> None:
         self.status_code, self.background = 200, None
         self.init_headers({"cache-control": "no-store", "x-accel-buffering": "no"})
-        self._generation, self._envelope, self._choices = generation, envelope, choices
-        self._with_usage = bool(options and options.include_usage)
-        self._usage_so_far = bool(options and options.continuous_usage_stats)
+        self.generation = generation
         self._begun = False
         self._sent_at = 0.0
+
+    def events(self) -> AsyncGenerator[bytes]:
+        """What to write, some events at a time; raises where a text was cut off."""
+        raise NotImplementedError
+
+    def failure(self, fault: ApiError) -> bytes:
+        """What to write where something went wrong in the middle."""
+        return event(fault.body())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send everything. What goes wrong before the first byte is raised."""
         self._sent_at = asyncio.get_running_loop().time()
         try:
-            async with watched(receive, self._generation.call), aclosing(self._events()) as events:
+            async with watched(receive, self.generation.call), aclosing(self.events()) as events:
                 pings = asyncio.create_task(self._ping(send))
                 try:
                     async for data in events:
@@ -121,13 +122,52 @@ class EventStream(Response):
         except Exception as error:
             if not self._begun:
                 raise
-            await self._send(send, event(self._told(error)))
+            await self._send(send, self.failure(self._noted(error)))
             raise StreamBroken from error
-        await send({"type": "http.response.body", "body": DONE, "more_body": False})
+        await send({"type": "http.response.body", "body": self.last, "more_body": False})
 
-    async def _events(self) -> AsyncGenerator[bytes]:
+    async def _send(self, send: Send, data: bytes) -> None:
+        self._sent_at = asyncio.get_running_loop().time()
+        if not self._begun:
+            self._begun = True
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": data, "more_body": True})
+
+    def _noted(self, error: Exception) -> ApiError:
+        """The error for the client; the log has its code, and what is our own defect whole."""
+        fault, record = as_api_error(error), record_of(self.generation.request)
+        record.error = fault.code or ""
+        if fault.status == 500:
+            _log.error("defeito no pedido %s", record.id, exc_info=error)
+        return fault
+
+    async def _ping(self, send: Send) -> None:
+        """A comment whenever nothing was sent for a while; a first one begins the answer."""
+        loop = asyncio.get_running_loop()
+        while True:
+            wait = self._sent_at + PING_S - loop.time()
+            await (asyncio.sleep(wait) if wait > 0 else self._send(send, b": ping\n\n"))
+
+
+class EventStream(ServerSentEvents):
+    """The chunks of completions and chat."""
+
+    def __init__(
+        self,
+        generation: Generation,
+        envelope: Envelope,
+        choices: Callable[[Delta], list[dict[str, Any]]],
+        options: StreamOptions | None,
+    ) -> None:
+        """envelope: makes a chunk of choices. choices: what to send for a delta, one chunk each."""
+        super().__init__(generation)
+        self._envelope, self._choices = envelope, choices
+        self._with_usage = bool(options and options.include_usage)
+        self._usage_so_far = bool(options and options.continuous_usage_stats)
+
+    async def events(self) -> AsyncGenerator[bytes]:
         """What to write, all but the end."""
-        generation, results = self._generation, dict[int, GenerationResult]()
+        generation, results = self.generation, dict[int, GenerationResult]()
         written, prompt_tokens = 0, sum(map(len, generation.prompts))
         more: dict[str, Any] = {"usage": None} if self._with_usage else {}
         async with aclosing(deltas(generation)) as arrivals:
@@ -143,25 +183,3 @@ class EventStream(Response):
         if self._with_usage:
             ordered = [results[index] for index in sorted(results)]
             yield event(self._envelope([], usage=usage(ordered, generation.n)))
-
-    async def _send(self, send: Send, data: bytes) -> None:
-        self._sent_at = asyncio.get_running_loop().time()
-        if not self._begun:
-            self._begun = True
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        await send({"type": "http.response.body", "body": data, "more_body": True})
-
-    def _told(self, error: Exception) -> dict[str, Any]:
-        """The error for the client; the log has its code, and what is our own defect whole."""
-        fault, record = as_api_error(error), record_of(self._generation.request)
-        record.error = fault.code or ""
-        if fault.status == 500:
-            _log.error("defeito no pedido %s", record.id, exc_info=error)
-        return fault.body()
-
-    async def _ping(self, send: Send) -> None:
-        """A comment whenever nothing was sent for a while; a first one begins the answer."""
-        loop = asyncio.get_running_loop()
-        while True:
-            wait = self._sent_at + PING_S - loop.time()
-            await (asyncio.sleep(wait) if wait > 0 else self._send(send, b": ping\n\n"))
