@@ -59,6 +59,9 @@ class RequestRecord:
             self.prompt_tokens += result.prompt_tokens
             self.cached_tokens += result.reused_tokens
         self.completion_tokens += len(result.tokens)
+        self.queue_s = max(self.queue_s, result.queue_s)
+        self.prefill_s = max(self.prefill_s, result.prefill_s)
+        self.decode_s = max(self.decode_s, result.decode_s)
         self.finish_reasons.append(result.finish_reason)
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
 import openai
 import pytest
-from serving import events_of, serving
+from serving import events_of, serving, until
 
+from ptbr_slm.runtime.batch import BatchLimits
 from ptbr_slm.runtime.model import Model
+from ptbr_slm.serve.config import ServeConfig
 from ptbr_slm.serve.openai import stream
 
 PROMPT = "O rio corre devagar"
@@ -136,6 +139,35 @@ def test_what_goes_wrong_before_the_first_byte_is_a_status(http, toy, gated):
     assert "Traceback" not in answer.text and "não há mais" not in answer.text
     gated.fault = None
     assert events_of(httpx2.Client(base_url=toy.url), "/v1/completions", ASKED)
+
+
+def test_a_full_queue_is_a_status_for_a_stream_too(gated):
+    limits = BatchLimits(slots=1, max_waiting=1)
+    with Model.over(gated, Path(__file__), limits=limits) as model, serving({"base": model}) as server:
+        with ThreadPoolExecutor(2) as pool:
+            whole = [pool.submit(events_of, httpx2.Client(base_url=server.url), "/v1/completions", ASKED)]
+            gated.wait_for(1)
+            whole += [pool.submit(events_of, httpx2.Client(base_url=server.url), "/v1/completions", ASKED)]
+            until(lambda: model.load_figures().waiting == 1)
+            answer = httpx2.post(f"{server.url}/v1/completions", json=ASKED | {"stream": True})
+            gated.open()
+        assert [each.result()[-1]["choices"][0]["finish_reason"] for each in whole] == ["length"] * 2
+    assert answer.status_code == 429 and answer.headers["retry-after"]
+    assert answer.json()["error"]["code"] == "queue_full"
+
+
+def test_a_text_that_is_out_of_time_says_so_and_ends_as_one_that_is_too_long(gated):
+    gated.pace_s = 0.02
+    gated.open()
+    config = ServeConfig(timeout_s=0.3)
+    with Model.over(gated, Path(__file__)) as model, serving({"base": model}, config) as server:
+        asked = ASKED | {"max_tokens": 400, "ignore_eos": True}
+        answer = httpx2.post(f"{server.url}/v1/completions", json=asked).json()
+        (choice,) = answer["choices"]
+        assert (choice["finish_reason"], choice["stop_reason"]) == ("length", "timeout")
+        assert 0 < answer["usage"]["completion_tokens"] < 400
+        last = events_of(httpx2.Client(base_url=server.url), "/v1/completions", asked)[-1]["choices"][0]
+        assert (last["finish_reason"], last["stop_reason"]) == ("length", "timeout")
 
 
 def test_what_goes_wrong_later_is_an_error_in_the_stream_and_no_clean_end(toy, gated):
