@@ -78,6 +78,12 @@ _STATUS = {
 }
 """What the engine refuses -> (status, code)."""
 
+_SAID = {
+    "E_MEMORY": "Falta memória ao servidor agora: tente de novo daqui a pouco, ou peça menos de uma vez.",
+    "E_CLOSED": "O servidor está parando, e o pedido foi interrompido: tente de novo daqui a pouco.",
+}
+"""In place of the engine's own sentences, which are for who runs the server."""
+
 
 def as_api_error(error: Exception) -> ApiError:
     """The answer for any exception of a route. What is not the client's fault tells no detail."""
@@ -89,7 +95,7 @@ def as_api_error(error: Exception) -> ApiError:
         headers = {"retry-after": "1"} if status in (429, 503) else {}
         return ApiError(
             status,
-            f"{error.message} {error.hint}",
+            _SAID.get(error.code) or f"{error.message} {error.hint}",
             code=code,
             param=str(error.where) or None,
             kind=kind,

@@ -24,7 +24,7 @@ class ServedModel:
     """`system_fingerprint`: the first 16 hex digits of the sha256 of what is served."""
     created: int = field(default_factory=lambda: int(time.time()))
     """Unix time, s."""
-    _warned: bool = False
+    _warned: bool = field(default=False, init=False)
 
     def warn_if_untuned(self) -> None:
         """Tell the log once that the model has a chat template and has not learnt it.

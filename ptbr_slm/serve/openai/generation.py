@@ -18,8 +18,9 @@ from starlette.types import Receive
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.prompt import Prompt
+from ptbr_slm.runtime.protocol import closed_error
 from ptbr_slm.runtime.results import GenerationChunk, GenerationResult
-from ptbr_slm.serve.errors import ApiError
+from ptbr_slm.serve.errors import ApiError, as_api_error
 from ptbr_slm.serve.metrics import FollowedCall, Metrics
 from ptbr_slm.serve.openai.refusals import refusal
 from ptbr_slm.serve.record import record_of
@@ -148,11 +149,5 @@ async def collect(generation: Generation) -> list[GenerationResult]:
 
 
 def interrupted() -> ApiError:
-    """The text was cut off by the server."""
-    return ApiError(
-        503,
-        "O servidor está parando, e o texto foi interrompido.",
-        code="shutting_down",
-        kind="server_error",
-        headers={"retry-after": "1"},
-    )
+    """The text was cut off by the server, which stops."""
+    return as_api_error(closed_error())

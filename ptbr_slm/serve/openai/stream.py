@@ -32,7 +32,6 @@ DONE = b"data: [DONE]\n\n"
 
 _log = logging.getLogger("ptbr_slm.serve")
 
-
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -119,6 +118,8 @@ class ServerSentEvents(Response):
                     pings.cancel()
         except ClientGone:
             return
+        except StreamBroken:  # the client does not read: it would not read an error either
+            raise
         except Exception as error:
             if not self._begun:
                 raise

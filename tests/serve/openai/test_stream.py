@@ -189,6 +189,24 @@ def test_what_goes_wrong_later_is_an_error_in_the_stream_and_no_clean_end(toy, g
     assert not isinstance(caught.value, openai.APIConnectionError)
 
 
+def test_a_stream_whose_server_stops_is_told_so(toy, gated):
+    read = b""
+    gated.allow(3)
+    with (
+        pytest.raises(httpx2.RemoteProtocolError),
+        httpx2.stream("POST", f"{toy.url}/v1/completions", json=ASKED | {"stream": True}) as answer,
+    ):
+        for piece in answer.iter_raw():
+            if not read:
+                closing = threading.Thread(target=toy.model.close)
+                closing.start()
+                gated.open()
+            read += piece
+    closing.join(30)
+    last = json.loads(read.split(b"data: ")[-1])["error"]
+    assert last["code"] == "shutting_down" and "ptbr_slm" not in last["message"] and b"[DONE]" not in read
+
+
 def test_a_silent_stream_is_kept_alive_by_comments(toy, gated, monkeypatch):
     monkeypatch.setattr(stream, "PING_S", 0.02)
     with httpx2.stream("POST", f"{toy.url}/v1/completions", json=ASKED | {"stream": True}) as answer:
