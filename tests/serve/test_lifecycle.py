@@ -96,9 +96,8 @@ def until_it_listens(process) -> None:
 
 def stream(process, tokens=LONG):
     """A stream whose first chunk has come."""
-    chunks = iter(
-        process.client().completions.create(model="toy", prompt="O rio", max_tokens=tokens, stream=True)
-    )
+    asked = {"model": "toy", "prompt": "O rio", "max_tokens": tokens, "extra_body": {"ignore_eos": True}}
+    chunks = iter(process.client().completions.create(stream=True, **asked))
     next(chunks)
     return chunks
 

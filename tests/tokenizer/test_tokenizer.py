@@ -173,3 +173,11 @@ def test_the_command_line_trains_and_inspects(cli, texts, tmp_path):
     missing = cli("tokenizer", "inspect", "manhã", "--tokenizer", "nada.json")
     assert missing.returncode == 1 and missing.stderr.startswith("Erro [E_TOKENIZER_MISSING]")
     assert len(missing.stderr.strip().splitlines()) == 3
+
+
+def test_a_stream_decoder_tells_the_bytes_of_an_unfinished_character(tokenizer):
+    decoder = tokenizer.stream_decoder()
+    token_of = {tokenizer.token_bytes(i): i for i in range(tokenizer.vocab_size)}
+    first, *rest = (token_of[bytes([byte])] for byte in "😀".encode())
+    assert decoder.push(first) == "" and decoder.pending == "😀".encode()[:1]
+    assert "".join(map(decoder.push, rest)) == "😀" and decoder.pending == b""
