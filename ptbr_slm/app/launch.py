@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any
 
 from ptbr_slm.app.network import LOOPBACK, choose_port, own_address_without_proxy, port_error
-from ptbr_slm.app.writer import Writer
+from ptbr_slm.app.writer import Chunks, Writer
 from ptbr_slm.errors import missing_extra
 from ptbr_slm.privacy import keep_matplotlib_out_of_home
 from ptbr_slm.runtime.model import Model
@@ -29,14 +29,15 @@ SMOKE_PROMPT = "O Brasil é"
 class Page:
     """An opened model and its page, built when it is first needed (importing Gradio takes seconds)."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, submit: Callable[..., Chunks] | None = None) -> None:
+        """submit: see `Writer`."""
         self.model = model
-        self.writer = Writer(model)
+        self.writer = Writer(model, submit)
 
     @cached_property
     def demo(self) -> Any:
         """The `gradio.Blocks`. Raises E_DEPENDENCY where Gradio is not installed."""
-        _require_gradio()
+        require_gradio()
         from ptbr_slm.app.page import build_demo
 
         keep_matplotlib_out_of_home()  # Gradio imports it
@@ -203,7 +204,8 @@ def _close_server(demo: Any) -> None:
     demo.close(verbose=False)
 
 
-def _require_gradio() -> None:
+def require_gradio() -> None:
+    """Raises E_DEPENDENCY where Gradio is not installed; does not import it."""
     import importlib.util
 
     if importlib.util.find_spec("gradio") is None:

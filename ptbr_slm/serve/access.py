@@ -27,7 +27,7 @@ class Access:
 
     def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
         self._app = app
-        self._digests = [_digest(key) for key in keys]
+        self._digests = [digest_of(key) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -36,7 +36,7 @@ class Access:
             return
         headers = Headers(scope=scope)
         given = _keys_in(headers)
-        tenant = self._tenant(given)
+        tenant = tenant_of(given, self._digests)
         if tenant is None:
             await json_error(_refusal(bool(given), "authorization" in headers))(scope, receive, send)
             return
@@ -46,18 +46,20 @@ class Access:
     def _guarded(self, scope: Scope) -> bool:
         return bool(self._digests) and scope["method"] != "OPTIONS" and route_path(scope) not in OPEN
 
-    def _tenant(self, given: Sequence[str]) -> str | None:
-        """12 hex digits of the sha256 of the key that is right; None where none is."""
-        found = None
-        for key in given:
-            digest = _digest(key)
-            for known in self._digests:  # all of them, whether one is found or not
-                if hmac.compare_digest(known, digest):
-                    found = digest.hex()[:12]
-        return found
+
+def tenant_of(given: Sequence[str], digests: Sequence[bytes]) -> str | None:
+    """12 hex digits of the sha256 of the key that is right; None where none is."""
+    found = None
+    for key in given:
+        digest = digest_of(key)
+        for known in digests:  # all of them, whether one is found or not
+            if hmac.compare_digest(known, digest):
+                found = digest.hex()[:12]
+    return found
 
 
-def _digest(key: str) -> bytes:
+def digest_of(key: str) -> bytes:
+    """sha256 of a key: what is compared in its place."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 

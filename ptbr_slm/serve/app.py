@@ -19,6 +19,7 @@ from ptbr_slm.serve.limits import Limits
 from ptbr_slm.serve.metrics import Metrics
 from ptbr_slm.serve.metrics import router as metrics_route
 from ptbr_slm.serve.openai import routers
+from ptbr_slm.serve.page import PagePaths, ServedPage
 from ptbr_slm.serve.record import record_of
 from ptbr_slm.serve.request_scope import RequestScope
 from ptbr_slm.serve.served import ServedModels
@@ -32,6 +33,7 @@ def create_app(models: ServedModels, config: ServeConfig, lifecycle: Lifecycle |
     lifecycle: of a server that answers before its models are open; without it, all are.
     """
     lifecycle, metrics = lifecycle or Lifecycle(), Metrics(models)
+    page = ServedPage(models, config, metrics) if config.page else None
     app = FastAPI(
         title="ptbr-slm",
         version=__version__,
@@ -41,6 +43,7 @@ def create_app(models: ServedModels, config: ServeConfig, lifecycle: Lifecycle |
         redoc_url=None,
         middleware=[
             Middleware(RequestScope, over=metrics.answered),
+            *([] if page is None else [Middleware(PagePaths, page=page, lifecycle=lifecycle)]),
             *_cors(config),
             Middleware(Admission, lifecycle=lifecycle),
             Middleware(Access, keys=config.api_keys),
@@ -54,7 +57,7 @@ def create_app(models: ServedModels, config: ServeConfig, lifecycle: Lifecycle |
         },
     )
     app.state.models, app.state.config = models, config
-    app.state.lifecycle, app.state.metrics = lifecycle, metrics
+    app.state.lifecycle, app.state.metrics, app.state.page = lifecycle, metrics, page
     operation = [status.router, docs_page.router, *([metrics_route] if config.metrics else [])]
     for router in (*routers, *operation):
         app.include_router(router)

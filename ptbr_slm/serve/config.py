@@ -42,6 +42,9 @@ class ServeConfig:
     metrics: bool = True
     """Whether /metrics answers Prometheus."""
 
+    page: bool = False
+    """Whether /page shows the page of `ptbr-slm app`; where there are keys it asks for one."""
+
     max_body_bytes: int = 1 << 20
     """Bytes of a request's body; more is refused with 413, counted as they come."""
 

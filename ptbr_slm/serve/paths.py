@@ -9,7 +9,13 @@ STATUS = frozenset({"/health", "/ready", "/ping", "/version"})
 """Answered while the models load and while the server drains: these tell which."""
 
 POLLED = STATUS | {"/metrics"}
-"""Asked every few seconds by what watches the server: not logged while all is well."""
+"""Asked every few seconds by what watches the server."""
+
+PAGE = "/page"
+"""The page, where it is asked for, and all that lies below."""
+
+QUIET = POLLED | {PAGE}
+"""Not logged while all is well: a visit to the page is some fifty requests."""
 
 OPEN = STATUS | {"/docs", "/openapi.json"}
 """Answered without a key: they tell nothing that the documentation does not."""

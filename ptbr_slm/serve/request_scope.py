@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ptbr_slm.serve.errors import ClientStalled, StreamBroken, as_api_error, json_error
 from ptbr_slm.serve.late_body import LateBody
-from ptbr_slm.serve.paths import POLLED, route_path
+from ptbr_slm.serve.paths import QUIET, route_path
 from ptbr_slm.serve.record import CLIENT_LEFT, RequestRecord, printable, request_id
 
 log = logging.getLogger("ptbr_slm.serve")
@@ -78,7 +78,7 @@ class RequestScope:
             record.total_s = time.perf_counter() - record.started
             if record.left and not record.status:
                 record.status = CLIENT_LEFT
-            quiet = record.path in POLLED and record.status == 200
+            quiet = record.path in QUIET and record.status == 200
             log.log(logging.DEBUG if quiet else logging.INFO, "%s", record.id, extra={"record": record})
             if self._over is not None:
                 self._over(record)

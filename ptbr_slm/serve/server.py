@@ -70,6 +70,8 @@ def serve(
             with signals.interrupting():
                 for served in opening:
                     models.add(served)
+                if config.page:
+                    app.state.page.open()
             lifecycle.phase = Phase.READY
             ready(url_of(listening, config), models)
             while not signals.count and running.alive():
