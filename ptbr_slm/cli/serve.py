@@ -85,6 +85,18 @@ def serve(
             rich_help_panel=_ACCESS,
         ),
     ] = "",
+    max_slots: Annotated[
+        int,
+        typer.Option(metavar="N", help="Textos gerados ao mesmo tempo, por modelo.", rich_help_panel=_LIMITS),
+    ] = 16,
+    max_waiting: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Textos que podem esperar a vez; além disso, o pedido recebe 429.",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = 64,
     timeout: Annotated[
         float,
         typer.Option(
@@ -116,6 +128,8 @@ def serve(
         insecure=insecure,
         cors_origins=tuple(cors or ()),
         root_path=root_path,
+        max_slots=max_slots,
+        max_waiting=max_waiting,
         timeout_s=timeout,
         drain_s=drain_seconds,
     )
@@ -133,10 +147,12 @@ def serve(
         else:
             out.note(f"Servidor em {url}/v1   modelo: {', '.join(facts['models'])}\nPara encerrar: Ctrl-C")
 
+    limits = config.batch_limits
+    opening = (open_served(each, folder, device, limits) for each, folder in folders)
     out.note("Abrindo o modelo…")
     as_json = out.mode is Mode.JSON or not sys.stderr.isatty()
     with logging_to_stderr(as_json=as_json, requests=out.mode is not Mode.QUIET):
-        ended = run((open_served(each, folder, device) for each, folder in folders), config, ready)
+        ended = run(opening, config, ready)
     stopped = Exit.INTERRUPTED if ended.signal == signal.SIGINT else Exit.STOPPED
     text = "Servidor encerrado." + (f" Pedidos interrompidos: {ended.cut}." if ended.cut else "")
     data = {"event": "done", "cut": ended.cut, **facts}

@@ -34,9 +34,10 @@ class BatchLimits:
     slots: int = 16
     """Sequences decoded together; further ones wait in order, so that memory does not follow their number."""
     max_waiting: int | None = None
-    """Sequences that may wait for a slot; one more is refused with E_BUSY. None: any number."""
+    """Sequences that may wait for a slot; one more is refused with E_BUSY. None: any number. A request that
+    finds nobody waiting is taken, whatever its size: it would be refused for ever."""
     max_waiting_tokens: int | None = None
-    """Tokens of prompts that may wait. None: any number."""
+    """Tokens of prompts that may wait, likewise. None: any number."""
     kv_bytes: int | None = None
     """Bytes of keys and values that texts may come to, all slots together: a sequence begins once its whole
     length, prompt and `max_new_tokens`, fits beside those that run. None: no limit but memory itself."""
@@ -101,13 +102,13 @@ class Batch:
         sequences = tuple(sequences)
         tokens = sum(len(sequence.prompt.ids) for sequence in sequences)
         waiting, waiting_tokens = self.waiting, self._came_tokens - self._left_tokens
-        limits = self.limits
-        if limits.max_waiting is not None and waiting + len(sequences) > limits.max_waiting:
-            raise busy_error(f"{waiting} textos já esperam (o limite é {limits.max_waiting})")
-        if limits.max_waiting_tokens is not None and waiting_tokens + tokens > limits.max_waiting_tokens:
+        most, most_tokens = self.limits.max_waiting, self.limits.max_waiting_tokens
+        if waiting and most is not None and waiting + len(sequences) > most:
+            raise busy_error(f"{waiting} textos já esperam (o limite é {most})")
+        if waiting and most_tokens is not None and waiting_tokens + tokens > most_tokens:
             raise busy_error(
                 f"os textos que já esperam têm {waiting_tokens} tokens, e este mais {tokens} "
-                f"(o limite é {limits.max_waiting_tokens})"
+                f"(o limite é {most_tokens})"
             )
         request = object()
         for sequence in sequences:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -61,8 +62,8 @@ class Model:
     def __init__(self, path: Path | str, device: str = "auto", *, limits: BatchLimits | None = None) -> None:
         """Open an export or a model folder; device `auto`, `cpu` or `cuda`. Raises as `open_engine`.
 
-        limits: how much it takes on at once; without them 16 texts at a time, any number waiting, and keys
-        and values in a quarter of the machine's memory.
+        limits: how much it takes on at once; without them 16 texts at a time and any number waiting. Where
+        they set no `kv_bytes`, keys and values have a quarter of the machine's memory.
         """
         engine = open_engine(path, device)
         check_vocabulary(engine.config, engine.tokenizer, Path(path))
@@ -78,7 +79,10 @@ class Model:
     def _hold(self, engine: Engine, path: Path, limits: BatchLimits | None) -> None:
         self.path = path
         self._engine: Engine | None = engine
-        self._loop = EngineLoop(engine, limits or BatchLimits(kv_bytes=_quarter_of_memory(engine)))
+        limits = limits or BatchLimits()
+        if limits.kv_bytes is None:
+            limits = replace(limits, kv_bytes=_quarter_of_memory(engine))
+        self._loop = EngineLoop(engine, limits)
         self._warned = False
         """Whether it was told that the model is not tuned."""
 

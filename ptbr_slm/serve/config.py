@@ -6,11 +6,16 @@ import re
 from dataclasses import dataclass
 
 from ptbr_slm.errors import SlmError
+from ptbr_slm.runtime.batch import BatchLimits
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 LONGEST_S = 86_400
 """Seconds of the longest time limit: a day."""
+
+
+MOST_TEXTS = 4096
+"""Texts that may run, or wait, at once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +39,16 @@ class ServeConfig:
 
     root_path: str = ""
     """Prefix under which a proxy shows the server, such as `/modelo`."""
+
+    max_slots: int = 16
+    """Texts of one model that are generated at once."""
+
+    max_waiting: int = 64
+    """Texts of one model that wait for a slot; one more is refused with 429. At 16 slots, that is four
+    turns: who waits longer than that is better told so."""
+
+    max_waiting_tokens: int = 65_536
+    """Tokens of the prompts that wait: a minute of reading at 1,000 tokens/s."""
 
     max_connections: int = 1000
     """Connections at once; uvicorn answers 503 to the next. Above what a queue admits, so that /health still
@@ -61,6 +76,13 @@ class ServeConfig:
     drain_s: float = 30.0
     """Seconds that running requests have after SIGTERM; then they are told and cut."""
 
+    @property
+    def batch_limits(self) -> BatchLimits:
+        """What each model's batch takes on."""
+        return BatchLimits(
+            slots=self.max_slots, max_waiting=self.max_waiting, max_waiting_tokens=self.max_waiting_tokens
+        )
+
     def __post_init__(self) -> None:
         if not self.api_keys and not self.insecure and self.host not in LOOPBACK:
             raise SlmError(
@@ -84,6 +106,14 @@ class ServeConfig:
                     f"{origin!r} não é uma origem.",
                     where="--cors",
                     hint="Uma origem tem esquema, nome e porta, sem caminho:  --cors https://exemplo.com.br",
+                )
+        for option, count in (("--max-slots", self.max_slots), ("--max-waiting", self.max_waiting)):
+            if not 1 <= count <= MOST_TEXTS:
+                raise SlmError(
+                    "E_USAGE",
+                    f"{option} {count} está fora do intervalo.",
+                    where=option,
+                    hint=f"Use um número inteiro, de 1 a {MOST_TEXTS}.",
                 )
         for option, seconds in (("--timeout", self.timeout_s), ("--drain-seconds", self.drain_s)):
             if not 0 <= seconds <= LONGEST_S or (option == "--timeout" and not seconds):

@@ -79,11 +79,17 @@ class Limits:
         return ApiError(413, message, code="body_too_large", headers=_CLOSE)
 
     def _bounded(self, send: Send) -> Send:
+        stalled = False
+
         async def bounded(message: Message) -> None:
+            nonlocal stalled
+            if stalled:  # what a route still wants to tell of it, nobody reads
+                raise ClientStalled
             try:
                 async with asyncio.timeout(self._config.write_timeout_s):
                     await send(message)
             except TimeoutError:
+                stalled = True
                 raise ClientStalled from None
 
         return bounded

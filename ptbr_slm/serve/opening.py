@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ptbr_slm.errors import SlmError
+from ptbr_slm.runtime.batch import BatchLimits
 from ptbr_slm.runtime.model import Model
 from ptbr_slm.serve.served import ServedModel
 from ptbr_slm.storage.model_folder import ModelFolder
@@ -61,7 +62,7 @@ def fingerprint_of(folder: ModelFolder) -> str:
     return digest.hexdigest()[:16]
 
 
-def open_served(name: str, path: Path, device: str = "auto") -> ServedModel:
+def open_served(name: str, path: Path, device: str, limits: BatchLimits) -> ServedModel:
     """Open a model to be served. Raises as `Model`."""
-    model = Model(path, device)
+    model = Model(path, device, limits=limits)
     return ServedModel(name, model, fingerprint_of(ModelFolder.of(path)))

@@ -35,6 +35,9 @@ KEEP_ALIVE_S = 20
 """How long a connection may stay open between two requests. Clients that pool connections (openai's keeps
 idle ones for 5 s) close them first, and do not meet one that is just being closed."""
 
+POLL_S = 0.02
+"""How often the end looks whether requests are over and signals have come, s."""
+
 TELL_S = 2.0
 """Seconds that streams which are cut have to tell their clients so."""
 
@@ -89,14 +92,16 @@ def _drain(models: ServedModels, lifecycle: Lifecycle, signals: StopSignals, lim
     lifecycle.phase = Phase.DRAINING
     deadline = time.monotonic() + limit_s
     while lifecycle.running and signals.count < 2 and time.monotonic() < deadline:
-        time.sleep(0.02)
+        time.sleep(POLL_S)
     cut = lifecycle.running
-    if cut:
-        for served in models:
-            served.model.close()  # what still runs ends with E_CLOSED, and its stream tells
-        deadline = time.monotonic() + TELL_S
-        while lifecycle.running and time.monotonic() < deadline:
-            time.sleep(0.02)
+    for served in models:  # texts that no request waits for any longer, or that the page asked for
+        while signals.count < 2 and time.monotonic() < deadline and not served.model.drain(POLL_S):
+            pass
+    for served in models:
+        served.model.close()  # what still runs ends with E_CLOSED, and its stream tells
+    deadline = time.monotonic() + TELL_S
+    while lifecycle.running and time.monotonic() < deadline:
+        time.sleep(POLL_S)
     return cut
 
 

@@ -40,6 +40,21 @@ def test_what_the_queue_has_no_room_for_is_refused_and_harms_nobody(toy):
     assert (figures.running, figures.waiting, figures.waiting_tokens) == (0, 0, 0)
 
 
+def test_a_request_that_finds_nobody_waiting_is_taken_whatever_its_size(toy):
+    """Otherwise it is refused for ever, and a client that repeats at 429 never ends."""
+    engine = toy()
+    batch = Batch(engine, BatchLimits(slots=2, max_waiting=3, max_waiting_tokens=100))
+    options = {"temperature": 0.0, "max_new_tokens": 5}
+    many = ask(engine, *(random_ids(i, 30) for i in range(8)), **options)
+    submit(batch, many)
+    with pytest.raises(SlmError):
+        submit(batch, ask(engine, random_ids(9, 1), **options))
+    run(batch, [])
+    long = ask(engine, random_ids(9, 300), **options)
+    run(batch, long)
+    assert all(reader.over for reader in many + long)
+
+
 def test_texts_begin_as_far_as_their_keys_and_values_fit(toy):
     """From outside, before: every slot's memory followed the longest text, and nothing was counted before."""
     engine = toy()

@@ -39,15 +39,16 @@ class Toy:
     app: Any
 
 
-def served(engine: ToyEngine, name: str = "toy") -> ServedModel:
-    return ServedModel(name, Model.over(engine, Path("/segredo/toy")), "0123456789abcdef")
+def served(engine: ToyEngine, config: ServeConfig) -> ServedModel:
+    model = Model.over(engine, Path("/segredo/toy"), limits=config.batch_limits)
+    return ServedModel("toy", model, "0123456789abcdef")
 
 
 @contextmanager
 def answering(engine: ToyEngine, config: ServeConfig | None = None) -> Iterator[Toy]:
     """A server in a thread; the engine's `fail` may hold up its steps."""
     config = config or ServeConfig(port=0)
-    model, lifecycle = served(engine), Lifecycle()
+    model, lifecycle = served(engine, config), Lifecycle()
     app = create_app(ServedModels({model.name: model}), config, lifecycle)
     with listen("127.0.0.1", 0) as listening, Running(app, listening, config):
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
@@ -67,7 +68,7 @@ def main(tokenizer: str, seconds: str, gate: str = "") -> int:
     def opening() -> Iterator[ServedModel]:
         while gate and not Path(gate).exists():
             time.sleep(0.01)
-        yield served(engine)
+        yield served(engine, config)
 
     def tell(event: dict[str, Any]) -> None:
         print(json.dumps(event), flush=True)
