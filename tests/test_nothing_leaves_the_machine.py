@@ -24,6 +24,9 @@ from ptbr_slm.privacy import SWITCHES, switch_off_telemetry
 
 ROOT = Path(__file__).resolve().parents[1]
 
+STAYS = {"app", "serve"}
+"""What runs until it is told to stop: `PAGE` and `SERVER`."""
+
 ON_REQUEST = {"data fetch", "quickstart"}
 """What asks the network because it is its work: pip brings the texts."""
 
@@ -122,6 +125,21 @@ def outside(line: str) -> bool:
     return not local or "htons(53)" in line
 
 
+SERVER = """
+import json, signal, subprocess, sys
+import httpx
+command = [sys.executable, "-m", "ptbr_slm", "serve", "exp", "--port", "0", "--json"]
+with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    url = json.loads(server.stdout.readline())["url"]
+    assert "src=" not in httpx.get(url + "/docs").text
+    body = {"prompt": "Era", "max_tokens": 4}
+    assert httpx.post(url + "/v1/completions", json=body).json()["usage"]["completion_tokens"] <= 4
+    server.send_signal(signal.SIGTERM)
+    server.communicate()
+assert server.returncode == 0
+"""
+
+
 @dataclass
 class Watched:
     """A process that runs in `folder` with a HOME of its own."""
@@ -187,7 +205,7 @@ def test_there_is_a_case_for_every_verb():
             else {x for n, c in children.items() for x in leaves(c, (*words, n))}
         )
 
-    assert leaves(typer.main.get_command(app)) | {"eval"} == {*VERBS, *ON_REQUEST, "app"}
+    assert leaves(typer.main.get_command(app)) | {"eval"} == {*VERBS, *ON_REQUEST, *STAYS}
 
 
 @pytest.mark.slow
@@ -198,6 +216,7 @@ def test_no_verb_writes_to_a_new_home_or_asks_the_network(watch):
         watch("-m", "ptbr_slm", *verb.split(), *arguments.split()).check()
         if verb == "export":  # these wait more than they work
             later = [watch("-c", API), *([watch("-c", PAGE)] if find_spec("gradio") else [])]
+            later += [watch("-c", SERVER)] if find_spec("fastapi") else []
     for check in later:
         check.check()
 
