@@ -22,8 +22,8 @@ import threading
 from pathlib import Path
 
 import ray
-from fastapi import FastAPI
 from ray import serve
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.serve.app import create_app
@@ -41,13 +41,35 @@ class Replica:
         os.environ["PTBR_SLM_THREADS"] = str(threads)  # réplicas não disputam os mesmos núcleos
         self.config = ServeConfig(host=host, api_keys=read_keys(key_file, os.environ))
         self.served = open_served(name, folder)
+        self.steps = -1
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(ServedModels({self.served.name: self.served}), self.config)
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        return without_request_id(create_app(ServedModels({self.served.name: self.served}), self.config))
+
+    def check_health(self) -> None:
+        """Ao falhar em três seguidas, o Ray troca a réplica."""
+        figures = self.served.model.load_figures()
+        if figures.running and figures.steps == self.steps:
+            raise RuntimeError("há textos em andamento, e o motor não deu um passo desde a última vez")
+        self.steps = figures.steps
 
     def __del__(self) -> None:
         if hasattr(self, "served"):
             self.served.model.close()
+
+
+def without_request_id(app: ASGIApp) -> ASGIApp:
+    """O Ray acrescenta à resposta o mesmo x-request-id; com os dois, o cliente leria `id, id`."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        async def passed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [pair for pair in message["headers"] if pair[0] != b"x-request-id"]
+            await send(message)
+
+        await app(scope, receive, passed)
+
+    return answer
 
 
 def main() -> None:
@@ -82,8 +104,8 @@ def main() -> None:
     )(serve.ingress()(Replica))
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # o Ray não conta nada a ninguém
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # como Ctrl-C
     ray.init(include_dashboard=False, log_to_driver=False)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # como Ctrl-C; ray.init põe o seu
     try:
         serve.start(http_options={"host": given.host, "port": given.port})
         serve.run(replica.bind(folder, name, given.threads, given.host, key_file), name=name)
