@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,8 @@ import typer
 from ptbr_slm.cli.command import command
 from ptbr_slm.cli.output import Mode, Output, Report
 from ptbr_slm.errors import Exit, SlmError
+from ptbr_slm.system import peak_rss
+from ptbr_slm.text import human_bytes
 
 if TYPE_CHECKING:
     from ptbr_slm.serve.served import ServedModels
@@ -85,6 +88,12 @@ def serve(
             rich_help_panel=_ACCESS,
         ),
     ] = "",
+    page: Annotated[
+        bool, typer.Option("--page", help="Mostra também a página de ptbr-slm app, em /page.")
+    ] = False,
+    metrics: Annotated[
+        bool, typer.Option("--metrics/--no-metrics", help="Se /metrics responde ao Prometheus.")
+    ] = True,
     max_slots: Annotated[
         int,
         typer.Option(metavar="N", help="Textos gerados ao mesmo tempo, por modelo.", rich_help_panel=_LIMITS),
@@ -128,6 +137,8 @@ def serve(
         insecure=insecure,
         cors_origins=tuple(cors or ()),
         root_path=root_path,
+        page=page,
+        metrics=metrics,
         max_slots=max_slots,
         max_waiting=max_waiting,
         timeout_s=timeout,
@@ -141,11 +152,13 @@ def serve(
 
     def ready(url: str, models: ServedModels) -> None:
         facts.update(url=url, models=[served.name for served in models])
+        if page:
+            facts["page"] = f"{url}/page/"
         out.event({"event": "ready", **facts})
         if out.mode is Mode.QUIET:
             out.stream(url + "\n")
         else:
-            out.note(f"Servidor em {url}/v1   modelo: {', '.join(facts['models'])}\nPara encerrar: Ctrl-C")
+            out.note("\n".join([f"Servidor em {url}/v1", *_told(facts, models), "Para encerrar: Ctrl-C"]))
 
     limits = config.batch_limits
     opening = (open_served(each, folder, device, limits) for each, folder in folders)
@@ -157,6 +170,21 @@ def serve(
     text = "Servidor encerrado." + (f" Pedidos interrompidos: {ended.cut}." if ended.cut else "")
     data = {"event": "done", "cut": ended.cut, **facts}
     return Report(data, text, exit_code=stopped if ended.cut or not facts else Exit.OK)
+
+
+def _told(facts: dict[str, Any], models: ServedModels) -> Iterator[str]:
+    """What is there besides the API: the page, each model, and what all of it holds in memory."""
+    from ptbr_slm.app.figures import card_lines
+
+    if "page" in facts:
+        yield f"Página em {facts['page']}"
+    for served in models:
+        card = dict(card_lines(served.model.describe()))
+        told = [card[label] for label in ("Formato", "Tamanho") if label in card]
+        yield f"  {served.name}: {', '.join(told)}, contexto de {card['Contexto']}"
+    memory = peak_rss()
+    if memory is not None:
+        yield f"Memória do processo: {human_bytes(memory)}"
 
 
 def _named(text: str) -> tuple[str, Path]:
