@@ -115,7 +115,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 """For `responses=` of a route."""
 
 
-def generating(model: type[Answer]) -> dict[int | str, dict[str, Any]]:
+def generating(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     """The same of a route that answers with `model`, or with a stream."""
     stream = {"text/event-stream": {"schema": {"type": "string"}}}
     return {200: {"model": model, "content": stream, "description": "O texto gerado."}, **ERRORS}

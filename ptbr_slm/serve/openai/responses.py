@@ -13,15 +13,16 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from ptbr_slm.chat import Message
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.prompt import CHAT_SAMPLING, ChatPrompt
 from ptbr_slm.serve.errors import ApiError
-from ptbr_slm.serve.openai.body import Body, JsonObjectFormat, NamedSchema, TextFormat
+from ptbr_slm.serve.openai.body import Body, JsonObjectFormat, NamedSchema, TextFormat, only
+from ptbr_slm.serve.openai.documented import generating
 from ptbr_slm.serve.openai.generation import Generation, collect, interrupted, submit
-from ptbr_slm.serve.openai.refusals import invalid, template_refusal, unsupported
+from ptbr_slm.serve.openai.refusals import invalid, refuse_what_is_not_done, template_refusal, unsupported
 from ptbr_slm.serve.openai.response_object import ResponseEvents, ResponseObject
 from ptbr_slm.serve.openai.sampling import ANY_OBJECT
 from ptbr_slm.serve.openai.stream import ServerSentEvents, deltas, event
@@ -31,6 +32,9 @@ router = APIRouter()
 
 _ROLES = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 """`developer` is what OpenAI calls the system's messages since its reasoning models."""
+
+_NO_TOOLS = "Este modelo não chama ferramentas."
+_NO_MEMORY = "O servidor não guarda respostas nem conversas: envie a conversa inteira em input."
 
 
 class SchemaFormat(NamedSchema):
@@ -81,19 +85,58 @@ class ResponsesBody(Body):
     metadata: dict[str, str] | None = None
     """Comes back as it is."""
 
-    tools: list[dict[str, Any]] | None = None
-    """Only null or empty."""
-    tool_choice: str | dict[str, Any] | None = None
-    previous_response_id: str | None = None
-    conversation: str | dict[str, Any] | None = None
-    prompt: dict[str, Any] | None = None
-    background: bool | None = None
-    moderation: dict[str, Any] | None = None
-    context_management: list[dict[str, Any]] | None = None
-    top_logprobs: int | None = None
+    tools: list[dict[str, Any]] | None = only([], why=_NO_TOOLS)
+    tool_choice: str | dict[str, Any] | None = only("none", "auto", why=_NO_TOOLS)
+    previous_response_id: str | None = only(why=_NO_MEMORY)
+    conversation: str | dict[str, Any] | None = only(why=_NO_MEMORY)
+    prompt: dict[str, Any] | None = only(why=_NO_MEMORY)
+    background: bool | None = only(False, why="Não há respostas em segundo plano: use stream.")
+    moderation: dict[str, Any] | None = only(why="O servidor não modera textos.")
+    context_management: list[dict[str, Any]] | None = only(
+        [], why='O servidor não resume conversas; truncation: "auto" deixa fora o começo.'
+    )
+    top_logprobs: int | None = only(0, why="As probabilidades são de /v1/chat/completions.")
 
 
-@router.post("/v1/responses")
+class InputDetails(BaseModel):
+    """Of the prompt's tokens, those that were in the cache, and those that are now."""
+
+    cached_tokens: int
+    cache_write_tokens: int
+
+
+class OutputDetails(BaseModel):
+    """None of the generated tokens is hidden."""
+
+    reasoning_tokens: int
+
+
+class ResponseUsage(BaseModel):
+    """Tokens of a request."""
+
+    input_tokens: int
+    input_tokens_details: InputDetails
+    output_tokens: int
+    output_tokens_details: OutputDetails
+    total_tokens: int
+
+
+class ResponseAnswer(BaseModel):
+    """What /v1/responses answers, in part: it repeats the settings too."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    object: str
+    created_at: int
+    status: str
+    model: str
+    output: list[dict[str, Any]]
+    incomplete_details: dict[str, str] | None
+    usage: ResponseUsage
+
+
+@router.post("/v1/responses", responses=generating(ResponseAnswer))
 async def create_response(request: Request, body: ResponsesBody) -> Response:
     """Answer a conversation."""
     served: ServedModel = request.app.state.models.find(body.model)
@@ -101,7 +144,7 @@ async def create_response(request: Request, body: ResponsesBody) -> Response:
         served.warn_if_untuned()
     except SlmError as error:
         raise template_refusal(error, served.model, "input") from error
-    _refuse_unsupported(body)
+    refuse_what_is_not_done(body)
     prompt = ChatPrompt(_messages(body), whole=body.truncation != "auto")
     options = _options(body, served.model.engine.config.max_seq_len)
     generation = await submit(request, served, lambda: [prompt], options, field="input")
@@ -140,31 +183,6 @@ class ResponseStream(ServerSentEvents):
 
 def _written(events: list[dict[str, Any]]) -> bytes:
     return b"".join([f"event: {each['type']}\n".encode() + event(each) for each in events])
-
-
-def _refuse_unsupported(body: ResponsesBody) -> None:
-    if body.tools or body.tool_choice not in (None, "none", "auto"):
-        raise unsupported(
-            "tools" if body.tools else "tool_choice",
-            "Este modelo não chama ferramentas: envie o pedido sem tools.",
-            code="tools_not_supported",
-        )
-    for name in ("previous_response_id", "conversation", "prompt"):
-        if getattr(body, name) is not None:
-            raise unsupported(
-                name, "Este servidor não guarda respostas nem conversas: envie a conversa inteira em input."
-            )
-    if body.background:
-        raise unsupported("background", "Este servidor não responde em segundo plano: use stream.")
-    if body.moderation is not None:
-        raise unsupported("moderation", "Este servidor não modera textos.")
-    if body.context_management:
-        raise unsupported(
-            "context_management",
-            'Este servidor não resume conversas; truncation: "auto" deixa fora o começo.',
-        )
-    if body.top_logprobs:
-        raise unsupported("top_logprobs", "Aqui não há probabilidades: use /v1/chat/completions.")
 
 
 def _messages(body: ResponsesBody) -> list[Message]:
