@@ -31,7 +31,7 @@ class Limits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if scope["method"] == "POST" and route_path(scope).startswith(JSON_BODIES):
+        if scope["method"] == "POST" and route_path(scope) in JSON_BODIES:
             try:
                 body = await self._json_body(Headers(scope=scope), receive)
             except ApiError as fault:

@@ -20,8 +20,10 @@ QUIET = POLLED | {PAGE}
 OPEN = STATUS | {"/docs", "/openapi.json"}
 """Answered without a key: they tell nothing that the documentation does not."""
 
-JSON_BODIES = ("/v1/", "/tokenize", "/detokenize")
-"""Beginnings of the paths whose POST takes a JSON object."""
+JSON_BODIES = frozenset(
+    {"/v1/completions", "/v1/chat/completions", "/v1/responses", "/tokenize", "/detokenize"}
+)
+"""Paths whose POST takes a JSON object. Of others a wrong method is told (405), whatever the body is."""
 
 
 def route_path(scope: Mapping[str, Any]) -> str:

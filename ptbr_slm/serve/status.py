@@ -30,7 +30,7 @@ async def ready(request: Request) -> Response:
     return JSONResponse({"status": "ready"})
 
 
-@router.get("/ping", summary="Se o processo responde")
+@router.get("/ping", response_class=PlainTextResponse, summary="Se o processo responde")
 async def ping() -> Response:
     """200 while the process answers at all."""
     return PlainTextResponse("pong")

@@ -117,5 +117,5 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 
 def generating(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     """The same of a route that answers with `model`, or with a stream."""
-    stream = {"text/event-stream": {"schema": {"type": "string"}}}
+    stream: dict[str, Any] = {"text/event-stream": {}}
     return {200: {"model": model, "content": stream, "description": "O texto gerado."}, **ERRORS}
