@@ -229,19 +229,20 @@ class SequenceState:
         logprob = self._sampler.logprob
         if logprob is not None:
             self._logprobs.append(logprob)
+        generated = self.generated
         self._last_token_at = time.perf_counter()
         if not self._first_token_at:
             self._first_token_at = self._last_token_at
         text = ""
         if token not in self._ends:
-            text = self._stream.push(token, stops=self.generated > self.params.min_tokens)
+            text = self._stream.push(token, stops=generated > self.params.min_tokens)
         elif (reason := self._ends[token]) is not None:
             return self._final_chunk(text, reason, logprob)
         if self._stream.stopped:
             return self._final_chunk(text, "stop", logprob)
         if self._sampler.finished:
             return self._final_chunk(text, "eos", logprob)
-        if self.generated >= self.params.max_new_tokens:
+        if generated >= self.params.max_new_tokens:
             return self._final_chunk(text, "length", logprob)
         if len(self.ids) >= self._context:
             return self._final_chunk(text, "context", logprob)
@@ -408,9 +409,11 @@ class StopFilter:
 
     def _overlap(self, pending: str) -> int:
         """Length of the longest end of `pending` that begins a stop string."""
-        longest = max(map(len, self._stops)) - 1
-        for length in range(min(longest, len(pending)), 0, -1):
-            end = pending[-length:]
-            if any(stop.startswith(end) for stop in self._stops):
-                return length
-        return 0
+        longest = 0
+        for stop in self._stops:  # most texts do not even have its first letter so near to their end
+            at = pending.find(stop[0], max(0, len(pending) - len(stop) + 1))
+            while at >= 0 and not stop.startswith(pending[at:]):
+                at = pending.find(stop[0], at + 1)
+            if at >= 0:
+                longest = max(longest, len(pending) - at)
+        return longest

@@ -3,17 +3,21 @@
 The order is that of transformers' processors, against which it is property-tested.
 
 The largest scores are found without sorting all of them: a sort of 32,000 floats takes 0.6 ms and their
-running sum 0.3 ms, a tenth each of an 85M model's step on a CPU; the passes here take 0.01 to 0.1 ms
-(benchmarks/sampling.py).
+running sum 0.3 ms, a tenth each of an 85M model's step on a CPU; the passes here take 0.003 to 0.03 ms
+(benchmarks/sampling.py). Casts are passes of their own, for NumPy's reductions cast 5 times slower than
+`copyto`.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import numpy.typing as npt
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.sampling.params import SamplingParams
+from ptbr_slm.runtime.sampling.scratch import scratch
 
 Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -28,14 +32,10 @@ _SHIFT = 18
 _FEW = 2048
 """Up to here the plain way is the fast one."""
 
-_SORTED = 512
+_SORTED = 1024
 """Up to here a sort is cheaper than a dozen passes."""
 
-_CHUNK = 8192
-"""Weights binned at a time: temporaries of 64 KiB, where those above 128 KiB cost a page fault per 4 KiB."""
-
-
-_FLOOR = 1e-3
+_FLOOR = 3e-5
 """Weight, relative to the largest, below which tokens are set aside at first: of 32,000 few remain."""
 
 
@@ -54,7 +54,7 @@ def distribution(logits: Floats, params: SamplingParams) -> tuple[Ids | None, Fl
     if 0 < params.top_k < len(logits):
         ids = top_ids(logits, params.top_k)
         logits = logits[ids]
-    weights: Floats = np.exp(logits)
+    weights: Floats = np.exp(logits, out=logits)
     if params.top_p < 1.0:
         ids, weights = _top_p(ids, weights, params.top_p)
     if params.min_p > 0.0:
@@ -63,26 +63,35 @@ def distribution(logits: Floats, params: SamplingParams) -> tuple[Ids | None, Fl
 
 
 def _top_p(ids: Ids | None, weights: Floats, p: float) -> tuple[Ids | None, Floats]:
-    wanted = p * float(weights.sum(dtype=np.float64))
-    near = weights > _FLOOR
-    if 8 * np.count_nonzero(near) < len(weights):
-        few, close = _keep(ids, weights, near)
-        if float(close.sum(dtype=np.float64)) >= wanted:
-            ids, weights = few, close
-    return _keep(ids, weights, reach(weights, wanted))
+    wanted = p * float(_doubles(weights).sum())
+    if len(weights) > _SORTED:
+        near = np.greater(weights, _FLOOR, out=scratch(len(weights)).flags[: len(weights)])
+        if _are_few(near):
+            few, close = _keep(ids, weights, near)
+            if float(close.sum(dtype=np.float64)) >= wanted:
+                ids, weights = few, close
+    if len(weights) > _SORTED:
+        return _keep(ids, weights, reach(weights, wanted))
+    at = np.sort(_largest(weights, wanted))
+    return at if ids is None else ids[at], weights[at]
 
 
 def _keep(ids: Ids | None, weights: Floats, kept: Flags) -> tuple[Ids | None, Floats]:
     """Only those that are `kept` (n,): left out where they are few, else weighed 0, which is faster."""
-    if 8 * np.count_nonzero(kept) > len(weights):
-        return ids, weights * kept
+    if not _are_few(kept):
+        return ids, np.multiply(weights, kept, out=weights)
     at = np.flatnonzero(kept)
     return at if ids is None else ids[at], weights[at]
 
 
+def _are_few(kept: Flags) -> bool:
+    """Whether it pays to gather what is `kept`."""
+    return 4 * int(np.count_nonzero(kept)) < len(kept)
+
+
 def check_finite(score: np.float32) -> None:
     """Raise E_MODEL_INVALID where the largest logit is no number."""
-    if not np.isfinite(score):
+    if not math.isfinite(score):
         raise SlmError(
             "E_MODEL_INVALID",
             "o modelo produziu valores que não são números (NaN ou infinito): os pesos estão estragados.",
@@ -96,8 +105,10 @@ def top_ids(scores: Floats, k: int) -> Ids:
     blocks = range(0, len(scores), _BLOCK)
     if 4 * k > len(blocks):  # few blocks would tell little
         return np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
-    # Each of the k blocks with the largest maxima holds a score at least as large as the k-th maximum.
-    maxima = np.maximum.reduceat(scores, np.arange(0, len(scores), _BLOCK))
+    # Each of the k blocks with the largest maxima holds a score at least as large as the k-th maximum. A
+    # block is every n-th score: maxima of whole rows at once. Scores beyond the last row are blocks of one.
+    rows = scores[: len(scores) // _BLOCK * _BLOCK].reshape(_BLOCK, -1)
+    maxima = np.concatenate([rows.max(axis=0), scores[rows.size :]])
     bound = np.partition(maxima, len(maxima) - k)[len(maxima) - k]
     near = np.flatnonzero(scores >= bound)
     close = scores[near]
@@ -110,25 +121,27 @@ def reach(weights: Floats, wanted: float) -> Flags:
 
     Of equal ones at the border, the first stay.
     """
-    if len(weights) <= _SORTED:
-        kept: Flags = np.zeros(len(weights), dtype=np.bool_)
-        kept[_largest(weights, wanted)] = True
-        return kept
     # The bits of positive floats are in the order of the floats, so their upper bits number bins from the
     # smallest weights to the largest; only the bin in which the sum is reached is sorted.
-    bins = weights.view(np.int32) >> _SHIFT
+    work = scratch(len(weights))
+    bins, kept = work.bins[: len(weights)], work.flags[: len(weights)]
+    np.copyto(bins, weights.view(np.int32) >> _SHIFT)
     bins -= bins.min()
-    mass = np.zeros(int(bins.max()) + 1)
-    for start in range(0, len(bins), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        mass += np.bincount(bins[part], weights=weights[part], minlength=len(mass))
+    mass = np.bincount(bins, weights=_doubles(weights))
     above = np.cumsum(mass[::-1])
     fallen = int(np.searchsorted(above, wanted))  # bins from the top before the one that reaches it
     border = len(mass) - 1 - fallen
-    kept = bins > border
+    np.greater(bins, border, out=kept)
     edge = np.flatnonzero(bins == border)
     kept[edge[_largest(weights[edge], wanted - (above[fallen - 1] if fallen else 0.0))]] = True
     return kept
+
+
+def _doubles(weights: Floats) -> npt.NDArray[np.float64]:
+    """The same numbers in float64, in scratch memory."""
+    wide = scratch(len(weights)).doubles[: len(weights)]
+    np.copyto(wide, weights)
+    return wide
 
 
 def _largest(weights: Floats, wanted: float) -> Ids:
@@ -146,7 +159,7 @@ def draw(weights: Floats, uniform: float) -> int:
     if len(weights) <= _FEW:
         return _passing(weights, uniform)
     starts = np.arange(0, len(weights), _BLOCK)
-    sums = np.cumsum(np.add.reduceat(weights, starts, dtype=np.float64))
+    sums = np.cumsum(np.add.reduceat(_doubles(weights), starts))
     target = uniform * float(sums[-1])
     block = int(sums.searchsorted(target, side="right"))
     low, high = (float(sums[block - 1]) if block else 0.0), float(sums[block])

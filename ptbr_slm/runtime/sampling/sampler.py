@@ -19,6 +19,7 @@ from ptbr_slm.runtime.sampling.constraint import Constraint, build_constraint
 from ptbr_slm.runtime.sampling.distribution import Floats, Ids, check_finite, distribution, draw, top_ids
 from ptbr_slm.runtime.sampling.params import GREEDY, Draw, SamplingParams
 from ptbr_slm.runtime.sampling.penalties import Penalties, bias_arrays, check_tokens
+from ptbr_slm.runtime.sampling.scratch import scratch
 from ptbr_slm.tokenizer import Tokenizer
 
 _LEAST = -9999.0
@@ -104,7 +105,10 @@ class Sampler:
         """The next token from logits (V,), which are overwritten. Raises E_MODEL_INVALID for NaN, E_SAMPLING
         where a constraint outgrows its limits.
         """
-        own = logits.copy() if self._params.logprobs is not None else None
+        own = None
+        if self._params.logprobs is not None:
+            own = scratch(len(logits)).own[: len(logits)]
+            np.copyto(own, logits)
         if self._penalties is not None:
             self._penalties.apply(logits)
         if self._unending:
@@ -155,7 +159,8 @@ def token_logprob(logits: Floats, token: int, top: int) -> TokenLogprob:
     exp in float32 of numbers at most 0, summed in float64: within 1e-6 of a float64 log-softmax.
     """
     peak = logits.max()
-    total = float(peak) + float(np.log(np.exp(logits - peak).sum(dtype=np.float64)))
+    weights = np.subtract(logits, peak, out=scratch(len(logits)).floats[: len(logits)])
+    total = float(peak) + float(np.log(np.exp(weights, out=weights).sum(dtype=np.float64)))
 
     def of(index: int) -> float:
         return min(0.0, max(_LEAST, float(logits[index]) - total))

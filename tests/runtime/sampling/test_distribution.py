@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -221,3 +223,86 @@ def test_two_forms_at_once_are_refused():
     with pytest.raises(SlmError, match="não andam juntos") as error:
         SamplingParams(json_schema={}, regex="a")
     assert error.value.code == "E_SAMPLING"
+
+
+@st.composite
+def choices(draw):
+    """Two texts that choose in turn, as a batch's do: their options and logits of their own sizes."""
+    texts = []
+    for _ in range(2):
+        params = SamplingParams(
+            temperature=draw(st.sampled_from([0.0, 0.8, 1.0, 3.0])),
+            top_k=draw(st.sampled_from([0, 40])),
+            top_p=draw(st.sampled_from([1.0, 0.95, 0.3])),
+            min_p=draw(st.sampled_from([0.0, 0.02])),
+            repetition_penalty=draw(st.sampled_from([1.0, 1.2])),
+            logprobs=draw(st.sampled_from([None, 0, 3])),
+            min_tokens=draw(st.sampled_from([0, 2])),
+        )
+        texts.append((params, draw(logits_arrays()), draw(st.integers(0, 2**32))))
+    return texts
+
+
+@PROPERTY
+@given(texts=choices(), order=st.lists(st.booleans(), max_size=12))
+def test_a_choice_depends_on_no_other_text_of_the_thread(texts, order):
+    """All choices of a thread work in the same arrays."""
+
+    def made(params, logits, seed):
+        return Sampler(params, seed, [0], len(logits), ends=np.array([0]) if len(logits) > 1 else None)
+
+    def choose(sampler, logits):
+        return sampler.choose(logits.copy()), sampler.logprob
+
+    together = [made(*text) for text in texts]
+    found = [[], []]
+    for which in order:
+        found[which].append(choose(together[which], texts[which][1]))
+    for which, (params, logits, seed) in enumerate(texts):
+        alone = made(params, logits, seed)
+        assert found[which] == [choose(alone, logits) for _ in found[which]]
+
+
+def test_threads_that_choose_at_once_choose_as_alone():
+    random = np.random.default_rng(0)
+    logits = [random.normal(size=size).astype(np.float32) for size in (40_000, 3000, 20_000, 31_999)]
+
+    def drawn(which):
+        sampler = Sampler(SamplingParams(logprobs=2), which, [], len(logits[which]))
+        return [(sampler.choose(logits[which].copy()), sampler.logprob) for _ in range(40)]
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(drawn, range(4)))
+    assert found == [drawn(which) for which in range(4)]
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    size=st.integers(1, 40_000),
+    kind=st.sampled_from(["flat", "falling", "tied", "equal"]),
+    share=st.floats(0.001, 0.999),
+    seed=st.integers(0, 2**32),
+)
+def test_the_nucleus_is_that_of_a_stable_sort(size, kind, share, seed):
+    """Through bins or not, floors or not: the largest until they reach the share, of equal ones the first."""
+    random = np.random.default_rng(seed)
+    scores = {
+        "flat": lambda: random.normal(size=size),
+        "falling": lambda: random.permutation(-1.3 * np.log(np.arange(1, size + 1))),
+        "tied": lambda: np.round(random.normal(size=size), 1),
+        "equal": lambda: np.zeros(size),
+    }[kind]()
+    params = SamplingParams(temperature=1.0, top_p=share)
+    ids, kept = distribution(scores.astype(np.float32), params)
+    ids = np.arange(size) if ids is None else ids
+    ids = ids[kept > 0]
+
+    weights = np.exp((scores.astype(np.float32) - scores.astype(np.float32).max()).astype(np.float32))
+    order = np.argsort(-weights, kind="stable")
+    sums = np.cumsum(weights[order].astype(np.float64))
+    number = int(np.searchsorted(sums, share * sums[-1])) + 1
+    near = abs(sums[min(number, size) - 1] / sums[-1] - share)
+    if near > 1e-9 and (
+        number < 2 or abs(sums[number - 2] / sums[-1] - share) > 1e-9
+    ):  # else rounding decides
+        np.testing.assert_array_equal(ids, np.sort(order[:number]))
