@@ -39,8 +39,8 @@ SLOTS = 16
 class Replica:
     def __init__(self, folder: Path, name: str, threads: int, host: str, key_file: Path | None) -> None:
         os.environ["PTBR_SLM_THREADS"] = str(threads)  # réplicas não disputam os mesmos núcleos
-        self.config = ServeConfig(host=host, api_keys=read_keys(key_file, os.environ))
-        self.served = open_served(name, folder)
+        self.config = ServeConfig(host=host, api_keys=read_keys(key_file, os.environ), max_slots=SLOTS)
+        self.served = open_served(name, folder, "auto", self.config.batch_limits)
         self.steps = -1
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
