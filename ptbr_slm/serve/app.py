@@ -45,7 +45,7 @@ def create_app(models: ServedModels, config: ServeConfig, lifecycle: Lifecycle |
             Middleware(RequestScope, over=metrics.answered),
             *([] if page is None else [Middleware(PagePaths, page=page, lifecycle=lifecycle)]),
             *_cors(config),
-            Middleware(Admission, lifecycle=lifecycle),
+            Middleware(Admission, lifecycle=lifecycle, room=lambda: config.most_requests * len(list(models))),
             Middleware(Access, keys=config.api_keys),
             Middleware(Limits, config=config),
         ],

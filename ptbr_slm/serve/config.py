@@ -77,6 +77,11 @@ class ServeConfig:
     """Seconds that running requests have after SIGTERM; then they are told and cut."""
 
     @property
+    def most_requests(self) -> int:
+        """Requests at once for each model: more could not even wait."""
+        return self.max_slots + self.max_waiting
+
+    @property
     def batch_limits(self) -> BatchLimits:
         """What each model's batch takes on."""
         return BatchLimits(
