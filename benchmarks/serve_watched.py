@@ -17,7 +17,6 @@ from pathlib import Path
 
 from ptbr_slm.cli.main import main as cli
 from ptbr_slm.serve import server
-from ptbr_slm.storage.atomic import write_text
 
 
 def thread_times() -> dict[str, float]:
@@ -35,8 +34,10 @@ def thread_times() -> dict[str, float]:
 
 
 def _watch(file: Path) -> None:
+    written = file.with_suffix(".new")
     while True:
-        write_text(file, json.dumps(thread_times()))
+        written.write_text(json.dumps(thread_times()))
+        written.replace(file)
         time.sleep(0.2)
 
 

@@ -119,6 +119,7 @@ def load_section(setup: Setup) -> str:
         [
             f"{setup.size}: prompts of {setup.prompt_tokens} tokens, {setup.new_tokens} new ones, greedy, "
             f"{setup.rounds} rounds; {SLOTS} texts at once at most, of {CONTEXT} tokens each.",
+            f"![tokens/s against clients](img/{CHART.name})",
             "Tokens/s of all clients together:",
             _speed_table(scores, setup.clients),
             "Milliseconds to the first text, median / 99th percentile:",

@@ -54,7 +54,7 @@ def http_section(setup: Setup) -> str:
     return "\n\n".join(
         [
             f"{setup.size}: one client, prompts of {setup.prompt_tokens} tokens, {setup.new_tokens} new; "
-            "from the request to its end, and from one text to the next (the median of each). "
+            "from the request to its end, and from its first text to its last, by token. "
             f"{6 * setup.rounds} texts each.",
             table(header, rows),
         ]
@@ -66,7 +66,7 @@ def _whole(stream: Stream) -> float:
 
 
 def _gap(stream: Stream) -> float:
-    return statistics.median(stream.gaps_s) * 1e3
+    return (stream.texts[-1] - stream.texts[0]) / (stream.tokens - 1) * 1e3
 
 
 def _share(alone: Sequence[Stream], other: Sequence[Stream], measure: Callable[[Stream], float]) -> list[str]:
