@@ -224,10 +224,11 @@ def settle(dialogue: Dialogue, partial: tuple[int, str], status: str, message: s
     turn, text = partial
     answer = text if turn == dialogue.turn else ""
     box = _same() if answer or message else dialogue.question
+    line = _same()  # what Parar has said meanwhile stays: its answer may come first
     if not answer:
-        status = READY if status == READING else NOTHING_WRITTEN
+        line = READY if status == READING else NOTHING_WRITTEN
     dialogue = dialogue.answered(answer)
-    return dialogue.shown(), box, dialogue, status, *_idle(dialogue)
+    return dialogue.shown(), box, dialogue, line, *_idle(dialogue)
 
 
 def stop_answer(dialogue: Dialogue, partial: tuple[int, str], status: str, message: str) -> tuple[Any, ...]:

@@ -223,9 +223,11 @@ def begin_again(text: Any, history: UndoHistory) -> tuple[Any, ...]:
 
 
 def settle(text: Any, status: str, history: UndoHistory) -> tuple[Any, ...]:
-    """The writing ended, well or not."""
+    """The writing ended, well or not. What Parar has said meanwhile stays: its answer may come first."""
+    import gradio as gr
+
     history = history.settled(str(text))
-    return history, READY if status == READING else status, *_idle(history)
+    return history, READY if status == READING else gr.skip(), *_idle(history)
 
 
 def stop_writing(text: Any, status: str, history: UndoHistory) -> tuple[Any, ...]:

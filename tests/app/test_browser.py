@@ -54,9 +54,10 @@ def test_stop_ends_the_text_and_typing_is_possible_again(tab):
     tab.click("#parar")
     tab.wait_for_selector(IDLE)
     stopped = tab.input_value(BOX)
-    assert tab.inner_text("#estado").strip().endswith("parado")
+    ended = "document.querySelector('#estado').innerText.trim().endsWith('parado')"
+    tab.wait_for_function(ended)
     tab.wait_for_timeout(1000)
-    assert tab.input_value(BOX) == stopped
+    assert tab.input_value(BOX) == stopped and tab.evaluate(ended)
     assert not tab.evaluate("document.querySelector('#texto textarea').readOnly")
 
 

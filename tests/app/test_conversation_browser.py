@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator
 
 import pytest
 
@@ -132,10 +133,10 @@ def test_stop_keeps_the_half_and_the_next_message_can_be_sent(chat, long_seed):
 def test_what_is_sent_during_an_answer_waits_in_the_box(chat, page, monkeypatch):
     write, goes_on = page.writer.answer, threading.Event()
 
-    def answer(*arguments: object) -> Iterator[tuple[str, str]]:
-        for shown in write(*arguments):
+    async def answer(*arguments: object) -> AsyncGenerator[tuple[str, str]]:
+        async for shown in write(*arguments):
             yield shown
-            goes_on.wait(60)  # after its first piece, until the test has looked
+            await asyncio.to_thread(goes_on.wait, 60)  # after its first piece, until the test has looked
 
     monkeypatch.setattr(page.writer, "answer", answer)
     choose(chat, 25, 3)
