@@ -121,7 +121,8 @@ class ModelCounters:
     def tokens(self, count: int, gaps: Sequence[float]) -> None:
         """`count` tokens more, with these times between them, s.
 
-        prometheus-client's Histogram takes 5 us a value on the reference machine, this 0.2.
+        prometheus-client's Histogram takes 2.3 us a value on the reference machine; all of a `FollowedCall`
+        takes 0.4 us a token with this one.
         """
         if count:
             self._tokens.inc(count)
