@@ -82,11 +82,11 @@ def test_every_flag_of_the_page_exists():
 
 
 def test_the_limits_of_the_page_are_those_of_the_code():
-    from ptbr_slm.runtime.batch import BatchLimits
     from ptbr_slm.serve.config import ServeConfig
 
     config = ServeConfig()
-    assert f"| textos ao mesmo tempo, por modelo | {BatchLimits().slots} |" in PAGE
+    assert f"| textos ao mesmo tempo, por modelo | `--max-slots`, {config.max_slots} |" in PAGE
+    assert f"| textos que esperam | `--max-waiting`, {config.max_waiting} |" in PAGE
     assert config.max_body_bytes == 1 << 20
     assert f"| corpo do pedido | 1 MiB, em até {config.body_timeout_s:g} s | 413, 408 |" in PAGE
     assert (
