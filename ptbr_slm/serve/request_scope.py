@@ -9,7 +9,7 @@ from collections.abc import Callable
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ptbr_slm.serve.errors import ClientStalled, StreamBroken, as_api_error, json_error
+from ptbr_slm.serve.errors import ApiError, ClientStalled, StreamBroken, as_api_error, json_error
 from ptbr_slm.serve.late_body import LateBody
 from ptbr_slm.serve.paths import QUIET, route_path
 from ptbr_slm.serve.record import CLIENT_LEFT, RequestRecord, printable, request_id
@@ -55,6 +55,7 @@ class RequestScope:
             await late.send(message)
 
         try:
+            _check_framing(Headers(scope=scope))
             await self._app(scope, watched_receive, marked_send)
             if record.status and not complete and not record.left:
                 raise StreamBroken
@@ -82,3 +83,12 @@ class RequestScope:
             log.log(logging.DEBUG if quiet else logging.INFO, "%s", record.id, extra={"record": record})
             if self._over is not None:
                 self._over(record)
+
+
+def _check_framing(headers: Headers) -> None:
+    """Refuse two lengths of one body: a proxy may believe the other one, and what it takes for a body would
+    here be the next request (RFC 9112, 6.1). httptools refuses it by itself, h11 does not.
+    """
+    if "transfer-encoding" in headers and "content-length" in headers:
+        message = "O pedido diz de duas maneiras onde o corpo termina."
+        raise ApiError(400, message, code="invalid_request", headers={"connection": "close"})

@@ -3,8 +3,11 @@
 import json
 import logging
 import socket
+import subprocess
+import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import httpx
 import pytest
@@ -211,6 +214,24 @@ def test_a_client_that_does_not_read_is_cut_off_and_its_request_ends(engine, cap
             assert toy.lifecycle.running == 0
             assert httpx.get(f"{toy.url}/ping").status_code == 200
             assert not read_all(raw).endswith(b"0\r\n\r\n"), "it looks like a whole answer"
+
+
+WITHOUT_HTTPTOOLS = """
+import sys
+sys.modules["httptools"] = None
+import pytest
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-k", "not httptools", sys.argv[1]]))
+"""
+
+
+@pytest.mark.slow
+def test_the_same_holds_where_httptools_is_not_installed(support_environment):
+    """`pip install uvicorn` alone brings h11."""
+    pytest.importorskip("httptools", reason="sem httptools, os outros testes já usam h11")
+    command = [sys.executable, "-c", WITHOUT_HTTPTOOLS, __file__]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, capture_output=True, text=True, env=support_environment, cwd=root)
+    assert done.returncode == 0, done.stdout[-4000:]
 
 
 def records(caplog):
