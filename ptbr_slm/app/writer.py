@@ -100,7 +100,9 @@ class Writer:
         text, shown = "", 0.0
         try:
             async for chunk in call:
-                progress.token(chunk.at, chunk.finish_reason)
+                if chunk.token >= 0:
+                    progress.token(chunk.at, chunk.finish_reason)
+                progress.ending = chunk.finish_reason
                 text += chunk.text
                 if chunk.result is not None:
                     progress.prompt_tokens = chunk.result.prompt_tokens
@@ -153,9 +155,20 @@ def _close_unread(task: asyncio.Future[Chunks]) -> None:
 def sampling(
     max_new_tokens: Any, temperature: Any, top_p: Any, top_k: Any, repetition_penalty: Any, seed: Any
 ) -> dict[str, Any]:
-    """Options of `Model.stream` from what came over the wire, which checks them. A missing seed is drawn."""
+    """Options of `Model.submit` from what came over the wire, which checks them. A missing seed is drawn.
+
+    Raises E_SAMPLING for no new tokens, which the engine takes, to score a prompt: the page shows no scores.
+    """
+    count = whole(max_new_tokens)
+    if count == 0 and not isinstance(count, bool):
+        raise SlmError(
+            "E_SAMPLING",
+            "max_new_tokens deve ser 1 ou mais.",
+            where="max_new_tokens",
+            hint="Peça ao menos um token.",
+        )
     return {
-        "max_new_tokens": whole(max_new_tokens),
+        "max_new_tokens": count,
         "temperature": temperature,
         "top_p": top_p,
         "top_k": whole(top_k),
