@@ -79,7 +79,7 @@ class _Known(dict[str, Any]):
 
 
 def _field(error: Mapping[str, Any]) -> str:
-    """`messages.0.content` for ("body", "messages", 0, "content", "str"): without the members of unions."""
+    """messages.0.content for ("body", "messages", 0, "content", "str"): without the members of unions."""
     parts = [str(part) for part in error.get("loc", ()) if part not in ("body", "query", "path")]
     while len(parts) > 1 and (parts[-1] in _MEMBERS or not parts[-1].replace("_", "a").isalnum()):
         parts.pop()
