@@ -35,6 +35,7 @@ NOT_OURS = {
     "c4_utils.py",  # of tensorflow/datasets
     "gopher_repetition_filter.py",  # of datatrove
     "fineweb_quality_filter.py",
+    "httptools_impl.py",  # of uvicorn
     "machado.zip",
     "utils.py",  # CONTRIBUTING.md: there is none
     "held_out.sampled",  # a key of a manifest
