@@ -204,7 +204,11 @@ def _table(scores: Sequence[Score], clients: Sequence[int]) -> str:
                 _percentiles(gaps),
             ]
         rows.append([*row, f"{statistics.median(score.memory) / 1e6:.0f}"])
-    heads = [head for number in clients for head in (f"{number} clients: tokens/s", "first text", "gap")]
+    heads = [
+        head
+        for number in clients
+        for head in (f"{number} client{'s' if number > 1 else ''}: tokens/s", "first text", "gap")
+    ]
     return table(["", *heads, "memory, MB"], rows)
 
 
