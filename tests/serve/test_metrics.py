@@ -208,12 +208,20 @@ def test_the_times_between_tokens_fall_into_vllm_s_buckets():
 
 
 def test_a_text_whose_reader_leaves_is_counted_as_cancelled(site):
+    gone = threading.Event()
+
+    def hold(what: str, slots: list[int]) -> None:
+        if len(site.engines["toy"].runs) > 20:  # far from the end, whoever is quicker
+            gone.wait(60)
+
+    site.engines["toy"].fail = hold
     with site.http.stream(
-        "POST", "/v1/completions", json={"prompt": PROMPT, "max_tokens": 400, "stream": True}
+        "POST", "/v1/completions", json={"prompt": PROMPT, "max_tokens": 400, "stream": True, "seed": 1}
     ) as stream:
         next(stream.iter_lines())
     while not site.total("ptbr_slm_texts_total"):  # the server learns of it a moment later
         pass
+    gone.set()
     assert site.total("ptbr_slm_texts_total", reason="cancelled") == 1
     assert site.total("vllm:request_success_total", finished_reason="abort") == 1
     assert site.total("vllm:e2e_request_latency_seconds_count") == 0
