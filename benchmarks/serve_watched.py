@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from ptbr_slm.cli.main import main as cli
-from ptbr_slm.serve import server
+from ptbr_slm.serve.process import server
 
 
 def thread_times() -> dict[str, float]:

@@ -28,8 +28,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ptbr_slm.errors import SlmError
 from ptbr_slm.serve.app import create_app
 from ptbr_slm.serve.config import ServeConfig
-from ptbr_slm.serve.keys import read_keys
-from ptbr_slm.serve.opening import check_names, name_of, open_served
+from ptbr_slm.serve.process.keys import read_keys
+from ptbr_slm.serve.process.opening import check_names, name_of, open_served
 from ptbr_slm.serve.served import ServedModels
 
 SLOTS = 16

@@ -125,10 +125,10 @@ def serve(
 ) -> Report:
     """Serve um modelo pela API da OpenAI, para programas desta máquina ou da rede."""
     from ptbr_slm.serve.config import ServeConfig
-    from ptbr_slm.serve.keys import read_keys, readable_by_others
-    from ptbr_slm.serve.logs import logging_to_stderr
-    from ptbr_slm.serve.opening import check_names, name_of, open_served
-    from ptbr_slm.serve.server import serve as run
+    from ptbr_slm.serve.process.keys import read_keys, readable_by_others
+    from ptbr_slm.serve.process.logs import logging_to_stderr
+    from ptbr_slm.serve.process.opening import check_names, name_of, open_served
+    from ptbr_slm.serve.process.server import serve as run
 
     config = ServeConfig(
         host=host,

@@ -11,17 +11,17 @@ from starlette.middleware.cors import CORSMiddleware
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.serve import docs_page, status
-from ptbr_slm.serve.access import Access
 from ptbr_slm.serve.config import ServeConfig
 from ptbr_slm.serve.errors import ApiError, as_api_error, json_error
-from ptbr_slm.serve.lifecycle import Admission, Lifecycle
-from ptbr_slm.serve.limits import Limits
 from ptbr_slm.serve.metrics import Metrics
 from ptbr_slm.serve.metrics import router as metrics_route
+from ptbr_slm.serve.middleware.access import Access
+from ptbr_slm.serve.middleware.lifecycle import Admission, Lifecycle
+from ptbr_slm.serve.middleware.limits import Limits
+from ptbr_slm.serve.middleware.record import record_of
+from ptbr_slm.serve.middleware.request_scope import RequestScope
 from ptbr_slm.serve.openai import routers
 from ptbr_slm.serve.page import PagePaths, ServedPage
-from ptbr_slm.serve.record import record_of
-from ptbr_slm.serve.request_scope import RequestScope
 from ptbr_slm.serve.served import ServedModels
 from ptbr_slm.serve.validation import validation_error
 from ptbr_slm.version import __version__

@@ -20,12 +20,12 @@ from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ptbr_slm.app.launch import Page, launch_options, require_gradio
-from ptbr_slm.serve.access import digest_of, tenant_of
 from ptbr_slm.serve.config import ServeConfig
 from ptbr_slm.serve.errors import ApiError, json_error
-from ptbr_slm.serve.lifecycle import Lifecycle, Phase, not_ready
 from ptbr_slm.serve.metrics import FollowedCall, Metrics
-from ptbr_slm.serve.paths import PAGE, route_path
+from ptbr_slm.serve.middleware.access import digest_of, tenant_of
+from ptbr_slm.serve.middleware.lifecycle import Lifecycle, Phase, not_ready
+from ptbr_slm.serve.middleware.paths import PAGE, route_path
 from ptbr_slm.serve.served import ServedModels
 
 LOGIN = "Escreva qualquer nome e, como senha, uma chave de API deste servidor."

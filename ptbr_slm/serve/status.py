@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from ptbr_slm.serve.errors import json_error
-from ptbr_slm.serve.lifecycle import Phase, not_ready
+from ptbr_slm.serve.middleware.lifecycle import Phase, not_ready
 from ptbr_slm.version import __version__
 
 router = APIRouter(tags=["Estado"])

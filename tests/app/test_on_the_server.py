@@ -28,8 +28,8 @@ def serving(model: Model, **config) -> Iterator[str]:
     """Base address of a server with the page."""
     from ptbr_slm.serve.app import create_app
     from ptbr_slm.serve.config import ServeConfig
+    from ptbr_slm.serve.process.server import Running, listen
     from ptbr_slm.serve.served import ServedModel, ServedModels
-    from ptbr_slm.serve.server import Running, listen
 
     settings = ServeConfig(page=True, **config)
     app = create_app(ServedModels({"toy": ServedModel("toy", model, "0123456789abcdef")}), settings)

@@ -27,7 +27,7 @@ from tiny_models import random_weights, write_model
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.runtime.model import Model
-from ptbr_slm.serve.server import Running, listen
+from ptbr_slm.serve.process.server import Running, listen
 from ptbr_slm.tokenizer import Tokenizer
 
 pytest.importorskip("ray.serve", reason='pip install "ptbr-slm[ray-serve]"', exc_type=ImportError)

@@ -11,9 +11,9 @@ from toy_engine import ToyEngine
 from toy_server import answering
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.serve.access import digest_of, tenant_of
 from ptbr_slm.serve.config import ServeConfig
-from ptbr_slm.serve.keys import read_keys, readable_by_others
+from ptbr_slm.serve.middleware.access import digest_of, tenant_of
+from ptbr_slm.serve.process.keys import read_keys, readable_by_others
 
 KEYS = ("chave-da-ana-0123456789", "chave-do-beto-987654321")
 BODY = {"model": "toy", "prompt": "O rio", "max_tokens": 2}

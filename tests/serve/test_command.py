@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.serve.opening import check_names, fingerprint_of, name_of
-from ptbr_slm.serve.server import listen
+from ptbr_slm.serve.process.opening import check_names, fingerprint_of, name_of
+from ptbr_slm.serve.process.server import listen
 from ptbr_slm.storage.model_folder import ModelFolder
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.serve.config import ServeConfig
-from ptbr_slm.serve.server import listen, serve
+from ptbr_slm.serve.process.server import listen, serve
 
 SCRIPT = Path(__file__).resolve().parents[1] / "support" / "toy_server.py"
 SLOW = "0.02"

@@ -15,9 +15,9 @@ from starlette.responses import StreamingResponse
 from toy_server import answering
 
 from ptbr_slm.serve.config import ServeConfig
-from ptbr_slm.serve.connection import MOST_HEADER_BYTES, GuardedConnection
-from ptbr_slm.serve.late_body import MOST_BYTES
-from ptbr_slm.serve.lifecycle import Phase
+from ptbr_slm.serve.middleware.late_body import MOST_BYTES
+from ptbr_slm.serve.middleware.lifecycle import Phase
+from ptbr_slm.serve.process.connection import MOST_HEADER_BYTES, GuardedConnection
 
 GOOD = {"model": "toy", "prompt": "O rio", "max_tokens": 2}
 JSON = {"content-type": "application/json"}

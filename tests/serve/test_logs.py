@@ -11,9 +11,9 @@ import httpx
 import pytest
 from toy_server import answering
 
-from ptbr_slm.serve import logs
 from ptbr_slm.serve.errors import StreamBroken
-from ptbr_slm.serve.logs import logging_to_stderr
+from ptbr_slm.serve.process import logs
+from ptbr_slm.serve.process.logs import logging_to_stderr
 
 BODY = {"model": "toy", "prompt": "O rio secreto", "max_tokens": 3}
 

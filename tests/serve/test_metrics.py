@@ -18,8 +18,8 @@ from ptbr_slm.runtime.model import Model
 from ptbr_slm.serve.app import create_app
 from ptbr_slm.serve.config import ServeConfig
 from ptbr_slm.serve.metrics.texts import BETWEEN_TOKENS_S, TextMetrics
+from ptbr_slm.serve.process.server import Running, listen
 from ptbr_slm.serve.served import ServedModel, ServedModels
-from ptbr_slm.serve.server import Running, listen
 from ptbr_slm.tokenizer import Tokenizer
 
 httpx = pytest.importorskip("httpx", reason='instale com: pip install "ptbr-slm[app]"')

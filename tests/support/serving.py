@@ -19,8 +19,8 @@ from ptbr_slm.config import ModelConfig
 from ptbr_slm.runtime.model import Model
 from ptbr_slm.serve.app import create_app
 from ptbr_slm.serve.config import ServeConfig
+from ptbr_slm.serve.process.server import Running, listen
 from ptbr_slm.serve.served import ServedModel, ServedModels
-from ptbr_slm.serve.server import Running, listen
 from ptbr_slm.storage.atomic import atomic_folder
 from ptbr_slm.storage.model_folder import seal_model_folder, write_model_files
 from ptbr_slm.tokenizer import Tokenizer

@@ -22,9 +22,9 @@ from toy_engine import ToyEngine
 from ptbr_slm.runtime.model import Model
 from ptbr_slm.serve.app import create_app
 from ptbr_slm.serve.config import ServeConfig
-from ptbr_slm.serve.lifecycle import Lifecycle
+from ptbr_slm.serve.middleware.lifecycle import Lifecycle
+from ptbr_slm.serve.process.server import Running, listen, serve
 from ptbr_slm.serve.served import ServedModel, ServedModels
-from ptbr_slm.serve.server import Running, listen, serve
 from ptbr_slm.tokenizer import Tokenizer
 
 
@@ -58,7 +58,7 @@ def answering(engine: ToyEngine, config: ServeConfig | None = None) -> Iterator[
 
 def main(tokenizer: str, seconds: str, gate: str = "") -> int:
     from ptbr_slm.cli.streams import make_streams_safe
-    from ptbr_slm.serve.logs import logging_to_stderr
+    from ptbr_slm.serve.process.logs import logging_to_stderr
 
     make_streams_safe()
     config = ServeConfig(**json.load(sys.stdin))

@@ -9,7 +9,7 @@ from ptbr_slm.runtime.engine_loop import Call
 from ptbr_slm.serve.metrics.calls import FollowedCall
 from ptbr_slm.serve.metrics.engine import EngineCollector
 from ptbr_slm.serve.metrics.texts import TextMetrics
-from ptbr_slm.serve.record import CLIENT_LEFT, RequestRecord
+from ptbr_slm.serve.middleware.record import CLIENT_LEFT, RequestRecord
 from ptbr_slm.serve.served import ServedModel, ServedModels
 
 OTHER_ROUTE = "other"

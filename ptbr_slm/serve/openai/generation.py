@@ -22,8 +22,8 @@ from ptbr_slm.runtime.protocol import closed_error
 from ptbr_slm.runtime.results import GenerationChunk, GenerationResult
 from ptbr_slm.serve.errors import ApiError, as_api_error
 from ptbr_slm.serve.metrics import FollowedCall, Metrics
+from ptbr_slm.serve.middleware.record import record_of
 from ptbr_slm.serve.openai.refusals import refusal
-from ptbr_slm.serve.record import record_of
 from ptbr_slm.serve.served import ServedModel
 
 

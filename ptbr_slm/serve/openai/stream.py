@@ -20,10 +20,10 @@ from starlette.types import Receive, Scope, Send
 
 from ptbr_slm.runtime.results import GenerationResult, TokenLogprob
 from ptbr_slm.serve.errors import ApiError, StreamBroken, as_api_error
+from ptbr_slm.serve.middleware.record import record_of
 from ptbr_slm.serve.openai.answers import Envelope, usage, usage_of
 from ptbr_slm.serve.openai.body import StreamOptions
 from ptbr_slm.serve.openai.generation import ClientGone, Generation, interrupted, watched
-from ptbr_slm.serve.record import record_of
 
 PING_S = 15.0
 """Seconds without an event after which a comment is sent: proxies close what is silent for 30 to 60 s."""

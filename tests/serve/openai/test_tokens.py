@@ -7,7 +7,7 @@ import shutil
 import openai
 import pytest
 
-from ptbr_slm.serve.opening import fingerprint_of
+from ptbr_slm.serve.process.opening import fingerprint_of
 from ptbr_slm.storage.model_folder import ModelFolder
 
 TEXT = "O rio corre, e a manhã começa 😀"

@@ -9,8 +9,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ptbr_slm.serve.config import ServeConfig
 from ptbr_slm.serve.errors import ApiError, ClientStalled, json_error
-from ptbr_slm.serve.json_body import check_json_object
-from ptbr_slm.serve.paths import JSON_BODIES, route_path
+from ptbr_slm.serve.middleware.json_body import check_json_object
+from ptbr_slm.serve.middleware.paths import JSON_BODIES, route_path
 
 _CLOSE = {"connection": "close"}
 """For answers that come before the whole body was read: what follows on that connection is no request."""

@@ -10,9 +10,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ptbr_slm.serve.errors import ApiError, ClientStalled, StreamBroken, as_api_error, json_error
-from ptbr_slm.serve.late_body import LateBody
-from ptbr_slm.serve.paths import QUIET, route_path
-from ptbr_slm.serve.record import CLIENT_LEFT, RequestRecord, printable, request_id
+from ptbr_slm.serve.middleware.late_body import LateBody
+from ptbr_slm.serve.middleware.paths import QUIET, route_path
+from ptbr_slm.serve.middleware.record import CLIENT_LEFT, RequestRecord, printable, request_id
 
 log = logging.getLogger("ptbr_slm.serve")
 

@@ -8,7 +8,7 @@ from enum import Enum
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ptbr_slm.serve.errors import ApiError, json_error
-from ptbr_slm.serve.paths import POLLED, route_path
+from ptbr_slm.serve.middleware.paths import POLLED, route_path
 
 
 class Phase(Enum):

@@ -10,7 +10,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ptbr_slm.serve.errors import ApiError, json_error
-from ptbr_slm.serve.paths import OPEN, route_path
+from ptbr_slm.serve.middleware.paths import OPEN, route_path
 
 _CHALLENGE = {"www-authenticate": 'Bearer realm="ptbr-slm"'}
 

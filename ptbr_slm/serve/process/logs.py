@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from ptbr_slm.serve.errors import StreamBroken
-from ptbr_slm.serve.record import RequestRecord
+from ptbr_slm.serve.middleware.record import RequestRecord
 from ptbr_slm.text import number
 
 WAITING = 10_000
