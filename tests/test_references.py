@@ -43,6 +43,7 @@ NOT_OURS = {
     "torch/multiprocessing/spawn.py",
     "torch/amp/grad_scaler.py",
     "config/train_shakespeare_char.py",  # of nanoGPT
+    "examples/online_serving/prometheus_grafana/grafana.json",  # of vLLM
     "pipeline/filters/c4_filters.py",  # of datatrove
     "pipeline/filters/gopher_quality_filter.py",  # of datatrove
 }
@@ -181,7 +182,8 @@ def missing_from(text: str) -> list[str]:
             found.append(path + (f"::{inside}" if inside else ""))
     found += [path for path in FOLDER.findall(text) if not (ROOT / path).exists()]
     for script in (one or other for one, other in SCRIPT.findall(text)):
-        ours = "/" not in script or folders_with(script.partition("/")[0])
+        folder = script.partition("/")[0]
+        ours = "/" not in script or any((base / folder).is_dir() for base in folders_with(folder))
         if ours and not any(f"/{other}".endswith(f"/{script}") for other in files()):
             found.append(script)
     for dotted in (one or other for one, other in DOTTED.findall(text)):

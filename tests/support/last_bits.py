@@ -4,7 +4,7 @@
 
 What is added depends on how many tokens and rows a run takes and on LAST_BITS (any number), not on what was
 run before: two runs of one shape stay equal to the bit, as they are on every CPU, and two of other shapes do
-not. A prefill of a quantised model is left alone, since its equality is promised (`cache.ALIGNMENT`). Tests
+not. A prefill of a quantised model is left alone, since its equality is promised (`pace.GRAIN`). Tests
 that fail under some number hold only on the CPU where they were written.
 """
 
