@@ -176,18 +176,18 @@ class Batch:
         reading = [sequence for sequence in self._running if not sequence.decoding]
         if reading:
             budget = self._pace.piece(decoding=self._others_decode(reading))
-            start, tokens = time.perf_counter(), 0
+            start, pieces = time.perf_counter(), list[int]()
             while reading and budget >= GRAIN:
                 sequence = reading[0] if self._oldest_next else min(reading, key=lambda s: s.left_to_read)
                 self._oldest_next = not self._oldest_next
                 reading.remove(sequence)
                 piece = sequence.next_piece(budget)
-                if piece:  # a run costs about as much as one of GRAIN tokens
-                    budget -= max(len(piece), GRAIN)
-                tokens += len(piece)
+                if piece:
+                    budget -= max(len(piece), GRAIN)  # a run costs about as much as one of GRAIN tokens
+                    pieces.append(len(piece))
                 self._guarded(sequence, self._prefill_piece, sequence, piece)
-            if tokens:
-                self._pace.read(tokens, time.perf_counter() - start)
+            if pieces:
+                self._pace.read(pieces, time.perf_counter() - start)
         self._pool.evict(self._running, idle=self.idle)
 
     def sweep(self) -> None:

@@ -12,14 +12,16 @@ from ptbr_slm.runtime.protocol import PREFILL_CHUNK
 
 GRAIN = 16
 """Tokens. Pieces end at multiples of it: a multiple of the rows that any quantised kernel takes at once (2 on
-AVX-512), so that how a prompt is cut changes no value, and a power of two, for which weight-only products
-have a kernel (onnxruntime#29691)."""
+AVX-512), so that how a prompt is cut changes no value."""
 
-SIZES = tuple(GRAIN << power for power in range(5))  # 16, 32, 64, 128, 256
-assert SIZES[-1] == PREFILL_CHUNK
+SIZES = tuple(range(GRAIN, PREFILL_CHUNK + 1, GRAIN))
 
 _MEMORY = 0.3
 """Weight of the newest measurement: a few steps after the load changes, the pace has followed."""
+
+_HOPE = 0.5
+"""What a further token is expected to cost, relative to the mean of those known: a run has a cost of its own
+(the weights are read once), so larger pieces are tried until they are known to take too long."""
 
 
 class PrefillPace:
@@ -38,10 +40,10 @@ class PrefillPace:
         self._decode_s = _mean(self._decode_s, seconds)
         self._credit_s = min(self._credit_s + seconds, max(self._decode_s, self._expected(GRAIN)))
 
-    def read(self, tokens: int, seconds: float) -> None:
-        """A piece of a prompt took so long; credit is spent."""
-        size = next((size for size in SIZES if size >= tokens), PREFILL_CHUNK)
-        if 4 * tokens >= 3 * size:  # a shorter one tells less than what is known
+    def read(self, pieces: list[int], seconds: float) -> None:
+        """Pieces of prompts, in tokens, took so long together; credit is spent."""
+        size = -(-pieces[0] // GRAIN) * GRAIN
+        if len(pieces) == 1 and size in SIZES and 4 * pieces[0] >= 3 * size:
             self._piece_s[size] = _mean(self._piece_s.get(size, 0.0), seconds)
         self._credit_s = max(0.0, self._credit_s - seconds)
 
@@ -56,14 +58,16 @@ class PrefillPace:
         return GRAIN if self._credit_s >= 0.95 * self._expected(GRAIN) else 0
 
     def _expected(self, size: int) -> float:
-        """Of a piece of `size`; in proportion to the nearest size known, 0 where none is."""
-        known = self._piece_s.get(size)
-        if known is not None:
-            return known
+        """Of a piece of `size`; from the nearest size known, 0 for the smallest where none is."""
+        if size in self._piece_s:
+            return self._piece_s[size]
         if not self._piece_s:
             return 0.0 if size == GRAIN else float("inf")
-        nearest = min(self._piece_s, key=lambda other: abs(other - size))
-        return self._piece_s[nearest] * (size / nearest if size > nearest else 1.0)
+        smaller = max((known for known in self._piece_s if known < size), default=None)
+        if smaller is None:
+            larger = min(self._piece_s)
+            return self._piece_s[larger] * size / larger
+        return self._piece_s[smaller] * (1 + _HOPE * (size - smaller) / smaller)
 
 
 def _mean(former: float, newest: float) -> float:
