@@ -10,7 +10,7 @@ import typer
 
 from ptbr_slm.cli.command import command
 from ptbr_slm.cli.output import Mode, Output, Report
-from ptbr_slm.cli.sampling_options import SAMPLING, MinP, Temperature, TopK, TopP
+from ptbr_slm.cli.sampling_options import SAMPLING, MinP, Temperature, TopK, TopP, refuse_no_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -99,6 +99,7 @@ def chat(
         "timeout_s": timeout,
     }
     sampling_params(options)
+    refuse_no_tokens(max_new_tokens, "--max-tokens")
     person = sys.stdin.isatty() and out.mode is not Mode.JSON
     interrupts = Interrupts() if person else None
     with Model(model, device) as opened:

@@ -14,7 +14,7 @@ import typer
 
 from ptbr_slm.cli.command import command
 from ptbr_slm.cli.output import Mode, Output, Report, table
-from ptbr_slm.cli.sampling_options import SAMPLING, MinP, Temperature, TopK, TopP
+from ptbr_slm.cli.sampling_options import SAMPLING, MinP, Temperature, TopK, TopP, refuse_no_tokens
 from ptbr_slm.errors import SlmError, os_errors
 from ptbr_slm.text import decode, is_utf16, number
 
@@ -167,6 +167,8 @@ def generate(
         "timeout_s": timeout,
     }
     sampling_params(options)
+    if not prompt_logprobs:
+        refuse_no_tokens(max_new_tokens, "-n")
     text = check_prompt(read_prompt(prompt))
     with Model(model, device) as opened:
         start = time.perf_counter()

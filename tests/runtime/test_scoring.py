@@ -280,7 +280,8 @@ def test_a_stream_goes_on_beside_a_long_scoring(toy, texts):
     engine.fail = lambda what, slots: time.sleep(0.002)
     requests = [(" ".join(texts) + str(number), [" de", " a"]) for number in range(80)]
     prompts = [PromptState([1, 2, 3])]
-    call = loop.submit(make_sequences(engine, prompts, SamplingParams(max_new_tokens=100)))
+    params = SamplingParams(max_new_tokens=500, ignore_eos=True)
+    call = loop.submit(make_sequences(engine, prompts, params))
     call.next_chunk()
     scoring = threading.Thread(target=lambda: list(Scorer(engine, loop.turn).score(requests)))
     start = len(engine.runs)

