@@ -2,9 +2,9 @@
 
 A step decodes a token for every running text, then may read a piece of a prompt. Prompts get at most as much
 time as decodes, so that the mean time between two tokens of a text doubles at most. A piece is as large as
-that allows in two steps, for the weights are read once for all of its tokens: at 85m int8 sixteen clients have
-24 % more tokens/s with pieces of 64 than of 16. So one gap may be three times the usual one, and the next is
-not.
+that allows in two steps, for the weights are read once for all of its tokens: at 85m int8 sixteen clients
+have 24 % more tokens/s with pieces of 64 than of 16. So one gap may be three times the usual one, and the
+next is not.
 """
 
 from __future__ import annotations
