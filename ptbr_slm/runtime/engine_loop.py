@@ -131,11 +131,6 @@ class EngineLoop:
         weakref.finalize(self, self._stepper.abandon).atexit = False  # `_stop_all` sees to that
 
     @property
-    def batch(self) -> Batch:
-        """For figures; the thread steps it."""
-        return self._stepper.batch
-
-    @property
     def thread(self) -> threading.Thread | None:
         """The engine's thread, once a request has begun it."""
         return self._stepper.thread

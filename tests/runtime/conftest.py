@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -101,3 +102,12 @@ def cuda_exports(model_folder) -> dict[str, Path]:
 def half_folder(cuda_exports) -> Path:
     """An fp16 export for CUDA."""
     return cuda_exports["fp16"]
+
+
+@pytest.fixture
+def quick_switches():
+    """Threads change places every 20 microseconds: what can go wrong between two lines does."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(2e-5)
+    yield
+    sys.setswitchinterval(before)

@@ -25,14 +25,7 @@ from ptbr_slm.runtime.engine_loop import EngineLoop
 from ptbr_slm.runtime.model import Model
 from ptbr_slm.runtime.sequence import Cancel
 
-
-@pytest.fixture(autouse=True)
-def quick_switches():
-    """Threads change places every 20 microseconds: what can go wrong between two lines does."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(2e-5)
-    yield
-    sys.setswitchinterval(before)
+pytestmark = pytest.mark.usefixtures("quick_switches")
 
 
 def test_eight_threads_get_the_texts_they_get_alone(toy):
@@ -287,7 +280,7 @@ def test_a_failing_engine_leaves_no_thread_waiting(toy):
 def test_a_fault_of_the_loop_itself_reaches_all_and_hangs_none(toy, monkeypatch):
     engine = toy()
     scheduler = EngineLoop(engine)
-    monkeypatch.setattr(scheduler.batch, "_admit", lambda: 1 / 0)
+    monkeypatch.setattr(scheduler._stepper.batch, "_admit", lambda: 1 / 0)
     calls = [ask(scheduler, engine, random_ids(n, 9), max_new_tokens=9) for n in range(3)]
     for call in calls:
         with pytest.raises(SlmError, match="ZeroDivisionError") as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 
 import pytest
@@ -14,14 +13,7 @@ from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.batch import BatchLimits
 from ptbr_slm.runtime.engine_loop import EngineLoop
 
-
-@pytest.fixture(autouse=True)
-def quick_switches():
-    """Threads change places every 20 microseconds: what can go wrong between two lines does."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(2e-5)
-    yield
-    sys.setswitchinterval(before)
+pytestmark = pytest.mark.usefixtures("quick_switches")
 
 
 def test_forty_readers_that_sleep_block_nobody_and_read_their_prompts_once(toy):
