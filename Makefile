@@ -11,19 +11,27 @@ BIN := $(VENV)/bin
 # Two workers of one thread each: the tests run many small models, which more threads only slow down.
 PYTEST_WORKERS ?= 2
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint style types chromium format bench docs clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.demo
 	$(BIN)/ptbr-slm quickstart --out demo --minutes $(MINUTES)
 
-test: $(VENV)/.test
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadscope $(PYTEST_ARGS)
+# A worker takes whole files, in the order of tests/conftest.py.
+test: $(VENV)/.test chromium
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
-lint: $(VENV)/.test
+lint: style types
+
+style: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test
 	$(BIN)/mypy -p ptbr_slm -p ptbr_slm_export
+
+chromium:
+	@bash scripts/install_chromium.sh
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
@@ -35,8 +43,13 @@ bench: $(VENV)/.demo
 	@echo "Sem concorrentes a instalar: python benchmarks/learning.py, planner.py, loss_error.py, qk_norm.py, kill_loop.py"
 	@echo "Na sua GPU: ptbr-slm bench train"
 
+# site/index.html opens without a server.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "Pronto: abra site/index.html no navegador."
+
 clean:
-	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) demo site .mypy_cache .ruff_cache .pytest_cache
 
 # A stamp a set of extras: installed again only when the project's needs change.
 $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)
@@ -44,7 +57,11 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)
-	$(BIN)/python -m pip install $(PIP_ARGS) -q -c constraints.txt -e ".[cpu,train,export,app,serve,eval,lm-eval,scale,dev]"
+	$(BIN)/python -m pip install $(PIP_ARGS) -q -c constraints.txt -e ".[cpu,train,export,app,serve,eval,lm-eval,scale,docs,dev]"
+	@touch $@ $(VENV)/.demo $(VENV)/.docs  # all of theirs is in it
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)
+	$(BIN)/python -m pip install $(PIP_ARGS) -q -c constraints.txt -e ".[docs]"
 	@touch $@
 
 $(VENV):

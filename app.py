@@ -7,7 +7,7 @@ from ptbr_slm.app import open_page, serve
 from ptbr_slm.errors import SlmError
 
 try:
-    page = open_page(os.environ.get("PTBR_SLM_MODEL", "models/demo"))
+    page = open_page(os.environ.get("PTBR_SLM_MODEL", "machado"))
     demo = page.demo
     if __name__ == "__main__":
         serve(page)

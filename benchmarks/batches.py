@@ -140,7 +140,7 @@ def main() -> None:
     paths = {(entry.tool, entry.weights): entry.path for entry in made}
     contenders = [
         ("ptbr-slm", "int4", PtbrSlmBatch),
-        ("ptbr-slm", "int4, head too", PtbrSlmBatch),
+        ("ptbr-slm", "int4, int8 head", PtbrSlmBatch),
         ("ptbr-slm", "int8", PtbrSlmBatch),
         ("onnxruntime-genai", "int4", GenaiBatch),
         ("llama.cpp", "Q4_0", LlamaCppBatch),

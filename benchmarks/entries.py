@@ -19,9 +19,9 @@ from ptbr_slm.bench.synthetic import write_random_model
 from ptbr_slm.config import model_config
 from ptbr_slm.storage.atomic import atomic_folder
 
-_OURS: dict[str, tuple[Precision, dict[str, int]]] = {
+_OURS: dict[str, tuple[Precision, dict[str, str]]] = {
     "int4": ("int4", {}),
-    "int4, head too": ("int4", {"head_bits": 4}),
+    "int4, int8 head": ("int4", {"head": "int8"}),
     "int8": ("int8", {}),
     "fp32": ("fp32", {}),
 }

@@ -86,6 +86,8 @@ def main() -> None:
 def cold(program: str, threads: int) -> float:
     """Seconds of one new process. Raises CalledProcessError where it fails."""
     environment = {**os.environ, "PTBR_SLM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
+    # As a user's: with it our sources, installed in place, were compiled anew in each process, and no peer's.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True)
     return time.perf_counter() - start

@@ -28,11 +28,11 @@ over 80 for llama.cpp beside other work on two cores (2026-11-22)."""
 
 RIVALS = (
     ("int4", "llama.cpp", ("Q4_0", "Q4_K_M")),
-    ("int4, head too", "llama.cpp", ("Q4_0", "Q4_K_M")),
+    ("int4, int8 head", "llama.cpp", ("Q4_0", "Q4_K_M")),
     ("int8", "llama.cpp", ("Q4_0", "Q4_K_M")),
     ("int8", "llama.cpp", ("Q8_0",)),
     ("int4", "onnxruntime-genai", ("int4",)),
-    ("int4, head too", "onnxruntime-genai", ("int4",)),
+    ("int4, int8 head", "onnxruntime-genai", ("int4",)),
     ("fp32", "transformers", ("fp32",)),
 )
 """Our precision, a peer, and what of the peer's it is compared with."""

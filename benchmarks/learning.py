@@ -3,20 +3,22 @@
     python benchmarks/learning.py --minutes 10            # the table on the terminal
     python benchmarks/learning.py --minutes 10 --write    # and into docs/benchmarks.md
 
-Needs `pip install -e '.[train]'` and the works of Machado de Assis as text files (--corpus). Every run is
-a process of its own; with --seeds they take turns. docs/benchmarks.md says what is measured, and how.
+Needs `pip install -e '.[train]'`, a C++ compiler and the works of Machado de Assis as text files (--corpus).
+Every run is a process of its own; with --seeds they take turns. A run that is done is a line of runs.jsonl in
+--folder and not done again. docs/benchmarks.md says what is measured, and how.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +33,18 @@ HELD_OUT = ("domCasmurro", "historiasMeiaNoite")
 """Works (file names) that are left out of training: a novel and a book of stories."""
 OURS: dict[str, Any] = {
     **RECIPE,
-    "batch_size": 8,
+    "compile": True,
     "device": "cpu",
-    "precision": "fp32",
+    "precision": "auto",
     "checkpoint.every": 0,
     "evaluation.every": 0,
     "evaluation.tokens": 4096,
     "evaluation.sample_tokens": 0,
 }
-"""The quickstart's recipe with a larger batch; seed and time come from the command line."""
+"""The quickstart's recipe, compiled, in bf16 where the processor has AMX; seed and time come from the
+command line."""
+FP32 = "ptbr-slm, fp32"
+"""What it comes to on a processor without AMX: of the first seed only."""
 BASELINES = {
     "readme-shape": nanogpt.Shape(layers=4, heads=4, width=128, block_size=64, batch_size=12),
     "our-budget": nanogpt.Shape(layers=3, heads=3, width=192, block_size=256, batch_size=4),
@@ -50,6 +55,7 @@ BASELINES = {
 class Job:
     """One run."""
 
+    entrant: str
     folder: Path
     """Prepared data: `train` and `held-out` below it."""
     seconds: float
@@ -67,6 +73,7 @@ class Result:
     steps: int
     seconds: float
     """Of training, as measured: a step that had begun is finished."""
+    precision: str
     bits_per_byte: float
     """On all of the held-out works, in windows of `context` tokens."""
 
@@ -75,18 +82,34 @@ def main() -> None:
     arguments = _arguments()
     about = facts(("torch", "numpy"), arguments.threads)
     folder = make_data(arguments.corpus, arguments.folder)
-    entrants: dict[str, Callable[[Job], Result]] = {"ptbr-slm": ours}
-    entrants |= {name: _Baseline(BASELINES[name]) for name in arguments.baselines}
-    results: dict[str, list[Result]] = {name: [] for name in entrants}
+    results: dict[str, list[Result]] = {name: [] for name in arguments.entrants}
     for seed in range(1, arguments.seeds + 1):
-        for name, run in entrants.items():
+        for name in arguments.entrants:
+            if name == FP32 and seed > 1:
+                continue
             sys.stderr.write(f"seed {seed}: {name}\n")
-            job = Job(folder=folder, seconds=60 * arguments.minutes, seed=seed, threads=arguments.threads)
-            results[name].append(alone(run, job))
+            job = Job(entrant=name, folder=folder, seconds=60 * arguments.minutes, seed=seed,
+                      threads=arguments.threads)  # fmt: skip
+            results[name].append(result_of(job))
     text = report(about, results, arguments.minutes)
     sys.stdout.write(text + "\n")
     if arguments.write:
         write_section("learning", text)
+
+
+def result_of(job: Job) -> Result:
+    """Of this run: what runs.jsonl says, or it is done now."""
+    key = [job.entrant, job.seconds, job.seed, job.threads]
+    file = job.folder / "runs.jsonl"
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
+        told = json.loads(line)
+        if told["run"] == key:
+            return Result(**told["result"])
+    run: Callable[[Job], Result] = ours if job.entrant.startswith("ptbr-slm") else baseline
+    result = alone(run, job)
+    with file.open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps({"run": key, "result": asdict(result)}) + "\n")
+    return result
 
 
 def ours(job: Job) -> Result:
@@ -95,12 +118,15 @@ def ours(job: Job) -> Result:
 
     from ptbr_slm.model import Llama
     from ptbr_slm.train.config_file import from_values
+    from ptbr_slm.train.planning.precision import choose_precision
     from ptbr_slm.train.run import train
 
     torch.set_num_threads(job.threads)
     with tempfile.TemporaryDirectory() as folder:
         values = {**OURS, "data": job.folder / "train", "output": Path(folder) / "run", "seed": job.seed,
                   "schedule.minutes": job.seconds / 60}  # fmt: skip
+        if job.entrant == FP32:
+            values["precision"] = "fp32"
         config = from_values(values)
         done = train(config)
         model = Llama.from_folder(done.model)
@@ -110,36 +136,33 @@ def ours(job: Job) -> Result:
             tokens_per_step=config.step_tokens,
             steps=done.step,
             seconds=done.seconds,
+            precision=choose_precision("cpu", None, config.precision).name,
             bits_per_byte=measure(model, job.folder, config.seq_len),
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Baseline:
-    """nanoGPT with one shape; a class, since a process cannot be given a closure."""
+def baseline(job: Job) -> Result:
+    """nanoGPT, on the same tokens for the same time."""
+    import torch
 
-    shape: nanogpt.Shape
+    from ptbr_slm.data.prepared import PreparedData
 
-    def __call__(self, job: Job) -> Result:
-        """Train it on the same tokens for the same time."""
-        import torch
-
-        from ptbr_slm.data.prepared import PreparedData
-
-        torch.set_num_threads(job.threads)
-        data = PreparedData.open(job.folder / "train")
-        split = data.split("train")
-        tokens = torch.from_numpy(split.read(0, split.tokens))
-        began = time.monotonic()
-        model, steps = nanogpt.train(self.shape, tokens, data.vocab_size, job.seconds, job.seed)
-        return Result(
-            parameters=sum(parameter.numel() for parameter in model.parameters()),
-            context=self.shape.block_size,
-            tokens_per_step=self.shape.batch_size * self.shape.block_size,
-            steps=steps,
-            seconds=time.monotonic() - began,
-            bits_per_byte=measure(model, job.folder, self.shape.block_size),
-        )
+    shape = BASELINES[job.entrant]
+    torch.set_num_threads(job.threads)
+    data = PreparedData.open(job.folder / "train")
+    split = data.split("train")
+    tokens = torch.from_numpy(split.read(0, split.tokens))
+    began = time.monotonic()
+    model, steps = nanogpt.train(shape, tokens, data.vocab_size, job.seconds, job.seed)
+    return Result(
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        context=shape.block_size,
+        tokens_per_step=shape.batch_size * shape.block_size,
+        steps=steps,
+        seconds=time.monotonic() - began,
+        precision="fp32",
+        bits_per_byte=measure(model, job.folder, shape.block_size),
+    )
 
 
 def measure(model: Any, folder: Path, context: int) -> float:
@@ -176,7 +199,7 @@ def make_data(corpus: Path, folder: Path) -> Path:
 
 def report(about: str, results: dict[str, list[Result]], minutes: float) -> str:
     """The section of docs/benchmarks.md."""
-    header = ["", "parameters", "tokens a step", "context", "steps", "tokens/s", "bits per byte"]
+    header = ["", "precision", "parameters", "tokens a step", "context", "steps", "tokens/s", "bits per byte"]
     rows = []
 
     def shown(values: list[float], digits: int = 0) -> str:
@@ -186,23 +209,24 @@ def report(about: str, results: dict[str, list[Result]], minutes: float) -> str:
         first = runs[0]
         speed = [run.steps * run.tokens_per_step / run.seconds for run in runs]
         rows.append([
-            name if name == "ptbr-slm" else f"nanoGPT, {name}",
+            f"nanoGPT, {name}" if name in BASELINES else name, first.precision,
             f"{first.parameters / 1e6:.2f}M", str(first.tokens_per_step), str(first.context),
             shown([float(run.steps) for run in runs]), shown(speed),
             shown([run.bits_per_byte for run in runs], 3),
         ])  # fmt: skip
     middle = {name: statistics.median(run.bits_per_byte for run in runs) for name, runs in results.items()}
-    mine = middle.pop("ptbr-slm")
-    best = min(middle, key=lambda name: middle[name])
-    verdict = (
-        f"ptbr-slm / nanoGPT, {best}, the best of the baselines run: {mine / middle[best]:.3f}x the bits "
-        f"per byte ({100 * (1 - mine / middle[best]):.1f} % lower)."
-    )
-    seeds = len(results["ptbr-slm"])
+    best = min((name for name in middle if name in BASELINES), key=lambda name: middle[name])
+    verdicts = [
+        f"{name} / nanoGPT, {best}, the best baseline run: {middle[name] / middle[best]:.3f}x the bits "
+        f"per byte ({100 * (1 - middle[name] / middle[best]):.1f} % lower)."
+        for name in middle
+        if name not in BASELINES
+    ]
+    seeds = max(map(len, results.values()))
     return "\n\n".join([
         f"`python benchmarks/learning.py {' '.join(sys.argv[1:])}`", about,
         f"{minutes:g} minutes of training each, {seeds} {'seed' if seeds == 1 else 'seeds'}.",
-        table(header, rows), verdict,
+        table(header, rows), *verdicts,
     ])  # fmt: skip
 
 
@@ -210,7 +234,8 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0, help="of training, for each run")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--baselines", nargs="+", default=list(BASELINES), choices=BASELINES)
+    entrants = ["ptbr-slm", FP32, *BASELINES]
+    parser.add_argument("--entrants", nargs="+", default=entrants, choices=entrants)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--corpus", type=Path, default=Path("../shared/corpus/machado"))
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "ptbr-slm-learning")

@@ -29,7 +29,7 @@ from ptbr_slm_export.graphs.projections import QuantizedProjections
 from ptbr_slm_export.graphs.writer import MICROSOFT
 from ptbr_slm_export.llama import LlamaWeights
 from ptbr_slm_export.quantization.quantizer import Quantizer
-from ptbr_slm_export.quantization.recipe import RECIPES, Recipe
+from ptbr_slm_export.quantization.recipe import HEADS, RECIPES, Recipe, recipe_for
 from results import command, table, write_section
 
 from ptbr_slm.bench.synthetic import write_random_model
@@ -38,6 +38,8 @@ from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.storage.weights import WeightReader
 
 FLOAT, INT8 = ir.DataType.FLOAT, ir.DataType.INT8
+SPINNING = 0.15
+"""Seconds after which idle threads of ONNX Runtime sleep, with room."""
 
 
 class PackedFeedForward(LlamaGraph):
@@ -110,19 +112,19 @@ class Variant:
 def variants(threads: int) -> Iterator[Variant]:
     """What is kept, first, and every lever against it."""
     kept = RECIPES["int4"]
-    base = Variant(
-        name=f"kept: blocks of {kept.block}, int{kept.head_bits} head", recipe=kept, threads=threads
-    )
+    base = Variant(name=f"kept: blocks of {kept.block}, {_head(kept)}", recipe=kept, threads=threads)
     yield base
     for block in (32, 64, 128, 256):
         if block != kept.block:
             yield replace(base, name=f"blocks of {block}", recipe=replace(kept, block=block))
-    other = 8 if kept.head_bits == 4 else 4
-    yield replace(
-        base,
-        name=f"int{other} head",
-        recipe=replace(kept, head_bits=other, head_block=128 if other == 8 else 256),
-    )
+    for head in HEADS:
+        recipe = recipe_for("int4", head=head)
+        assert recipe is not None
+        if recipe != kept:
+            yield replace(base, name=_head(recipe), recipe=recipe)
+    for best in (128, 256):
+        recipe = replace(kept, head_rescored=best)
+        yield replace(base, name=_head(recipe), recipe=recipe)
     yield replace(base, name="int8 everywhere", recipe=RECIPES["int8"])
     yield replace(base, name="gate and up packed", graph=PackedFeedForward)
     yield replace(base, name="int8 cache", graph=Int8Cache, cache=np.int8)
@@ -132,6 +134,11 @@ def variants(threads: int) -> Iterator[Variant]:
     yield replace(base, name="work shared out in 4 parts", entries={"session.dynamic_block_base": "4"})
     if threads > 1:
         yield replace(base, name="one thread", threads=1)
+
+
+def _head(recipe: Recipe) -> str:
+    again = f", best {recipe.head_rescored} scored again" if recipe.head_rescored else ""
+    return f"int{recipe.head_bits} head in blocks of {recipe.head_block}{again}"
 
 
 class Contestant:
@@ -194,12 +201,19 @@ class Contestant:
 def measure(
     contestants: list[Contestant], rounds: int, steps: int
 ) -> tuple[list[list[float]], list[list[float]]]:
-    """(prefill seconds, decode seconds) of each, taking turns; two steps before each turn are not counted."""
+    """(prefill seconds, decode seconds) of each, taking turns.
+
+    Not counted are the wait until the threads of the one before have stopped spinning, which otherwise fell
+    into the next one's prefill (30 of 80 ms, and not behind a variant whose threads sleep), a step that wakes
+    its own threads, and two steps after the prefill.
+    """
     prefill: list[list[float]] = [[] for _ in contestants]
     decode: list[list[float]] = [[] for _ in contestants]
     for turn in range(rounds):
         for index in np.roll(np.arange(len(contestants)), -turn):
             one = contestants[index]
+            time.sleep(SPINNING)
+            one.time(one.step)
             prefill[index].append(one.time(one.long))
             seconds = [one.time(one.step) for _ in range(steps + 2)]
             decode[index].extend(seconds[2:])

@@ -86,9 +86,9 @@ def train(data: PreparedData, rate: float, qk_norm: bool, precision: str, steps:
         max_seq_len=SEQ_LEN,
     )
     model = Llama(replace(shape, qk_norm=qk_norm)).initialize(0).train()
-    optimizer = build_optimizer(model, OptimizerConfig(learning_rate=rate))
+    optimizer = build_optimizer(model, OptimizerConfig(name="adamw", learning_rate=rate))
     scaler = torch.amp.GradScaler("cpu") if precision == "fp16" else None
-    schedule = ScheduleConfig(warmup_steps=WARM_UP)
+    schedule = ScheduleConfig(kind="cosine", warmup_steps=WARM_UP)
     batches = TextBatches(split, seq_len=SEQ_LEN, seed=0)
     losses, skipped = [], 0
     for step in range(steps):

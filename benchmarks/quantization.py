@@ -43,13 +43,14 @@ RECIPES: tuple[tuple[Precision, dict[str, object]], ...] = (
     ("fp32", {}),
     *(("int8", {"method": method}) for method in ("rtn", "search", "gptq")),
     ("int4", {}),
-    ("int4", {"head_bits": 4}),
+    *(("int4", {"head": head}) for head in ("int8", "int4")),
+    *(("int4", {"head_rescored": best}) for best in (128, 256)),
     ("int4", {"mixed_extra": 0.125}),
     *(("int4", {"block": 64, "method": m}) for m in ("rtn", "search", "hqq", "kquant", "gptq")),
     *(("int4", {"block": block}) for block in (32, 128)),
     *(("int4", {"method": method}) for method in ("rtn", "search")),
-    ("int4", {"head_bits": 4, "head_block": 32}),
-    ("int4", {"method": "search", "head_bits": 4}),
+    ("int4", {"head": "int4", "head_block": 32}),
+    ("int4", {"head": "int4", "method": "search"}),
 )
 """What is tried, by precision and what of its recipe differs from the default."""
 
@@ -124,7 +125,9 @@ def _name(precision: str, recipe: Recipe | None) -> str:
     if recipe is None:
         return precision
     mixed = f", {len(recipe.mixed)} matrices int8" if recipe.mixed else ""
-    head = f", head int4 b{recipe.head_block}" if recipe.head_bits == 4 else ""
+    head = f", head int{recipe.head_bits} b{recipe.head_block}"
+    if recipe.head_rescored:
+        head += f", best {recipe.head_rescored} again"
     return f"{precision} {recipe.method} b{recipe.block}{mixed}{head}"
 
 

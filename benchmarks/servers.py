@@ -56,9 +56,9 @@ class Running:
         return int(found[1]) * 1024
 
 
-def ours(weights: str, model: Path, threads: int) -> Server:
-    """`ptbr-slm serve`, as it is by default."""
-    command = (sys.executable, "-m", "ptbr_slm", "serve", str(model), "--port", "{port}", "--quiet")
+def ours(weights: str, model: Path, threads: int, *options: str) -> Server:
+    """`ptbr-slm serve`, as it is by default but for `options`."""
+    command = (sys.executable, "-m", "ptbr_slm", "serve", str(model), "--port", "{port}", "--quiet", *options)
     return Server(tool="ptbr-slm", weights=weights, command=command, health="/ready", threads=threads)
 
 

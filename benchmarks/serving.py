@@ -76,7 +76,7 @@ def _arguments() -> argparse.Namespace:
         "--llama-bin", type=Path, default=Path("llama.cpp/build/bin"), help="llama-server and llama-quantize"
     )
     parser.add_argument(
-        "--llama-python", type=Path, default=Path(sys.executable), help="has llama-cpp-python[server]"
+        "--llama-python", type=Path, help="has llama-cpp-python[server]; without it that server is left out"
     )
     parser.add_argument("--shared", default="", help="what shared the processors, for the reader")
     return parser.parse_args()

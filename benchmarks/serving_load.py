@@ -44,7 +44,7 @@ class Setup:
     prompt_tokens: int
     new_tokens: int
     llama_bin: Path
-    llama_python: Path
+    llama_python: Path | None
     shared: str
     write: bool
 
@@ -64,9 +64,9 @@ class Setup:
         each = max(2, -(-SMALLEST_LOAD // clients))
         return [[self.body(prompt, **changes) for prompt in islice(prompts, each)] for _ in range(clients)]
 
-    def ours(self, precision: str) -> Server:
+    def ours(self, precision: str, *options: str) -> Server:
         """`ptbr-slm serve`."""
-        return ours(precision, self.models.ours[precision], self.threads)
+        return ours(precision, self.models.ours[precision], self.threads, *options)
 
     def llama(self, kind: str) -> Server:
         """llama-server."""
@@ -77,6 +77,7 @@ class Setup:
 
     def llama_python_server(self, kind: str) -> Server:
         """llama-cpp-python's server."""
+        assert self.llama_python is not None
         return llama_cpp_python(
             self.llama_python, kind, self.models.gguf[kind], threads=self.threads, context=CONTEXT
         )
@@ -106,7 +107,8 @@ def load_section(setup: Setup) -> str:
     """Each round starts every server anew, alone, and goes through all numbers of clients."""
     servers = [setup.ours(precision) for precision, _ in PAIRS]
     servers += [setup.llama(kind) for _, kind in PAIRS]
-    servers += [setup.llama_python_server(kind) for _, kind in PAIRS]
+    if setup.llama_python is not None:
+        servers += [setup.llama_python_server(kind) for _, kind in PAIRS]
     scores = [Score(server) for server in servers]
     for index in range(setup.rounds):
         for turn in range(len(scores)):
@@ -202,7 +204,7 @@ def _sampled_table(scores: Sequence[Score]) -> str:
 
 
 def _ratios(scores: Sequence[Score], clients: Sequence[int]) -> list[str]:
-    """Ours against the stronger of the two other servers with the same kind of weights."""
+    """Ours against the strongest of the other servers with the same kind of weights."""
     lines = []
     for precision, kind in PAIRS:
         mine = next(s for s in scores if (s.server.tool, s.server.weights) == ("ptbr-slm", precision))

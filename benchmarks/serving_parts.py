@@ -9,7 +9,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -32,33 +32,46 @@ SOAK_TOKENS = 8
 """New tokens of a request of the soak."""
 
 
+TOKEN_BY_TOKEN = ("--stream-interval-ms", "0")
+"""Of our server: an event for each token, as llama-server's."""
+
+
 def http_section(setup: Setup) -> str:
     """A lone stream by HTTP and from `Model.stream`, in turns, each in a fresh process."""
     rows = []
     for precision, _ in PAIRS:
-        by_http: list[Stream] = []
         alone: list[Stream] = []
+        by_http: dict[tuple[str, ...], list[Stream]] = {(): [], TOKEN_BY_TOKEN: []}
         for index in range(setup.rounds):
             progress(f"round {index + 1} of {setup.rounds}: {precision}")
             prompts = setup.models.prompts(setup.prompt_tokens, seed=100 + index)
             bodies = [[setup.body(prompt) for prompt in islice(prompts, 6)]]
-            with running(setup.ours(precision)) as server:
-                load_client.run(server.port, [[setup.body(next(prompts), max_tokens=8)]])
-                by_http += load_client.run(server.port, bodies).streams
+            for options, streams in by_http.items():
+                with running(setup.ours(precision, *options)) as server:
+                    load_client.run(server.port, [[setup.body(next(prompts), max_tokens=8)]])
+                    streams += load_client.run(server.port, bodies).streams
             alone += direct.run(setup.models.ours[precision], bodies, threads=setup.threads).streams
-        rows.append([f"ptbr-slm {precision}", *_share(alone, by_http, _whole), *_share(alone, by_http, _gap)])
-    header = [
-        "", "Model.stream, ms a text", "HTTP, ms a text", "more",
-        "Model.stream, ms a token", "HTTP, ms a token", "more",
-    ]  # fmt: skip
+        rows.append(_cost(f"{precision}, Model.stream", alone, alone))
+        for options, streams in by_http.items():
+            how = "HTTP, " + (" ".join(options) or "as by default")
+            rows.append(_cost(f"{precision}, {how}", alone, streams))
     return "\n\n".join(
         [
             f"{setup.size}: one client, prompts of {setup.prompt_tokens} tokens, {setup.new_tokens} new; "
             "from the request to its end, and from its first text to its last, by token. "
             f"{6 * setup.rounds} texts each.",
-            table(header, rows),
+            table(["", "ms a text", "more", "ms a token", "more", "events a text"], rows),
         ]
     )
+
+
+def _cost(name: str, alone: Sequence[Stream], streams: Sequence[Stream]) -> list[str]:
+    cells = []
+    for measure, digits in ((_whole, 0), (_gap, 2)):
+        before, after = [[measure(each) for each in group] for group in (alone, streams)]
+        more = statistics.median(after) / statistics.median(before) - 1
+        cells += [spread(after, digits), "" if streams is alone else f"{100 * more:+.1f} %"]
+    return [name, *cells, f"{statistics.mean(len(each.texts) for each in streams):.0f}"]
 
 
 def _whole(stream: Stream) -> float:
@@ -69,15 +82,11 @@ def _gap(stream: Stream) -> float:
     return (stream.texts[-1] - stream.texts[0]) / (stream.tokens - 1) * 1e3
 
 
-def _share(alone: Sequence[Stream], other: Sequence[Stream], measure: Callable[[Stream], float]) -> list[str]:
-    before, after = [measure(each) for each in alone], [measure(each) for each in other]
-    more = statistics.median(after) / statistics.median(before) - 1
-    return [spread(before, 2), spread(after, 2), f"{100 * more:+.1f} %"]
-
-
 def long_prompt_section(setup: Setup) -> str:
     """Gaps of a running text before and while a long prompt is read."""
-    servers = [server for pair in PAIRS for server in (setup.ours(pair[0]), setup.llama(pair[1]))]
+    servers = [
+        server for ours, peer in PAIRS for server in (setup.ours(ours, *TOKEN_BY_TOKEN), setup.llama(peer))
+    ]
     found: dict[str, list[list[float]]] = {server.name: [] for server in servers}
     for index in range(setup.rounds):
         for server in servers:

@@ -116,6 +116,8 @@ def weight_bytes(graph: Path) -> dict[str, int]:
 
 def kind_of(name: str) -> str:
     """The row of a node, by the last part of its name."""
+    if name.startswith("head."):
+        return "best logits scored again"
     return KINDS.get(re.sub(r"^layers\.\d+\.", "", name), "the rest")
 
 

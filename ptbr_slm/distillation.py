@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ptbr_slm.loss import chosen_logits, exponentials, target_column
+from ptbr_slm.loss import chosen_logits, exponentials, subtract_at, target_column
 
 _LEAST = 1e-30
 """Of a sum of exponentials whose largest is 1: what is below is nothing, and its logarithm stays finite."""
@@ -56,7 +56,7 @@ class TeacherTargets:
         share = hard + 2.0 * z_loss * rows.lse  # of p, for every token
         logits.mul_(whole * (share / rows.total + soft[:, -1:] / rows.rest))
         logits.scatter_add_(-1, ids, whole * (share * rows.best / rows.total + soft[:, :-1]))
-        logits.scatter_add_(-1, target_column(targets), -hard * whole)
+        subtract_at(logits, target_column(targets), hard * whole)
         return self._row_losses(rows, counts, z_loss)
 
     def _classes(self, logits: Tensor, targets: Tensor, part: slice) -> _Rows:

@@ -89,6 +89,7 @@ CODES: dict[str, tuple[Exit, str]] = {
     "E_TRAINING_DIVERGED": (Exit.ERROR, "a perda deixou de ser um número"),
     "E_PORT": (Exit.ERROR, "a porta ou o endereço não pode ser usado"),
     "E_BUSY": (Exit.ERROR, "a fila do modelo está cheia"),
+    "E_REQUEST_SIZE": (Exit.ERROR, "um pedido com mais textos do que a fila do modelo aceita"),
     "E_CLOSED": (Exit.ERROR, "o modelo já foi fechado"),
     "E_INTERNAL": (Exit.ERROR, "erro inesperado: um defeito nosso"),
     # Files that are not what they should be.
@@ -97,6 +98,7 @@ CODES: dict[str, tuple[Exit, str]] = {
     "E_TOKENIZER_MISMATCH": (Exit.CORRUPT, "o tokenizador não é o dos dados ou o do modelo"),
     "E_MODEL_INVALID": (Exit.CORRUPT, "a pasta não é um modelo que sabemos abrir"),
     "E_ADAPTER": (Exit.CORRUPT, "adaptador (LoRA) quebrado, de outro modelo, ou que faz o que não sabemos"),
+    "E_DRAFT": (Exit.CORRUPT, "camada de rascunho quebrada, ou de outro modelo"),
     "E_CHECKPOINT_CORRUPT": (Exit.CORRUPT, "checkpoint truncado ou alterado"),
     "E_MANIFEST": (Exit.CORRUPT, "o manifesto falta, está quebrado ou não confere"),
     "E_RESULTS": (Exit.CORRUPT, "resultados de avaliação incompletos, quebrados ou alterados"),

@@ -350,7 +350,7 @@ class _Gradients:
         total, lse = exponentials(logits)  # logits hold exponentials now, `total` (R, 1) is their sum
         more = 1 + 2 * self.job.z_loss * lse
         row = self.factor * counts * more / total  # (R, 1)
-        logits.scatter_add_(-1, target_column(targets), -total / more)
+        subtract_at(logits, target_column(targets), total / more)
         if logits.dtype == self.job.dtype:
             # Rows can be multiplied in the narrow matrices then: C columns instead of V.
             torch.mm(logits, self.head, out=self.to_hidden[part])
@@ -410,6 +410,14 @@ def target_column(targets: Tensor) -> Tensor:
 def chosen_logits(logits: Tensor, targets: Tensor) -> Tensor:
     """The targets' logits (R, 1)."""
     return logits.gather(-1, target_column(targets))
+
+
+def subtract_at(logits: Tensor, column: Tensor, values: Tensor) -> None:
+    """Subtract values (R, 1) from logits (R, V) in one column (R, 1) of each row, in place."""
+    if logits.device.type == "cpu":  # whose scatter_add_ takes as long as a pass over all of the logits
+        logits[torch.arange(len(logits)), column.squeeze(-1)] -= values.squeeze(-1)
+    else:
+        logits.scatter_add_(-1, column, -values)
 
 
 def _logits(states: Tensor, head: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ptbr_slm.adapters import Projection, TrainedRows
+from ptbr_slm.attention_mask import cache_mask, document_mask, document_positions
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.loss import IGNORE as IGNORE
 from ptbr_slm.loss import (
@@ -107,7 +108,7 @@ class Attention(nn.Module):
         causal = cache is None and mask is None
         if cache is not None:
             k, v = cache.extend(layer, k, v)
-            mask = _cache_mask(q.shape[2], k.shape[2], x.device)
+            mask = cache_mask(q.shape[2], k.shape[2], x.device)
         # Expanded by hand: below sm_80 the memory-efficient kernel refuses enable_gqa.
         k = k.repeat_interleave(heads // kv_heads, dim=1)  # (B, H, T, D)
         v = v.repeat_interleave(heads // kv_heads, dim=1)
@@ -174,6 +175,7 @@ class Llama(nn.Module):
     loss: `chunked` or `plain`, the same numbers (`ptbr_slm.loss`). z_loss: its factor, in training only.
     backward_scale: fp32 (), what backward will bring to `loss_sum`, where the caller knows it by then; it
     saves the chunked loss a fourth product with the head.
+    gradient_hook: is given, in each backward pass, the gradient (B, T, C) of the first states that have one.
     compiled_layer: what runs a layer in training instead of the layer itself (`ptbr_slm.train.compile`).
     embed_rows, head_rows: rows of a frozen embedding and head that are trained; tied, one object.
     """
@@ -185,6 +187,7 @@ class Llama(nn.Module):
         self.loss = "chunked"
         self.z_loss = 0.0
         self.backward_scale: Tensor | None = None
+        self.gradient_hook: Callable[[Tensor], None] | None = None
         self.compiled_layer: LayerCall | None = None
         self.embed_rows: TrainedRows | None = None
         self.head_rows: TrainedRows | None = None
@@ -242,7 +245,11 @@ class Llama(nn.Module):
             # each (B, T, 1, D/2)
         # Made once: of a boolean mask, scaled_dot_product_attention would make and keep one in every layer.
         mask = None if document_ids is None else document_mask(document_ids, product_dtype(x))
+        hook = self.gradient_hook
         for index in range(len(self.layers)):
+            if hook is not None and x.requires_grad:
+                x.register_hook(hook)  # type: ignore[no-untyped-call]
+                hook = None
             if self.training and self.checkpoint_every and index % self.checkpoint_every == 0:
                 # No dropout, so no RNG state to save.
                 x = checkpoint(
@@ -260,8 +267,7 @@ class Llama(nn.Module):
                 x = self._layer(index, x, cos, sin, cache, mask)
         if cache is not None:
             cache.length += tokens.shape[1]
-        normalised: Tensor = self.norm(x)
-        return normalised
+        return cast(Tensor, self.norm(x))
 
     def _embedded(self, tokens: Tensor, shared: SharedGradient | None) -> Tensor:
         """tokens: (B, T) -> (B, T, C)."""
@@ -310,9 +316,8 @@ class Llama(nn.Module):
         sum, so that a step of any number of micro-batches divides once by all its target tokens.
         """
         z_loss = self.z_loss if self.training else 0.0
-        if (
-            self.loss == "plain" and soft is None and torch.is_grad_enabled()
-        ):  # evaluation takes as little memory as it can
+        # Without gradients, in evaluation, as little memory as it can.
+        if self.loss == "plain" and soft is None and torch.is_grad_enabled():
             logits = self.logits(self.hidden(tokens, document_ids=document_ids))  # (B, T, V)
             return plain_cross_entropy(logits.flatten(0, 1), targets.flatten(), z_loss)
         shared = self._shared_gradient()
@@ -390,6 +395,10 @@ class Llama(nn.Module):
             yield prefix + "mlp.up_proj.weight", up
             yield prefix + "mlp.down_proj.weight", matrix(feed_forward.down)
 
+    def folder_views(self) -> dict[str, Tensor]:
+        """Llama's name -> a view of the weight as it is trained."""
+        return dict(self._folder_tensors())
+
     @torch.no_grad()
     def to_hf_weights(self) -> dict[str, npt.NDArray[np.float32]]:
         """Copies of the weights under Llama's names, for `storage.model_folder.write_model_files`.
@@ -419,28 +428,3 @@ class Llama(nn.Module):
         """Open a model folder on the CPU in fp32. Raises E_MODEL_INVALID and its kin."""
         opened = ModelFolder(folder)
         return cls(opened.config).load_hf_weights(opened.weights.read)
-
-
-def _cache_mask(new: int, total: int, device: torch.device) -> Tensor | None:
-    """(T, total) boolean mask for T new tokens at the end of `total`; None for one, which attends to all."""
-    if new == 1:
-        return None
-    return torch.ones(new, total, dtype=torch.bool, device=device).tril(total - new)
-
-
-def document_mask(document_ids: Tensor, dtype: torch.dtype) -> Tensor:
-    """(B, T) -> (B, 1, T, T) to add to the scores: 0 where a token may attend, -inf elsewhere.
-
-    It may attend to itself and at what comes before it in its own document.
-    """
-    same = document_ids[:, :, None] == document_ids[:, None, :]  # (B, T, T)
-    zeros = torch.zeros(same.shape, dtype=dtype, device=same.device)
-    return zeros.masked_fill_(~same.tril_(), -math.inf)[:, None]
-
-
-def document_positions(document_ids: Tensor) -> Tensor:
-    """(B, T) -> (B, T) int64: the position of each token in its own document, from 0."""
-    index = torch.arange(document_ids.shape[1], device=document_ids.device)
-    begins = torch.zeros_like(document_ids, dtype=torch.bool)
-    begins[:, 1:] = document_ids[:, 1:] != document_ids[:, :-1]
-    return index - torch.where(begins, index, 0).cummax(dim=1).values

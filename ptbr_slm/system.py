@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ KAGGLE_ROOT_VARIABLE = "PTBR_SLM_KAGGLE_ROOT"
 """Environment variable that puts another folder in the place of /kaggle, for tests and trial runs."""
 
 _CPUS = Path("/sys/devices/system/cpu")
+_CPU_INFO = Path("/proc/cpuinfo")
 _CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -55,6 +57,37 @@ def installed_version(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def processor_name(info: Path = _CPU_INFO) -> str:
+    """The processor's name, as far as the system gives it."""
+    if info.exists():
+        for line in info.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+_BF16_UNITS = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 BF16"}
+_ONEDNN_LIMITS = {"AMX": ("AVX512_CORE_AMX", "AVX10_1_512_AMX"), "AVX-512 BF16": ("AVX512_CORE_BF16",
+    "AVX512_CORE_FP16", "AVX512_CORE_AMX", "AVX10_1_512")}  # fmt: skip
+
+
+def bf16_units(info: Path = _CPU_INFO, environment: Mapping[str, str] | None = None) -> str | None:
+    """What this processor multiplies bf16 with, `AMX` or `AVX-512 BF16`; None where it would be emulated.
+
+    PyTorch's products are oneDNN's: a limit in ONEDNN_MAX_CPU_ISA holds here too
+    (uxlfoundation.github.io/oneDNN, "CPU Dispatcher Control").
+    """
+    environment = os.environ if environment is None else environment
+    limit = environment.get("ONEDNN_MAX_CPU_ISA", "").upper()
+    text = info.read_text(errors="replace") if info.exists() else ""
+    flags = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
+    present = set() if flags is None else set(flags[1].split())
+    for flag, name in _BF16_UNITS.items():
+        if flag in present and (limit in ("", "DEFAULT") or limit.startswith(_ONEDNN_LIMITS[name])):
+            return name
+    return None
 
 
 def cpu_cores() -> int:

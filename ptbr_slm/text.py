@@ -19,6 +19,15 @@ def number(value: float, decimals: int = 0) -> str:
     return f"{value:,.{decimals}f}".translate(str.maketrans(",.", ".,"))
 
 
+def told_apart(one: float, other: float, decimals: int) -> tuple[str, str]:
+    """Both numbers, with up to two more decimals where they differ and would look equal."""
+    for more in range(3):
+        shown = number(one, decimals + more), number(other, decimals + more)
+        if shown[0] != shown[1]:
+            break
+    return shown
+
+
 def human_bytes(count: float) -> str:
     """1536 -> '1,5 KiB', with a Brazilian decimal comma."""
     for unit in ("B", "KiB", "MiB", "GiB"):

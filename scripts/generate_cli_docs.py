@@ -14,7 +14,7 @@ from ptbr_slm.cli.main import app
 from ptbr_slm.storage.atomic import write_text
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
-WIDTH = {"COLUMNS": "100", "NO_COLOR": "1", "TERMINAL_WIDTH": "100"}
+WIDTH = {"COLUMNS": "80", "NO_COLOR": "1"}
 """The page is the same whatever terminal it is made in."""
 COMMON = """# A linha de comando
 

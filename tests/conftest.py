@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import ptbr_slm  # noqa: F401  (switches telemetry off before a test imports onnxruntime)
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX512_CORE_BF16"  # before torch: a CPU with AMX trains as any other
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -29,6 +30,15 @@ TEXTS = [
     "O trem partiu às seis horas, cheio de trabalhadores, estudantes e vendedores de pão.",
 ]
 """Portuguese of our own, for tokenizers and tiny models."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first. Two workers take file after file (xdist's loadscope, which by itself gives
+    out the files with the fewest tests last); with the quick ones at the end, both end at the same time.
+    """
+    slow = {item.path for item in items if any(map(item.get_closest_marker, ("slow", "browser")))}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")
@@ -103,8 +113,8 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Done]:
 
     monkeypatch.chdir(tmp_path)
 
-    def invoke(*arguments: str | Path, check: bool = False) -> Done:
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    def invoke(*arguments: str | Path, check: bool = False, input: str | None = None) -> Done:
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=input)
         assert not check or result.exit_code == 0, result.stderr
         return Done(result.exit_code, result.stdout, result.stderr)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,7 @@ def test_every_memory_figure_of_the_kaggle_pages_is_what_info_computes(page):
             seq_len=int(seq_len),
             checkpoint_every=POLICIES[policy],
             precision="fp16",
+            optimizer="muon",
         )
         assert gib == number(e.total / GIB, 2), (size, batch, seq_len, policy)
         assert fits == FITS[fit(e)] and status == "calculado"
@@ -51,7 +54,11 @@ def test_the_other_figures_of_the_guide_are_computed_too():
     text = GUIDE.read_text(encoding="utf-8")
     for size in ("85m", "400m", "800m"):
         assert f"{number(BYTES_PER_PARAMETER * SIZES[size].num_parameters / 1e9, 2)} GB" in text
-    assert f"{number(16 * SIZES['800m'].num_parameters / GIB, 2)} GiB" in text  # weights, gradients, AdamW
+    e = estimate(
+        SIZES["800m"], batch_size=1, seq_len=1024, checkpoint_every=1, precision="fp16", optimizer="muon"
+    )
+    assert f"{number((e.weights + e.gradients + e.optimizer) / GIB, 2)} GiB" in text
+    assert f"{number(16 * SIZES['800m'].num_parameters / GIB, 2)} GiB" in text  # with AdamW
     gflop = flops_per_token(SIZES["400m"], 256, checkpoint_every=1) / 1e9
     assert f"{number(gflop, 2)} GFLOP" in text
     assert f"de {number(11 / gflop, 1)} a {number(17 / gflop, 1)} mil tokens por segundo" in text
@@ -74,7 +81,8 @@ def test_the_command_that_computes_them_stands_above_every_table_of_computed_fig
     tables = [block for block in re.split(r"\n\n", text) if re.search(r"^\| (\d+m) \|", block, re.M)]
     assert tables
     for table in tables:
-        assert "`ptbr-slm info --model-size" in text[: text.index(table)].rstrip().rsplit("\n\n", 1)[1], table
+        above = text[: text.index(table)].rstrip().rsplit("\n\n", 1)[1]
+        assert re.search(r"`ptbr-slm (info --model-size|plan --hours) \w+", above), table
 
 
 def test_every_section_of_the_check_and_every_tolerance_is_explained():
@@ -89,6 +97,12 @@ def test_every_section_of_the_check_and_every_tolerance_is_explained():
     for share in shares:
         assert f"{number(100 * share, 1).removesuffix(',0')} %" in text
     assert number(agreement.LEAST_SPEED_UP, 1) in text and number(exports.LEAST_GAIN, 2) in text
+
+
+def test_the_diagrams_are_drawn_from_the_code_as_it_is():
+    check = [sys.executable, str(ROOT / "scripts" / "diagrams"), "--check"]
+    done = subprocess.run(check, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_docs_eventos_md_is_made_from_the_classes():
@@ -115,6 +129,7 @@ def used_commands() -> list[tuple[str, list[str]]]:
         CHECKLIST,
         CUDA,
         GPU,
+        *sorted((ROOT / "docs" / "tutoriais").glob("*.md")),
         *sorted((ROOT / "scripts").glob("*.sh")),
         *(ROOT / "scripts").glob("*.ps1"),
     ]:

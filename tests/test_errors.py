@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from ptbr_slm.errors import CODES, Exit, SlmError, from_os_error, named_instead, os_errors
+from ptbr_slm.errors import (
+    CODES,
+    Exit,
+    SlmError,
+    from_os_error,
+    named_instead,
+    os_errors,
+    says_out_of_memory,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -67,3 +75,19 @@ def test_memory_error_inside_os_errors_is_answered():
     with pytest.raises(SlmError) as caught, os_errors("p"):
         raise MemoryError
     assert caught.value.code == "E_MEMORY"
+
+
+@pytest.mark.parametrize(
+    ("error", "memory"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("NCCL error: unhandled cuda error, Failed to CUDA calloc async 4 bytes"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED"), False),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+    ],
+)
+def test_out_of_memory_is_recognised_in_whatever_words_it_comes(error, memory):
+    assert says_out_of_memory(error) == memory

@@ -41,12 +41,14 @@ VERBS = {  # in this order: each may use what an earlier one wrote
     "data stats": "dados",
     "data audit": "dados -o auditoria.html",
     "info": "--model-size nano",
+    "plan": "--hours 1 --gpu cpu --model-size nano -o plano",
     "doctor": "",
     "find-lr": f"--data dados -o lr {SMALL} --steps 10 --svg lr.svg",
     "train": f"--data dados -o run {SMALL} --max-steps 4 --eval-every 2 --set model.max_seq_len=128 "
     + " ".join(f"--logger {name}" for name in LOGGERS),
     "data teacher-logits": "run/final dados -o logits --top-k 4",
     "tune": "run/final --data conversas.jsonl -o tuned --max-steps 2 --eval-every 0",
+    "draft": "run/final --data dados --max-steps 2 --head-tokens 200",
     "chat": "tuned/final -n 4",
     "eval": "run/final --tasks gramatica --limit 4 --no-cache -o avaliacao",
     "eval compare": "avaliacao avaliacao",
@@ -176,7 +178,8 @@ def watch(tmp_path_factory, texts) -> Callable[..., Watched]:
             for name, value in os.environ.items()
             if name not in SWITCHES and not name.startswith(("XDG_", "HF_", "WANDB", "TRACKIO", "GRADIO"))
         }
-        clean |= {"HOME": str(home), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        path = os.pathsep.join([str(ROOT), str(ROOT / "export")])
+        clean |= {"HOME": str(home), "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
         tracing = [*strace(), str(trace)] if strace() else []
         process = subprocess.Popen(
             [*lonely(), *tracing, sys.executable, *arguments],

@@ -31,6 +31,7 @@ def test_the_readme_has_commands_to_test():
     assert len(blocks("bash")) >= 1 and len(blocks("python")) >= 1
 
 
+@pytest.mark.slow
 def test_the_steps_by_hand_work_as_written(workplace):
     environment = {
         **os.environ,
@@ -68,8 +69,9 @@ def test_the_example_script_works(workplace):
     script = [sys.executable, str(ROOT / "examples/gerar_texto.py"), "runs/meu/export", "O Brasil é"]
     done = subprocess.run(script, capture_output=True, text=True, cwd=workplace)
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert lines[0] == lines[1] and lines[0].startswith("O Brasil é")  # whole and streamed, the same text
+    written = done.stdout.split("\n")[:-3]  # before the two results of the end, a line each
+    whole, streamed = written[: len(written) // 2], written[len(written) // 2 :]
+    assert whole == streamed and whole[0].startswith("O Brasil é")  # a text may have lines of its own
 
 
 def test_make_knows_the_two_commands():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -58,12 +59,51 @@ def test_vram_of_a_machine_without_a_card_is_that_of_a_t4(script):
 def test_vram_of_the_card_that_the_driver_lists(script, tmp_path):
     tool = tmp_path / "bin" / "nvidia-smi"
     tool.parent.mkdir()
-    tool.write_text("#!/bin/sh\necho 'NVIDIA GeForce RTX 3060, 12288'\n")
+    tool.write_text("#!/bin/sh\necho 'NVIDIA GeForce RTX 3050, 8192'\n")
     tool.chmod(0o755)
     done = script("check_vram_requirements.sh", "800m", PATH=f"{tool.parent}:{os.environ['PATH']}")
     assert done.returncode == 0, done.stderr
-    assert "RTX 3060, 11,64 GiB" in done.stdout and "11,64 GiB visíveis" in done.stdout
-    assert "não cabe" in done.stdout and " cabe\n" not in done.stdout.replace("não cabe", "")
+    assert "RTX 3050, 7,76 GiB" in done.stdout and "7,76 GiB visíveis" in done.stdout
+    assert " não\n" in done.stdout and " sim\n" not in done.stdout
+
+
+@pytest.fixture
+def bare_system(tmp_path: Path) -> Path:
+    """A folder of programs with neither a browser nor a package manager; one is not root there."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("bash", "cat"):
+        (programs / name).symlink_to(shutil.which(name))
+    write_program(programs / "id", "echo 1000")
+    return programs
+
+
+def write_program(path: Path, command: str) -> None:
+    path.write_text(f"#!/bin/sh\n{command}\n")
+    path.chmod(0o755)
+
+
+def test_chromium_that_cannot_be_installed_is_told_and_stops_nothing(script, bare_system):
+    done = script("install_chromium.sh", PATH=str(bare_system))
+    assert done.returncode == 0 and "serão pulados" in done.stderr and "sudo apt-get" in done.stderr
+
+
+def test_chromium_is_installed_where_no_password_is_asked(script, bare_system, tmp_path):
+    write_program(bare_system / "apt-get", f'echo "$*" >>"{tmp_path}/apt.log"')
+    write_program(bare_system / "sudo", "exit 1")
+    asked = script("install_chromium.sh", PATH=str(bare_system))
+    assert "serão pulados" in asked.stderr and not (tmp_path / "apt.log").exists()
+    write_program(bare_system / "sudo", 'shift; exec "$@"')
+    write_program(bare_system / "true", "exit 0")
+    done = script("install_chromium.sh", PATH=str(bare_system))
+    assert done.returncode == 0 and not done.stderr
+    assert (tmp_path / "apt.log").read_text().splitlines()[-1].endswith("--no-install-recommends chromium")
+
+
+def test_a_browser_that_is_there_is_left_alone(script, bare_system):
+    write_program(bare_system / "google-chrome", "exit 1")
+    done = script("install_chromium.sh", PATH=str(bare_system))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.fixture

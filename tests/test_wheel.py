@@ -27,6 +27,13 @@ def test_the_wheel_holds_two_packages_their_types_and_no_tests(wheel):
     assert {"ptbr_slm/py.typed", "ptbr_slm_export/py.typed"} <= set(names)
 
 
+def test_the_wheel_holds_the_demonstration_model_whole(wheel):
+    archive, folder = zipfile.ZipFile(wheel), ROOT / "ptbr_slm" / "demo" / "machado"
+    held = {name: archive.read(name) for name in archive.namelist() if "/demo/machado/" in name}
+    assert held == {f"ptbr_slm/demo/machado/{file.name}": file.read_bytes() for file in folder.iterdir()}
+    assert Path(wheel).stat().st_size < 8_000_000
+
+
 def test_an_installed_wheel_answers_help(wheel, tmp_path):
     target = tmp_path / "site"
     install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(target), str(wheel)]

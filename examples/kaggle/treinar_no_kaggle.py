@@ -48,8 +48,11 @@ MAX_STEPS = 4000
 MAX_TIME = "11h30m"  # a sessão do Kaggle acaba em 12 horas, sem aviso
 SESSION_START = "kaggle"  # de quando conta o MAX_TIME: do começo da sessão, não do comando
 TEXTS = ""  # pasta ou arquivo seu em /kaggle/input; vazio: a obra de Machado de Assis
+PREPARED = ""  # pasta já preparada (data prepare) em /kaggle/input, no lugar de TEXTS: lida dali, sem cópia
+COPY_UP_TO_GB = 2  # dados da versão anterior acima disto são lidos de onde estão
 PROMPT = "Era uma vez"
-SOURCE = ""  # de onde instalar, se não for do PyPI, como "git+https://github.com/USUARIO/ptbr-slm"
+SOURCE = ""  # de onde instalar: pasta de /kaggle/input com o .whl, ou "git+https://..."; vazio: o .whl que
+# houver em /kaggle/input, ou o PyPI
 OPTIONS = ""  # outras opções do treino, como "--logger tensorboard"
 
 TUNE = True  # depois do treino, ensinar o modelo a responder (seção 7)
@@ -85,10 +88,18 @@ try:
     (WORKING / "torch.txt").write_text(f"torch=={version('torch')}\n")
 except PackageNotFoundError:
     (WORKING / "torch.txt").write_text("")
-wheels = sorted(INPUT.rglob("ptbr_slm-*.whl"))
+place = Path(SOURCE) if SOURCE.startswith("/") else INPUT
+wheels = sorted(place.rglob("ptbr_slm-*.whl")) if place == INPUT or place.is_dir() else []
+if place != INPUT and not wheels:
+    raise RuntimeError(f"Em {SOURCE} (SOURCE) não há um ptbr_slm-*.whl. Veja o nome certo com: !ls {INPUT}")
 offline = f"--no-index --find-links {wheels[-1].parent}" if wheels else ""
 package = "ptbr-slm[cpu,train,export,app]" + (f" @ {SOURCE}" if SOURCE and not wheels else "")
 # !{sys.executable} -m pip install --quiet {offline} --constraint {WORKING}/torch.txt "{package}"
+if globals()["_exit_code"] and not (SOURCE or wheels):
+    raise RuntimeError(
+        "O PyPI não deu o ptbr-slm. Acrescente em Add Input um Dataset com o .whl (passo 2b do guia), ou diga "
+        "em SOURCE de onde instalar."
+    )
 check()
 
 # %% [markdown]
@@ -106,16 +117,33 @@ check()
 # Se a saída da versão anterior deste caderno estiver em *Add Input*, os dados dela são usados de novo:
 # continuar um treino exige os mesmos dados. Senão, os textos são preparados agora.
 #
+# Dados grandes ficam onde estão: `/kaggle/working` guarda 20 GB, e os checkpoints precisam deles. Prepare-os uma
+# vez, faça da saída um Dataset (*Output → New Dataset*) e ponha a pasta dele em `PREPARED`, em todas as sessões.
+#
 # A obra de Machado de Assis (1839–1908) está em **domínio público** e já vem na imagem do Kaggle, com os
 # dados do NLTK: não precisa de internet. Se ela faltar, baixamos o corpus Dante (notícias CC BY 4.0, teses
 # CC BY-SA 4.0). As licenças ficam ao lado dos textos, em `LICENCA.md`.
 
 # %%
+if PREPARED:
+    DATA = Path(PREPARED)
+    if not (DATA / "index.json").is_file():
+        raise RuntimeError(
+            f"Em {PREPARED} (PREPARED) não há um index.json. Procure com: !find {INPUT} -name index.json"
+        )
 earlier = sorted(INPUT.rglob("dados/index.json"))
 if earlier and not DATA.exists():
-    print("Dados da versão anterior:", earlier[-1].parent)
-    # !cp -r --no-preserve=mode {earlier[-1].parent} {DATA}
-    check()
+    before = earlier[-1].parent
+    size = sum(file.stat().st_size for file in before.iterdir()) / 1e9
+    print(f"Dados da versão anterior: {before} ({size:.1f} GB)")
+    if size > COPY_UP_TO_GB:
+        DATA = before
+        print(
+            "São grandes demais para copiar: faça deles um Dataset e diga a pasta em PREPARED na próxima sessão."
+        )
+    else:
+        # !cp -r --no-preserve=mode {before} {DATA}
+        check()
 
 # %%
 if not DATA.exists():
@@ -136,8 +164,8 @@ check()
 # ## 4. Treinar
 #
 # As duas T4 trabalham juntas, em fp16, sem que seja preciso pedir. O treino para sozinho antes do fim da
-# sessão, já «esfriado» (agenda `wsd`), com um modelo que se pode exportar; o código de saída é então 75:
-# «rode de novo para continuar».
+# sessão, com um modelo que se pode exportar em `final/`: a média dos últimos pesos. O código de saída é então
+# 75: «rode de novo para continuar».
 #
 # Para continuar noutra sessão: *Add Input → Your Work → Notebooks*, escolha este caderno, e rode tudo de
 # novo. O treino da versão anterior é achado em `/kaggle/input` e copiado para `/kaggle/working`.
@@ -145,7 +173,7 @@ check()
 # %%
 # !ptbr-slm train --data {DATA} --output {RUN} --model-size {MODEL_SIZE} --seq-len {SEQ_LEN} \
 #   --batch-size {BATCH_SIZE} --grad-accum {GRAD_ACCUM} --max-steps {MAX_STEPS} --set schedule.kind=wsd \
-#   --cooldown session --max-time {MAX_TIME} --session-start {SESSION_START} --resume auto {OPTIONS}
+#   --max-time {MAX_TIME} --session-start {SESSION_START} --resume auto {OPTIONS}
 check(75)
 TRAINED = globals()["_exit_code"] == 0  # e não 75: falta treino, para a próxima sessão
 
@@ -229,8 +257,9 @@ if (TUNED / "final").exists():
 # ## 8. Abrir a página
 #
 # Numa sessão interativa com internet aparece um link público, com usuário e senha. A célula termina e a
-# página continua aberta até o fim da sessão. Em *Save & Run All* não há quem a visite: o modelo escreve um
-# trecho e segue.
+# página continua aberta até o fim da sessão; rodar a célula de novo fecha a anterior. Sem internet você
+# escreve aqui mesmo, na célula, até mandar uma linha vazia. Em *Save & Run All* não há quem a visite: o
+# modelo escreve um trecho e segue.
 
 # %%
 from ptbr_slm.app import open_page, serve

@@ -29,8 +29,9 @@ from ptbr_slm.errors import SlmError
 from ptbr_slm.serve.app import create_app
 from ptbr_slm.serve.config import ServeConfig
 from ptbr_slm.serve.process.keys import read_keys
-from ptbr_slm.serve.process.opening import check_names, name_of, open_served
+from ptbr_slm.serve.process.opening import open_served
 from ptbr_slm.serve.served import ServedModels
+from ptbr_slm.storage.naming import check_names, name_of
 
 SLOTS = 16
 """Textos que uma réplica escreve ao mesmo tempo."""

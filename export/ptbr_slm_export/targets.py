@@ -25,7 +25,7 @@ from ptbr_slm_export.graphs.projections import StandardProjections, projections_
 from ptbr_slm_export.graphs.std import build_std_graph
 from ptbr_slm_export.llama import LlamaWeights
 from ptbr_slm_export.quantization.quantizer import Quantizer
-from ptbr_slm_export.quantization.recipe import RECIPES, Precision, Recipe, recipe_for
+from ptbr_slm_export.quantization.recipe import HEADS, RECIPES, Head, Precision, Recipe, recipe_for
 
 Flavour = Literal["gqa", "std", "genai"]
 Build = Callable[[ModelConfig, LlamaWeights, Precision, Quantizer | None], ir.Model]
@@ -55,16 +55,31 @@ class Target:
     build: Build
     """Writes the graph."""
     recipe: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of `Recipe` in which this target differs from the CPU's."""
+    """Arguments of `recipe_for` in which this target differs from the CPU's."""
+    heads: tuple[Head, ...] = HEADS
+    """How it can store the head."""
     companions: Callable[[Path, ModelFolder], None] = _no_companions
     """Writes further files into the export's folder, such as genai_config.json; the manifest lists them."""
     check_tokenizer: Callable[[Tokenizer, Path], None] = _any_tokenizer
     """Refuses, before any work, a tokenizer of which this target would make other tokens."""
+    drafts: bool = False
+    """Whether a draft layer rides in it (`graphs/draft.py`)."""
     verified: bool = True
     """Whether `verification` can ask the export on this computer's CPU before it is accepted."""
 
     def recipe_for(self, precision: Precision, method: str | None = None, **changes: Any) -> Recipe | None:
-        """As `recipe.recipe_for`, with what this target needs; None where nothing is quantised."""
+        """As `recipe.recipe_for`, with what this target needs; None where nothing is quantised.
+
+        Raises E_USAGE for a head that it cannot run.
+        """
+        head = changes.get("head")
+        if head in HEADS and head not in self.heads:
+            raise SlmError(
+                "E_USAGE",
+                f"o alvo {self.name} não tem a saída {head}; tem {', '.join(self.heads)}.",
+                where=f"--target {self.name} --head {head}",
+                hint=f"Tire --head, ou use --head {self.heads[0]}.",
+            )
         own = self.recipe if precision in RECIPES else {}
         return recipe_for(precision, method, **{**own, **{k: v for k, v in changes.items() if v is not None}})
 
@@ -130,6 +145,7 @@ TARGETS: dict[str, Target] = {
             default="int8",
             kv_dtype="float32",
             build=_cpu,
+            drafts=True,
         ),
         Target(
             name="cuda",
@@ -138,8 +154,10 @@ TARGETS: dict[str, Target] = {
             default="fp16",
             kv_dtype="float16",
             build=_cuda,
-            # What fpA_intB takes, ORT's fused kernel from sm_75 on: symmetric, blocks of 32.
-            recipe={"block": 32, "head_block": 32, "mixed_block": 32, "symmetric": True},
+            # What fpA_intB takes, ORT's fused kernel from sm_75 on: symmetric, blocks of 32. Whether TopK and
+            # ScatterElements fit into a captured CUDA graph was not tried.
+            recipe={"block": 32, "head": "int8", "head_block": 32, "mixed_block": 32, "symmetric": True},
+            heads=("int8", "int4"),
         ),
         Target(
             name="tensorrt",

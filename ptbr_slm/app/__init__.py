@@ -1,7 +1,7 @@
-"""The page: one box of text that the model continues. Gradio is imported only when the page is built.
+"""The page: tabs over one model. Gradio is imported only when the page is built.
 
-Read in this order: writer.py (from prompt to growing text), page.py (controls and events), launch.py
-(serving).
+Read in this order: writer.py (from prompt to growing text), page.py and tabs/ (controls and events),
+launch.py (serving).
 """
 
 from ptbr_slm.app.launch import Page, launch_options, open_page, serve

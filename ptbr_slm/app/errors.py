@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ptbr_slm.app.language import Language, current_language
 from ptbr_slm.errors import SlmError
 
 QUEUE_FULL = "Há muita gente usando; tente em alguns segundos."
@@ -32,6 +33,29 @@ LABELS = {
 }
 """What the page calls the fields of `SamplingParams`."""
 
+ENGLISH_LABELS = {
+    "max_new_tokens": "New tokens",
+    "temperature": "Temperature",
+    "top_p": "Top-p",
+    "top_k": "Top-k",
+    "repetition_penalty": "Repetition",
+    "seed": "Seed",
+}
+
+_ENGLISH = {
+    "E_PROMPT": "There is no text yet. Write how it begins, in Portuguese.",
+    "E_PROMPT_TOO_LONG": "The text does not fit in the model's context. Delete a part of it and try again.",
+    "E_MESSAGES": "The conversation is not in order. Start a new one.",
+    "E_SAMPLING": "this value is out of range. Correct it under Sampling.",
+    "E_BUSY": "Many people are using the model. Try again in a few seconds.",
+    "E_MEMORY": "Not enough memory. Try a shorter text and fewer new tokens.",
+    "E_CLOSED": "The model was closed. Open the page again.",
+}
+_INTERNAL = (
+    "Erro inesperado, um defeito nosso [E_INTERNAL]. Quem abriu a página pode ver mais com --debug.",
+    "Unexpected error, a fault of ours [E_INTERNAL]. Who opened the page can see more with --debug.",
+)
+
 _log = logging.getLogger(__name__)
 
 
@@ -42,21 +66,31 @@ def shown_on_the_page() -> Iterator[None]:
 
     try:
         yield
-    except SlmError as error:
-        raise gr.Error(sentence(error), title="Não deu para continuar", print_exception=False) from None
     except Exception as error:
-        _log.error("E_INTERNAL: %s", type(error).__name__, exc_info=_log.isEnabledFor(logging.DEBUG))
-        text = (
-            "Erro inesperado, um defeito nosso [E_INTERNAL]. Quem abriu a página pode ver mais com --debug."
-        )
+        text = html.escape(logged_sentence(error, current_language()), quote=False)
         raise gr.Error(text, title="Não deu para continuar", print_exception=False) from None
 
 
-def sentence(error: SlmError) -> str:
-    """The error's sentence, capitalised, with what to do on the page; safe inside HTML."""
+def logged_sentence(error: Exception, language: Language) -> str:
+    """What to tell a visitor, as text, no HTML; what is not ours is logged without the visitor's text."""
+    if isinstance(error, SlmError):
+        return sentence(error, language)
+    _log.error("E_INTERNAL: %s", type(error).__name__, exc_info=_log.isEnabledFor(logging.DEBUG))
+    return _INTERNAL[language == "en"]
+
+
+def sentence(error: SlmError, language: Language) -> str:
+    """The error's sentence, capitalised, with what to do on the page.
+
+    The errors themselves are Portuguese: in English their code chooses a sentence.
+    """
+    if language == "en":
+        name = ENGLISH_LABELS.get(error.where, "")
+        text = _ENGLISH.get(error.code, f"The model refused [{error.code}].")
+        return f"{name}: {text}" if name else text
     message = error.message.replace(error.where, LABELS.get(error.where, error.where), 1)
     message = message[:1].upper() + message[1:]
-    return html.escape(" ".join(filter(None, [message, _HINTS.get(error.code, "")])), quote=False)
+    return " ".join(filter(None, [message, _HINTS.get(error.code, "")]))
 
 
 def queue_handlers() -> dict[Any, Any]:

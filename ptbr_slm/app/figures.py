@@ -11,27 +11,32 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ptbr_slm.app.language import Language
 from ptbr_slm.runtime.results import FinishReason
 from ptbr_slm.text import number
 
 _DEVICES = {"cpu": "CPU", "cuda": "GPU (CUDA)"}
 _ENGINES = {"onnx": "ONNX", "torch": "PyTorch"}
 
-ENDINGS: dict[FinishReason, str] = {
-    "eos": "fim do texto",
-    "stop": "texto de parada encontrado",
-    "length": "limite de tokens",
-    "context": "contexto cheio: apague o começo do texto para continuar",
-    "timeout": "tempo esgotado",
-    "cancelled": "interrompido",
+Endings = Mapping[FinishReason, tuple[str, str]]
+"""How a text ended, in Portuguese and English."""
+
+ENDINGS: Endings = {
+    "eos": ("fim do texto", "end of the text"),
+    "stop": ("texto de parada encontrado", "stop text found"),
+    "length": ("limite de tokens", "token limit"),
+    "context": (
+        "contexto cheio: apague o começo do texto para continuar",
+        "context full: delete the beginning of the text to go on",
+    ),
+    "timeout": ("tempo esgotado", "time is up"),
+    "cancelled": ("interrompido", "cancelled"),
 }
-CHAT_ENDINGS: dict[FinishReason, str] = ENDINGS | {
-    "eos": "fim da resposta",
-    "context": "contexto cheio: comece uma nova conversa",
+CHAT_ENDINGS: Endings = {
+    **ENDINGS,
+    "eos": ("fim da resposta", "end of the answer"),
+    "context": ("contexto cheio: comece uma nova conversa", "context full: start a new conversation"),
 }
-READY = "Pronto."
-READING = "Lendo o texto…"
-STOPPED = "parado"
 
 
 @dataclass(slots=True)
@@ -48,7 +53,8 @@ class Progress:
     first: float = 0.0
     last: float = 0.0
     ending: FinishReason | None = None
-    endings: Mapping[FinishReason, str] = field(default_factory=lambda: ENDINGS)
+    endings: Endings = field(default_factory=lambda: ENDINGS)
+    language: Language = "pt"
     dropped_messages: int = 0
     """Of a conversation, those that did not fit in the context."""
 
@@ -66,57 +72,70 @@ class Progress:
         return (self.tokens - 1) / elapsed if elapsed > 0 else 0.0
 
     def line(self) -> str:
-        """The status line in Portuguese."""
+        """The status line."""
+        english = self.language == "en"
         parts = [f"{self.tokens} token{'s' if self.tokens != 1 else ''}"]
         if self.tokens_per_second:
-            parts.append(f"{speed(self.tokens_per_second)} tokens/s")
-        parts.append(f"primeiro token {max(1, round(1000 * (self.first - self.started)))} ms")
+            parts.append(f"{speed(self.tokens_per_second, self.language)} tokens/s")
+        first_ms = max(1, round(1000 * (self.first - self.started)))
+        parts.append(f"{'first' if english else 'primeiro'} token {first_ms} ms")
         if self.prompt_tokens is not None:
-            parts.append(f"contexto {min(self.prompt_tokens + self.tokens, self.context)}/{self.context}")
-        parts.append(f"semente {self.seed}")
+            used = min(self.prompt_tokens + self.tokens, self.context)
+            parts.append(f"{'context' if english else 'contexto'} {used}/{self.context}")
+        parts.append(f"{'seed' if english else 'semente'} {self.seed}")
         if self.ending:
-            parts.append(self.endings[self.ending])
-        if self.dropped_messages:
-            many = self.dropped_messages > 1
-            parts.append(
-                f"{self.dropped_messages} mensage{'ns antigas' if many else 'm antiga'} fora do contexto"
+            parts.append(self.endings[self.ending][english])
+        if count := self.dropped_messages:
+            left_out = (
+                f"{count} mensage{'ns antigas' if count > 1 else 'm antiga'} fora do contexto",
+                f"{count} old message{'s' if count > 1 else ''} left out of the context",
             )
+            parts.append(left_out[english])
         return " · ".join(parts)
 
 
-def speed(value: float) -> str:
-    """4.25 -> '4,2', 37.4 -> '37', 1098.0 -> '1.098'."""
-    return number(value, 1 if value < 10 else 0)
+def speed(value: float, language: Language = "pt") -> str:
+    """4.25 -> '4,2', 37.4 -> '37', 1098.0 -> '1.098'; with the points and commas of the language."""
+    return _number(value, 1 if value < 10 else 0, language)
 
 
-def stopped(line: str) -> str:
-    """The status line of a continuation that the visitor stopped."""
-    return STOPPED.capitalize() + "." if line in ("", READING, READY) else f"{line} · {STOPPED}"
+def _number(value: float, decimals: int, language: Language) -> str:
+    return f"{value:,.{decimals}f}" if language == "en" else number(value, decimals)
 
 
-def card_lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(label, value) in Portuguese; what is not known has no line."""
+def card_lines(facts: Mapping[str, Any], language: Language = "pt") -> list[tuple[str, str]]:
+    """(label, value); what is not known has no line."""
+    english = language == "en"
+
+    def tokens(count: int) -> str:
+        return f"{_number(count, 0, language)} tokens"
+
     made = [
-        ("Parâmetros", _maybe(facts.get("parameters"), short_count)),
-        ("Formato", _format(facts)),
-        ("Tamanho", _maybe(facts.get("file_bytes"), megabytes)),
-        ("Dispositivo", _maybe(facts.get("device"), lambda name: _DEVICES.get(name, str(name)))),
-        ("Contexto", _maybe(facts.get("context"), lambda n: f"{number(n)} tokens")),
-        ("Vocabulário", _maybe(facts.get("vocab_size"), lambda n: f"{number(n)} tokens")),
-        ("Bits por byte", _maybe(facts.get("bits_per_byte"), lambda v: number(v, 2))),
+        (("Parâmetros", "Parameters"), _maybe(facts.get("parameters"), lambda n: short_count(n, language))),
+        (("Formato", "Format"), format_of(facts)),
+        (("Tamanho", "Size"), _maybe(facts.get("file_bytes"), lambda n: megabytes(n, language))),
+        (("Dispositivo", "Device"), _maybe(facts.get("device"), lambda name: _DEVICES.get(name, str(name)))),
+        (("Contexto", "Context"), _maybe(facts.get("context"), tokens)),
+        (("Vocabulário", "Vocabulary"), _maybe(facts.get("vocab_size"), tokens)),
+        (
+            ("Bits por byte", "Bits per byte"),
+            _maybe(facts.get("bits_per_byte"), lambda v: _number(v, 2, language)),
+        ),
     ]
-    return [(label, value) for label, value in made if value]
+    return [(labels[english], value) for labels, value in made if value]
 
 
-def model_card(facts: Mapping[str, Any]) -> str:
+def model_card(facts: Mapping[str, Any], language: Language = "pt") -> str:
     """The card as HTML."""
     lines = "".join(
-        f"<dt>{html.escape(label)}</dt><dd>{html.escape(value)}</dd>" for label, value in card_lines(facts)
+        f"<dt>{html.escape(label)}</dt><dd>{html.escape(value)}</dd>"
+        for label, value in card_lines(facts, language)
     )
-    return f"<h2>Modelo</h2><dl>{lines}</dl>"
+    return f"<h2>{'Model' if language == 'en' else 'Modelo'}</h2><dl>{lines}</dl>"
 
 
-def _format(facts: Mapping[str, Any]) -> str:
+def format_of(facts: Mapping[str, Any]) -> str:
+    """{'engine': 'onnx', 'precision': 'int8', ...} -> 'ONNX int8'."""
     engine = str(facts.get("engine") or "")
     return " ".join(filter(None, [_ENGINES.get(engine, engine), str(facts.get("precision") or "")]))
 
@@ -125,20 +144,20 @@ def _maybe(value: Any, show: Callable[[Any], str]) -> str:
     return "" if value is None else show(value)
 
 
-def short_count(value: int) -> str:
-    """87_500_000 -> '87,5 milhões'."""
-    for size, one, many in [
-        (10**9, "bilhão", "bilhões"),
-        (10**6, "milhão", "milhões"),
-        (10**3, "mil", "mil"),
+def short_count(value: int, language: Language = "pt") -> str:
+    """87_500_000 -> '87,5 milhões', in English '87.5 million'."""
+    for size, one, many, english in [
+        (10**9, "bilhão", "bilhões", "billion"),
+        (10**6, "milhão", "milhões", "million"),
+        (10**3, "mil", "mil", "thousand"),
     ]:
         if value >= size:
             scaled = round(value / size, 1)
-            text = number(scaled, 1).removesuffix(",0")
-            return f"{text} {one if scaled < 2 else many}"
+            text = _number(scaled, 0 if scaled == int(scaled) else 1, language)
+            return f"{text} {english if language == 'en' else one if scaled < 2 else many}"
     return str(value)
 
 
-def megabytes(value: float) -> str:
+def megabytes(value: float, language: Language = "pt") -> str:
     """85_300_000 -> '85,3 MB'."""
-    return f"{number(value / 1e6, 1)} MB"
+    return f"{_number(value / 1e6, 1, language)} MB"

@@ -8,12 +8,13 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ptbr_slm import network
 from ptbr_slm.errors import SlmError
+from ptbr_slm.network import LOOPBACK
 
 FIRST_PORT = 7860
 PORTS_TRIED = 100
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 _EXCEPTIONS = "no_proxy"
 
@@ -46,12 +47,8 @@ def _is_free(host: str, port: int) -> bool:
 
 def port_error(host: str | None, port: int) -> SlmError:
     """The answer where a port cannot be opened."""
-    return SlmError(
-        "E_PORT",
-        f"não consegui abrir a porta {port}: está ocupada, não é permitida, ou o endereço não é daqui.",
-        where=f"{host or '127.0.0.1'}:{port}",
-        hint="Deixe --port de fora para usar a primeira porta livre, ou escolha outra.",
-    )
+    hint = "Deixe --port de fora para usar a primeira porta livre, ou escolha outra."
+    return network.port_error(host, port, hint)
 
 
 @contextmanager

@@ -1,77 +1,45 @@
-"""How the page looks: a font that Gradio ships (nothing is fetched), a serif for the text."""
+"""How the page looks and behaves in the browser: a font that Gradio ships (nothing is fetched), a serif for
+the text, and the files of static/.
+"""
 
 from __future__ import annotations
 
+from importlib.resources import files
 from typing import Any
 
 FONT = "IBM Plex Sans"
 """One of the few fonts in Gradio 6.31 with Latin letters in its file: Source Sans 3, Lora, Lexend and others
 hold only a Vietnamese or Cyrillic subset, and a page set in them mixes two fonts in a word (a test looks)."""
 
-CSS = """
-.gradio-container {width: 100%; max-width: 1160px !important; margin: 0 auto !important}
-#topo h1 {font-size: 1.7rem; font-weight: 700; letter-spacing: -0.015em; margin: 0 0 .3rem}
-#topo p {font-size: 1.05rem; line-height: 1.5; max-width: 46rem; margin: 0}
-#texto textarea {
-  font-family: Charter, 'Bitstream Charter', 'Sitka Text', Georgia, 'Noto Serif', serif;
-  font-size: 17px; line-height: 1.65; padding: .35rem 0 .5rem;
-}
-#acoes, #acoes-conversa {gap: .6rem}
-#acoes button, #acoes-conversa button {
-  min-height: 44px; font-size: 1rem; font-weight: 600; padding: .4rem .5rem; white-space: nowrap;
-}
-#estado, #estado-conversa {min-height: 1.6rem}
-#estado p, #estado-conversa p {
-  font-size: .92rem; font-variant-numeric: tabular-nums; margin: 0; color: var(--body-text-color-subdued);
-}
-#ficha h2 {font-size: 1rem; font-weight: 600; margin: 0 0 .6rem}
-#ficha dl {display: grid; grid-template-columns: auto 1fr; gap: .35rem 1rem; margin: 0; font-size: .92rem}
-#ficha dt {color: var(--body-text-color-subdued)}
-#ficha dd {margin: 0; text-align: right; font-variant-numeric: tabular-nums; overflow-wrap: anywhere}
-#amostragem .form, #amostragem-conversa .form {border: none; background: none}
-#amostragem input:not([type=range]), #amostragem-conversa input:not([type=range]) {
-  border: 1px solid var(--border-color-primary); border-radius: var(--radius-sm);
-}
-footer .divider {display: none !important}
-@media (max-width: 640px) {
-  .gradio-container {padding: .75rem !important}
-  #topo h1 {font-size: 1.45rem}
-  #topo p {font-size: 1rem}
-}
-"""
+STYLES = ("page.css", "tokens.css", "compare.css", "model_card.css", "share.css")
+SCRIPTS = (
+    "page.js",
+    "text.js",
+    "conversation.js",
+    "distribution.js",
+    "tokens.js",
+    "token_list.js",
+    "probabilities.js",
+    "next_token.js",
+    "compare.js",
+    "code.js",
+    "share.js",
+)
+"""Each may use what those before it define."""
 
-HEAD = """
-<script>
-document.documentElement.lang = "pt-BR";
-document.addEventListener("keydown", (event) => {
-  const inside = event.target.closest && event.target.closest("#texto");
-  if (inside && event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
-    event.preventDefault();
-    document.querySelector("#continuar").click();
-  }
-  if (event.key === "Escape") {
-    document.querySelectorAll("#parar, #parar-resposta").forEach((stop) => stop.disabled || stop.click());
-  }
-}, true);
-// While the model writes (Continuar is off), what one types would be lost: the box is read-only.
-new MutationObserver(() => {
-  document.querySelectorAll(".toast-title.error").forEach((title) => {  // Gradio 6.31 drops gr.Error's title
-    if (title.firstChild?.data?.trim() === "Error") title.firstChild.data = "Não deu para continuar";
-  });
-  const button = document.querySelector("#continuar");
-  const box = document.querySelector("#texto textarea");
-  const status = document.querySelector("#estado");
-  if (!button || !box || !status) return;
-  if (box.readOnly !== button.disabled) box.readOnly = button.disabled;
-  const busy = String(button.disabled);  // a screen reader hears the finished line, not twenty a second
-  if (status.getAttribute("aria-busy") === busy) return;
-  box.setAttribute("aria-label", "Texto");
-  status.setAttribute("role", "status");
-  status.setAttribute("aria-live", "polite");
-  status.setAttribute("aria-busy", busy);
-}).observe(document, {subtree: true, childList: true, attributes: true, attributeFilter: ["disabled"]});
-</script>
-"""
+
+def style() -> str:
+    """The CSS of the page."""
+    return "\n".join(map(_static, STYLES))
+
+
+def head() -> str:
+    """What stands in the page's <head>: its scripts, inside the page, for nothing else is served."""
+    return "".join(f"<script>\n{_static(name)}</script>\n" for name in SCRIPTS)
+
+
+def _static(name: str) -> str:
+    return (files(__package__) / "static" / name).read_text(encoding="utf-8")
 
 
 def theme() -> Any:
@@ -102,13 +70,15 @@ def theme() -> Any:
         block_info_text_color_dark="*neutral_400",
         input_background_fill="white",
         input_background_fill_dark="*neutral_900",
-        input_border_color="transparent",
-        input_border_color_dark="transparent",
+        input_border_width="1px",
+        button_border_width="0px",
+        input_border_color="*neutral_500",  # for the login: page.css takes it away
+        input_border_color_dark="*neutral_500",
         input_placeholder_color="*neutral_500",
         button_primary_background_fill="*primary_700",
         button_primary_background_fill_hover="*primary_800",
         button_primary_background_fill_dark="*primary_700",
-        button_primary_background_fill_hover_dark="*primary_600",
+        button_primary_background_fill_hover_dark="*primary_800",  # white on primary_600 has 3.8:1
         button_primary_text_color="white",
         slider_color="*primary_600",
     )

@@ -11,6 +11,7 @@ from contextlib import aclosing
 from typing import Any, Protocol
 
 from ptbr_slm.app.figures import CHAT_ENDINGS, Progress
+from ptbr_slm.app.language import Language
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.model import Model
 from ptbr_slm.runtime.prompt import ChatPrompt, Messages, Prompt
@@ -18,6 +19,9 @@ from ptbr_slm.runtime.results import GenerationChunk
 
 SHOW_EVERY_S = 0.05
 """Each update carries the whole text; nobody sees more than twenty a second."""
+
+MAX_WAITING = 16
+"""Visitors who wait while the model's slots are taken; the next one is told to come back."""
 
 MAX_SEED = 1_000_000
 """Seeds we draw stay below this: short enough to be typed again."""
@@ -60,32 +64,47 @@ class Writer:
         top_k: Any,
         repetition_penalty: Any,
         seed: Any,
+        *,
+        language: Language = "pt",
     ) -> AsyncGenerator[tuple[str, str]]:
         """Yield (prompt and continuation so far, status line); closing the iterator ends the text.
 
         The values are as they came over the wire: what is not a text or not in range raises the SlmError of
         `Model.submit` (E_PROMPT, E_PROMPT_TOO_LONG, E_SAMPLING). No seed (None, "") draws one.
         """
-        self._check(prompt)
+        self.check(prompt)
         started = time.perf_counter()
         options = sampling(max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed)
-        progress = Progress(started, self._context, options["seed"])
+        progress = Progress(started, self._context, options["seed"], language=language)
         progress.prompt_tokens = len(await asyncio.to_thread(self._tokenizer.encode, prompt))
         async with aclosing(self._text(prompt, options, progress)) as texts:
             async for text, line in texts:
                 yield prompt + text, line
 
-    async def answer(self, messages: Messages, *values: Any) -> AsyncGenerator[tuple[str, str]]:
+    async def answer(
+        self, messages: Messages, *values: Any, language: Language = "pt"
+    ) -> AsyncGenerator[tuple[str, str]]:
         """Yield (answer so far, status line) to a conversation: the text of `Model.chat` with these values.
 
         values: as those of `write`. Raises what `Model.submit` raises for a `ChatPrompt`.
         """
         started = time.perf_counter()
         options = sampling(*values)
-        progress = Progress(started, self._context, options["seed"], endings=CHAT_ENDINGS)
+        progress = Progress(started, self._context, options["seed"], endings=CHAT_ENDINGS, language=language)
         async with aclosing(self._text(ChatPrompt(messages), options, progress)) as texts:
             async for shown in texts:
                 yield shown
+
+    async def chunks(self, prompt: Prompt, options: dict[str, Any]) -> AsyncGenerator[GenerationChunk]:
+        """What `Model.submit` gives for a prompt, as it comes; closing the iterator ends it."""
+        call = await self._begin(prompt, options)
+        self._running.add(call)
+        try:
+            async for chunk in call:
+                yield chunk
+        finally:
+            self._running.discard(call)
+            call.close()
 
     def close(self) -> None:
         """End all texts within a token; from any thread: the server is going down."""
@@ -95,11 +114,9 @@ class Writer:
     async def _text(
         self, prompt: Prompt, options: dict[str, Any], progress: Progress
     ) -> AsyncGenerator[tuple[str, str]]:
-        call = await self._begin(prompt, options)
-        self._running.add(call)
         text, shown = "", 0.0
-        try:
-            async for chunk in call:
+        async with aclosing(self.chunks(prompt, options)) as chunks:
+            async for chunk in chunks:
                 if chunk.token >= 0:
                     progress.token(chunk.at, chunk.finish_reason)
                 progress.ending = chunk.finish_reason
@@ -111,9 +128,6 @@ class Writer:
                 if chunk.finish_reason or now - shown >= SHOW_EVERY_S:
                     shown = now
                     yield text, progress.line()
-        finally:
-            self._running.discard(call)
-            call.close()
 
     async def _begin(self, prompt: Prompt, options: dict[str, Any]) -> Chunks:
         """Queue the text, in a thread: a long prompt takes a while to encode, and other texts go on."""
@@ -124,7 +138,7 @@ class Writer:
             task.add_done_callback(_close_unread)
             raise
 
-    def _check(self, prompt: Any) -> None:
+    def check(self, prompt: Any) -> None:
         """Refuse what is no text, and, before 2 MB of it are tokenized, what cannot fit.
 
         No token stands for more than `longest` bytes; NFC shortens a text to a third at most (Hangul jamo).

@@ -14,6 +14,7 @@ from typing import Any
 
 from ptbr_slm.bench.machine import MachineFacts, machine
 from ptbr_slm.bench.process import last_line, run_module
+from ptbr_slm.demo import model_path
 from ptbr_slm.errors import SlmError
 from ptbr_slm.system import physical_cores
 
@@ -211,9 +212,13 @@ def bench_generate(
 
     models: (name, export or model folder). peer: a model folder for transformers. Raises E_NOT_FOUND.
     """
+    models = [(name, model_path(path)) for name, path in models]
     for _, path in models:
         if not path.exists():
-            hint = "Faça um export:  ptbr-slm export MODELO -o PASTA; ou use --size 85m, sem modelo nenhum."
+            hint = (
+                "Faça um export:  ptbr-slm export MODELO -o PASTA; ou use --size 85m, sem modelo nenhum, "
+                "ou -m machado, que vem com o pacote."
+            )
             raise SlmError("E_NOT_FOUND", "o modelo não existe.", where=path, hint=hint)
     threads = _threads()
     steps = _steps(models, options, peer)

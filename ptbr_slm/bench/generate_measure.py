@@ -201,7 +201,8 @@ def chosen(logits: Floats) -> list[int]:
 def weight_bytes(folder: Path, config: ModelConfig) -> int | None:
     """Bytes of weights that a decode step multiplies with, from the file; None where it is unknown.
 
-    An embedding that is not the head's matrix too is only looked up, and so are the rotation's tables.
+    An embedding that is not the head's matrix too is only looked up, and so are the rotation's tables and the
+    rows from which an int4 head scores its best logits again.
     """
     graph = folder / "model.onnx"
     if not graph.exists():
@@ -211,7 +212,7 @@ def weight_bytes(folder: Path, config: ModelConfig) -> int | None:
 
     sizes = {tensor.name: tensor.length for tensor in external_tensors(graph)}
     own_head = any(name.startswith("head.") and name.split(".")[1] in ("weight", "codes") for name in sizes)
-    looked_up = ("rope.", "embedding") if own_head else ("rope.",)
+    looked_up = ("rope.", "head.exact", *(("embedding",) if own_head else ()))
     read = [size for name, size in sizes.items() if not name.startswith(looked_up)]
     return None if any(size is None for size in read) else sum(size or 0 for size in read)
 

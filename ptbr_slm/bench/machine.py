@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 
 from ptbr_slm.gpus import Gpu, find_gpus
-from ptbr_slm.system import cpu_cores, installed_version, memory_bytes
+from ptbr_slm.system import cpu_cores, installed_version, memory_bytes, processor_name
 from ptbr_slm.text import number
 from ptbr_slm.version import __version__
 
@@ -72,7 +71,7 @@ def machine(kind: str) -> MachineFacts:
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         device=kind,
         gpus=find_gpus(),
-        cpu=_processor(),
+        cpu=processor_name(),
         cpu_cores=cpu_cores(),
         memory_bytes=memory_bytes(),
         platform=f"{platform.system()} {platform.machine()}",
@@ -81,16 +80,6 @@ def machine(kind: str) -> MachineFacts:
         ptbr_slm=__version__,
         load_average=round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
     )
-
-
-def _processor() -> str:
-    """The processor's name, as far as the system gives it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def about(machine: MachineFacts) -> str:

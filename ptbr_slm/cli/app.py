@@ -9,6 +9,7 @@ import typer
 
 from ptbr_slm.cli.command import command
 from ptbr_slm.cli.output import Mode, Output, Report
+from ptbr_slm.demo import INTRODUCTION, MACHADO
 
 if TYPE_CHECKING:
     from ptbr_slm.app.launch import Served
@@ -17,12 +18,31 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add `app` to the application."""
 
-    @command(app, "app")
+    @command(
+        app,
+        "app",
+        examples={
+            "ptbr-slm app": "A página, com o modelo de demonstração",
+            "ptbr-slm app runs/meu/export": "Com um modelo seu",
+            "ptbr-slm app runs/meu/export --share": "Com um link público, com senha",
+        },
+    )
     def page(
         out: Output,
-        model: Annotated[
-            Path, typer.Argument(metavar="MODELO", help="Pasta de um modelo ou de um modelo exportado.")
-        ],
+        models: Annotated[
+            list[Path] | None,
+            typer.Argument(
+                metavar="MODELO",
+                help="Pasta de um modelo ou de um modelo exportado; sem ela, o de demonstração (machado); "
+                "com várias, a página compara dois.",
+            ),
+        ] = None,
+        more_models: Annotated[
+            list[str] | None,
+            typer.Option(
+                "--model", metavar="NOME=PASTA", help="Mais um modelo, com este nome na página; pode repetir."
+            ),
+        ] = None,
         share: Annotated[
             bool | None,
             typer.Option(
@@ -32,7 +52,9 @@ def register(app: typer.Typer) -> None:
         host: Annotated[
             str,
             typer.Option(
-                "--host", help="Endereço em que a página atende; 0.0.0.0 abre para a rede, com senha."
+                "--host",
+                metavar="ENDEREÇO",
+                help="Endereço em que a página atende; 0.0.0.0 abre para a rede, com senha.",
             ),
         ] = "127.0.0.1",
         port: Annotated[
@@ -42,8 +64,9 @@ def register(app: typer.Typer) -> None:
             bool, typer.Option("--no-auth", help="Não pede senha a quem vem de fora.")
         ] = False,
     ) -> Report:
-        """Abre uma página no navegador em que o modelo continua o seu texto."""
+        """Abre uma página no navegador que continua o seu texto."""
         from ptbr_slm.app import open_page, serve
+        from ptbr_slm.storage.naming import named
 
         facts: list[dict[str, Any]] = []
 
@@ -55,8 +78,13 @@ def register(app: typer.Typer) -> None:
             else:
                 out.note(served.text() + ("\nPara encerrar: Ctrl-C" if served.url else ""))
 
+        others = dict(map(named, more_models or []))
+        if not models and not others:
+            out.note(f"Sem modelo indicado, abro {INTRODUCTION}")
+            models = [Path(MACHADO)]
         out.note("Abrindo o modelo e a página…")
-        serve(open_page(model), host=host, port=port, share=share, auth=not no_auth, ready=ready)
+        opened = open_page(*(models or ()), named=others)
+        serve(opened, host=host, port=port, share=share, auth=not no_auth, ready=ready)
         return Report({"event": "done", **facts[-1]}, "Página encerrada." if facts[-1]["url"] else "")
 
 

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ptbr_slm.cli.command import command
-from ptbr_slm.cli.help import HelpGroup
+from ptbr_slm.cli.command import command, verb_group
 from ptbr_slm.cli.output import Output, Report, table
 from ptbr_slm.errors import Exit, SlmError
 
@@ -24,13 +23,32 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add `bench` to the application."""
-    bench = typer.Typer(
-        help="Mede a velocidade e a memória desta máquina.", no_args_is_help=True, rich_markup_mode=None
-    )
-    command(bench, "train")(train)
-    command(bench, "generate")(generate)
-    command(bench, "gpu")(gpu)
-    app.add_typer(bench, name="bench", cls=HelpGroup)
+    bench = verb_group("Mede a velocidade e a memória desta máquina.")
+    command(
+        bench,
+        "train",
+        examples={
+            "ptbr-slm bench train": "Os tamanhos que convêm a esta máquina",
+            "ptbr-slm bench train --sizes nano --minutes 1 --no-variants": "Uma medida rápida",
+        },
+    )(train)
+    command(
+        bench,
+        "generate",
+        examples={
+            "ptbr-slm bench generate -m runs/meu/export": "Um export",
+            "ptbr-slm bench generate --size 85m --precision int8": "Um tamanho, com pesos sorteados",
+        },
+    )(generate)
+    command(
+        bench,
+        "gpu",
+        examples={
+            "ptbr-slm bench gpu -o gpu-check": "Tudo, numa máquina com GPU",
+            "ptbr-slm bench gpu --smoke": "Um ensaio, com ou sem GPU",
+        },
+    )(gpu)
+    app.add_typer(bench, name="bench")
 
 
 def train(
@@ -52,7 +70,7 @@ def train(
             "--output", "-o", metavar="PASTA", help="Grava a tabela em Markdown e JSON nesta pasta."
         ),
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu ou cuda.")] = "auto",
+    device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda", help="Onde medir.")] = "auto",
     seq_len: Annotated[
         int | None, typer.Option("--seq-len", help="Tokens por sequência: 1024 numa GPU, 256 no processador.")
     ] = None,
@@ -66,7 +84,10 @@ def train(
         ),
     ] = True,
 ) -> Report:
-    """Mede o treino de verdade: tokens/s, MFU e pico de memória, ao lado do que foi calculado."""
+    """Mede o treino: tokens/s, MFU e pico de memória.
+
+    São passos de verdade, ao lado do que foi calculado.
+    """
     from ptbr_slm.bench import train_report as report
     from ptbr_slm.bench.machine import about
     from ptbr_slm.bench.train import bench_train
@@ -108,18 +129,24 @@ def generate(
     ] = None,
     size: Annotated[
         str | None,
-        typer.Option("--size", help="Sem modelo: sorteia um deste tamanho (85m, 400m, ...) e o exporta."),
+        typer.Option(
+            "--size",
+            metavar="TAMANHO",
+            help="Sem modelo: sorteia um deste tamanho (85m, 400m, ...) e o exporta.",
+        ),
     ] = None,
     precision: Annotated[
-        str, typer.Option("--precision", help="Do modelo sorteado com --size: fp32, int8 ou int4.")
+        str, typer.Option("--precision", metavar="fp32|int8|int4", help="Do modelo sorteado com --size.")
     ] = "int4",
     batch: Annotated[
         str, typer.Option("--batch", metavar="A,B", help="Textos escritos ao mesmo tempo.")
     ] = "1,4,16",
     prompt: Annotated[str, typer.Option("--prompt", metavar="A,B", help="Tokens do texto inicial.")] = "256",
-    decode: Annotated[int, typer.Option("--decode", help="Tokens escritos em cada repetição.")] = 64,
+    decode: Annotated[
+        int, typer.Option("--decode", metavar="N", help="Tokens escritos em cada repetição.")
+    ] = 64,
     rounds: Annotated[int, typer.Option("--rounds", help="Repetições, fora a de aquecimento.")] = 5,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu ou cuda.")] = "auto",
+    device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda", help="Onde medir.")] = "auto",
     cold: Annotated[
         bool, typer.Option("--cold/--no-cold", help="Mede do início do processo ao primeiro texto.")
     ] = True,
@@ -138,7 +165,10 @@ def generate(
         ),
     ] = None,
 ) -> Report:
-    """Mede a geração: leitura e escrita em tokens/s, primeiro token, memória e parte da banda da memória."""
+    """Mede a geração: tokens/s, primeiro token e memória.
+
+    Leitura e escrita à parte, e quanto da banda da memória a escrita usa.
+    """
     from ptbr_slm.bench import generate_report as report
     from ptbr_slm.bench.generate import GenerateOptions
     from ptbr_slm.bench.machine import about
@@ -207,7 +237,10 @@ def gpu(
         ),
     ] = None,
 ) -> Report:
-    """Confere o que só uma GPU pode dizer, em dez minutos: fp16, memória, velocidade, exports, testes."""
+    """Confere em dez minutos o que só uma GPU pode dizer.
+
+    fp16, memória, velocidade, exports e testes.
+    """
     from ptbr_slm.bench.gpu import page
     from ptbr_slm.bench.gpu.check import bench_gpu
 

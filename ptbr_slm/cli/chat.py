@@ -23,7 +23,14 @@ _RUN = "Execução"
 
 def register(app: typer.Typer) -> None:
     """Add `chat` to the application."""
-    command(app, "chat")(chat)
+    command(
+        app,
+        "chat",
+        examples={
+            "ptbr-slm chat conversa/export": "Conversar",
+            'echo "Onde fica o Ceará?" | ptbr-slm chat conversa/export -q': "Uma só pergunta",
+        },
+    )(chat)
 
 
 def chat(
@@ -75,10 +82,13 @@ def chat(
         typer.Option(metavar="SEGUNDOS", help="Encerra a resposta depois deste tempo.", rich_help_panel=_RUN),
     ] = None,
     device: Annotated[
-        str, typer.Option(metavar="cpu|cuda|auto", help="Onde executar.", rich_help_panel=_RUN)
+        str, typer.Option(metavar="auto|cpu|cuda", help="Onde executar.", rich_help_panel=_RUN)
     ] = "auto",
 ) -> Report:
-    """Conversa com um modelo. No terminal, /ajuda mostra os comandos; num pipe, cada linha é uma mensagem."""
+    """Conversa com um modelo.
+
+    No terminal, /ajuda mostra os comandos; num pipe, cada linha é uma mensagem.
+    """
     from ptbr_slm.cli.chat_lines import Interrupts, piped_lines, terminal_lines
     from ptbr_slm.cli.chat_session import ChatSession
     from ptbr_slm.runtime.model import Model

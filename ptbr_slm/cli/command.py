@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import inspect
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
 
-from ptbr_slm.cli.help import HelpCommand, with_members
+from ptbr_slm.cli.help import HelpGroup, verb_class
 from ptbr_slm.cli.output import Mode, Output, Report
 from ptbr_slm.cli.streams import OutputLost
 from ptbr_slm.errors import EXTRA_OF, Exit, SlmError, from_os_error, missing_extra, says_out_of_memory
@@ -25,11 +25,21 @@ _DEBUG = Annotated[
 ]
 
 
+def verb_group(told: str) -> typer.Typer:
+    """A word that has verbs below it, such as `data`. told: its help, in Portuguese."""
+    return typer.Typer(help=told, no_args_is_help=True, rich_markup_mode=None, cls=HelpGroup)
+
+
 def command(
-    app: typer.Typer, name: str, members: typer.Typer | None = None
+    app: typer.Typer,
+    name: str,
+    *,
+    examples: Mapping[str, str] | None = None,
+    members: typer.Typer | None = None,
 ) -> Callable[[Callable[..., Report]], Callable[..., Report]]:
     """Register `function(out, ...) -> Report` as the verb `name`, with --json, --quiet and --debug added.
 
+    examples: command line -> what it is for (Portuguese), shown by --help.
     members: verbs that are reached by a first word after this one's name, before its own arguments.
 
     The function's docstring is its help (Portuguese). It raises SlmError for what a user can cause; whatever
@@ -55,7 +65,7 @@ def command(
         parameters = [parameter.replace(kind=keyword) for parameter in own] + common
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        app.command(name, cls=HelpCommand if members is None else with_members(members))(run)
+        app.command(name, cls=verb_class(examples or {}, members))(run)
         return function
 
     return register

@@ -9,28 +9,36 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ptbr_slm.cli.command import command
+from ptbr_slm.cli.command import command, verb_group
 from ptbr_slm.cli.data_fetch import downloading, register_fetch
 from ptbr_slm.cli.data_teacher import register_teacher_logits
-from ptbr_slm.cli.help import HelpGroup
 from ptbr_slm.cli.output import Output, Report, table
 from ptbr_slm.text import human_bytes, number, quoted
 
 if TYPE_CHECKING:
     from ptbr_slm.data.prepared import Summary
 
-_group = typer.Typer(help="Baixa, prepara e resume dados de treino.", no_args_is_help=True)
+_group = verb_group("Baixa, prepara e resume dados de treino.")
 
 
 def register(app: typer.Typer) -> None:
     """Add `data` to the application."""
-    app.add_typer(_group, name="data", cls=HelpGroup)
+    app.add_typer(_group, name="data")
 
 
 register_fetch(_group)
 
 
-@command(_group, "prepare")
+@command(
+    _group,
+    "prepare",
+    examples={
+        "ptbr-slm data prepare textos -o dados --tokenizer tokenizer.json": "Uma pasta de textos",
+        "ptbr-slm data prepare web.jsonl -o dados --tokenizer tokenizer.json --preset web "
+        "--drop-near-duplicates": "Páginas da internet, com filtros",
+        "ptbr-slm data prepare --mix fontes.toml -o dados --tokenizer tokenizer.json": "Várias fontes",
+    },
+)
 def prepare(
     out: Output,
     output: Annotated[
@@ -42,10 +50,10 @@ def prepare(
     inputs: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="ENTRADA...",
+            metavar="ENTRADA",
             help="Arquivos .txt, .md, .jsonl, .csv, .html, .parquet ou .xml (MediaWiki), comprimidos (.gz, "
             ".zst, .bz2, .xz) ou em .zip e .tar; pastas com eles; padrões ('textos/**/*.txt'); "
-            "hf://datasets/DONO/NOME[@REVISÃO][/CAMINHO], do Hugging Face; - lê do terminal.",
+            "hf://datasets/DONO/NOME, do Hugging Face (podem seguir @REVISÃO e /CAMINHO); - lê do terminal.",
         ),
     ] = None,
     mix: Annotated[
@@ -132,7 +140,10 @@ def prepare(
         ),
     ] = 0,
 ) -> Report:
-    """Limpa, tira cópias, separa treino e validação e grava tokens prontos para treinar."""
+    """Limpa textos e grava tokens prontos para treinar.
+
+    Tira cópias, e separa treino e validação.
+    """
     from ptbr_slm.data.document import DocumentCounts
     from ptbr_slm.data.mixture import plan
     from ptbr_slm.data.pipeline import prepare
@@ -184,12 +195,15 @@ def prepare(
     return Report({**asdict(summary), "examples": counts.examples}, text, brief=str(output))
 
 
-@command(_group, "stats")
+@command(_group, "stats", examples={"ptbr-slm data stats dados": "O que há na pasta dados"})
 def stats(
     out: Output,
     folder: Annotated[Path, typer.Argument(metavar="PASTA", help="Pasta feita por data prepare.")],
 ) -> Report:
-    """Confere os dados preparados e conta documentos, bytes, tokens e descartes."""
+    """Confere os dados preparados e conta o que há neles.
+
+    Documentos, palavras, bytes, tokens e descartes.
+    """
     from ptbr_slm.data.prepared import PreparedData
 
     with out.progress("conferindo"):
@@ -199,7 +213,7 @@ def stats(
     return Report(asdict(summary), text, brief=f"{summary.tokens} tokens")
 
 
-@command(_group, "audit")
+@command(_group, "audit", examples={"ptbr-slm data audit dados": "A página dados/auditoria.html"})
 def audit(
     out: Output,
     folder: Annotated[Path, typer.Argument(metavar="PASTA", help="Pasta feita por data prepare.")],
@@ -210,7 +224,10 @@ def audit(
         ),
     ] = None,
 ) -> Report:
-    """Faz uma página HTML: o que saiu e o que ficou, fontes, licenças, tamanhos e limites que se movem."""
+    """Faz uma página HTML do que saiu e do que ficou.
+
+    Fontes, licenças, tamanhos, exemplos de cada regra e limites que se movem.
+    """
     from ptbr_slm.data.audit.collect import collect
     from ptbr_slm.data.audit.page import render
     from ptbr_slm.data.prepared import PreparedData

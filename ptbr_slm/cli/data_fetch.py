@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ptbr_slm.cli.command import command
-from ptbr_slm.cli.output import Output, Progress, Report
+from ptbr_slm.cli.output import Output, Report
+from ptbr_slm.cli.progress import Progress
 from ptbr_slm.errors import SlmError
 from ptbr_slm.text import human_bytes, number, quoted
 
@@ -30,7 +31,15 @@ _PANEL = "Rede e disco"
 
 def register_fetch(group: typer.Typer) -> None:
     """Add `fetch` to the group `data`."""
-    command(group, "fetch")(fetch)
+    command(
+        group,
+        "fetch",
+        examples={
+            "ptbr-slm data fetch --list": "As fontes que há",
+            "ptbr-slm data fetch dante": "Notícias e teses: 23 MB, em dados/dante",
+            "ptbr-slm data fetch fineweb2-pt --tokens 100M -o textos": "Páginas da internet, só um pedaço",
+        },
+    )(fetch)
 
 
 def fetch(
@@ -91,7 +100,10 @@ def fetch(
         ),
     ] = "",
 ) -> Report:
-    """Traz textos em português, com a licença de cada um; repetido, continua de onde parou."""
+    """Traz textos em português, com a licença de cada um.
+
+    Repetido, continua de onde parou.
+    """
     from ptbr_slm.data.sources.catalogue import SOURCES
     from ptbr_slm.data.sources.fetch import fetch as fetch_source
     from ptbr_slm.data.sources.origin import BYTES_PER_TOKEN, FetchOptions

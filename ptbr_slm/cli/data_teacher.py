@@ -15,7 +15,8 @@ from ptbr_slm.text import human_bytes, number, quoted
 
 def register_teacher_logits(group: typer.Typer) -> None:
     """Add `teacher-logits` to the group `data`."""
-    command(group, "teacher-logits")(teacher_logits)
+    examples = {"ptbr-slm data teacher-logits runs/grande/final dados -o previsoes": "As de um modelo maior"}
+    command(group, "teacher-logits", examples=examples)(teacher_logits)
 
 
 def teacher_logits(
@@ -48,9 +49,10 @@ def teacher_logits(
         str, typer.Option("--device", metavar="auto|cpu|cuda", help="Onde o professor roda.")
     ] = "auto",
 ) -> Report:
-    """Grava o que um modelo maior espera depois de cada token dos dados, para um menor aprender dele.
+    """Grava as previsões de um modelo maior, para ensinar outro.
 
-    Interrompido, continua de onde parou quando o comando é repetido.
+    São o que ele espera depois de cada token dos dados; train --teacher-logits aprende delas. Interrompido,
+    continua de onde parou quando o comando é repetido.
     """
     from ptbr_slm.data.prepared import PreparedData
     from ptbr_slm.train.teacher import write_teacher_logits

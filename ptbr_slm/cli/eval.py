@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 from ptbr_slm.cli.command import command
 from ptbr_slm.cli.eval_compare import default_folder, members, model_of
 from ptbr_slm.cli.output import Output, Report
+from ptbr_slm.cli.terminal import wants_colour
 from ptbr_slm.errors import SlmError
 from ptbr_slm.text import number, parse_duration
 
@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add `eval` to the application."""
-    command(app, "eval", members)(evaluate)
+    examples = {
+        "ptbr-slm eval runs/meu/final": "Bits por byte, gramática e o que houver de tarefas",
+        "ptbr-slm eval runs/meu/export --tasks gramatica --limit 200": "Só a gramática, numa amostra",
+        "ptbr-slm eval --list": "As tarefas que existem",
+    }
+    command(app, "eval", examples=examples, members=members)(evaluate)
 
 
 def evaluate(
@@ -73,9 +78,12 @@ def evaluate(
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Pergunta tudo de novo, e não guarda as respostas.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu ou cuda.")] = "auto",
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Onde executar.")] = "auto",
 ) -> Report:
-    """Mede um modelo: bits por byte, gramática e tarefas em português, com acaso e intervalo."""
+    """Mede um modelo: bits por byte, gramática e tarefas em português.
+
+    Cada figura vem com a do acaso e o intervalo de confiança.
+    """
     folders = task_data or []
     if list_tasks:
         return _listed(folders)
@@ -118,9 +126,12 @@ def evaluate(
     results = evaluation.results
     folder = output or default_folder(results.model.name)
     write_report(folder, results)
-    color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     where = f"Gravado em {folder}: avaliacao.html, resultados.json, cartao.md"
-    return Report(_as_dict(results, folder), f"{table(results, color=color)}\n\n{where}", brief=str(folder))
+    return Report(
+        _as_dict(results, folder),
+        f"{table(results, color=wants_colour(sys.stdout))}\n\n{where}",
+        brief=str(folder),
+    )
 
 
 def _held_out(model: str, data: Path | None, texts: list[str], *, quietly: bool) -> HeldOutTexts:

@@ -12,8 +12,9 @@ import typer
 
 from ptbr_slm.cli.command import command
 from ptbr_slm.cli.output import Output, Report, table
+from ptbr_slm.demo import model_path
 from ptbr_slm.errors import SlmError
-from ptbr_slm.text import number, quoted
+from ptbr_slm.text import number, quoted, told_apart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,7 +29,11 @@ _PARTS = 8
 """Parts of a task that are listed, those that differ most."""
 
 
-@command(members, "compare")
+@command(
+    members,
+    "compare",
+    examples={"ptbr-slm eval compare avaliacao/meu avaliacao/outro": "Dois modelos já avaliados"},
+)
 def compare(
     out: Output,
     a: Annotated[
@@ -41,7 +46,7 @@ def compare(
         typer.Option("--all", help="Mostra todos os fenômenos, e exemplos também do que pode ser acaso."),
     ] = False,
 ) -> Report:
-    """Diz qual de dois modelos é melhor, em quê, e o que pode ser acaso."""
+    """Diz qual de dois modelos é melhor, e o que pode ser acaso."""
     from ptbr_slm.eval.compare import compare as compared
 
     found = compared(_results_of(a), _results_of(b))
@@ -55,10 +60,12 @@ def default_folder(model: str) -> Path:
 
 
 def model_of(target: str) -> str:
-    """The model of a run's folder, or what was given."""
-    path = Path(target)
+    """The model of a run's folder or the one that comes with the package, or what was given."""
+    path = model_path(target)
     final = path / "final"
-    return str(final) if not (path / "config.json").exists() and (final / "config.json").exists() else target
+    if not (path / "config.json").exists() and (final / "config.json").exists():
+        return str(final)
+    return target if path == Path(target) else str(path)
 
 
 def _results_of(target: str) -> Results:
@@ -191,6 +198,11 @@ class _Scale:
     def score(self, value: float) -> str:
         return number(100 * value if self._share else value, self._decimals)
 
+    def told_apart(self, one: float, other: float) -> tuple[str, str]:
+        """Two scores that differ, so that one sees it."""
+        factor = 100 if self._share else 1
+        return told_apart(factor * one, factor * other, self._decimals)
+
     def difference(self, value: float) -> str:
         shown = self.score(value)
         return shown if shown.startswith("-") else f"+{shown}"
@@ -249,8 +261,9 @@ def _verdict(found: Comparison) -> str:
 def _won(line: Line) -> str:
     """`Gramática (64,4 % contra 61,2 %)`: the better one's score first."""
     shown = _Scale(line.metric)
-    better, other = (line.a, line.b) if line.better == "A" else (line.b, line.a)
-    return f"{line.title} ({shown.score(better)} contra {shown.score(other)}{shown.unit})"
+    scores = (line.a, line.b) if line.better == "A" else (line.b, line.a)
+    better, other = shown.told_apart(*scores)
+    return f"{line.title} ({better} contra {other}{shown.unit})"
 
 
 def _list(names: Sequence[str]) -> str:

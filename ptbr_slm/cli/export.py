@@ -50,6 +50,14 @@ class Method(StrEnum):
     GPTQ = "gptq"
 
 
+class Head(StrEnum):
+    """How the output head is stored."""
+
+    INT8 = "int8"
+    INT4 = "int4"
+    INT4_RESCORED = "int4-rescored"
+
+
 class Format(StrEnum):
     """The kind of file."""
 
@@ -59,7 +67,15 @@ class Format(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add `export` to the application."""
-    command(app, "export")(export)
+    command(
+        app,
+        "export",
+        examples={
+            "ptbr-slm export runs/meu/final -o runs/meu/export": "Para a CPU, em int8",
+            "ptbr-slm export runs/meu/final -o runs/meu/int4 --precision int4": "Menor, em int4",
+            "ptbr-slm export runs/meu/final -o runs/meu/cuda --target cuda": "Para uma GPU, em fp16",
+        },
+    )(export)
 
 
 def export(
@@ -74,13 +90,21 @@ def export(
     method: Annotated[
         Method | None, typer.Option(help="Como int8 e int4 arredondam; o padrão é o melhor medido.")
     ] = None,
-    head_bits: Annotated[
-        int | None,
-        typer.Option(metavar="8|4", help="Bits da camada de saída; 4 é mais rápido, 8 é mais fiel."),
+    head: Annotated[
+        Head | None,
+        typer.Option(help="A camada de saída; int4-rescored, padrão do int4, recalcula os melhores logits."),
     ] = None,
+    head_bits: Annotated[int | None, typer.Option(metavar="8|4", hidden=True)] = None,
     block: Annotated[
         int | None, typer.Option(metavar="N", help="Pesos que dividem uma escala: 16, 32, 64, 128 ou 256.")
     ] = None,
+    fastest_here: Annotated[
+        bool,
+        typer.Option(
+            "--fastest-here",
+            help="Com int4: mede em 2 s que blocos e que saída são mais rápidos nesta máquina, e os usa.",
+        ),
+    ] = False,
     mixed: Annotated[
         float | None,
         typer.Option(metavar="FRAÇÃO", help="Com int4: quanto crescer para guardar em int8 o mais sensível."),
@@ -96,25 +120,46 @@ def export(
             metavar="DADOS", help="Dados preparados para medir bits por byte na parte de validação."
         ),
     ] = None,
+    draft: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PASTA|none",
+            help="A camada de rascunho que vai junto (ptbr-slm draft); none: nenhuma. [padrão: MODELO/draft]",
+        ),
+    ] = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Experimenta também as outras precisões e mostra a diferença.")
     ] = False,
 ) -> Report:
-    """Converte um modelo para ONNX com cache KV e só o aceita se responder como o PyTorch."""
-    changes = {"head_bits": head_bits, "block": block, "mixed_extra": mixed}
+    """Converte um modelo para ONNX e confere o resultado.
+
+    O export tem cache KV, e só é aceito se responder como o PyTorch.
+    """
+    if head_bits is not None:
+        head = _head_of(out, head_bits)
+    changes = {"head": head and head.value, "block": block, "mixed_extra": mixed}
     if file_format is Format.GGUF:
         given = {
             f"--target {target.value}": target is not Target.CPU,
             f"--method {method and method.value}": method is not None,
-            f"--head-bits {head_bits}": head_bits is not None,
+            f"--head {head and head.value}": head is not None,
             f"--block {block}": block is not None,
             f"--mixed {mixed}": mixed is not None,
             f"--calibration {quoted(calibration or '')}": calibration is not None,
             f"--data {quoted(data or '')}": data is not None,
+            f"--draft {quoted(draft or '')}": draft is not None,
+            "--fastest-here": fastest_here,
             "--compare": compare,
         }
         _refuse_with_gguf(given)
         return _gguf(out, model, output, precision)
+    if fastest_here and (head is not None or block is not None):
+        raise SlmError(
+            "E_USAGE",
+            "--fastest-here escolhe os blocos e a saída, e um deles já foi dito.",
+            where="--fastest-here",
+            hint="Tire --block e --head, ou tire --fastest-here.",
+        )
     from ptbr_slm_export import export_model
     from ptbr_slm_export.targets import target_of
 
@@ -131,6 +176,8 @@ def export(
         recipe=place.recipe_for(chosen, method and method.value, **changes),
         calibration=calibration,
         held_out=data,
+        draft=True if draft is None else draft != "none" and Path(draft),
+        fastest_here=fastest_here,
         on_step=lambda step: out.note(f"{step}..."),
     )
     rows = _measured(out, source, report, data, compare=compare)
@@ -142,6 +189,7 @@ def export(
         "precision": report.precision,
         "method": report.recipe and report.recipe.method,
         "recipe": report.recipe and report.recipe.as_dict(),
+        "fastest_here": report.here and report.here.as_dict(),
         "bytes": report.bytes,
         "tokens_per_second": next(r.tokens_per_second for r in rows if r.precision == report.precision),
         "source_sha256": report.source_sha256,
@@ -158,6 +206,20 @@ def export(
         f"Próximo passo:\n  {_next_step(report.target, report.folder, source)}"
     )
     return Report(body, text, brief=str(report.folder))
+
+
+def _head_of(out: Output, bits: int) -> Head:
+    """What --head-bits, the earlier name of this option, asked for."""
+    heads = {8: Head.INT8, 4: Head.INT4}
+    if bits not in heads:
+        raise SlmError(
+            "E_USAGE",
+            f"a saída tem 8 ou 4 bits, e não {bits}.",
+            where=f"--head-bits {bits}",
+            hint=f"Use --head {' ou --head '.join(Head)}.",
+        )
+    out.note(f"--head-bits {bits} agora é --head {heads[bits].value}")
+    return heads[bits]
 
 
 def _measured(

@@ -22,8 +22,12 @@ BARS = "▁▂▃▄▅▆▇█"
 
 def register(app: typer.Typer) -> None:
     """Add `find-lr` to the application: the flags of `train`, and its own."""
-    unused = ("--dry-run", "--eval-tasks", "--eval-tasks-seconds", "--task-data")
-    command(app, "find-lr")(with_flags(find_lr, leave_out=unused))
+    unused = ("--dry-run", "--cooldown-data", "--eval-tasks", "--eval-tasks-seconds", "--task-data")
+    examples = {
+        "ptbr-slm find-lr --data dados --model-size mini --steps 50": "A taxa para treinar um modelo mini",
+        "ptbr-slm find-lr --tune runs/meu/final --data conversas.jsonl": "A taxa para ajustar um modelo",
+    }
+    command(app, "find-lr", examples=examples)(with_flags(find_lr, leave_out=unused))
 
 
 def find_lr(
@@ -45,9 +49,10 @@ def find_lr(
     ] = None,
     **given: Any,
 ) -> Report:
-    """Procura a taxa de aprendizado: um treino curto em que ela cresce a cada passo.
+    """Procura a taxa de aprendizado com um treino curto.
 
-    Aceita as opções de train, com o mesmo modelo, dados e otimizador. Não grava nada, a não ser --svg.
+    A taxa cresce a cada passo, até a perda subir. Aceita as opções de train: dê o mesmo modelo, os mesmos
+    dados e o mesmo otimizador. Não grava nada, a não ser --svg.
     """
     from ptbr_slm.cli.train import spec_of
     from ptbr_slm.train.find_lr import find_lr as search

@@ -31,16 +31,31 @@ _RESULT = "Resultado"
 _RUN = "Execução"
 
 
+EXAMPLES = {
+    'ptbr-slm generate -m machado "O rio corre"': "Continuar uma frase",
+    'ptbr-slm generate -m machado "Era uma vez" -n 60 --seed 7 --n 3': "Três continuações que se repetem",
+    "cat começo.txt | ptbr-slm generate -m meu/export --temperature 0": "O mais provável, de um arquivo",
+}
+
+
 def register(app: typer.Typer) -> None:
     """Add `generate` to the application."""
-    command(app, "generate")(generate)
+    command(app, "generate", examples=EXAMPLES)(generate)
 
 
 def generate(
     out: Output,
-    model: Annotated[Path, typer.Option("--model", "-m", metavar="PASTA", help="Export ou pasta de modelo.")],
+    model: Annotated[
+        Path,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="PASTA",
+            help="Export ou pasta de modelo; ou machado, que vem com o pacote.",
+        ),
+    ],
     prompt: Annotated[
-        str | None, typer.Argument(metavar="[TEXTO|-]", help="Como o texto começa; - lê da entrada padrão.")
+        str | None, typer.Argument(metavar="TEXTO|-", help="Como o texto começa; - lê da entrada padrão.")
     ] = None,
     max_new_tokens: Annotated[
         int, typer.Option("--max-new-tokens", "-n", metavar="N", help="Tokens a gerar, no máximo.")
@@ -131,15 +146,26 @@ def generate(
             rich_help_panel=_RUN,
         ),
     ] = 0,
+    draft: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|always|never",
+            help="Usar a camada de rascunho do modelo, se tem uma; auto: enquanto compensa.",
+            rich_help_panel=_RUN,
+        ),
+    ] = "auto",
     timeout: Annotated[
         float | None,
         typer.Option(metavar="SEGUNDOS", help="Encerra o texto depois deste tempo.", rich_help_panel=_RUN),
     ] = None,
     device: Annotated[
-        str, typer.Option(metavar="cpu|cuda|auto", help="Onde executar.", rich_help_panel=_RUN)
+        str, typer.Option(metavar="auto|cpu|cuda", help="Onde executar.", rich_help_panel=_RUN)
     ] = "auto",
 ) -> Report:
-    """Continua um texto em português, mostrando-o enquanto é gerado (com --quiet, só a continuação)."""
+    """Continua um texto em português.
+
+    O texto aparece enquanto é gerado; com --quiet, só a continuação.
+    """
     from ptbr_slm.runtime.model import Model
     from ptbr_slm.runtime.prompt import check_prompt
     from ptbr_slm.runtime.sampling.params import sampling_params
@@ -164,6 +190,7 @@ def generate(
         "json_schema": read_schema(json_schema, prompt=prompt),
         "regex": regex,
         "lookahead": lookahead,
+        "draft": draft,
         "timeout_s": timeout,
     }
     sampling_params(options)

@@ -26,6 +26,8 @@ KINDS = {
 LABELS = {
     "target": "feito para",
     "precision": "precisão",
+    "draft.head_tokens": "tokens que a camada de rascunho adivinha",
+    "draft.acceptance": "palpites certos dela, na medida do treino",
     "step": "passo",
     "bits_per_byte": "bits por byte (medido)",
     "held_out.data_sha256": "  sha256 dos dados em que foram medidos",
@@ -41,7 +43,15 @@ LABELS = {
 
 def register(app: typer.Typer) -> None:
     """Add `info` to the application."""
-    command(app, "info")(info)
+    command(
+        app,
+        "info",
+        examples={
+            "ptbr-slm info": "Os tamanhos que há",
+            "ptbr-slm info --model-size 85m --batch-size 8 --seq-len 512": "A memória de um treino numa T4",
+            "ptbr-slm info runs/meu/final": "O que há numa pasta de modelo",
+        },
+    )(info)
 
 
 def info(
@@ -51,7 +61,7 @@ def info(
         typer.Argument(metavar="MODELO", help="Pasta de um modelo, de um treino ou de um modelo exportado."),
     ] = None,
     model_size: Annotated[
-        str | None, typer.Option("--model-size", help=f"Tamanho com nome: {', '.join(SIZES)}.")
+        str | None, typer.Option("--model-size", metavar="TAMANHO", help=f"{', '.join(SIZES)}.")
     ] = None,
     vocab_size: Annotated[
         int, typer.Option("--vocab-size", help="Tokens do vocabulário.")
@@ -60,15 +70,21 @@ def info(
     seq_len: Annotated[int, typer.Option("--seq-len", help="Tokens por sequência.")] = 256,
     precision: Annotated[
         str,
-        typer.Option("--precision", help="fp16 (é o que a T4 usa), bf16 ou fp32."),
+        typer.Option("--precision", metavar="fp16|bf16|fp32", help="Formato dos cálculos; a T4 usa fp16."),
     ] = "fp16",
-    optimizer: Annotated[str, typer.Option("--optimizer", help="adamw, adamw8bit ou muon.")] = "adamw",
+    optimizer: Annotated[
+        str,
+        typer.Option("--optimizer", metavar="muon|adamw|adamw8bit", help="O que guarda por parâmetro varia."),
+    ] = "muon",
     gpu_memory: Annotated[
         float | None,
         typer.Option("--gpu-memory", metavar="GIB", help="Memória da placa; sem isto, a conta é de uma T4."),
     ] = None,
 ) -> Report:
-    """Mostra formato, parâmetros e a memória que o treino pede; ou o que há numa pasta de modelo."""
+    """Mostra o que há num modelo, ou a memória que um treino pede.
+
+    Sem argumentos, os tamanhos com nome.
+    """
     from ptbr_slm.cli.plan_tables import Plan
 
     plan = Plan(batch_size, seq_len, precision, optimizer, card(gpu_memory))
@@ -102,14 +118,14 @@ def _sizes(vocab_size: int) -> Report:
         ]
         for name, c in configs.items()
     ]
-    header = ["tamanho", "milhões de parâmetros", "camadas", "largura", "cabeças q/kv"]
+    header = ["tamanho", "milhões", "camadas", "largura", "cabeças q/kv"]
     data = {
         "sizes": {name: {"parameters": c.num_parameters} for name, c in configs.items()},
         "vocab_size": vocab_size,
     }
     text = (
         f"{table(rows, header=header)}\n\n"
-        f"Contados com vocabulário de {number(vocab_size)} tokens.\n"
+        f"milhões: de parâmetros, com vocabulário de {number(vocab_size)} tokens.\n\n"
         "Memória, FLOPs e checkpoint de um deles:\n"
         "  ptbr-slm info --model-size 400m --batch-size 2 --seq-len 256"
     )

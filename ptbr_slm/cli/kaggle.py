@@ -7,20 +7,23 @@ from typing import Annotated
 
 import typer
 
-from ptbr_slm.cli.command import command
-from ptbr_slm.cli.help import HelpGroup
+from ptbr_slm.cli.command import command, verb_group
 from ptbr_slm.cli.output import Output, Report
 from ptbr_slm.text import quoted
 
-_group = typer.Typer(help="Prepara um caderno para treinar no Kaggle.", no_args_is_help=True)
+_group = verb_group("Prepara um caderno para treinar no Kaggle.")
 
 
 def register(app: typer.Typer) -> None:
     """Add `kaggle` to the application."""
-    app.add_typer(_group, name="kaggle", cls=HelpGroup)
+    app.add_typer(_group, name="kaggle")
 
 
-@command(_group, "init")
+@command(
+    _group,
+    "init",
+    examples={"ptbr-slm kaggle init caderno --user maria": "Um caderno, na pasta caderno"},
+)
 def init(
     out: Output,
     folder: Annotated[Path, typer.Argument(metavar="PASTA", help="Onde gravar; a pasta pode já existir.")],
@@ -54,7 +57,10 @@ def init(
         ),
     ] = None,
 ) -> Report:
-    """Grava o caderno (GPU T4 x2) e conversas de exemplo, e mostra o comando que o envia."""
+    """Grava um caderno do Kaggle e mostra o comando que o envia.
+
+    O caderno usa GPU T4 x2; ao lado dele ficam conversas de exemplo.
+    """
     from ptbr_slm.kaggle.project import CONVERSATIONS, METADATA, NOTEBOOK, KaggleProject, write_project
 
     project = KaggleProject(

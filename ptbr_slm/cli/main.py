@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import typer
 from typer.core import TyperGroup
@@ -16,13 +16,16 @@ from ptbr_slm.cli import app as app_verb
 from ptbr_slm.cli import (
     bench,
     chat,
+    completion,
     data,
     doctor,
+    draft,
     export,
     find_lr,
     generate,
     info,
     kaggle,
+    plan,
     quickstart,
     serve,
     tokenizer,
@@ -31,18 +34,41 @@ from ptbr_slm.cli import (
     verify,
 )
 from ptbr_slm.cli import eval as eval_verb
-from ptbr_slm.cli.help import HelpGroup
-from ptbr_slm.cli.streams import make_streams_safe, undelivered, write_any_name
+from ptbr_slm.cli.help import HelpGroup, help_text
+from ptbr_slm.cli.streams import make_streams_safe, undelivered, write_anything
+from ptbr_slm.cli.terminal import fitted, highlighted
 from ptbr_slm.cli.usage import USAGE_ERROR, usage_error
 from ptbr_slm.errors import Exit, SlmError
 from ptbr_slm.version import __version__
 
+ABOUT = "Treina um pequeno modelo de português, exporta para ONNX e gera texto."
+
+
+class Root(HelpGroup):
+    """The whole application: its help names the verbs in the order in which one meets them."""
+
+    headings: ClassVar = {
+        "Comece por aqui": ("quickstart",),
+        "Usar um modelo": ("generate", "chat", "app", "serve"),
+        "Preparar textos": ("data", "tokenizer"),
+        "Treinar": ("plan", "info", "find-lr", "train", "tune", "draft"),
+        "Medir e exportar": ("eval", "export", "verify"),
+        "A máquina": ("doctor", "bench", "kaggle"),
+    }
+    examples: ClassVar = {
+        'ptbr-slm generate -m machado "O rio corre"': "O modelo de demonstração continua uma frase",
+        "ptbr-slm quickstart": "Um primeiro modelo seu, em poucos minutos",
+        "ptbr-slm train --help": "As opções e os exemplos de um comando",
+    }
+
+
 app = typer.Typer(
-    cls=HelpGroup,
-    help="Treina um pequeno modelo de português, exporta para ONNX e gera texto.",
+    cls=Root,
+    help=ABOUT,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -53,33 +79,40 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(help=ABOUT)
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Mostra a versão.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Mostra a versão.", rich_help_panel="Geral"
+        ),
     ] = False,
+    install_completion: completion.Install = False,
+    show_completion: completion.Show = False,
 ) -> None:
-    """Treina um pequeno modelo de português, exporta para ONNX e gera texto."""
+    """Take the options that stand before a verb."""
 
 
-for _verb in (  # in the order in which `ptbr-slm --help` lists them
-    quickstart,
+for _verb in (
+    app_verb,
+    bench,
+    chat,
     data,
-    tokenizer,
-    info,
     doctor,
-    find_lr,
-    train,
-    tune,
+    draft,
     eval_verb,
     export,
-    verify,
+    find_lr,
     generate,
-    chat,
-    bench,
-    serve,
-    app_verb,
+    info,
     kaggle,
+    plan,
+    quickstart,
+    serve,
+    tokenizer,
+    train,
+    tune,
+    verify,
 ):
     _verb.register(app)
 
@@ -94,13 +127,14 @@ def main() -> None:
     """Run the command line."""
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # read when torch loads libgomp
     make_streams_safe()
-    write_any_name()
+    write_anything()
+    completion.prepare()
     raise SystemExit(_with_undelivered(_run()))
 
 
 def _run() -> int:
     """The exit code of the command line. Usage errors are printed here."""
-    root = cast(TyperGroup, typer.main.get_command(app))  # with the options that install completion
+    root = cast(TyperGroup, typer.main.get_command(app))
     try:
         return int(root.main(prog_name="ptbr-slm", standalone_mode=False) or Exit.OK)
     except (KeyboardInterrupt, typer.Abort):
@@ -108,10 +142,14 @@ def _run() -> int:
         return Exit.INTERRUPTED
     except USAGE_ERROR as error:
         if type(error).__name__ == "NoArgsIsHelpError":
-            sys.stderr.write(f"{error}\n")
+            ctx = cast(Any, error).ctx
+            sys.stderr.write(f"{help_text(ctx.command, ctx, sys.stderr)}\n")
         else:
-            sys.stderr.write(f"{usage_error(error, root, sys.argv[1:])}\n")
+            _say(usage_error(error, root, sys.argv[1:]))
         return Exit.USAGE
+    except SlmError as error:  # of an option that stands before a verb
+        _say(error)
+        return error.exit_code
 
 
 def _with_undelivered(code: int) -> int:
@@ -120,6 +158,11 @@ def _with_undelivered(code: int) -> int:
     if code != Exit.OK or lost is None:
         return code
     if isinstance(lost, SlmError):
-        sys.stderr.write(f"{lost}\n")
+        _say(lost)
         return lost.exit_code
     return lost
+
+
+def _say(error: SlmError) -> None:
+    """Print an error that is no verb's own."""
+    sys.stderr.write(f"{highlighted(fitted(str(error), sys.stderr), sys.stderr)}\n")

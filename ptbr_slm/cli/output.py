@@ -12,18 +12,16 @@ import json
 import math
 import os
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from ptbr_slm.cli.progress import Progress
 from ptbr_slm.cli.streams import OutputLost, stdout_failure
+from ptbr_slm.cli.terminal import columns, fitted, highlighted
 from ptbr_slm.errors import Exit
-
-LINE_EVERY_S = 30.0
-"""Seconds between progress lines where stderr is not a terminal (Kaggle, CI)."""
 
 
 class Mode(Enum):
@@ -61,7 +59,7 @@ class Output:
         elif self.mode is Mode.QUIET:
             self._stdout(report.brief + "\n" if report.brief else "")
         else:
-            self._stdout(report.text.rstrip("\n") + "\n" if report.text else "")
+            self._stdout(fitted(report.text.rstrip("\n"), sys.stdout) + "\n" if report.text else "")
 
     def event(self, data: Mapping[str, Any]) -> None:
         """Print one JSON line on stdout, in `--json` mode only."""
@@ -81,12 +79,11 @@ class Output:
     def note(self, text: str) -> None:
         """Print a note for a person on stderr."""
         if self.mode is not Mode.QUIET:
-            sys.stderr.write(text + "\n")
-            sys.stderr.flush()
+            self.error(text)
 
     def error(self, text: str) -> None:
         """Print an error on stderr, whatever the mode."""
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(highlighted(fitted(text, sys.stderr), sys.stderr) + "\n")
         sys.stderr.flush()
 
     @contextmanager
@@ -97,40 +94,22 @@ class Output:
 
         eta: whether the bar shows the time left; off where the status has a better estimate.
         """
-        progress = _bar(description, total, eta) if self._terminal() else Progress(description, total, self)
+        progress = Progress(description, total, self.note)
+        if self._draws():
+            from ptbr_slm.cli.bar import Bar
+
+            progress = Bar(description, total, eta=eta)
         with progress:
             yield progress
 
-    def _terminal(self) -> bool:
-        return self.mode is Mode.HUMAN and sys.stderr.isatty() and not in_notebook(os.environ)
+    def _draws(self) -> bool:
+        """Whether a line can be drawn again: on a terminal that can go back to its beginning."""
+        able = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        return self.mode is Mode.HUMAN and able and not in_notebook(os.environ)
 
     def _stdout(self, text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
-
-
-@dataclass
-class Progress:
-    """Progress as plain lines; the base of the bar."""
-
-    description: str
-    total: float | None
-    output: Output
-    _last: float = field(default_factory=time.monotonic)
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        return None
-
-    def update(self, done: float, status: str = "") -> None:
-        """`done` of `total` is finished; `status` is a short text such as the loss."""
-        now = time.monotonic()
-        if now - self._last >= LINE_EVERY_S:
-            self._last = now
-            share = f" {100 * done / self.total:.0f} %" if self.total else f" {done:.0f}"
-            self.output.note(f"{self.description}{share}  {status}".rstrip())
 
 
 def _json(data: Mapping[str, Any]) -> str:
@@ -161,34 +140,17 @@ def in_notebook(environment: Mapping[str, str]) -> bool:
     return "JPY_PARENT_PID" in environment or "KAGGLE_KERNEL_RUN_TYPE" in environment
 
 
-def _bar(description: str, total: float | None, eta: bool) -> Progress:
-    from rich import progress as rich_progress
-    from rich.console import Console
-
-    class Bar(Progress):
-        """The same on a terminal, drawn by rich."""
-
-        def __enter__(self) -> Progress:
-            self._rich = rich_progress.Progress(
-                rich_progress.TextColumn("{task.description}"),
-                rich_progress.BarColumn(bar_width=24),
-                rich_progress.TaskProgressColumn(),
-                *([rich_progress.TimeRemainingColumn(compact=True)] if eta else []),
-                rich_progress.TextColumn("{task.fields[status]}"),
-                console=Console(stderr=True),
-                transient=True,
-            )
-            self._task = self._rich.add_task(description, total=total, status="")
-            self._rich.start()
-            return self
-
-        def __exit__(self, *exception: object) -> None:
-            self._rich.stop()
-
-        def update(self, done: float, status: str = "") -> None:
-            self._rich.update(self._task, completed=done, status=status)
-
-    return Bar(description, total, Output())
+def fitting_table(rows: Sequence[Sequence[str]], *, header: Sequence[str], spare: Sequence[str]) -> str:
+    """`table` in the terminal's width: columns of `spare` (headings) go until it fits, and are named."""
+    gone: list[str] = []
+    shown = table(rows, header=header)
+    while len(gone) < len(spare) and max(map(len, shown.splitlines())) > columns():
+        gone.append(spare[len(gone)])
+        kept = [index for index, name in enumerate(header) if name not in gone]
+        shown = table([[row[i] for i in kept] for row in rows], header=[header[i] for i in kept])
+    if gone:
+        shown += f"\n(num terminal mais largo: {', '.join(gone)})"
+    return shown
 
 
 def table(rows: Sequence[Sequence[str]], *, header: Sequence[str] = ()) -> str:

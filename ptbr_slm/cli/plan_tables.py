@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ptbr_slm.cli.output import table
+from ptbr_slm.cli.output import fitting_table
+from ptbr_slm.cli.terminal import columns, paragraph
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.text import number
 from ptbr_slm.train.checkpoint.retention import BYTES_PER_PARAMETER
@@ -29,12 +31,15 @@ POLICIES = {"none": 0, "full": 1}
 """`--checkpointing` -> `checkpoint_every`: the two ends of what the table shows."""
 
 FITS: dict[str, str] = {"yes": "cabe", "tight": "no limite", "no": "não cabe"}
+_FITS_SHORT: dict[str, str] = {"yes": "sim", "tight": "no limite", "no": "não"}
 
 
-OPTIONS_HEADER = (
-    "checkpointing", "perda", "lote", "pesos", "cópias", "grad.", "otim.", "ativ.", "logits", "outros",
-    "total", "tokens/s", "",
+_HEADER = ("lote", "seq", "recalc.", "perda", "cópias", "ativ.", "logits", "outros", "total", "cabe")
+_OPTIONS_HEADER = (
+    "recalc.", "perda", "lote", "cópias", "ativ.", "logits", "outros", "total", "tokens/s", "cabe",
 )  # fmt: skip
+_SPARE = ("outros", "cópias", "logits", "ativ.")
+"""Columns that narrow terminals do without, the first one first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,7 @@ class Plan:
     batch_size: int
     seq_len: int
     precision: str
-    optimizer: str = "adamw"
+    optimizer: str = "muon"
     card_bytes: int = T4_BYTES
     """Memory of the card to fit, the CUDA context included."""
 
@@ -96,8 +101,12 @@ def shape_text(config: ModelConfig) -> str:
         ["    embedding", f"{number(embedding)} ({number(100 * embedding / config.num_parameters)} %)"],
         ["    cada camada", number(config.layer_parameters)],
     ]  # fmt: skip
-    width = max(len(label) for label, _ in rows)
-    return "\n".join(f"{label.ljust(width)}  {value}" for label, value in rows)
+    margin = max(len(label) for label, _ in rows) + 2
+    lines: list[str] = []
+    for label, value in rows:
+        first, *others = textwrap.wrap(value, columns() - margin)
+        lines += [label.ljust(margin) + first, *(" " * margin + line for line in others)]
+    return "\n".join(lines)
 
 
 def plan_text(config: ModelConfig, plan: Plan) -> str:
@@ -107,33 +116,50 @@ def plan_text(config: ModelConfig, plan: Plan) -> str:
         for every in POLICIES.values()
     )
     checkpoint = BYTES_PER_PARAMETER * config.num_parameters
-    name = "T4" if plan.card_bytes == T4_BYTES else "GPU"
-    header = ["lote", "seq", "checkpointing", "perda", "pesos", "cópias", "grad.", "otim.", "ativ.", "logits"]
-    header += ["outros", "total", name]
+    name = "numa T4" if plan.card_bytes == T4_BYTES else "na placa"
+    rows = _rows(config, plan)
     return "\n".join(
         [
-            f"Treinar um token custa {none} GFLOP ({full} com --checkpointing full).",
-            f"Cada checkpoint ocupa {number(checkpoint / 1e9, 2)} GB; só os pesos, "
-            f"{number(FP32 * config.num_parameters / 1e9, 2)} GB.",
+            paragraph(f"Treinar um token custa {none} GFLOP ({full} com --checkpointing full)."),
+            paragraph(
+                f"Cada checkpoint ocupa {number(checkpoint / 1e9, 2)} GB; só os pesos, "
+                f"{number(FP32 * config.num_parameters / 1e9, 2)} GB."
+            ),
             "",
-            f"Memória do treino numa GPU, em GiB ({plan.precision}, {plan.optimizer}) — "
-            "tudo calculado, não medido:",
+            paragraph(
+                f"Memória do treino numa GPU, em GiB ({plan.precision}, {plan.optimizer}); tudo calculado, "
+                f"não medido. {_always(rows[0][-1])}"
+            ),
             "",
-            table([_row_text(row, plan) for row in _rows(config, plan)], header=header),
+            fitting_table([_row_text(row, plan) for row in rows], header=_HEADER, spare=_SPARE),
             "",
-            f"{name}: {_gib(plan.card_bytes)} GiB visíveis ao PyTorch, "
-            f"{_gib(plan.card_bytes - CUDA_CONTEXT_BYTES)} fora o contexto CUDA. "
-            f"«no limite»: sobra menos de {number(100 * TIGHT)} %.",
-            "cópias: pesos em meia precisão. outros: gradientes em trânsito e o contexto CUDA.",
-            "Cada linha é o instante do pico; onde ele vem depois da perda, os logits já foram liberados.",
-            f"No processador, em fp32, lote {plan.batch_size} e seq {plan.seq_len}: "
-            f"{_gib(_on_cpu(config, plan).total)} GiB, e mais {_gib(FP32 * config.num_parameters)} "
-            "ao gravar um checkpoint.",
+            paragraph(
+                f"cabe: {name}, com {_gib(plan.card_bytes)} GiB visíveis ao PyTorch, "
+                f"{_gib(plan.card_bytes - CUDA_CONTEXT_BYTES)} fora o contexto CUDA; «no limite»: sobra "
+                f"menos de {number(100 * TIGHT)} %. recalc.: --checkpointing. cópias: pesos em meia "
+                "precisão. outros: gradientes em trânsito e o contexto CUDA. Cada linha é o instante do "
+                "pico; onde ele vem depois da perda, os logits já foram liberados."
+            ),
+            "",
+            paragraph(
+                f"No processador, em fp32, lote {plan.batch_size} e seq {plan.seq_len}: "
+                f"{_gib(_on_cpu(config, plan).total)} GiB, e mais {_gib(FP32 * config.num_parameters)} "
+                "ao gravar um checkpoint."
+            ),
             "",
             _recommended_text(config, plan),
             "",
             decode_text(config),
         ]
+    )
+
+
+def _always(memory: MemoryEstimate) -> str:
+    """The parts that are the same whatever the micro-batch, recomputation and loss."""
+    held = memory.weights + memory.gradients + memory.optimizer
+    return (
+        f"O total tem sempre {_gib(held)} de pesos ({_gib(memory.weights)}), gradientes "
+        f"({_gib(memory.gradients)}) e otimizador ({_gib(memory.optimizer)})."
     )
 
 
@@ -198,8 +224,8 @@ _PARTS = (
 def _row_text(row: _Row, plan: Plan) -> list[str]:
     batch, length, policy, loss, e = row
     others = e.workspace + e.communication + e.context
-    parts = (e.weights, e.autocast_cache, e.gradients, e.optimizer, e.activations, e.logits, others, e.total)
-    return [str(batch), str(length), policy, loss, *map(_gib, parts), FITS[fit(e, plan.card_bytes)]]
+    parts = (e.autocast_cache, e.activations, e.logits, others, e.total)
+    return [str(batch), str(length), policy, loss, *map(_gib, parts), _FITS_SHORT[fit(e, plan.card_bytes)]]
 
 
 def _recommended(config: ModelConfig, plan: Plan) -> list[Recommendation]:
@@ -231,14 +257,16 @@ def _recommended_text(config: ModelConfig, plan: Plan) -> str:
     """What `--batch-size auto` would choose on one T4 and on two, as a table."""
     found = _recommended(config, plan)
     tokens = found[0].sequences * plan.seq_len
-    header = ("placas", "otimizador", "dividir", "lote", "acum.", "checkpointing", "perda", "GiB", "tokens/s")
+    header = ("placas", "otimizador", "dividir", "lote", "acum.", "recalc.", "perda", "GiB", "tokens/s")
     return "\n".join(
         [
-            f"O que o treino escolheria com --batch-size auto, seq {plan.seq_len}, "
-            f"{number(tokens)} tokens/passo",
-            "(GiB por placa, tokens/s de todas as placas: calculados, com a velocidade de T4s do Kaggle):",
+            paragraph(
+                f"O que o treino escolheria com --batch-size auto, seq {plan.seq_len}, "
+                f"{number(tokens)} tokens/passo (GiB por placa, tokens/s de todas as placas: "
+                "calculados, com a velocidade de T4s do Kaggle):"
+            ),
             "",
-            table([_recommended_row(one) for one in found], header=header),
+            fitting_table([_recommended_row(one) for one in found], header=header, spare=("acum.", "perda")),
         ]
     )
 
@@ -277,8 +305,8 @@ def decode_text(config: ModelConfig) -> str:
     rows = decode_data(config)
     speeds = ", ".join(f"{row['precision']} {number(row['tokens_per_second'])}" for row in rows)
     share, bandwidth = number(100 * DECODE_SHARE), number(T4.bandwidth / 1e9)
-    return (
-        f"Escrever numa T4 com o export para CUDA, um texto por vez, em tokens/s: {speeds}\n"
+    return paragraph(
+        f"Escrever numa T4 com o export para CUDA, um texto por vez, em tokens/s: {speeds} "
         f"(calculado: só a leitura dos pesos, a {share} % dos {bandwidth} GB/s)."
     )
 
@@ -294,8 +322,9 @@ def _millions(count: int) -> str:
 def options_text(options: Sequence[Setting], machine: Machine) -> str:
     """A line a setting: GiB of each part at the peak, tokens/s of all devices, and whether it fits."""
     where = "por GPU" if machine.kind == "cuda" else "neste computador"
-    title = f"Opções, em GiB {where} (tudo calculado, nada medido):"
-    return f"{title}\n\n{table([_option_row(option, machine) for option in options], header=OPTIONS_HEADER)}"
+    title = f"Opções, em GiB {where}; tudo calculado, nada medido. {_always(options[0].memory)}"
+    rows = [_option_row(option, machine) for option in options]
+    return f"{paragraph(title)}\n\n{fitting_table(rows, header=_OPTIONS_HEADER, spare=_SPARE)}"
 
 
 def options_data(options: Sequence[Setting], machine: Machine) -> list[dict[str, Any]]:
@@ -317,12 +346,12 @@ def options_data(options: Sequence[Setting], machine: Machine) -> list[dict[str,
 def _option_row(option: Setting, machine: Machine) -> list[str]:
     m = option.memory
     others = m.workspace + m.communication + m.context
-    parts = (m.weights, m.autocast_cache, m.gradients, m.optimizer, m.activations, m.logits, others, m.total)
+    parts = (m.autocast_cache, m.activations, m.logits, others, m.total)
     return [
         policy_name(option.checkpoint_every),
         option.loss,
         str(option.batch_size),
         *(number(part / GIB, 2) for part in parts),
         number(option.tokens_per_second),
-        "cabe" if m.total <= machine.budget else "não cabe",
+        "sim" if m.total <= machine.budget else "não",
     ]

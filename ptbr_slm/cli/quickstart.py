@@ -30,7 +30,7 @@ RECIPE: dict[str, Any] = {
     "model.num_kv_heads": 1,
     "model.intermediate_size": 512,
     "model_size": "nano",
-    "batch_size": 4,
+    "batch_size": 8,
     "seq_len": 256,
     "max_steps": 1_000_000,
     "optimizer.name": "muon",
@@ -39,18 +39,29 @@ RECIPE: dict[str, Any] = {
     "schedule.warmup_steps": 20,
     "schedule.cooldown_fraction": 0.5,
     "checkpoint.every": 500,
-    "evaluation.every": 500,
+    "evaluation.tokens": 16_384,
+    "evaluation.sample_tokens": 24,
     "seed": 1,
 }
 """2.0M parameters with the vocabulary below: in minutes, small steps of a small model with Muon teach most
 (docs/decisions/0019-muon.md). The clock (schedule.minutes) ends the run, not max_steps."""
 
 VOCAB_SIZE = 4096
+EVALUATIONS = 10
+"""Points of the curve, each with short samples, on a quarter of the text that is usual: the training has the
+time."""
 
 
 def register(app: typer.Typer) -> None:
     """Add `quickstart` to the application."""
-    command(app, "quickstart")(quickstart)
+    command(
+        app,
+        "quickstart",
+        examples={
+            "ptbr-slm quickstart": "Tudo, na pasta demo",
+            "ptbr-slm quickstart --texts meus-textos --out meu --minutes 10": "Seus textos, e mais tempo",
+        },
+    )(quickstart)
 
 
 def quickstart(
@@ -64,9 +75,10 @@ def quickstart(
         typer.Option("--texts", metavar="TEXTOS", help="Seus textos, em vez de baixar o corpus Dante."),
     ] = None,
 ) -> Report:
-    """Baixa textos, treina por três minutos, exporta, confere e escreve em português.
+    """Do texto ao modelo pronto em poucos minutos, num só comando.
 
-    Interrompido, continua de onde parou quando o comando é repetido.
+    Baixa textos, treina por três minutos, exporta para ONNX, confere e escreve em português. Interrompido,
+    continua de onde parou quando o comando é repetido.
     """
     started = time.monotonic()
     source = _texts(out, output, texts)
@@ -119,7 +131,7 @@ def _train(out: Output, data: PreparedData, run: Path, minutes: float) -> TrainR
         f"{number(valid.tokens)} ficam de fora, para medir"
     )
     values = {**RECIPE, "data": data.folder, "output": run, "schedule.minutes": minutes,
-              "evaluation.prompts": PROMPTS}  # fmt: skip
+              "evaluation.minutes": minutes / EVALUATIONS, "evaluation.prompts": PROMPTS}  # fmt: skip
     with out.progress("treinando", total=1.0) as bar:
         return train(from_values(values), Printer(out, bar))
 

@@ -13,7 +13,7 @@ import typer
 
 from ptbr_slm.cli.command import command
 from ptbr_slm.cli.output import Mode, Output, Report
-from ptbr_slm.errors import Exit, SlmError
+from ptbr_slm.errors import Exit
 from ptbr_slm.system import peak_rss
 from ptbr_slm.text import human_bytes
 
@@ -27,7 +27,15 @@ _LIMITS = "Limites"
 
 def register(app: typer.Typer) -> None:
     """Add `serve` to the application."""
-    command(app, "serve")(serve)
+    command(
+        app,
+        "serve",
+        examples={
+            "ptbr-slm serve runs/meu/export": "Só para esta máquina, na porta 8000",
+            "ptbr-slm serve runs/meu/export --page": "Também com a página, em /page",
+            "ptbr-slm serve runs/meu/export --host 0.0.0.0 --api-key-file chaves.txt": "Para a rede",
+        },
+    )(serve)
 
 
 def serve(
@@ -37,7 +45,11 @@ def serve(
     ],
     host: Annotated[
         str,
-        typer.Option("--host", help="Endereço em que o servidor atende; 0.0.0.0 o abre para a rede."),
+        typer.Option(
+            "--host",
+            metavar="ENDEREÇO",
+            help="Endereço em que o servidor atende; 0.0.0.0 o abre para a rede.",
+        ),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", metavar="N", help="Porta; 0 usa uma livre.")] = 8000,
     name: Annotated[
@@ -58,7 +70,7 @@ def serve(
         ),
     ] = None,
     device: Annotated[
-        str, typer.Option(metavar="NOME", help="auto, cpu ou cuda.", rich_help_panel=_MODELS)
+        str, typer.Option(metavar="auto|cpu|cuda", help="Onde executar.", rich_help_panel=_MODELS)
     ] = "auto",
     api_key_file: Annotated[
         Path | None,
@@ -114,6 +126,14 @@ def serve(
             rich_help_panel=_LIMITS,
         ),
     ] = 600.0,
+    stream_interval_ms: Annotated[
+        float,
+        typer.Option(
+            metavar="MS",
+            help="Em stream, no máximo um evento a cada tantos milissegundos; 0 manda cada token sozinho.",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = 20.0,
     drain_seconds: Annotated[
         float,
         typer.Option(
@@ -123,12 +143,16 @@ def serve(
         ),
     ] = 30.0,
 ) -> Report:
-    """Serve um modelo pela API da OpenAI, para programas desta máquina ou da rede."""
+    """Serve um modelo pela API da OpenAI.
+
+    Para programas desta máquina; com uma chave, também para os da rede.
+    """
     from ptbr_slm.serve.config import ServeConfig
     from ptbr_slm.serve.process.keys import read_keys, readable_by_others
     from ptbr_slm.serve.process.logs import logging_to_stderr
-    from ptbr_slm.serve.process.opening import check_names, name_of, open_served
+    from ptbr_slm.serve.process.opening import open_served
     from ptbr_slm.serve.process.server import serve as run
+    from ptbr_slm.storage.naming import check_names, name_of, named
 
     config = ServeConfig(
         host=host,
@@ -141,12 +165,13 @@ def serve(
         metrics=metrics,
         max_slots=max_slots,
         max_waiting=max_waiting,
+        stream_interval_s=stream_interval_ms / 1000,
         timeout_s=timeout,
         drain_s=drain_seconds,
     )
     if api_key_file is not None and readable_by_others(api_key_file):
         out.note(f"Outros usuários desta máquina podem ler as chaves. Para evitar:  chmod 600 {api_key_file}")
-    folders = [(name or name_of(model), model), *map(_named, more_models or [])]
+    folders = [(name or name_of(model), model), *map(named, more_models or [])]
     check_names([each for each, _ in folders])
     facts: dict[str, Any] = {}
 
@@ -185,16 +210,3 @@ def _told(facts: dict[str, Any], models: ServedModels) -> Iterator[str]:
     memory = peak_rss()
     if memory is not None:
         yield f"Memória do processo: {human_bytes(memory)}"
-
-
-def _named(text: str) -> tuple[str, Path]:
-    """(name, folder) of `NOME=PASTA`. Raises E_USAGE."""
-    name, equals, folder = text.partition("=")
-    if not equals or not folder:
-        raise SlmError(
-            "E_USAGE",
-            f"--model espera NOME=PASTA, e recebeu {text!r}.",
-            where="--model",
-            hint="Por exemplo:  --model conversa=runs/conversa/export",
-        )
-    return name, Path(folder)

@@ -15,6 +15,7 @@ import io
 import os
 import select
 import sys
+import unicodedata
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TextIO, cast
 
 from ptbr_slm.errors import Exit, SlmError
@@ -112,27 +113,39 @@ def undelivered() -> SlmError | Exit | None:
     )
 
 
-NAMES = "ptbr_slm.names"
+NEAREST = "ptbr_slm.nearest"
 """The error handler of stdout and stderr."""
 
 
-def _name_or_mark(error: UnicodeError) -> tuple[str | bytes, int]:
-    """The bytes of a file's name that is not UTF-8, as `ls` prints them; "?" for all else."""
+_PLAIN = {
+    **dict.fromkeys("—–·−", "-"), **dict.fromkeys("“”«»", '"'), **dict.fromkeys("‘’", "'"),
+    **dict(zip("▁▂▃▄▅▆▇█", "12345678", strict=True)), "→": "->", "×": "x", "≥": ">=", "≤": "<=", "⏎": "/",
+}  # fmt: skip
+"""Signs that we print -> what stands for them in ASCII."""
+
+
+def _nearest(error: UnicodeError) -> tuple[str | bytes, int]:
+    """The bytes of a file's name that is not UTF-8, as `ls` prints them; "a" for "ã"; "?" where nothing is
+    near.
+    """
     if not isinstance(error, UnicodeEncodeError):
         raise error
     first = error.object[error.start]
-    return os.fsencode(first) if "\udc80" <= first <= "\udcff" else "?", error.start + 1
+    if "\udc80" <= first <= "\udcff":
+        return os.fsencode(first), error.start + 1
+    letters = unicodedata.normalize("NFKD", first).encode("ascii", "ignore").decode("ascii")
+    return _PLAIN.get(first) or letters or "?", error.start + 1
 
 
-def write_any_name() -> None:
-    """Print names of files as their bytes and what the encoding lacks as "?".
+def write_anything() -> None:
+    """Print names of files as their bytes, and without its accent what the encoding lacks.
 
     A console of LANG=C or cp1252 does not end a command at an accent.
     """
-    codecs.register_error(NAMES, _name_or_mark)
+    codecs.register_error(NEAREST, _nearest)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=NAMES)
+            stream.reconfigure(errors=NEAREST)
 
 
 def _is_open(number: int) -> bool:

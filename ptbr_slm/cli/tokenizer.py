@@ -8,24 +8,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ptbr_slm.cli.command import command
+from ptbr_slm.cli.command import command, verb_group
 from ptbr_slm.cli.data_fetch import downloading
-from ptbr_slm.cli.help import HelpGroup
 from ptbr_slm.cli.output import Output, Report, table
 from ptbr_slm.errors import SlmError
 from ptbr_slm.text import number, parse_bytes, quoted
 
 if TYPE_CHECKING:
-    from ptbr_slm.cli.output import Progress
+    from ptbr_slm.cli.progress import Progress
     from ptbr_slm.data.document import DocumentCounts
     from ptbr_slm.tokenizer.compare import Fertility
 
-_group = typer.Typer(help="Treina e examina tokenizadores.", no_args_is_help=True)
+_group = verb_group("Treina e examina tokenizadores.")
 
 
 def register(app: typer.Typer) -> None:
     """Add `tokenizer` to the application."""
-    app.add_typer(_group, name="tokenizer", cls=HelpGroup)
+    app.add_typer(_group, name="tokenizer")
 
 
 def check_output(file: Path) -> None:
@@ -37,12 +36,19 @@ def check_output(file: Path) -> None:
     )
 
 
-@command(_group, "train")
+@command(
+    _group,
+    "train",
+    examples={
+        "ptbr-slm tokenizer train textos -o tokenizer.json": "Com 32.000 tokens",
+        "ptbr-slm tokenizer train textos -o tokenizer.json --vocab-size 4096": "Para um modelo pequeno",
+    },
+)
 def train(
     out: Output,
     inputs: Annotated[
         list[Path],
-        typer.Argument(metavar="TEXTOS...", help="O que data prepare lê: arquivos, pastas, nomes hf://."),
+        typer.Argument(metavar="TEXTOS", help="O que data prepare lê: arquivos, pastas, nomes hf://."),
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="ARQUIVO", help="Onde gravar o tokenizer.json.")
@@ -58,7 +64,7 @@ def train(
     ] = "100MB",
     seed: Annotated[int, typer.Option("--seed", help="Muda a amostra.")] = 0,
 ) -> Report:
-    """Treina um tokenizador BPE de bytes a partir dos seus textos."""
+    """Treina um tokenizador BPE de bytes com os seus textos."""
     from ptbr_slm.cli.data import left_out
     from ptbr_slm.data.document import DocumentCounts
     from ptbr_slm.data.pipeline import read_documents
@@ -103,12 +109,18 @@ def train(
     return Report(data, text, brief=str(file))
 
 
-@command(_group, "compare")
+@command(
+    _group,
+    "compare",
+    examples={
+        "ptbr-slm tokenizer compare novos.txt --tokenizer tokenizer.json --with outro.json": "O seu e outro"
+    },
+)
 def compare(
     out: Output,
     inputs: Annotated[
         list[Path],
-        typer.Argument(metavar="TEXTOS...", help="Textos que nenhum dos tokenizadores viu no treino."),
+        typer.Argument(metavar="TEXTOS", help="Textos que nenhum dos tokenizadores viu no treino."),
     ],
     others: Annotated[
         list[Path],
@@ -138,7 +150,10 @@ def compare(
     ] = "20MB",
     seed: Annotated[int, typer.Option("--seed", help="Muda a amostra.")] = 0,
 ) -> Report:
-    """Compara tokenizadores nos mesmos textos: tokens por palavra e bytes por token."""
+    """Compara tokenizadores nos mesmos textos.
+
+    Tokens por palavra e bytes por token.
+    """
     from ptbr_slm.data.document import DocumentCounts
     from ptbr_slm.data.pipeline import read_documents
     from ptbr_slm.data.read.files import total_bytes
@@ -266,7 +281,13 @@ def _sampled(texts: Iterable[str], budget: int, seed: int) -> Iterable[str]:
     return sample_texts(texts, budget, seed=seed) if budget else texts
 
 
-@command(_group, "inspect")
+@command(
+    _group,
+    "inspect",
+    examples={
+        'ptbr-slm tokenizer inspect "Não há ação." --tokenizer tokenizer.json': "Os tokens de uma frase"
+    },
+)
 def inspect(
     out: Output,
     text: Annotated[str, typer.Argument(metavar="TEXTO", help="Texto a dividir em tokens.")],

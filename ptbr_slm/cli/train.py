@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ptbr_slm.cli.command import as_slm_error, command
-from ptbr_slm.cli.output import Mode, Output, Progress, Report, table
+from ptbr_slm.cli.output import Mode, Output, Report, table
+from ptbr_slm.cli.progress import Progress
 from ptbr_slm.cli.streams import make_streams_safe
+from ptbr_slm.cli.terminal import columns, wants_colour
 from ptbr_slm.cli.training_options import settings_of, with_flags
 from ptbr_slm.errors import Exit, SlmError
 from ptbr_slm.events import Event
@@ -32,13 +34,24 @@ if TYPE_CHECKING:
     from ptbr_slm.train.spec import TrainSpec
 
 
+EXAMPLES = {
+    "ptbr-slm train --data dados -o runs/meu --model-size mini --max-steps 5000": "Um modelo mini",
+    "ptbr-slm train --data dados -o runs/meu --model-size 85m --max-time 11h30m": "Uma sessão do Kaggle",
+    "ptbr-slm train --data dados -o runs/meu --model-size 400m --dry-run": "Só a conta, sem treinar",
+}
+
+
 def register(app: typer.Typer) -> None:
     """Add `train` to the application."""
-    command(app, "train")(with_flags(train))
+    command(app, "train", examples=EXAMPLES)(with_flags(train))
 
 
 def train(out: Output, **given: Any) -> Report:
-    """Treina um modelo; interrompido, continua de onde parou quando o comando é repetido."""
+    """Treina um modelo; repetido, continua de onde parou.
+
+    Mostra antes a memória que pede, e salva o que fez ao parar por Ctrl-C, SIGTERM ou --max-time. As opções
+    daqui e as demais cabem num arquivo (--config).
+    """
     settings = settings_of(given)
     if given["dry_run"]:
         from ptbr_slm.train.planning.plan import dry_run
@@ -206,6 +219,15 @@ def sentence(event: Event) -> str:
             return f"Continuando do passo {number(event.step)} ({event.path})"
         case events.Copied() | events.RolledBack() | events.MemoryRanOut() | events.CooldownStarted():
             return event.message
+        case events.DataChanged():
+            return f"Depois do passo {number(event.step)}, outros dados (sha256 {event.sha256[:12]})"
+        case events.WeightsAveraged():
+            text = f"Média dos pesos de {event.count} pontos, dos passos {number(event.first_step)} a "
+            text += number(event.step)
+            if event.bits_per_byte is None or event.raw_bits_per_byte is None:
+                return text
+            raw = number(event.raw_bits_per_byte, 4)
+            return f"{text}: {number(event.bits_per_byte, 4)} bits por byte (sem a média, {raw})"
         case events.Dropped():
             return f"Atenção: passo {number(event.step)} descartado: a perda não era um número."
         case events.Warned():
@@ -227,12 +249,12 @@ def sentence(event: Event) -> str:
 def first_example(event: ConversationsRead) -> str:
     """The first conversation as the model reads it: what it learns, what it only sees."""
     from ptbr_slm.tokenizer import Tokenizer
-    from ptbr_slm.tune.display import show_example, wants_colour
+    from ptbr_slm.tune.display import show_example
     from ptbr_slm.tune.prepared import PreparedConversations
 
     example = PreparedConversations.open(Path(event.folder), verify=False).first
-    colour = wants_colour(sys.stderr, os.environ)
-    return show_example(example, Tokenizer.load(Path(event.model)), colour=colour)
+    tokenizer = Tokenizer.load(Path(event.model))
+    return show_example(example, tokenizer, colour=wants_colour(sys.stderr), width=columns())
 
 
 def _left_out(skipped: Mapping[str, int]) -> str:
@@ -280,7 +302,7 @@ def train_report(result: TrainResult, *, answers: bool = False) -> Report:
     else:
         why = _WHY_STOPPED[result.reason]
         head = f"Treino parado no passo {number(result.step)} ({why}) e salvo{bits}."
-        what = "modelo resfriado" if result.model.name == "final" else "checkpoint"
+        what = "modelo pronto" if result.model.name == "final" else "checkpoint"
         following = (
             f"  {what}  {result.model}\n\nPara continuar, repita o mesmo comando. Para já usar o modelo:\n"
             f"{use}"

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 SAME = "the option's own name"
 
+SESSION, LEARNING, MEMORY, WATCHING = "Sessões", "Aprendizado", "Memória e velocidade", "Acompanhar o treino"
+"""Headings of the help."""
+
 
 @dataclass(frozen=True, slots=True)
 class Flag:
@@ -31,6 +34,8 @@ class Flag:
     metavar: str | None = None
     help: str = ""
     """In Portuguese."""
+    heading: str | None = None
+    """Below which the help shows it; None: among the first."""
 
     @property
     def parameter(self) -> str:
@@ -40,7 +45,7 @@ class Flag:
     def signature(self) -> inspect.Parameter:
         """The parameter that Typer makes the option from. Without a value it is None, or False."""
         names = [self.name, *([self.short] if self.short else [])]
-        option = typer.Option(*names, metavar=self.metavar, help=self.help)
+        option = typer.Option(*names, metavar=self.metavar, help=self.help, rich_help_panel=self.heading)
         switch = self.kind is bool
         kind: Any = self.kind if switch else self.kind | None
         return inspect.Parameter(
@@ -52,94 +57,153 @@ class Flag:
 
 
 FLAGS = (
-    Flag("--data", kind=Path, help="Dados preparados, ou texto, JSONL ou Parquet."),
-    Flag("--output", short="-o", kind=Path, help="Pasta do treino."),
-    Flag("--tokenizer", kind=Path, help="tokenizer.json; pode faltar se os dados já têm um."),
+    Flag(
+        "--data",
+        kind=Path,
+        metavar="DADOS",
+        help="Pasta de ptbr-slm data prepare; ou textos: .txt, JSONL, Parquet.",
+    ),
+    Flag(
+        "--output", short="-o", kind=Path, metavar="PASTA", help="Pasta do treino; o modelo fica em final/."
+    ),
+    Flag("--model-size", metavar="TAMANHO", help="nano, mini, 85m, 160m, 400m ou 800m."),
+    Flag(
+        "--max-steps",
+        kind=int,
+        help="Passos do treino inteiro; sem isto, 20 tokens por parâmetro ou 4 leituras dos dados.",
+    ),
+    Flag("--max-time", metavar="11h30m", help="Salva e para antes deste tempo, com código de saída 75."),
+    Flag("--tokenizer", kind=Path, metavar="T", help="tokenizer.json; pode faltar se os dados já têm um."),
     Flag("--config", kind=Path, key=None, metavar="ARQUIVO.toml", help="Arquivo de configuração."),
     Flag(
         "--set",
         kind=list[str],
         key=None,
         metavar="CHAVE=VALOR",
-        help="Qualquer opção do arquivo; vence as demais.",
+        help="Qualquer opção do arquivo; vence as demais; pode repetir.",
+    ),
+    Flag(
+        "--dry-run", kind=bool, key=None, help="Só mostra tamanho, memória, passos e épocas; não grava nada."
     ),
     Flag(
         "--resume",
         metavar="auto|never|CAMINHO",
         help="Continuar o treino que a pasta já tem (auto), nunca, ou de um checkpoint.",
+        heading=SESSION,
     ),
     Flag(
-        "--allow-config-change", kind=bool, help="Aceita continuar com opções diferentes das do checkpoint."
+        "--allow-config-change",
+        kind=bool,
+        help="Aceita continuar com opções diferentes das do checkpoint.",
+        heading=SESSION,
     ),
-    Flag("--max-time", metavar="11h30m", help="Salva e para antes deste tempo, com código de saída 75."),
     Flag(
         "--session-start",
         metavar="kaggle|HORA",
         help="De quando contar --max-time: kaggle, data e hora ISO ou segundos; padrão: deste processo.",
+        heading=SESSION,
     ),
     Flag(
         "--cooldown",
-        metavar="schedule|session",
-        help="session: resfria no fim da sessão e grava RUN/final; a próxima continua de antes disso.",
+        metavar="auto|schedule|session|average",
+        help="O que uma sessão com --max-time deixa em RUN/final: session, um modelo resfriado à parte (auto "
+        "sem --max-steps); average, a média dos últimos pesos (auto com eles); schedule, nada.",
+        heading=SESSION,
     ),
     Flag(
-        "--logger",
-        kind=list[str],
-        metavar="tensorboard|trackio|wandb",
-        help="Mostra as curvas também ali; pode repetir. Nada sai do computador sem você pedir.",
+        "--save-every",
+        kind=int,
+        key="checkpoint.every",
+        help="Passos entre checkpoints.",
+        heading=SESSION,
     ),
-    Flag("--seed", kind=int, help="Semente dos pesos e da ordem dos dados."),
+    Flag("--seq-len", kind=int, help="Tokens por sequência.", heading=LEARNING),
     Flag(
-        "--dry-run", kind=bool, key=None, help="Só mostra tamanho, memória, passos e épocas; não grava nada."
+        "--batch-size",
+        metavar="N|auto",
+        help="Sequências por micro-lote; auto, o padrão: o que couber.",
+        heading=LEARNING,
     ),
-    Flag("--model-size", metavar="TAMANHO", help="nano, mini, 85m, 160m, 400m ou 800m."),
+    Flag("--grad-accum", kind=int, help="Micro-lotes por passo.", heading=LEARNING),
+    Flag("--tokens-per-step", kind=int, help="Tokens por passo; calcula --grad-accum.", heading=LEARNING),
+    Flag(
+        "--optimizer",
+        metavar="muon|adamw|adamw8bit",
+        key="optimizer.name",
+        help="muon, o padrão, aprende mais por passo; adamw8bit guarda 2 bytes por parâmetro em vez de 8.",
+        heading=LEARNING,
+    ),
+    Flag(
+        "--learning-rate",
+        kind=float,
+        key="optimizer.learning_rate",
+        help="Taxa de aprendizado máxima (ptbr-slm find-lr).",
+        heading=LEARNING,
+    ),
+    Flag(
+        "--warmup-steps",
+        kind=int,
+        key="schedule.warmup_steps",
+        help="Passos de aquecimento.",
+        heading=LEARNING,
+    ),
+    Flag(
+        "--gradient-clip",
+        kind=float,
+        key="optimizer.gradient_clip",
+        help="Norma máxima do gradiente; 0 não limita.",
+        heading=LEARNING,
+    ),
+    Flag("--init-from", kind=Path, metavar="MODELO", help="Parte dos pesos de um modelo.", heading=LEARNING),
+    Flag(
+        "--cooldown-data",
+        kind=Path,
+        metavar="DADOS",
+        help="Texto melhor, do mesmo tokenizador, para os passos do resfriamento (schedule wsd).",
+        heading=LEARNING,
+    ),
     Flag(
         "--teacher-logits",
         kind=Path,
         metavar="PASTA",
         key="distill.logits",
         help="Aprende também das previsões de um modelo maior (ptbr-slm data teacher-logits).",
+        heading=LEARNING,
     ),
-    Flag("--init-from", kind=Path, metavar="MODELO", help="Parte dos pesos de um modelo."),
-    Flag("--precision", metavar="auto|fp32|fp16|bf16", help="Formato dos cálculos."),
+    Flag("--seed", kind=int, help="Semente dos pesos e da ordem dos dados.", heading=LEARNING),
+    Flag("--precision", metavar="auto|fp32|fp16|bf16", help="Formato dos cálculos.", heading=MEMORY),
     Flag(
         "--checkpointing",
         metavar="auto|none|full|every:K",
         help="Recalcular ativações para gastar menos memória.",
+        heading=MEMORY,
     ),
     Flag(
         "--parallel",
         metavar="auto|none|ddp|fsdp",
         help="Várias GPUs: uma cópia em cada (ddp, o padrão), o modelo repartido (fsdp), ou só uma.",
+        heading=MEMORY,
     ),
-    Flag("--compile", kind=bool, help="torch.compile por camada, conferido antes de ser usado."),
-    Flag("--batch-size", metavar="N|auto", help="Sequências por micro-lote; auto: o que couber."),
-    Flag("--grad-accum", kind=int, help="Micro-lotes por passo."),
-    Flag("--tokens-per-step", kind=int, metavar="N", help="Tokens por passo; calcula --grad-accum."),
-    Flag("--seq-len", kind=int, help="Tokens por sequência."),
-    Flag("--max-steps", kind=int, help="Passos do treino inteiro."),
     Flag(
-        "--optimizer",
-        metavar="adamw|adamw8bit|muon",
-        key="optimizer.name",
-        help="muon aprende mais por passo; adamw8bit guarda 2 bytes por parâmetro em vez de 8.",
+        "--compile",
+        kind=bool,
+        help="torch.compile por camada, conferido antes de ser usado.",
+        heading=MEMORY,
     ),
-    Flag("--learning-rate", kind=float, key="optimizer.learning_rate", help="Taxa de aprendizado máxima."),
-    Flag("--warmup-steps", kind=int, key="schedule.warmup_steps", help="Passos de aquecimento."),
     Flag(
-        "--gradient-clip",
-        kind=float,
-        key="optimizer.gradient_clip",
-        help="Norma máxima do gradiente; 0 não limita.",
+        "--eval-every",
+        kind=int,
+        key="evaluation.every",
+        help="Passos entre avaliações.",
+        heading=WATCHING,
     ),
-    Flag("--save-every", kind=int, metavar="N", key="checkpoint.every", help="Passos entre checkpoints."),
-    Flag("--eval-every", kind=int, metavar="N", key="evaluation.every", help="Passos entre avaliações."),
     Flag(
         "--eval-tasks",
         kind=list[str],
         metavar="A,B",
         key="evaluation.tasks",
         help="Tarefas que o modelo responde em cada avaliação (ptbr-slm eval --list); pode repetir.",
+        heading=WATCHING,
     ),
     Flag(
         "--eval-tasks-seconds",
@@ -147,6 +211,7 @@ FLAGS = (
         metavar="S",
         key="evaluation.tasks_seconds",
         help="Segundos para todas as tarefas de uma avaliação; o que couber na primeira é o que se repete.",
+        heading=WATCHING,
     ),
     Flag(
         "--task-data",
@@ -154,6 +219,14 @@ FLAGS = (
         metavar="PASTA",
         key="evaluation.task_data",
         help="Onde estão os arquivos das tarefas; pode repetir.",
+        heading=WATCHING,
+    ),
+    Flag(
+        "--logger",
+        kind=list[str],
+        metavar="tensorboard|trackio|wandb",
+        help="Mostra as curvas também ali; pode repetir. Nada sai do computador sem você pedir.",
+        heading=WATCHING,
     ),
 )
 

@@ -15,22 +15,20 @@ from ptbr_slm.cli.training_options import Flag, flag_values, with_flags
 if TYPE_CHECKING:
     from ptbr_slm.tune.config import TuneConfig
 
+DATA, LORA, PREFERENCE = "Conversas", "Com --method lora", "Com --objective dpo"
+"""Headings of the help."""
+
 TUNE_FLAGS = (
-    Flag("--data", kind=Path, help="Conversas: um arquivo, ou uma pasta deles."),
-    Flag("--output", short="-o", kind=Path, help="Pasta do ajuste; o modelo fica em final/."),
+    Flag("--data", kind=Path, metavar="CONVERSAS", help="Um arquivo, ou uma pasta deles."),
+    Flag(
+        "--output", short="-o", kind=Path, metavar="PASTA", help="Pasta do ajuste; o modelo fica em final/."
+    ),
+    Flag("--epochs", kind=float, key="tune.epochs", help="Quantas vezes cada conversa é lida."),
     Flag(
         "--method",
         metavar="full|lora",
         key="tune.method",
         help="Ajusta todos os pesos (full), ou adaptadores de posto baixo ao lado deles (lora).",
-    ),
-    Flag("--lora-rank", kind=int, metavar="16", key="tune.lora_rank", help="Posto dos adaptadores do lora."),
-    Flag(
-        "--lora-alpha",
-        kind=float,
-        metavar="32",
-        key="tune.lora_alpha",
-        help="O que os adaptadores somam é multiplicado por alfa / posto.",
     ),
     Flag(
         "--objective",
@@ -39,38 +37,25 @@ TUNE_FLAGS = (
         help="Aprende conversas (sft), ou qual de duas respostas é a melhor (dpo: chosen e rejected).",
     ),
     Flag(
-        "--beta",
-        kind=float,
-        metavar="0.1",
-        key="tune.beta",
-        help="Com dpo: quanto maior, mais perto do modelo de antes ele fica.",
+        "--format",
+        metavar="auto|messages|...",
+        key="tune.format",
+        help="Formato dos dados; auto reconhece pelas colunas.",
+        heading=DATA,
     ),
-    Flag(
-        "--nll-weight",
-        kind=float,
-        metavar="1.0",
-        key="tune.nll_weight",
-        help="Com dpo: peso da perda comum na resposta escolhida, para que não fique improvável.",
-    ),
-    Flag("--epochs", kind=float, key="tune.epochs", help="Quantas vezes cada conversa é lida."),
     Flag(
         "--loss",
         metavar="answers|all",
         key="tune.loss",
         help="O que é treinado: só as respostas do assistente, ou a conversa toda.",
-    ),
-    Flag(
-        "--format",
-        metavar="auto|messages|...",
-        key="tune.format",
-        help="Formato dos dados; auto reconhece pelas colunas.",
+        heading=DATA,
     ),
     Flag(
         "--valid-fraction",
         kind=float,
-        metavar="0.05",
         key="tune.valid_fraction",
-        help="Fração das conversas que fica de fora, para a validação.",
+        help="Fração das conversas que fica de fora, para a validação (padrão: 0.05).",
+        heading=DATA,
     ),
     Flag(
         "--evaluation-set",
@@ -78,13 +63,14 @@ TUNE_FLAGS = (
         metavar="ARQUIVO",
         key="tune.evaluation_sets",
         help="Itens de avaliação: conversas que os contêm ficam de fora; pode repetir.",
+        heading=DATA,
     ),
     Flag(
         "--replay",
         kind=float,
-        metavar="0.1",
         key="tune.replay",
-        help="Fração das sequências que é texto do pré-treino, contra o esquecimento.",
+        help="Fração das sequências que é texto do pré-treino, contra o esquecimento (padrão: 0).",
+        heading=DATA,
     ),
     Flag(
         "--replay-data",
@@ -93,6 +79,35 @@ TUNE_FLAGS = (
         key="tune.replay_data",
         help="Dados preparados do pré-treino, para --replay; a validação deles mede o esquecimento, também "
         "sem --replay.",
+        heading=DATA,
+    ),
+    Flag(
+        "--lora-rank",
+        kind=int,
+        key="tune.lora_rank",
+        help="Posto dos adaptadores (padrão: 16).",
+        heading=LORA,
+    ),
+    Flag(
+        "--lora-alpha",
+        kind=float,
+        key="tune.lora_alpha",
+        help="O que os adaptadores somam é multiplicado por alfa / posto (padrão: 32).",
+        heading=LORA,
+    ),
+    Flag(
+        "--beta",
+        kind=float,
+        key="tune.beta",
+        help="Quanto maior, mais perto do modelo de antes ele fica (padrão: 0.1).",
+        heading=PREFERENCE,
+    ),
+    Flag(
+        "--nll-weight",
+        kind=float,
+        key="tune.nll_weight",
+        help="Peso da perda comum na resposta escolhida, para que não fique improvável (padrão: 1).",
+        heading=PREFERENCE,
     ),
 )
 UNUSED = (
@@ -101,6 +116,7 @@ UNUSED = (
     "--tokenizer",
     "--model-size",
     "--init-from",
+    "--cooldown-data",
     "--teacher-logits",
     "--eval-tasks",
     "--eval-tasks-seconds",
@@ -111,7 +127,11 @@ UNUSED = (
 
 def register(app: typer.Typer) -> None:
     """Add `tune` to the application."""
-    command(app, "tune")(with_flags(tune, leave_out=UNUSED, more=TUNE_FLAGS))
+    examples = {
+        "ptbr-slm tune runs/meu/final --data conversas.jsonl -o runs/conversa": "Um modelo que conversa",
+        "ptbr-slm tune runs/meu/final --data conversas.jsonl -o runs/lora --method lora": "Só adaptadores",
+    }
+    command(app, "tune", examples=examples)(with_flags(tune, leave_out=UNUSED, more=TUNE_FLAGS))
 
 
 def tune(
@@ -119,10 +139,11 @@ def tune(
     model: Annotated[Path, typer.Argument(metavar="MODELO", help="Pasta do modelo a ajustar (RUN/final).")],
     **given: Any,
 ) -> Report:
-    """Ajusta um modelo com conversas, para que responda; interrompido, continua quando repetido.
+    """Ajusta um modelo com conversas, para que responda.
 
-    Os dados são conversas em JSONL, CSV ou Parquet: messages, prompt/completion, Alpaca ou ShareGPT. Com
-    --objective dpo, pares de respostas: prompt, chosen e rejected.
+    Interrompido, continua quando o comando é repetido. Os dados são conversas em JSONL, CSV ou Parquet:
+    messages, prompt/completion, Alpaca ou ShareGPT. Com --objective dpo, pares de respostas: prompt, chosen e
+    rejected.
     """
     settings = settings_of(model, given)
     if given["dry_run"]:

@@ -7,26 +7,20 @@ options and commands, and what an option takes is read from the verb's own signa
 from __future__ import annotations
 
 import difflib
-import inspect
 import re
 from collections.abc import Mapping, Sequence
-from enum import Enum
-from types import UnionType
-from typing import Annotated, Protocol, Union, cast, get_args, get_origin
+from typing import Protocol, cast
 
 import typer
-from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
-from typer.models import ParameterInfo
+from typer.core import TyperGroup
 
 from ptbr_slm.cli.help import VerbWithMembers
+from ptbr_slm.cli.parameters import Command, Parameter, name_of, taken
 from ptbr_slm.errors import SlmError
 from ptbr_slm.text import quoted
 
 USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 """The base of all, of click or of typer's copy of it."""
-
-Parameter = TyperOption | TyperArgument
-Command = TyperCommand | TyperGroup
 
 # Exceptions of `USAGE_ERROR`, by their names: typer has a copy of click's, or click's own, by version.
 
@@ -53,9 +47,6 @@ class _BadParameter(_Error, Protocol):
 
     param: Parameter | None
     ctx: _Context | None
-
-
-_WORDS = {int: "um número inteiro", float: "um número", bool: "1 ou 0"}
 
 
 def usage_error(error: Exception, root: Command, words: Sequence[str]) -> SlmError:
@@ -92,7 +83,7 @@ def _missing(parameter: Parameter | None, path: str, help_line: str) -> SlmError
         return SlmError("E_USAGE", "falta um argumento.", where=path, hint=help_line)
     kind = "o argumento" if parameter.param_type_name == "argument" else "a opção"
     also = f" (ou a variável {parameter.envvar})" if isinstance(parameter.envvar, str) else ""
-    return SlmError("E_USAGE", f"falta {kind} {_name(parameter)}{also}.", where=path, hint=help_line)
+    return SlmError("E_USAGE", f"falta {kind} {name_of(parameter)}{also}.", where=path, hint=help_line)
 
 
 def _bad_value(
@@ -100,7 +91,7 @@ def _bad_value(
 ) -> SlmError:
     value = _typed(parameter, words)
     but = "" if value is None else f", e não {value!r}"
-    return SlmError("E_USAGE", f"{_name(parameter)} leva {_taken(command, parameter)}{but}.", where=path,
+    return SlmError("E_USAGE", f"{name_of(parameter)} leva {taken(command, parameter)}{but}.", where=path,
                     hint=help_line)  # fmt: skip
 
 
@@ -153,14 +144,6 @@ def _either(names: Sequence[str]) -> str:
     return " ou ".join(quoted(name) for name in sorted(names)[:3])
 
 
-def _name(parameter: Parameter) -> str:
-    """`--output (-o)`, or an argument as the help names it."""
-    if parameter.param_type_name == "argument":
-        return str(parameter.metavar or (parameter.name or "").upper()).rstrip(".")
-    long, *rest = sorted(parameter.opts, key=len, reverse=True)
-    return f"{long} ({rest[0]})" if rest else str(long)
-
-
 def _typed(parameter: Parameter, words: Sequence[str]) -> str | None:
     """The value that was given to an option, where it is given once; None for an argument."""
     found = []
@@ -171,34 +154,3 @@ def _typed(parameter: Parameter, words: Sequence[str]) -> str | None:
         elif any(len(short) == 2 and word.startswith(short) for short in parameter.opts):
             found.append(word[2:])
     return found[0] if len(found) == 1 else None
-
-
-def _taken(command: Command, parameter: Parameter) -> str:
-    """What the option takes, in words, by the verb's signature."""
-    kind, limits = _declared(command, parameter)
-    if isinstance(kind, type) and issubclass(kind, Enum):
-        return "um destes: " + ", ".join(str(member.value) for member in kind)
-    words = _WORDS.get(kind, "outro valor") if isinstance(kind, type) else "outro valor"
-    low, high = (None, None) if limits is None else (limits.min, limits.max)
-    if low is not None and high is not None:
-        return f"{words} de {low:g} a {high:g}"
-    if low is not None:
-        return f"{words} de {low:g} em diante"
-    return words if high is None else f"{words} até {high:g}"
-
-
-def _declared(command: Command, parameter: Parameter) -> tuple[object, ParameterInfo | None]:
-    """(type, typer.Option) of a verb's parameter; None for what is not known."""
-    if command.callback is None:
-        return None, None
-    found = inspect.signature(command.callback).parameters.get(parameter.name or "")
-    kind: object = None if found is None else found.annotation
-    limits: ParameterInfo | None = None
-    if get_origin(kind) is Annotated:
-        kind, declared = get_args(kind)[:2]
-        limits = declared if isinstance(declared, ParameterInfo) else None
-    if get_origin(kind) in (Union, UnionType):
-        kind = next(item for item in get_args(kind) if item is not type(None))
-    if get_origin(kind) is list:
-        kind = get_args(kind)[0]
-    return kind, limits

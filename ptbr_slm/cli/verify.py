@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add `verify` to the application."""
-    command(app, "verify")(verify)
+    examples = {"ptbr-slm verify runs/meu/export --against runs/meu/final": "Um export e o seu modelo"}
+    command(app, "verify", examples=examples)(verify)
 
 
 def verify(
@@ -33,11 +34,20 @@ def verify(
             metavar="DADOS", help="Dados preparados para medir bits por byte na parte de validação."
         ),
     ] = None,
+    draft: Annotated[
+        Path | None,
+        typer.Option(metavar="PASTA", help="A camada de rascunho do export, se não está em MODELO/draft."),
+    ] = None,
 ) -> Report:
-    """Confere os arquivos de um export e se ele responde como o modelo no PyTorch."""
+    """Confere se um export responde como o modelo no PyTorch.
+
+    Antes, confere os arquivos dele pelo sha256.
+    """
     from ptbr_slm_export import verify_export
 
-    report = verify_export(export, against, held_out=data, on_step=lambda step: out.note(f"{step}..."))
+    report = verify_export(
+        export, against, held_out=data, draft=draft, on_step=lambda step: out.note(f"{step}...")
+    )
     body = {"export": str(export), "model": str(against), **report.as_dict()}
     failure = report.failure(export)
     if failure is not None:
@@ -75,6 +85,6 @@ def parity_table(report: VerifyReport) -> str:
 def _figure(check: Check, value: float) -> str:
     if check.name == "bits_per_byte":
         return f"{number(100 * value, 3)} %"
-    if check.name == "cosine":
+    if check.name in ("cosine", "draft"):
         return number(value, 4)
     return number(value) if check.name == "greedy" else f"{value:.2g}".replace(".", ",")

@@ -273,6 +273,28 @@ class PreparedData:
             excessive_rules=list(self.index.recipe.get("excessive_rules", [])),
         )
 
+    def provenance(self) -> dict[str, Any]:
+        """What a model that was trained on these data says of them: identity, counts, sources and licences.
+
+        documents, bytes (UTF-8) and tokens are those of the part to train on; licences: documents by licence,
+        as far as the texts told it.
+        """
+        train, recipe = self.split("train"), self.index.recipe
+        told = ("name", "licence", "documents", "hub")
+        sources = [
+            {key: source[key] for key in told if source.get(key)} for source in recipe.get("sources", [])
+        ]
+        licences = dict(recipe.get("licences", {}))
+        return {
+            "name": self.folder.name,
+            "sha256": self.sha256,
+            "documents": train.documents,
+            "bytes": train.bytes,
+            "tokens": train.tokens,
+            **({"licences": licences} if licences else {}),
+            **({"sources": sources} if sources else {}),
+        }
+
     def load_tokenizer(self) -> Tokenizer:
         """The folder's copy of the tokenizer. Raises E_TOKENIZER_MISMATCH if it was swapped."""
         tokenizer = Tokenizer.load(self.folder / "tokenizer.json")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Protocol, Self
 
 from ptbr_slm.runtime.model import Model
@@ -60,11 +60,11 @@ class LocalSubject:
 
     def __init__(self, path: Path, device: str = "auto", *, model: Model | None = None) -> None:
         """model: one that is open already, such as a model in training. Raises as `ptbr_slm.load`."""
-        self.path = path
         self.model = Model(path, device) if model is None else model
+        self.path = path if model is not None else self.model.path
         engine = self.model.engine
         facts = (engine.name, engine.device, engine.precision)
-        self.identity = _identity(path, *facts) if model is None else ""
+        self.identity = identity_of(self.path, *facts) if model is None else ""
 
     @property
     def name(self) -> str:
@@ -126,8 +126,12 @@ _CONTENT = (
 """Files of a model folder that its answers depend on. The manifest is none: a copy may come without it."""
 
 
-def _identity(path: Path, *facts: str) -> str:
-    """sha256 over the content of a model folder, under its files' names, and `facts`."""
+def identity_of(path: Path, *facts: str, hashes: Mapping[str, str] = MappingProxyType({})) -> str:
+    """sha256 over the content of a model folder, under its files' names, and `facts`.
+
+    facts: engine, device and precision. hashes: sha256 of files by name, where it is known already: these
+    files are not read.
+    """
     files = sorted({file for pattern in _CONTENT for file in path.glob(pattern) if file.is_file()})
-    parts = [*facts, *(f"{file.name} {sha256_file(file)}" for file in files)]
+    parts = [*facts, *(f"{file.name} {hashes.get(file.name) or sha256_file(file)}" for file in files)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

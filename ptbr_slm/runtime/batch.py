@@ -16,6 +16,7 @@ from typing import ParamSpec
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.cache import CACHE_BYTES, SlotPool
+from ptbr_slm.runtime.drafting.costs import StepCosts
 from ptbr_slm.runtime.pace import GRAIN, PrefillPace
 from ptbr_slm.runtime.protocol import Engine, Floats, busy_error
 from ptbr_slm.runtime.results import GenerationChunk
@@ -34,10 +35,10 @@ class BatchLimits:
     slots: int = 16
     """Sequences decoded together; further ones wait in order, so that memory does not follow their number."""
     max_waiting: int | None = None
-    """Sequences that may wait for a slot; one more is refused with E_BUSY. None: any number. A request that
-    finds nobody waiting is taken, whatever its size: it would be refused for ever."""
+    """Sequences that may wait for a slot; one more is refused with E_BUSY, and with E_REQUEST_SIZE a request
+    that would wait with more even where it is alone. None: any number."""
     max_waiting_tokens: int | None = None
-    """Tokens of prompts that may wait, likewise. None: any number."""
+    """Tokens of prompts that may wait, likewise, but for one prompt that waits alone. None: any number."""
     kv_bytes: int | None = None
     """Bytes of keys and values that texts may come to, all slots together: a sequence begins once its whole
     length, prompt and `max_new_tokens`, fits beside those that run. None: no limit but memory itself."""
@@ -89,6 +90,8 @@ class Batch:
         self._running: dict[SequenceState, None] = {}
         """Sequences with a slot, in the order in which they came."""
         self._pace = PrefillPace()
+        self.costs = StepCosts()
+        """Of the engine's steps for one text alone."""
         self._oldest_next = True
         """Whose turn the next piece is: the prompt that came first, or the one with least left."""
         self._sweep_waiting_at = 0.0
@@ -98,24 +101,43 @@ class Batch:
         self._drafted = self._accepted = 0
 
     def submit(self, sequences: Iterable[SequenceState]) -> None:
-        """Hand in the sequences of one request; the next step sees them all. Raises E_BUSY."""
+        """Hand in the sequences of one request; the next step sees them all.
+
+        Raises E_BUSY, or E_REQUEST_SIZE where waiting would not help.
+        """
         sequences = tuple(sequences)
-        tokens = sum(len(sequence.prompt.ids) for sequence in sequences)
-        waiting, waiting_tokens = self.waiting, self._came_tokens - self._left_tokens
-        most, most_tokens = self.limits.max_waiting, self.limits.max_waiting_tokens
-        if waiting and most is not None and waiting + len(sequences) > most:
-            raise busy_error(f"{waiting} textos já esperam (o limite é {most})")
-        if waiting and most_tokens is not None and waiting_tokens + tokens > most_tokens:
-            raise busy_error(
-                f"os textos que já esperam têm {waiting_tokens} tokens, e este mais {tokens} "
-                f"(o limite é {most_tokens})"
-            )
+        self._check_room(sequences)
         request = object()
         for sequence in sequences:
             sequence.request = request
         self._came += len(sequences)
-        self._came_tokens += tokens
+        self._came_tokens += _tokens(sequences)
         self._arrivals.append(sequences)
+
+    def _check_room(self, sequences: Sequence[SequenceState]) -> None:
+        """Count those that would wait for a slot, with those that wait already."""
+        slots, waiting = self.limits.slots, self.waiting
+        if excess := self._excess(sequences[slots:], 0, 0):
+            raise SlmError(
+                "E_REQUEST_SIZE",
+                f"este pedido é grande demais, mesmo sem outros: {excess}.",
+                where=f"{len(sequences)} textos de uma vez",
+                hint="Divida-o em pedidos menores.",
+            )
+        free = max(0, slots - len(self._running))
+        late = sequences[max(0, free - waiting) :]
+        if excess := self._excess(late, max(0, waiting - free), self._came_tokens - self._left_tokens):
+            raise busy_error(excess)
+
+    def _excess(self, late: Sequence[SequenceState], waiting: int, waiting_tokens: int) -> str:
+        """The limit that would be passed if these waited too, in words; empty where they may."""
+        many, tokens = waiting + len(late), waiting_tokens + _tokens(late)
+        most, most_tokens = self.limits.max_waiting, self.limits.max_waiting_tokens
+        if late and most is not None and many > most:
+            return f"{many} textos esperariam a vez (o limite é {most})"
+        if late and many > 1 and most_tokens is not None and tokens > most_tokens:
+            return f"os textos que esperariam a vez têm {tokens} tokens (o limite é {most_tokens})"
+        return ""
 
     @property
     def waiting(self) -> int:
@@ -150,11 +172,6 @@ class Batch:
             drafted=self._drafted,
             accepted=self._accepted,
         )
-
-    def step(self) -> None:
-        """`decode`, then `prefill`. An error ends what it concerns."""
-        self.decode()
-        self.prefill()
 
     def decode(self) -> None:
         """Take in who has come, then one token for every sequence whose prompt is computed."""
@@ -284,11 +301,14 @@ class Batch:
 
     def _decode(self, sequences: Sequence[SequenceState]) -> None:
         """One token for each sequence; more for one that is alone and has a draft."""
-        if len(sequences) == 1 and (draft := sequences[0].draft()):
+        if len(sequences) == 1 and (draft := self._draft(sequences[0])):
             self._guarded(sequences[0], self._verify_draft, sequences[0], draft)
             return
         try:
+            start = time.perf_counter()
             scores = self._scores(sequences)
+            if len(sequences) == 1:
+                self.costs.passed(1, time.perf_counter() - start)
         except Exception as error:
             if len(sequences) == 1:
                 self._fail(sequences[0], error)
@@ -309,7 +329,21 @@ class Batch:
         slots, tokens = [s.slot for s in sequences], [s.last_token for s in sequences]
         if self._engine.draws_tokens:
             return self._engine.decode_drawn(slots, tokens, [s.draw() for s in sequences])
-        return list(self._engine.decode(slots, tokens))
+        return list(self._engine.decode(slots, tokens, lent=True))
+
+    def _draft(self, sequence: SequenceState) -> list[int]:
+        """What a form forces or the text's own past suggests; else what a draft layer guesses."""
+        if draft := sequence.draft(self.costs):
+            return draft
+        if not sequence.wants_guess(self.costs):
+            return []
+        start = time.perf_counter()
+        expected = self._engine.draft(sequence.slot, sequence.last_token)
+        if expected is None:  # another text's step came between
+            return []
+        token = sequence.guess(expected)
+        self.costs.guessed(time.perf_counter() - start)
+        return [token]
 
     def _verify_draft(self, sequence: SequenceState, draft: list[int]) -> None:
         """Run a draft in one go and accept the tokens that the sampler would have chosen anyway.
@@ -317,7 +351,10 @@ class Batch:
         The sampler chooses from each position's logits in turn and goes on only while its choice is the
         draft's: the same text and the same draws as without drafts.
         """
-        logits = self._engine.extend(sequence.slot, [sequence.last_token, *draft])  # (1 + len(draft), V)
+        start = time.perf_counter()
+        tokens = [sequence.last_token, *draft]
+        logits = self._engine.extend(sequence.slot, tokens, lent=True)  # (1 + len(draft), V)
+        self.costs.passed(len(logits), time.perf_counter() - start)
         sequence.drafted += len(draft)
         self._drafted += len(draft)
         for right, scores in enumerate(logits):
@@ -327,7 +364,7 @@ class Batch:
             sequence.deliver(chunk)
             if chunk.finish_reason or right == len(draft) or sequence.last_token != draft[right]:
                 break
-        sequence.learn(len(draft), right)
+        sequence.learn(len(draft), right, self.costs)
         self._accepted += right
         self._decoded += right + 1
         self._engine.truncate(sequence.slot, sequence.computed)
@@ -394,6 +431,10 @@ class Batch:
             return self._engine.length(sequence.slot) == sequence.computed
         except Exception:  # the engine no longer knows the slot: the sequence has nothing to go on with
             return False
+
+
+def _tokens(sequences: Iterable[SequenceState]) -> int:
+    return sum(len(sequence.prompt.ids) for sequence in sequences)
 
 
 def internal_error(what: str) -> SlmError:

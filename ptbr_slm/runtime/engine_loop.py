@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -30,9 +31,13 @@ class Call:
     its reader, at most `max_new_tokens` chunks a text.
     """
 
-    def __init__(self, loop: EngineLoop, sequences: Sequence[SequenceState]) -> None:
+    def __init__(self, loop: EngineLoop, sequences: Sequence[SequenceState], wake_interval_s: float) -> None:
         self.sequences = tuple(sequences)
         self._loop = loop  # while it is read, the thread stays
+        self._wake_interval_s = wake_interval_s
+        self._wake_at = 0.0
+        """When the coroutine may be woken again, in seconds of `time.perf_counter`; the first chunk and the
+        last of a text do not wait for it."""
         self._ready: deque[GenerationChunk] = deque()
         self._error: Exception | None = None
         self._running = len(self.sequences)
@@ -95,15 +100,29 @@ class Call:
             self.close()  # a call ends whole
         else:
             self._ready.append(what)
-            self._running -= what.finish_reason is not None
+            if what.finish_reason is not None:
+                self._running -= 1
+                self._wake_at = 0.0
 
     def wake(self) -> asyncio.Future[None] | None:
         """Wake the threads that wait. The coroutine's future, where one waits, is the caller's to resolve."""
         if self._blocked:
             with self._condition:
                 self._condition.notify_all()
+        if self._waiter is None or not self._wakes_now():
+            return None
         waiter, self._waiter = self._waiter, None
         return waiter
+
+    def _wakes_now(self) -> bool:
+        """Whether the coroutine is woken for what has come; if not, for what comes next."""
+        if not self._wake_interval_s or self._error is not None:
+            return True
+        now = time.perf_counter()
+        if now < self._wake_at:
+            return False
+        self._wake_at = now + self._wake_interval_s
+        return True
 
     def _can_take(self) -> bool:
         """Whether `_take` has something to return or to raise."""
@@ -135,9 +154,12 @@ class EngineLoop:
         """The engine's thread, once a request has begun it."""
         return self._stepper.thread
 
-    def submit(self, sequences: Sequence[SequenceState]) -> Call:
-        """Queue sequences, which run without being read. Raises E_CLOSED, E_BUSY."""
-        call = Call(self, sequences)
+    def submit(self, sequences: Sequence[SequenceState], *, wake_interval_s: float = 0.0) -> Call:
+        """Queue sequences, which run without being read. Raises E_CLOSED, E_BUSY.
+
+        wake_interval_s: see `Model.submit`.
+        """
+        call = Call(self, sequences, wake_interval_s)
         for sequence in sequences:
             sequence.start_clock()
             sequence.deliver = partial(self._stepper.deliver, call, sequence)

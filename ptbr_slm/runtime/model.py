@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptbr_slm.chat import ChatFormat, is_tuned
+from ptbr_slm.demo import model_path
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.batch import BatchFigures, BatchLimits
 from ptbr_slm.runtime.engine_loop import Call, EngineLoop
@@ -65,9 +66,10 @@ class Model:
         limits: how much it takes on at once; without them 16 texts at a time and any number waiting. Where
         they set no `kv_bytes`, keys and values have a quarter of the machine's memory.
         """
-        engine = open_engine(path, device)
-        check_vocabulary(engine.config, engine.tokenizer, Path(path))
-        self._hold(engine, Path(path), limits)
+        folder = ModelFolder.of(path)
+        engine = open_engine(folder, device)
+        check_vocabulary(engine.config, engine.tokenizer, folder.path)
+        self._hold(engine, folder.path, limits)
 
     @classmethod
     def over(cls, engine: Engine, path: Path, *, limits: BatchLimits | None = None) -> Model:
@@ -157,15 +159,19 @@ class Model:
         *,
         cancel: Cancel | None = None,
         tenant: str = "",
+        wake_interval_s: float = 0.0,
         **sampling: Unpack[SamplingOptions],
     ) -> Call:
         """As `stream`, queued at once: read it with `next_chunk` in threads, or with `async for`.
 
         tenant: whose request it is; beginnings of texts are reused among one tenant's only, so that
-        `reused_tokens` tells nobody what another has asked. Whoever submits must `close` the call, or read it
-        to its end. Raises E_BUSY where the queue is full, E_CLOSED after `close` or `drain`.
+        `reused_tokens` tells nobody what another has asked. wake_interval_s: a coroutine that reads is woken
+        once in so many seconds and finds several chunks; the first and the last of a text come at once.
+        Whoever submits must `close` the call, or read it to its end. Raises E_BUSY where the queue is full,
+        E_CLOSED after `close` or `drain`.
         """
-        return self._loop.submit(self._sequences(prompt, cancel, sampling, tenant))
+        sequences = self._sequences(prompt, cancel, sampling, tenant)
+        return self._loop.submit(sequences, wake_interval_s=wake_interval_s)
 
     def load_figures(self) -> BatchFigures:
         """What runs and waits now, and the totals since the model was opened; from any thread."""
@@ -397,7 +403,7 @@ def stream(
 def _cached(path: Path | str, device: str) -> Model:
     """The last model, while path, device and files are the same. Streams of the model before go on."""
     global _last
-    folder = Path(path).resolve()
+    folder = model_path(path).resolve()
     key = (folder, device, _stamp(folder))
     with _last_lock:
         if _last is None or _last[0] != key:

@@ -68,11 +68,19 @@ class UntunedModelWarning(UserWarning):
 
 
 def untuned_warning(model: Path) -> str:
-    """What to tell a user whose model has a template and has not learnt it."""
+    """What to tell a user whose model has a template and has not learnt it.
+
+    `tune` takes the folder of the trained model: an export has no weights that it could train.
+    """
+    trained = any(model.glob("model*.safetensors"))
+    folder = model if trained else "SEU_MODELO"
+    which = (
+        "" if trained else " (SEU_MODELO: a pasta do modelo treinado, aquela de que este export foi feito)"
+    )
     return (
         "este modelo não foi treinado para conversar: ele continua o texto da conversa, e talvez não "
         "responda nem saiba parar. Para ensinar:  "
-        f"ptbr-slm tune {quoted(model)} --data conversas.jsonl -o PASTA"
+        f"ptbr-slm tune {quoted(folder)} --data conversas.jsonl -o PASTA{which}"
     )
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
+from ptbr_slm.runtime.drafting.layer import DraftScores
 from ptbr_slm.runtime.sampling.params import Draw
 from ptbr_slm.runtime.targets import ScoringSession
 from ptbr_slm.tokenizer import Tokenizer
@@ -26,8 +27,9 @@ PREFILL_CHUNK = 256
 class Engine(Protocol):
     """Runs the model's step on independent slots. Both engines give the same logits within 1e-4.
 
-    A slot holds the keys and values of one sequence. Every method returns arrays of the caller's own. `Model`
-    adds the lock; only `close_slot` needs none.
+    A slot holds the keys and values of one sequence. Every method returns arrays of the caller's own, unless
+    they are asked for lent: then the next call may overwrite them. `Model` adds the lock; only `close_slot`
+    needs none.
     """
 
     name: str
@@ -42,6 +44,10 @@ class Engine(Protocol):
     @property
     def draws_tokens(self) -> bool:
         """Whether `decode_drawn` chooses tokens where the logits are; otherwise it returns logits only."""
+
+    @property
+    def draft_acceptance(self) -> float | None:
+        """Part of its guesses that the draft layer's training found right; None where no layer came along."""
 
     @property
     def kv_bytes(self) -> int:
@@ -73,10 +79,10 @@ class Engine(Protocol):
         that already holds tokens: that is a chunked prefill.
         """
 
-    def extend(self, slot: int, tokens: Sequence[int]) -> Floats:
+    def extend(self, slot: int, tokens: Sequence[int], *, lent: bool = False) -> Floats:
         """As `prefill`, with the (T, V) logits after each of the T tokens."""
 
-    def decode(self, slots: Sequence[int], tokens: Sequence[int]) -> Floats:
+    def decode(self, slots: Sequence[int], tokens: Sequence[int], *, lent: bool = False) -> Floats:
         """Append one token to each of these slots, all different; (len(slots), V) logits."""
 
     def decode_drawn(
@@ -85,6 +91,13 @@ class Engine(Protocol):
         """As `decode`, with each slot's next token by its draw.
 
         (V,) logits where the host must choose: there is no draw, or it needs more than the engine looks at.
+        """
+
+    def draft(self, slot: int, token: int) -> DraftScores | None:
+        """What a draft layer expects after `token`, which was chosen after the slot's tokens, and is not run.
+
+        None where there is no layer, or the engine no longer knows the state that it starts from: that of the
+        last call's tokens only.
         """
 
     def logits(self, tokens: Sequence[int]) -> Floats:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+
 FinishReason = Literal["eos", "stop", "length", "context", "cancelled", "timeout"]
 """Why a text ended: an end token (or a fulfilled constraint), a stop string or token of the caller's,
 max_new_tokens, a full context, the caller's cancellation, or its time limit."""
@@ -19,6 +22,8 @@ class TokenLogprob:
     """Natural logarithm of its probability, at most 0."""
     top: tuple[tuple[int, float], ...] = ()
     """The most probable tokens and their log probabilities, largest first; the token may be among them."""
+    rank: int = field(default=0, compare=False)
+    """1 for the most probable token of all: one more than the tokens that are more probable than it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,9 @@ class GenerationResult:
     """Guesses that were right: steps of the model saved."""
     dropped_messages: int = 0
     """Of a conversation: its oldest messages that did not fit in the context, and were not read."""
+    first_logits: npt.NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    """(V,) the model's own scores of every token for the first place after the prompt; None where not asked
+    for, and where the text ended before."""
     queue_s: float = 0.0
     """Seconds from the request to the first slot; to the end where it never had one."""
     prefill_s: float = 0.0

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from threading import Event
 
+from ptbr_slm.runtime.drafting.costs import StepCosts
+from ptbr_slm.runtime.drafting.layer import DraftScores, LayerDrafter
 from ptbr_slm.runtime.drafting.lookup import LookupDrafter
 from ptbr_slm.runtime.pace import GRAIN
 from ptbr_slm.runtime.protocol import Engine, Floats
@@ -106,13 +108,16 @@ class SequenceState:
         self._vocab_size = engine.tokenizer.vocab_size
         self._sampler = samplers.sampler(seed, prompt.ids)
         self._drafter = LookupDrafter(self.ids, params.lookahead) if params.lookahead else None
-        self._draft_is_lookup = False
-        """Whether the last draft was the drafter's, not what a constraint forces."""
+        self._layer = LayerDrafter.of(engine.draft_acceptance, params.draft)
+        self._drafted_by: LookupDrafter | LayerDrafter | None = None
+        """Whose the last draft was; nobody's where a constraint forces it."""
         self._stream = TextStream(engine.tokenizer, params.stop)
         self._ends = end_reasons(params, prompt.end_ids.union(engine.config.eos_token_ids))
         self._context = engine.config.max_seq_len
         self._text: list[str] = []
         self._logprobs: list[TokenLogprob] = []
+        self._first_logits: Floats | None = None
+        """For the result, where they are asked for."""
         self._admitted_at = self._first_token_at = self._last_token_at = 0.0
         self.start_clock()
 
@@ -148,7 +153,7 @@ class SequenceState:
             return "cancelled"
         if self._deadline is not None and time.perf_counter() >= self._deadline:
             return "timeout"
-        if not self.params.max_new_tokens and not self.needs_prompt_logprobs:
+        if not self.params.max_new_tokens and not (self.needs_prompt_logprobs or self.params.first_logits):
             return "length"
         return None
 
@@ -182,19 +187,33 @@ class SequenceState:
         self.over = True
         self.deliver = _to_nobody
 
-    def draft(self) -> list[int]:
+    def draft(self, costs: StepCosts) -> list[int]:
         """A guess at the tokens after the next one; empty where there is none, or it does not pay."""
         if self._drafter is None:
             return []
-        limit = min(self.params.max_new_tokens - self.generated - 1, self._context - len(self.ids) - 1)
+        limit = self._draft_limit
         forced = self._sampler.forced()[: max(0, min(limit, self.params.lookahead))]
-        self._draft_is_lookup = not forced
-        return forced or self._drafter.draft(limit)
+        self._drafted_by = None if forced else self._drafter
+        return forced or self._drafter.draft(limit, costs)
 
-    def learn(self, drafted: int, accepted: int) -> None:
-        """Tell the drafter how many of its tokens were right: it adapts the length of the next draft."""
-        if self._drafter is not None and self._draft_is_lookup:
-            self._drafter.learn(drafted, accepted)
+    def wants_guess(self, costs: StepCosts) -> bool:
+        """Whether the draft layer is to guess the token after the next one; to be asked once a step."""
+        return self._layer is not None and self._layer.wants(costs) and self._draft_limit > 0
+
+    def guess(self, expected: DraftScores) -> int:
+        """The token that the draft layer's scores speak for."""
+        self._drafted_by = self._layer
+        return self._sampler.guess(expected)
+
+    @property
+    def _draft_limit(self) -> int:
+        """Tokens that may be drafted: one more is chosen after them."""
+        return min(self.params.max_new_tokens - self.generated - 1, self._context - len(self.ids) - 1)
+
+    def learn(self, drafted: int, accepted: int, costs: StepCosts) -> None:
+        """Tell the drafter how many of its tokens were right: the next draft follows from it."""
+        if self._drafted_by is not None:
+            self._drafted_by.learn(drafted, accepted, costs)
 
     @property
     def needs_prompt_logprobs(self) -> bool:
@@ -216,6 +235,8 @@ class SequenceState:
 
         The last chunk carries the result. Where only the prompt's scores are wanted, it brings no token.
         """
+        if self.params.first_logits and not self.generated and not isinstance(scores, int):
+            self._first_logits = scores[: self._vocab_size].copy()
         if not self.params.max_new_tokens:
             return self.end("length")
         if isinstance(scores, int):
@@ -278,6 +299,7 @@ class SequenceState:
             drafted=self.drafted,
             accepted=self.accepted,
             dropped_messages=self.prompt.dropped_messages,
+            first_logits=self._first_logits,
             queue_s=admitted - self._start,
             prefill_s=first - admitted,
             decode_s=decode_s,

@@ -18,6 +18,7 @@ from ptbr_slm.serve.metrics import router as metrics_route
 from ptbr_slm.serve.middleware.access import Access
 from ptbr_slm.serve.middleware.lifecycle import Admission, Lifecycle
 from ptbr_slm.serve.middleware.limits import Limits
+from ptbr_slm.serve.middleware.paths import UnderPrefix
 from ptbr_slm.serve.middleware.record import record_of
 from ptbr_slm.serve.middleware.request_scope import RequestScope
 from ptbr_slm.serve.openai import routers
@@ -37,11 +38,11 @@ def create_app(models: ServedModels, config: ServeConfig, lifecycle: Lifecycle |
     app = FastAPI(
         title="ptbr-slm",
         version=__version__,
-        root_path=config.root_path,
         redirect_slashes=False,
         docs_url=None,  # FastAPI's own pages load their scripts from a CDN
         redoc_url=None,
         middleware=[
+            *([Middleware(UnderPrefix, prefix=config.root_path)] if config.root_path else []),
             Middleware(RequestScope, over=metrics.answered),
             *([] if page is None else [Middleware(PagePaths, page=page, lifecycle=lifecycle)]),
             *_cors(config),

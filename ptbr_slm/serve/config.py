@@ -6,9 +6,8 @@ import re
 from dataclasses import dataclass
 
 from ptbr_slm.errors import SlmError
+from ptbr_slm.network import LOOPBACK
 from ptbr_slm.runtime.batch import BatchLimits
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 LONGEST_S = 86_400
 """Seconds of the longest time limit: a day."""
@@ -69,6 +68,11 @@ class ServeConfig:
     write_timeout_s: float = 30.0
     """Seconds that a client may leave what is sent to it unread, once buffers are full; then it is cut."""
 
+    stream_interval_s: float = 0.02
+    """Seconds between two events of one stream, each with what has come meanwhile; a text's first and last
+    tokens wait for nothing. 0: an event a token. Nobody sees more than fifty a second, and each event costs
+    the server and its client as much as some 3 % of a token (decision 0096)."""
+
     timeout_s: float = 600.0
     """Seconds that one request may generate for, its wait in the queue included (openai's client waits as
     long); then its text ends with the reason `timeout`."""
@@ -120,6 +124,13 @@ class ServeConfig:
                     where=option,
                     hint=f"Use um número inteiro, de 1 a {MOST_TEXTS}.",
                 )
+        if not 0 <= self.stream_interval_s <= 1:
+            raise SlmError(
+                "E_USAGE",
+                f"--stream-interval-ms {1000 * self.stream_interval_s:g} está fora do intervalo.",
+                where="--stream-interval-ms",
+                hint="Use de 0 a 1000 milissegundos.",
+            )
         for option, seconds in (("--timeout", self.timeout_s), ("--drain-seconds", self.drain_s)):
             if not 0 <= seconds <= LONGEST_S or (option == "--timeout" and not seconds):
                 raise SlmError(

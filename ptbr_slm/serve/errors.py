@@ -73,6 +73,7 @@ _STATUS = {
     "E_SAMPLING": (400, "invalid_value"),
     "E_DEPENDENCY": (400, "not_supported"),
     "E_BUSY": (429, "queue_full"),
+    "E_REQUEST_SIZE": (400, "request_too_large"),
     "E_MEMORY": (503, "out_of_memory"),
     "E_CLOSED": (503, "shutting_down"),
 }

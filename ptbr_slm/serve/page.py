@@ -19,14 +19,16 @@ from starlette.responses import RedirectResponse
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ptbr_slm.app.code_snippets import Api
 from ptbr_slm.app.launch import Page, launch_options, require_gradio
+from ptbr_slm.app.writer import Writer
 from ptbr_slm.serve.config import ServeConfig
 from ptbr_slm.serve.errors import ApiError, json_error
 from ptbr_slm.serve.metrics import FollowedCall, Metrics
 from ptbr_slm.serve.middleware.access import digest_of, tenant_of
 from ptbr_slm.serve.middleware.lifecycle import Lifecycle, Phase, not_ready
 from ptbr_slm.serve.middleware.paths import PAGE, route_path
-from ptbr_slm.serve.served import ServedModels
+from ptbr_slm.serve.served import ServedModel, ServedModels
 
 LOGIN = "Escreva qualquer nome e, como senha, uma chave de API deste servidor."
 
@@ -38,13 +40,13 @@ TENANT = "page"
 
 _MOUNTED = (
     "footer_links", "run_history", "app_kwargs", "allowed_paths", "show_error", "max_file_size", "ssr_mode",
-    "enable_monitoring", "pwa", "mcp_server", "theme", "css",
+    "enable_monitoring", "pwa", "mcp_server", "theme", "css", "i18n",
 )  # fmt: skip
 """Settings of `Blocks.launch` that a mounted page takes too."""
 
 
 class ServedPage:
-    """The page of the first model, as an ASGI application for paths from /page on."""
+    """The page of all models, as an ASGI application for paths from /page on."""
 
     def __init__(self, models: ServedModels, config: ServeConfig, metrics: Metrics) -> None:
         """Raises E_DEPENDENCY without Gradio."""
@@ -56,7 +58,7 @@ class ServedPage:
         self._started = False
 
     def open(self) -> None:
-        """Build the page of the model, which is open by now. Importing Gradio takes seconds."""
+        """Build the page of the models, which are open by now. Importing Gradio takes seconds."""
         with self._opening:
             self._app = self._app or self._build()
 
@@ -94,15 +96,10 @@ class ServedPage:
         """The Gradio application."""
         import gradio as gr
 
-        served = next(iter(self._models))
-
-        def submit(prompt: Any, **options: Any) -> FollowedCall:
-            since = time.perf_counter()
-            limits: dict[str, Any] = {"tenant": TENANT, "timeout_s": self._config.timeout_s}
-            return self._metrics.follow(served, served.model.submit(prompt, **limits, **options), since)
-
-        demo = Page(served.model, submit).demo
-        options = launch_options()
+        writers = {served.name: self._writer(served) for served in self._models}
+        page = Page(writers, Api("../v1", keys=bool(self._digests)))
+        demo = page.demo
+        options = launch_options(page)
         demo.state_session_capacity = options["state_session_capacity"]
         parent = FastAPI()
         parent.add_middleware(CORSMiddleware)  # Gradio leaves CORS to it; none of its requests pass there
@@ -116,6 +113,16 @@ class ServedPage:
             **{name: options[name] for name in _MOUNTED},
         )
         return next(route.app for route in parent.routes if isinstance(route, Mount))
+
+    def _writer(self, served: ServedModel) -> Writer:
+        """Its texts are counted as those of the API are."""
+
+        def submit(prompt: Any, **options: Any) -> FollowedCall:
+            since = time.perf_counter()
+            limits: dict[str, Any] = {"tenant": TENANT, "timeout_s": self._config.timeout_s}
+            return self._metrics.follow(served, served.model.submit(prompt, **limits, **options), since)
+
+        return Writer(served.model, submit)
 
     def _may_enter(self, _user: str, password: str) -> bool:
         return tenant_of([password.strip()], self._digests) is not None

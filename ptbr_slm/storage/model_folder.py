@@ -16,10 +16,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from ptbr_slm.config import ModelConfig, token_ids
+from ptbr_slm.demo import HIDDEN, MACHADO, model_path
 from ptbr_slm.errors import SlmError, os_errors
 from ptbr_slm.storage.atomic import write_bytes, write_json, write_text
 from ptbr_slm.storage.manifest import NAME as MANIFEST
@@ -35,6 +33,7 @@ from ptbr_slm.storage.weights import (
     HEAD,
     NOT_A_MODEL,
     WEIGHTS,
+    Array,
     WeightReader,
     parse_json_object,
     write_safetensors,
@@ -65,8 +64,11 @@ class ModelFolder:
     """
 
     def __init__(self, path: Path) -> None:
-        """Read nothing yet: for a folder that is checked elsewhere, or later."""
-        self.path = path
+        """Read nothing yet: for a folder that is checked elsewhere, or later.
+
+        path: or the name of a model that comes with the package (`ptbr_slm.demo`).
+        """
+        self.path = model_path(path)
         self._contents: dict[str, bytes | None] = {}
         self._hashes: dict[Path, str] = {}
         self._checked = False
@@ -99,7 +101,12 @@ class ModelFolder:
                 hint="Converta para safetensors onde ele foi criado e aponte para a pasta do modelo.",
             )
         if not path.exists():
-            raise SlmError("E_NOT_FOUND", "a pasta do modelo não existe.", where=path, hint=NOT_A_MODEL)
+            raise SlmError(
+                "E_NOT_FOUND",
+                "a pasta do modelo não existe.",
+                where=path,
+                hint=f"{NOT_A_MODEL} Para gerar texto, há um modelo que vem com o pacote:  {MACHADO}",
+            )
         if path.is_dir():
             check_regular_files(path, code)
         if (path / MANIFEST).exists():
@@ -109,7 +116,7 @@ class ModelFolder:
                 "E_MODEL_INVALID",
                 "a pasta não tem um modelo (falta config.json).",
                 where=path,
-                hint=NOT_A_MODEL,
+                hint=NOT_A_MODEL + (HIDDEN if str(path) == MACHADO else ""),
             )
         self._checked = True
 
@@ -270,14 +277,14 @@ def check_vocabulary(config: ModelConfig, tokenizer: Tokenizer, where: Path) -> 
 def write_model_files(
     folder: Path,
     config: ModelConfig,
-    weights: Mapping[str, npt.NDArray[np.float32]],
+    weights: Mapping[str, Array],
     tokenizer: Tokenizer,
     companions: Mapping[str, bytes] = MappingProxyType({}),
 ) -> None:
     """Write the files of a model folder, without its manifest, into `folder` (inside `atomic_folder`).
 
-    weights: Llama's names -> arrays, as `Llama.to_hf_weights` gives them. companions: files of the model that
-    this one was made from, kept as they are (see `ModelFolder.companions`); without, ours are written. Call
+    weights: Llama's names -> arrays, such as `Llama.to_hf_weights`. companions: files of the model that this
+    one was made from, kept as they are (see `ModelFolder.companions`); without, ours are written. Call
     `write_manifest` last.
     """
     write_json(folder / "config.json", config.to_hf())

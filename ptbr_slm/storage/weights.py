@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import json
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from ptbr_slm.errors import SlmError, os_errors
 
@@ -21,18 +23,63 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 NOT_A_MODEL = "Aponte para uma pasta com config.json e model.safetensors, como RUN/final."
 
 
-def write_safetensors(
-    path: Path, arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str] = MappingProxyType({})
-) -> None:
-    """Write named arrays inside an `atomic_folder`, with `metadata` in the header.
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """An array that is made when it is wanted, so that of many one at a time is in memory."""
 
-    Raises E_DISK_FULL, E_PERMISSION or E_IO.
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    make: Callable[[], npt.NDArray[Any]]
+
+
+Array = npt.NDArray[Any] | Deferred
+
+_KINDS = ("bool", "uint8", "int8", "int16", "uint16", "float16", "int32", "uint32", "float32", "float64",
+          "int64", "uint64")  # fmt: skip
+"""NumPy's names of the types that safetensors writes, in its order: the widest are first in a file."""
+_CODES = {name: "BOOL" if name == "bool" else name[0].upper() + re.sub(r"\D", "", name) for name in _KINDS}
+
+
+def whole(array: Array) -> npt.NDArray[Any]:
+    """The array itself, made where it is deferred."""
+    return array.make() if isinstance(array, Deferred) else array
+
+
+def write_safetensors(
+    path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Write named arrays inside an `atomic_folder`, one after the other, with `metadata` in the header.
+
+    The same bytes as the library's `save_file`, which takes two copies of all arrays to make them (format:
+    huggingface/safetensors, README). Raises E_DISK_FULL, E_PERMISSION or E_IO.
     """
-    with os_errors(path):
-        try:
-            save_file(dict(arrays), path, metadata={"format": "pt", **metadata})
-        except SafetensorError as error:  # a full disk arrives as this, with the errno in its text
-            raise _save_error(error) from error
+    order = sorted(arrays, key=lambda name: (-_KINDS.index(arrays[name].dtype.name), name))
+    header: dict[str, object] = {"__metadata__": {"format": "pt", **metadata}}
+    end = 0
+    for name in order:
+        array, begin = arrays[name], end
+        end = begin + array.dtype.itemsize * math.prod(array.shape)
+        kind = _CODES[array.dtype.name]
+        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with os_errors(path), path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in order:
+            array = whole(arrays[name])
+            assert array.shape == arrays[name].shape and array.dtype == arrays[name].dtype
+            file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
+def stored_arrays(path: Path) -> dict[str, Deferred]:
+    """The arrays of a safetensors file, each read when it is wanted. Raises SafetensorError."""
+    file: Any = safe_open(path, framework="np")
+    found = {}
+    for name in file.keys():  # noqa: SIM118 - a safe_open handle is not iterable
+        part = file.get_slice(name)
+        dtype = np.dtype(next(kind for kind, code in _CODES.items() if code == part.get_dtype()))
+        found[name] = Deferred(tuple(part.get_shape()), dtype, partial(file.get_tensor, name))
+    return found
 
 
 def parse_json_object(content: bytes, file: Path) -> dict[str, Any]:
@@ -196,9 +243,3 @@ def _open(path: Path) -> Any:
             where=path,
             hint="Use uma cópia íntegra da pasta.",
         ) from error
-
-
-def _save_error(error: SafetensorError) -> OSError:
-    text = str(error)
-    known = {"os error 28": errno.ENOSPC, "os error 13": errno.EACCES, "os error 30": errno.EROFS}
-    return OSError(next((n for key, n in known.items() if key in text), errno.EIO), text)

@@ -114,7 +114,11 @@ def to_values(config: Section) -> dict[str, Any]:
 def to_toml(config: TrainConfig) -> str:
     """The settings as TOML, which `load_config` (of a subclass: `from_values`) reads back to equal ones."""
     known = settings(type(config))
-    values = {key: value for key, value in to_values(config).items() if known[key].setting.stored}
+    return toml_text({key: value for key, value in to_values(config).items() if known[key].setting.stored})
+
+
+def toml_text(values: Mapping[str, Any]) -> str:
+    """Dotted key -> value as TOML; the keys of a section stand together."""
     lines, section = [], ""
     for key, value in values.items():
         head, _, name = key.rpartition(".")

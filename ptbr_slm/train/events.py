@@ -226,6 +226,15 @@ class RolledBack(StepEvent):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class DataChanged(StepEvent):
+    """The next step reads other data than the one before: a cooldown of --cooldown-data begins."""
+
+    EVENT: ClassVar = "data"
+    sha256: str = entry("Dos dados que se leem daqui em diante.")
+    cursor: int = entry("As janelas lidas até aqui, em todos os dados.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CooldownStarted(StepEvent):
     """The session ends soon: from here the learning rate falls to zero, in a branch of its own."""
 
@@ -240,6 +249,17 @@ class CooldownEnded(StepEvent):
     EVENT: ClassVar = "cooldown"
     until_step: int = entry("O último passo do resfriamento.")
     bits_per_byte: float | None = entry("Do modelo resfriado; null sem validação.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WeightsAveraged(StepEvent):
+    """The mean of the session's last weights is in final/; the run itself stays at `step`."""
+
+    EVENT: ClassVar = "average"
+    first_step: int = entry("O passo dos primeiros pesos da média.")
+    count: int = entry("De quantos pesos é a média.")
+    bits_per_byte: float | None = entry("Da média dos pesos; null sem validação.")
+    raw_bits_per_byte: float | None = entry("Dos pesos do último passo, sem média; null sem validação.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,6 +20,7 @@ from ptbr_slm.privacy import keep_matplotlib_out_of_home
 from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.train.config import TrainConfig
 from ptbr_slm.train.events import Silent
+from ptbr_slm.train.gpu_settings import prepare_gpu
 from ptbr_slm.train.optim import build_optimizer, set_learning_rate
 from ptbr_slm.train.planning.plan import Plan
 from ptbr_slm.train.process import keep_freed_memory
@@ -88,6 +89,7 @@ def find_lr(
     too high.
     """
     keep_freed_memory()
+    prepare_gpu(config)
     with (
         tempfile.TemporaryDirectory(prefix="ptbr-slm-find-lr-") as cache,
         named_instead(Path(cache), config.data),
@@ -144,7 +146,7 @@ def _train(
     config = plan.config
     batches = data.batches(config)
     model = _model(plan, data, source, spec)
-    optimizer = build_optimizer(model, config.optimizer)
+    optimizer = build_optimizer(model, config.optimizer, precision=plan.precision.name)
     scaler = torch.amp.GradScaler(plan.device.type) if plan.precision.needs_scaler else None
     for step, rate in enumerate(rates):
         set_learning_rate(optimizer, rate)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,15 +16,19 @@ from ptbr_slm.storage.atomic import atomic_folder, remove_leftovers, write_text
 from ptbr_slm.storage.lock import run_lock
 from ptbr_slm.storage.model_folder import ModelFolder, seal_model_folder, write_model_files
 from ptbr_slm.storage.output import make_folder, remove_made
-from ptbr_slm.train.checkpoint.files import has_frozen, list_checkpoints
+from ptbr_slm.train.average import LAST_PART, WeightAverage
+from ptbr_slm.train.checkpoint.files import has_frozen, list_checkpoints, model_arrays, next_bytes
 from ptbr_slm.train.checkpoint.kaggle_input import Identity
 from ptbr_slm.train.checkpoint.resume import (
+    Found,
     check_base,
+    check_cooldown_data,
     check_same_command,
     check_unchanged,
     find_checkpoint,
 )
-from ptbr_slm.train.config import TrainConfig
+from ptbr_slm.train.checkpoint.retention import check_room
+from ptbr_slm.train.config import TrainConfig, as_begun
 from ptbr_slm.train.config_file import load_values, to_toml, to_values
 from ptbr_slm.train.evaluate import TaskScorer
 from ptbr_slm.train.events import (
@@ -37,7 +41,9 @@ from ptbr_slm.train.events import (
     Step,
     TrainResult,
     Warned,
+    WeightsAveraged,
 )
+from ptbr_slm.train.gpu_settings import prepare_gpu
 from ptbr_slm.train.loop import Branch, Ended, run_loop
 from ptbr_slm.train.optim.adamw import check_adamw8bit
 from ptbr_slm.train.parallel.environment import local_rank, restarts, visible_cards
@@ -73,6 +79,7 @@ def train(
     """
     age = session_age(config.session_start)
     keep_freed_memory()
+    prepare_gpu(config)
     _check_before_writing(config)
     config = _as_restarted(config)
     with join_ranks(config.device) as ranks:
@@ -94,13 +101,14 @@ def _train(
         ranks.from_main(lambda: _claim_folder(config, held))
         data = ranks.main_first(lambda: spec.open_data(config, listener))
         source = None if config.init_from is None else ModelFolder(config.init_from)
-        plan = _own_plan(ranks.from_main(lambda: spec.plan(config, data, ranks.world, source)), ranks)
+        plan, found = ranks.from_main(lambda: _planned(config, data, listener, ranks.world, source, spec))
+        plan = _own_plan(plan, ranks)
         held.enter_context(_memory_errors(plan))
-        trainer = _prepare(plan, data, listener, ranks, source, task_scorer, spec)
+        trainer = _prepare(plan, found, data, listener, ranks, source, task_scorer, spec)
         sessions = held.enter_context(_reported(trainer))
         log = config.output / METRICS
         with MetricsLog(log, trainer.state.step, writes=ranks.main) as metrics, SignalGuard() as signals:
-            ended = run_loop(trainer, metrics, signals, _deadline(config, age))
+            ended = run_loop(trainer, metrics, signals, _deadline(trainer.config, age))
             if sessions is not None:  # before the report, which shows how each session ended
                 sessions.end(trainer.state.step, ended.reason or "complete")
             return _finish(trainer, metrics, ended)
@@ -148,8 +156,9 @@ def _memory_errors(plan: Plan) -> Iterator[None]:
 
 
 def _deadline(config: TrainConfig, age: Clock) -> Deadline:
-    share = config.schedule.cooldown_fraction if config.cooldown == "session" else 0.0
-    return Deadline(config.max_time_s, age, cooldown_fraction=share)
+    last = {"schedule": 0.0, "session": config.schedule.cooldown_fraction, "average": LAST_PART}
+    evaluations = 2 if config.cooldown == "average" else 1  # of the mean, too
+    return Deadline(config.max_time_s, age, last_part=last[config.cooldown], evaluations=evaluations)
 
 
 def _as_restarted(config: TrainConfig) -> TrainConfig:
@@ -189,6 +198,31 @@ def _removing_lock(lock: Path, folders: list[Path]) -> Callable[..., None]:
     return leave
 
 
+def _planned(
+    config: TrainConfig,
+    data: TrainingData,
+    listener: Listener,
+    ranks: int,
+    source: ModelFolder | None,
+    spec: TrainSpec,
+) -> tuple[Plan, Found]:
+    """The run, decided, and the checkpoint to go on from; what was left open is then as that run began."""
+
+    def going_on(begun: Mapping[str, Any]) -> Plan:
+        return spec.plan(as_begun(config, begun), data, ranks, source)
+
+    plan = spec.plan(config, data, ranks, source)
+    data.check_enough(plan.config)
+    tokenizer = data.tokenizer.sha256
+    identity = Identity(plan.model.to_hf(), data.sha256, tokenizer)
+    found = find_checkpoint(plan.config, identity, lambda begun: going_on(begun).config, listener)
+    if found is not None:
+        plan = going_on(found[1].config)
+        check_unchanged(found[1], plan.config, plan.model, data.sha256, tokenizer)
+        check_cooldown_data(found[1], plan.config, None if data.cooldown is None else data.cooldown.sha256)
+    return plan, found
+
+
 def _own_plan(plan: Plan, ranks: Ranks) -> Plan:
     """The main rank's plan, on this rank's own card."""
     check_shares(plan.config, ranks)
@@ -205,6 +239,13 @@ def _check_before_writing(config: TrainConfig) -> None:
         if is_hub_name(config.data):
             hint = f"Prepare antes:  ptbr-slm data prepare '{shown(config.data)}' -o dados --tokenizer T"
         raise SlmError("E_NOT_FOUND", "os dados não existem.", where=shown(config.data), hint=hint)
+    if config.cooldown_data is not None and not config.cooldown_data.exists():
+        raise SlmError(
+            "E_NOT_FOUND",
+            "os dados do resfriamento não existem.",
+            where=config.cooldown_data,
+            hint="Confira o caminho em --cooldown-data.",
+        )
     check_device(config)
     if config.optimizer.name == "adamw8bit":
         cuda = config.device != "cpu" and visible_cards() > 0
@@ -214,6 +255,7 @@ def _check_before_writing(config: TrainConfig) -> None:
 
 def _prepare(
     plan: Plan,
+    found: Found,
     data: TrainingData,
     listener: Listener,
     ranks: Ranks,
@@ -223,14 +265,8 @@ def _prepare(
 ) -> Trainer:
     """A trainer at the step where it should go on; config.resolved.toml is written.
 
-    source: the model that a new run begins from, if any.
+    found: the checkpoint to go on from, if any. source: the model that a new run begins from, if any.
     """
-    data.check_enough(plan.config)
-    tokenizer = data.tokenizer.sha256
-    identity = Identity(plan.model.to_hf(), data.sha256, tokenizer)
-    found = ranks.from_main(lambda: find_checkpoint(plan.config, identity, listener))
-    if found is not None:
-        check_unchanged(found[1], plan.config, plan.model, data.sha256, tokenizer)
     _announce(plan, data, listener)
     if ranks.world > 1:
         _announce_ranks(plan, listener, ranks)
@@ -249,6 +285,8 @@ def _prepare(
         if base is not None and frozen:
             fill(trainer.model, lambda model: model.load_hf_weights(base.weights.read))
         trainer.resume(checkpoint, state)
+        if trainer.progress < 1.0:
+            ranks.from_main(lambda: _check_room(trainer))
         trainer.companions = ModelFolder(checkpoint).companions
         listener.event(Resumed(step=state.step, path=str(checkpoint)))
     elif source is not None:
@@ -259,6 +297,11 @@ def _prepare(
         fill(trainer.model, lambda model: model.initialize(plan.config.seed))
     ranks.from_main(lambda: write_text(plan.config.output / CONFIG, to_toml(plan.config)))
     return trainer
+
+
+def _check_room(trainer: Trainer) -> None:
+    folder, keep = trainer.config.output / CHECKPOINTS, trainer.config.checkpoint.keep
+    check_room(folder, list_checkpoints(folder), next_bytes(trainer.model), keep)
 
 
 def _announce(plan: Plan, data: TrainingData, listener: Listener) -> None:
@@ -305,9 +348,33 @@ def _finish(trainer: Trainer, metrics: MetricsLog, ended: Ended) -> TrainResult:
     bits = None if evaluated is None else evaluated.bits_per_byte
     if reason is None:
         model = _write_final(trainer, bits)
+    if ended.average is not None:
+        model, bits = _finish_average(trainer, ended.average, model, metrics, bits)
     if reason in (None, "max_time"):
         _write_report(trainer)
     return _result(trainer, metrics, reason, model, bits, trainer.state.step, trainer.state.tokens)
+
+
+def _finish_average(
+    trainer: Trainer, average: WeightAverage, stable: Path, metrics: MetricsLog, raw: float | None
+) -> tuple[Path, float | None]:
+    """The mean of the session's last weights becomes final/; that model, and its bits per byte.
+
+    stable: the checkpoint that the run goes on from, whose weights measured `raw`.
+    """
+    average.give()
+    bits, step = trainer.held_out_bits(), trainer.state.step
+    event = WeightsAveraged(
+        step=step,
+        first_step=average.first_step,
+        count=average.count,
+        bits_per_byte=bits,
+        raw_bits_per_byte=raw,
+    )
+    metrics.tell(trainer.listener, event)
+    origin = {"branch": "average", "stable_step": step, "stable_checkpoint": stable.name}
+    made_of = {"averaged_from_step": average.first_step, "averaged_weights": average.count}
+    return _write_final(trainer, bits, **origin, **made_of), bits
 
 
 def _finish_branch(
@@ -361,8 +428,9 @@ def _write_final(trainer: Trainer, bits: float | None, **origin: object) -> Path
 
     def write() -> None:
         with atomic_folder(final) as folder:
-            weights = model.to_hf_weights()
-            write_model_files(folder, model.config, weights, trainer.tokenizer, trainer.companions)
+            write_model_files(
+                folder, model.config, model_arrays(model), trainer.tokenizer, trainer.companions
+            )
             made_by = trainer.spec.finish(folder, model, trainer.plan, trainer.data, trainer.state)
             seal_model_folder(
                 folder,

@@ -31,6 +31,11 @@ def is_our_checkpoint(folder: Path) -> bool:
     return not folder.is_symlink() and kind_of(folder) == "checkpoint" and not foreign_files(folder)
 
 
+def is_our_model(folder: Path) -> bool:
+    """As `is_our_checkpoint`, of a final model."""
+    return not folder.is_symlink() and kind_of(folder) == "model" and not foreign_files(folder)
+
+
 def check_run_folder(run: Path) -> None:
     """Refuse, with E_EXISTS, a folder that is no run of ours and holds something that a run would replace."""
     with os_errors(run):

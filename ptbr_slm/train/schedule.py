@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from ptbr_slm.train.config import ScheduleConfig
+from ptbr_slm.train.config import OptimizerConfig, ScheduleConfig
 
 
 def lr_factor(schedule: ScheduleConfig, step: int, max_steps: int, elapsed_s: float = 0.0) -> float:
@@ -19,13 +19,37 @@ def lr_factor(schedule: ScheduleConfig, step: int, max_steps: int, elapsed_s: fl
     warmup = schedule.warmup_steps or 0
     if step < warmup:
         return (step + 1) / warmup
-    if schedule.minutes:
-        progress = min(1.0, elapsed_s / (60 * schedule.minutes))
-    else:
-        progress = min(1.0, (step - warmup) / max(1, max_steps - warmup))
+    progress = _progress(schedule, step, max_steps, elapsed_s)
     if schedule.kind == "wsd":
         return cooldown(progress, schedule.cooldown_fraction, schedule.cooldown_shape)
     return cosine(progress, schedule.min_lr_ratio)
+
+
+def momentum_at(optimizer: OptimizerConfig, step: int) -> float:
+    """Muon's momentum in the optimizer step number `step` (0-based).
+
+    It rises evenly from momentum_start (K. Jordan et al., modded-nanogpt, 2024): the first gradients change
+    fast, and a long mean of them points where none does any more.
+    """
+    steps = optimizer.momentum_warmup_steps or 0
+    if step >= steps:
+        return optimizer.momentum
+    return optimizer.momentum_start + (optimizer.momentum - optimizer.momentum_start) * step / steps
+
+
+def in_cooldown(schedule: ScheduleConfig, step: int, max_steps: int, elapsed_s: float = 0.0) -> bool:
+    """Whether this optimizer step, as in `lr_factor`, is one of a planned cooldown: its rate has fallen."""
+    if schedule.kind != "wsd" or step < (schedule.warmup_steps or 0):
+        return False
+    return cooldown(_progress(schedule, step, max_steps, elapsed_s), schedule.cooldown_fraction) < 1.0
+
+
+def _progress(schedule: ScheduleConfig, step: int, max_steps: int, elapsed_s: float) -> float:
+    """Share of the schedule behind its warm-up that is over before this step."""
+    if schedule.minutes:
+        return min(1.0, elapsed_s / (60 * schedule.minutes))
+    warmup = schedule.warmup_steps or 0
+    return min(1.0, (step - warmup) / max(1, max_steps - warmup))
 
 
 def cosine(progress: float, floor: float) -> float:

@@ -58,28 +58,35 @@ class Deadline:
     """Its age now."""
     began_s: float = 0.0
     """Its age when training began."""
-    cooldown_fraction: float = 0.0
-    """Share of the training time of this session in which a branch cools down; 0: no branch."""
+    last_part: float = 0.0
+    """Share of the training time of this session, its last, in which a branch cools down or weights are
+    averaged; 0: neither."""
+    evaluations: int = 1
+    """How many the end has to have time for."""
 
     def reached(self, step_s: float, save_s: float, evaluation_s: float = 0.0) -> bool:
         """step_s: of the slowest recent step; save_s, evaluation_s: of the last save and evaluation."""
         return self.limit_s is not None and self.age() + step_s > self.end(save_s, evaluation_s)
 
-    def cooling(self, step_s: float, save_s: float, evaluation_s: float = 0.0) -> float | None:
+    def in_last_part(self, step_s: float, save_s: float, evaluation_s: float = 0.0) -> float | None:
         """Seconds that a branch which begins now would have; None while it is too early or none is wanted."""
-        if self.limit_s is None or not self.cooldown_fraction:
+        if self.limit_s is None or not self.last_part:
             return None
         end = self.end(save_s, evaluation_s)
-        begin = end - self.cooldown_fraction * max(0.0, end - self.began_s)
+        begin = end - self.last_part * max(0.0, end - self.began_s)
         # The save of the stable phase comes first.
         if self.age() + step_s + SAVE_TIME_FACTOR * save_s <= begin:
             return None
         return end - self.age()
 
+    def left(self, save_s: float, evaluation_s: float) -> float | None:
+        """Seconds until the last step must be over; None without a limit."""
+        return None if self.limit_s is None else self.end(save_s, evaluation_s) - self.age()
+
     def end(self, save_s: float, evaluation_s: float) -> float:
         """The age at which the last step must be over."""
         assert self.limit_s is not None
-        return self.limit_s - SAVE_TIME_FACTOR * save_s - evaluation_s - REPORT_S
+        return self.limit_s - SAVE_TIME_FACTOR * save_s - self.evaluations * evaluation_s - REPORT_S
 
 
 def urgency(reason: StopReason | None) -> int:

@@ -13,11 +13,13 @@ from typing import ClassVar, Protocol
 
 from ptbr_slm.data.document import describe_dropped
 from ptbr_slm.data.pipeline import open_or_prepare
-from ptbr_slm.data.prepared import PreparedData
+from ptbr_slm.data.prepared import PreparedData, is_prepared
 from ptbr_slm.data.teacher_logits import TeacherLogits
+from ptbr_slm.errors import SlmError
 from ptbr_slm.eval.bits import HeldOut, held_out_windows
 from ptbr_slm.model import Llama
 from ptbr_slm.storage.model_folder import ModelFolder
+from ptbr_slm.text import quoted
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.batches import BatchSource, TextBatches
 from ptbr_slm.train.config import TrainConfig
@@ -27,6 +29,7 @@ from ptbr_slm.train.parallel.parallelize import Parallel
 from ptbr_slm.train.parallel.world import Ranks
 from ptbr_slm.train.planning.plan import Plan, check_enough_text, make_plan
 from ptbr_slm.train.state import TrainState
+from ptbr_slm.train.streams import DataStreams, Stream
 
 
 class TrainingData(Protocol):
@@ -43,6 +46,10 @@ class TrainingData(Protocol):
     @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that it was made with."""
+
+    @property
+    def cooldown(self) -> TrainingData | None:
+        """What the steps of a cooldown read in its place; None: the same."""
 
     @property
     def train_tokens(self) -> int:
@@ -67,11 +74,16 @@ class TrainingData(Protocol):
 class TextData:
     """Prepared text, with a teacher's predictions of it or without: a `TrainingData`."""
 
-    def __init__(self, prepared: PreparedData, teacher: TeacherLogits | None = None) -> None:
+    def __init__(
+        self,
+        prepared: PreparedData,
+        teacher: TeacherLogits | None = None,
+        cooldown: TextData | None = None,
+    ) -> None:
         """Raises E_TOKENIZER_MISMATCH or E_DATA_CORRUPT where the predictions are not of these data."""
         if teacher is not None:
             teacher.check_data(prepared)
-        self.prepared, self.teacher = prepared, teacher
+        self.prepared, self.teacher, self.cooldown = prepared, teacher, cooldown
         self.folder = prepared.folder
         self.tokenizer = prepared.load_tokenizer()
         self.train_tokens = prepared.split("train").tokens
@@ -86,6 +98,8 @@ class TextData:
     def check_enough(self, config: TrainConfig) -> None:
         """As `TrainingData.check_enough`."""
         check_enough_text(config, self.prepared)
+        if self.cooldown is not None:
+            self.cooldown.check_enough(config)
 
     def batches(self, config: TrainConfig) -> TextBatches | DistilledBatches:
         """As `TrainingData.batches`."""
@@ -115,6 +129,46 @@ class TextData:
         return self.tokenizer.encode(text)
 
 
+def data_streams(data: TrainingData, config: TrainConfig) -> DataStreams:
+    """The training parts of these data, and of those of a cooldown."""
+    own, other = Stream(data.batches(config), data.sha256), data.cooldown
+    return DataStreams(own, None if other is None else Stream(other.batches(config), other.sha256))
+
+
+def _open_text(path: Path, tokenizer: Path | None, cache: Path, listener: Listener) -> PreparedData:
+    """As `open_or_prepare`; what preparing leaves out is a warning."""
+    data = open_or_prepare(
+        path,
+        tokenizer,
+        cache,
+        progress=lambda now: listener.progress(0.0, f"preparando os dados: {now.tokens} tokens"),
+    )
+    if data.folder.parent == cache and data.index.dropped:  # prepared here, and not reported yet
+        message = f"ficou de fora dos dados: {describe_dropped(data.index.dropped)}."
+        listener.event(Warned(code="left_out", message=message))
+    return data
+
+
+def _check_cooldown(cooldown: PreparedData, data: PreparedData, asked: Path) -> None:
+    """Refuse data for the cooldown that are no other, or of another tokenizer than the run's."""
+    if cooldown.tokenizer_sha256 != data.tokenizer_sha256:
+        raise SlmError(
+            "E_TOKENIZER_MISMATCH",
+            f"os dados do resfriamento são de outro tokenizador ({cooldown.vocab_size} tokens, sha256 "
+            f"{cooldown.tokenizer_sha256[:12]}) que não o do treino ({data.vocab_size} tokens, sha256 "
+            f"{data.tokenizer_sha256[:12]}).",
+            where=f"--cooldown-data {asked}",
+            hint=f"Prepare-os de novo com --tokenizer {quoted(data.folder / 'tokenizer.json')}.",
+        )
+    if cooldown.sha256 == data.sha256:
+        raise SlmError(
+            "E_USAGE",
+            "os dados do resfriamento são os mesmos do treino.",
+            where=f"--cooldown-data {asked}",
+            hint="Tire --cooldown-data, ou prepare com ptbr-slm data prepare o texto melhor.",
+        )
+
+
 class TrainSpec:
     """Pre-training: a new model, or `init_from`, learns to continue prepared text."""
 
@@ -126,26 +180,31 @@ class TrainSpec:
     """Whether a run goes on only beside the model that it began from (`TrainState.base_sha256`)."""
 
     def open_data(self, config: TrainConfig, listener: Listener) -> TrainingData:
-        """Open config.data, which is prepared first where it is text. Raises what `open_or_prepare` does."""
-        cache = config.output / "data"
-        data = open_or_prepare(
-            config.data,
-            config.tokenizer,
-            cache,
-            progress=lambda now: listener.progress(0.0, f"preparando os dados: {now.tokens} tokens"),
+        """Open config.data, which is prepared first where it is text, and config.cooldown_data likewise.
+
+        Raises what `open_or_prepare` does, and E_USAGE where both are the same.
+        """
+        data = _open_text(config.data, config.tokenizer, config.output / "data", listener)
+        stored, asked = config.distill.logits, config.cooldown_data
+        cooldown = None
+        if asked is not None:
+            own = None if is_prepared(asked) else data.folder / "tokenizer.json"
+            cooldown = _open_text(asked, own, config.output / "data", listener)
+            _check_cooldown(cooldown, data, asked)
+        return TextData(
+            data,
+            None if stored is None else TeacherLogits.open(stored),
+            None if cooldown is None else TextData(cooldown),
         )
-        if data.folder.parent == cache and data.index.dropped:  # prepared here, and not reported yet
-            message = f"ficou de fora dos dados: {describe_dropped(data.index.dropped)}."
-            listener.event(Warned(code="left_out", message=message))
-        stored = config.distill.logits
-        return TextData(data, None if stored is None else TeacherLogits.open(stored))
 
     def plan(self, config: TrainConfig, data: TrainingData, ranks: int, source: ModelFolder | None) -> Plan:
         """Decide the run, as `make_plan`. source: the model that it begins from."""
         config = replace(config, data=data.folder.resolve())
+        if data.cooldown is not None:
+            config = replace(config, cooldown_data=data.cooldown.folder.resolve())
         if config.distill.logits is not None:
             config = replace(config, loss="chunked")  # as `Llama.loss_sum` makes it
-        return make_plan(config, data.tokenizer, ranks, source=source)
+        return make_plan(config, data.tokenizer, ranks, source=source, train_tokens=data.train_tokens)
 
     def prepare_model(self, model: Llama, plan: Plan, data: TrainingData) -> None:
         """Change a new model, on the CPU and without weights, before it is moved to its device.
@@ -176,19 +235,29 @@ class TrainSpec:
 
         model: whole, as it was trained. Only the main rank calls it.
         """
-        teacher = data.teacher if isinstance(data, TextData) else None
-        if teacher is None:
-            return {}
-        facts, settings = teacher.facts, plan.config.distill
-        return {
-            "distilled_from": {
+        made: dict[str, object] = {}
+        if plan.config.init_from is not None:
+            made["init_from"] = plan.config.init_from.name
+        if not isinstance(data, TextData):
+            return made
+        made["data"] = data.prepared.provenance()
+        if data.cooldown is not None:
+            began = [entry for entry in state.data if entry["sha256"] == data.cooldown.sha256]
+            if began:
+                made["cooldown_data"] = {
+                    **data.cooldown.prepared.provenance(),
+                    "from_step": began[-1]["step"],
+                }
+        if data.teacher is not None:
+            facts, settings = data.teacher.facts, plan.config.distill
+            made["distilled_from"] = {
                 "teacher": facts.teacher,
                 "teacher_sha256": facts.teacher_sha256,
                 "top_k": facts.top_k,
                 "weight": settings.weight,
                 "temperature": settings.temperature,
             }
-        }
+        return made
 
     def companions(self, source: ModelFolder) -> dict[str, bytes]:
         """Files beside the weights that a model made from `source` keeps (`write_model_files`)."""

@@ -115,7 +115,7 @@ def optimizer_step(
         target_tokens,
         finite,
         parts,
-        () if finite else _bad_parts(flags, [int(count[1]) for count in counts]),
+        () if finite else tuple(number for number, flag in enumerate(flags, start=1) if flag),
         None if scaler is None else scale_value,
     )
 
@@ -132,8 +132,7 @@ def _accumulate(
     idle: int,
 ) -> Tensor:
     """Gradients of the whole step into `.grad`; returns, on the device, (1 + parts,): the mean loss over all
-    ranks, and of each micro-batch (this rank's from `first` on) 1 where its loss was not finite, plus 2 where
-    the gradients were not after it.
+    ranks, and for each micro-batch (this rank's from `first` on) whether its loss or gradient was not finite.
 
     Gradients are summed over the ranks in the last backward pass. Just before it the ranks agree whether any
     of them ran out of memory; until there none waits for another. Where gradients are summed in every pass, a
@@ -143,6 +142,10 @@ def _accumulate(
     found = torch.zeros(1 + parts, device=device)
     factor = torch.ones((), device=device) / divisor
     parallel.model.backward_scale = factor if scaler is None else scaler.scale(factor)
+    # Of the micro-batch itself: the gradients of the weights are sums over micro-batches and, after the last
+    # backward pass or in shards after each, over ranks. What is not finite in a layer arrives at the first.
+    arrived: list[Tensor] = []
+    parallel.model.gradient_hook = lambda gradient: arrived.append(_not_finite(gradient))
 
     def forward(batch: MicroBatch, counts: bool = True) -> Tensor:
         maybe_fail("step.forward")
@@ -156,9 +159,10 @@ def _accumulate(
 
     def backward(number: int, share: Tensor) -> None:
         maybe_fail("step.backward")
+        arrived.clear()
         torch.autograd.backward(share if scaler is None else scaler.scale(share))
         found[0].add_(share.detach())
-        found[1 + first + number] = _not_finite(share) + 2 * _not_finite(_probe(parallel.model))
+        found[1 + first + number] = torch.stack((_not_finite(share), *arrived)).amax()
 
     *before, last = micro_batches
     reported, synchronized, share = "", parallel.lockstep, None
@@ -178,6 +182,8 @@ def _accumulate(
         if not is_out_of_memory(error):
             raise
         reported = str(error).splitlines()[0]
+    finally:
+        parallel.model.gradient_hook = None
     # Outside the except block, whose traceback would keep every tensor of the partial step alive.
     share = None
     if synchronized and reported:
@@ -186,16 +192,6 @@ def _accumulate(
         ranks.any(True)
     parallel.drop_step()
     raise OutOfMemory(reported or "on another rank")
-
-
-def _probe(model: Llama) -> Tensor:
-    """A small gradient that every backward pass reaches last: what is not finite above it arrives there.
-
-    That of the first parameter of the layers that is trained: a norm's, or an adapter's.
-    """
-    first = next(parameter for parameter in model.layers.parameters() if parameter.requires_grad)
-    gradient: Any = first.grad
-    return _local(gradient)
 
 
 def all_finite(model: nn.Module) -> bool:
@@ -212,20 +208,6 @@ def _local(tensor: Any) -> Tensor:
 def _not_finite(tensor: Tensor) -> Tensor:
     """1.0 where any element is infinite or not a number, on the device: the host does not wait."""
     return (~torch.isfinite(tensor.detach()).all()).float()
-
-
-def _bad_parts(flags: Sequence[float], counts: Sequence[int]) -> tuple[int, ...]:
-    """Numbers from 1 of the micro-batches to blame, counts[r] of them on rank r.
-
-    Gradients add up: once they are not finite they stay so, and only the first one of a rank says anything.
-    """
-    bad, start = [], 0
-    for count in counts:
-        mine = [int(flag) for flag in flags[start : start + count]]
-        broken = next((number for number, flag in enumerate(mine) if flag >= 2), None)
-        bad += [start + i + 1 for i, flag in enumerate(mine) if flag % 2 or i == broken]
-        start += count
-    return tuple(bad)
 
 
 def clip_gradient(model: nn.Module, limit: float) -> Tensor:

@@ -6,7 +6,6 @@ memory; only the trainer changes the run.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from dataclasses import asdict, replace
@@ -28,8 +27,8 @@ from ptbr_slm.train.checkpoint.files import (
 )
 from ptbr_slm.train.config_file import to_values
 from ptbr_slm.train.evaluate import TaskScorer, score_tasks, write_sample
-from ptbr_slm.train.events import Dropped, Evaluated, Listener, Sampled, Saved, Step, TasksScored, Warned
-from ptbr_slm.train.optim import build_optimizer, set_learning_rate
+from ptbr_slm.train.events import Dropped, Evaluated, Listener, Sampled, Saved, Step, TasksScored
+from ptbr_slm.train.optim import build_optimizer, set_learning_rate, set_momentum
 from ptbr_slm.train.parallel.parallelize import parallelize
 from ptbr_slm.train.parallel.shards import gather
 from ptbr_slm.train.parallel.world import SINGLE_PROCESS, Ranks
@@ -39,10 +38,10 @@ from ptbr_slm.train.reporting.meters import Meters
 from ptbr_slm.train.reporting.metrics import MetricsLog
 from ptbr_slm.train.reporting.status import Pace, Status
 from ptbr_slm.train.run_folder import CHECKPOINTS
-from ptbr_slm.train.schedule import lr_factor
+from ptbr_slm.train.schedule import in_cooldown, lr_factor, momentum_at
 from ptbr_slm.train.session import Deadline
-from ptbr_slm.train.spec import TrainingData, TrainSpec
-from ptbr_slm.train.state import TrainState
+from ptbr_slm.train.spec import TrainingData, TrainSpec, data_streams
+from ptbr_slm.train.state import TrainState, first_data
 from ptbr_slm.train.step import (
     OutOfMemory,
     OutOfMemoryAmongOthers,
@@ -51,9 +50,8 @@ from ptbr_slm.train.step import (
     is_out_of_memory,
     optimizer_step,
 )
+from ptbr_slm.train.survival import guards, rollback
 from ptbr_slm.train.survival import out_of_memory as memory
-from ptbr_slm.train.survival import rollback
-from ptbr_slm.train.survival.guards import Guards, GuardState, StepFigures, diverged, last_good
 
 
 class Trainer:
@@ -75,7 +73,7 @@ class Trainer:
         """Sequences of the micro-batch in use; below config.batch_size after an out of memory."""
         self.companions: dict[str, bytes] = {}
         """Files of the model that the run began from, for every model folder it writes."""
-        self.batches = data.batches(self.config)
+        self.batches = data_streams(data, self.config)
         self.held_out, self.held_out_text = data.held_out(self.config), data.held_out_text(self.config)
         # Before the model takes its memory; the other ranks' cards are taken to be like the main one's.
         self.throughput = throughput(
@@ -92,15 +90,15 @@ class Trainer:
         self.model.checkpoint_every = plan.checkpoint_every
         self.model.loss, self.model.z_loss = plan.loss, self.config.z_loss
         self.parallel = parallelize(self.model, plan.device, ranks, self.config.parallel)
-        self.optimizer = build_optimizer(self.model, self.config.optimizer, ranks)
+        self.optimizer = build_optimizer(self.model, self.config.optimizer, ranks, plan.precision.name)
         self.scaler = torch.amp.GradScaler(plan.device.type) if plan.precision.needs_scaler else None
         self.state = TrainState(
             config=to_values(self.config),
             model=plan.model.to_hf(),
-            data_sha256=data.sha256,
+            data=first_data(data.sha256),
             tokenizer_sha256=data.tokenizer.sha256,
         )
-        self.guards = Guards(self.config.guard, run=str(self.config.output))
+        self.guards = guards.Guards(self.config.guard, run=str(self.config.output))
         self.pace = Pace()
         self.deadline: Deadline | None = None
         """The session's, once training has begun."""
@@ -112,7 +110,7 @@ class Trainer:
         self._checkpoints = self.config.output / CHECKPOINTS
         self._meters = Meters(plan.device, ranks.world)
         self._evaluation_s: float | None = None
-        self._last_figures: StepFigures | None = None
+        self._last_figures: guards.StepFigures | None = None
         self._scored: TasksScored | None = None
         self._elapsed_before, self._began = 0.0, time.monotonic()
         self._main_elapsed_s: float | None = None
@@ -122,9 +120,8 @@ class Trainer:
     def load(self, checkpoint: Path, state: TrainState) -> None:
         """Load weights, optimizer, random state and counters of this checkpoint, whose state this is."""
         restore(checkpoint, self.model, self.optimizer)
-        for name in ("step", "cursor", "tokens", "skipped_steps", "skipped_windows", "rollbacks"):
-            setattr(self.state, name, copy.deepcopy(getattr(state, name)))
-        self.guards = Guards(self.config.guard, GuardState(**state.guard), run=self.guards.run)
+        self.state.go_on_from(state)
+        self.guards = guards.Guards(self.config.guard, guards.GuardState(**state.guard), run=self.guards.run)
         if self.scaler is not None and state.scaler is not None:
             self.scaler.load_state_dict(state.scaler)
 
@@ -144,7 +141,7 @@ class Trainer:
         """Start a cooldown branch: no checkpoints and no rollbacks from here on."""
         self.in_branch = True
         settings = replace(self.config.guard, spike_sigmas=0.0)
-        self.guards = Guards(settings, self.guards.state, run=self.guards.run)
+        self.guards = guards.Guards(settings, self.guards.state, run=self.guards.run)
 
     @property
     def evaluation_s(self) -> float:
@@ -186,11 +183,14 @@ class Trainer:
         """
         state, rate = self.state, self._learning_rate()
         set_learning_rate(self.optimizer, rate)
+        set_momentum(self.optimizer, momentum_at(self.config.optimizer, state.step))
+        if (changed := self.batches.begin_step(state, cooling=self.cooling)) is not None:
+            self.listener.event(changed)
         windows, cursor = remaining_windows(state.cursor, self.config.step_sequences, state.skipped_windows)
         started = time.monotonic()
         result = self._attempt(windows)
         self.pace.add(result.target_tokens, time.monotonic() - started)
-        figures = StepFigures(
+        figures = self._last_figures = guards.StepFigures(
             step=state.step + 1,
             cursor=state.cursor,
             windows=cursor - state.cursor,
@@ -202,7 +202,6 @@ class Trainer:
             bad_parts=result.bad_parts,
             parts=result.parts,
         )
-        self._last_figures = figures
         verdict = self.guards.judge(figures)
         state.step += 1
         state.cursor = cursor
@@ -211,6 +210,12 @@ class Trainer:
         self._record(metrics, result, rate)
         if verdict == "spike":
             self._roll_back(metrics, figures)
+
+    @property
+    def cooling(self) -> bool:
+        """Whether the next step is one of a cooldown, planned or at a session's end."""
+        planned = in_cooldown(self.config.schedule, self.state.step, self.config.max_steps, self.elapsed_s)
+        return planned or self.in_branch
 
     def _learning_rate(self) -> float:
         """Of the next step."""
@@ -226,8 +231,9 @@ class Trainer:
 
     def _micro_batches(self, windows: list[range]) -> list[MicroBatch]:
         """This rank's share of these windows."""
-        share = self.ranks.share(sum(map(len, windows)))
-        return self.batches.sequences(windows, share).split(self.batch_size)
+        return self.batches.sequences(windows, self.ranks.share(sum(map(len, windows)))).split(
+            self.batch_size
+        )
 
     def _attempt(self, windows: list[range]) -> StepResult:
         """One step over these windows; where the memory runs out, again with smaller micro-batches."""
@@ -292,19 +298,18 @@ class Trainer:
             "bad_micro_batches": None if result.applied else result.bad_parts,
         }
         event = Step(loss=result.loss, **numbers) if known else Dropped(**numbers)
-        metrics.write(event)
-        self.listener.event(event)
+        metrics.tell(self.listener, event)
         if known:
             self.listener.progress(self.progress, self._status(result.loss).line())
         if self.state.step == 1 and self.config.init_from is None and self.config.distill.logits is None:
-            self._check_first_loss(result.loss)
+            warning = guards.unusual_first_loss(result.loss, self.plan.model.vocab_size)
+            if warning is not None:
+                self.listener.event(warning)
 
     def _status(self, loss: float) -> Status:
         state, deadline, minutes = self.state, self.deadline, self.config.schedule.minutes
         by_steps = (self.config.max_steps - state.step) * self.pace.step_s
-        session = None
-        if deadline is not None and deadline.limit_s is not None:
-            session = deadline.end(self.save_s, self.evaluation_s) - deadline.age()
+        session = None if deadline is None else deadline.left(self.save_s, self.evaluation_s)
         return Status(
             step=state.step,
             max_steps=None if minutes else self.config.max_steps,
@@ -317,14 +322,7 @@ class Trainer:
             skipped_steps=state.skipped_steps,
         )
 
-    def _check_first_loss(self, loss: float) -> None:
-        """Warn where the loss of a new model, which predicts all tokens alike, is far from ln V."""
-        expected = math.log(self.plan.model.vocab_size)
-        if abs(loss - expected) > 0.1 * expected:
-            message = f"a primeira perda, {loss:.2f}, está longe de ln V = {expected:.2f}: confira os dados."
-            self.listener.event(Warned(code="first_loss", message=message))
-
-    def _roll_back(self, metrics: MetricsLog, figures: StepFigures) -> None:
+    def _roll_back(self, metrics: MetricsLog, figures: guards.StepFigures) -> None:
         """Go back to the last good checkpoint, as `survival.rollback.decide` says.
 
         Where no checkpoint was written before the spike, the run goes on and a warning says so.
@@ -344,8 +342,7 @@ class Trainer:
         self.ranks.from_main(lambda: rollback.remove_later(self._checkpoints, self.state.step))
         self.save(replace=True)
         metrics.rewind(self.state.step)
-        metrics.write(decided.event)
-        self.listener.event(decided.event)
+        metrics.tell(self.listener, decided.event)
 
     # Evaluation and samples.
 
@@ -362,8 +359,7 @@ class Trainer:
                 bits_per_byte=self._bits_per_byte(self.held_out),
                 text_bits_per_byte=None if before is None else self._bits_per_byte(before),
             )
-            metrics.write(evaluated)
-            self.listener.event(evaluated)
+            metrics.tell(self.listener, evaluated)
         if self.task_scorer is not None and not self.ranks.from_main(lambda: metrics.has(TasksScored, step)):
             self._score_tasks(self.task_scorer, metrics)
         if settings.sample_tokens and not self.ranks.from_main(lambda: metrics.has(Sampled, step)):
@@ -372,8 +368,7 @@ class Trainer:
                 ids = self.data.prompt_ids(prompt)
                 text = write_sample(model, self.tokenizer, ids, settings.sample_tokens, self.config.seed)
                 sampled = Sampled(step=step, prompt=prompt, text=text)
-                metrics.write(sampled)
-                self.listener.event(sampled)
+                metrics.tell(self.listener, sampled)
         self.watch(metrics)
         if metrics.has(Evaluated, step):
             self._evaluation_s = max(time.monotonic() - started, self._evaluation_s or 0.0)
@@ -385,9 +380,12 @@ class Trainer:
             return
         event = self.spec.watch(self.parallel, self.plan, self.data, step, self.batch_size, self.ranks)
         if event is not None:
-            metrics.write(event)
-            self.listener.event(event)
+            metrics.tell(self.listener, event)
             self.spec.check(event, self.plan)
+
+    def held_out_bits(self) -> float | None:
+        """Bits per byte of the weights as they are, None without a held-out part. All ranks call it."""
+        return None if self.held_out is None else self._bits_per_byte(self.held_out)
 
     def _bits_per_byte(self, text: HeldOut) -> float:
         """All ranks call it."""
@@ -439,12 +437,12 @@ class Trainer:
         """Raise E_TRAINING_DIVERGED where a weight is not finite, so that no such checkpoint is written."""
         if self._last_figures is not None and self.ranks.any(not all_finite(self.model)):
             why = "há pesos que deixaram de ser números, e por isso nada foi salvo"
-            raise diverged(why, self._last_figures, self.guards.state, self.guards.run)
+            raise guards.diverged(why, self._last_figures, self.guards.state, self.guards.run)
 
     def _protected(self) -> list[str]:
         """The checkpoint that a rollback would load, where the loss is high now."""
         if not self.guards.state.high:
             return []
         names = {step_of(path): path.name for path in list_checkpoints(self._checkpoints)}
-        step = last_good(list(names), self.guards.state.high_step)
+        step = guards.last_good(list(names), self.guards.state.high_step)
         return [] if step is None else [names[step]]

@@ -87,13 +87,13 @@ class TuneConfig(TrainConfig):
 
     COMMAND: ClassVar[str] = "tune"
 
-    batch_size: int = field(default=AUTO, metadata=integer(1, unit="sequências", auto=True, per_session=True))
-    """Sequences of one micro-batch; `auto` (`AUTO`) takes the fastest that fits the memory."""
     max_steps: int = field(default=AUTO, metadata=integer(1, unit="passos", auto=True))
     """Optimizer steps of the whole run; `auto`: as many as tune.epochs are."""
     data_options: DataConfig = field(default_factory=lambda: DataConfig(document_mask=True))
-    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(weight_decay=0.0))
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(name="adamw", weight_decay=0.0)
+    )
+    schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(kind="cosine"))
     evaluation: EvaluationConfig = field(
         default_factory=lambda: EvaluationConfig(every=100, prompts=DEFAULT_PROMPTS)
     )
@@ -106,17 +106,19 @@ class TuneConfig(TrainConfig):
             rule(self)
 
     def with_defaults(self, num_parameters: int) -> TuneConfig:
-        """The same with learning rate and warm-up filled in."""
-        rate, warmup = self.optimizer.learning_rate, self.schedule.warmup_steps
+        """The same with optimizer, schedule, learning rate and warm-up filled in where they were open."""
+        name, rate = self.optimizer.name, self.optimizer.learning_rate
+        kind, warmup = self.schedule.kind, self.schedule.warmup_steps
+        name, kind = "adamw" if name == "auto" else name, "cosine" if kind == "auto" else kind
         if rate is None:
-            rate = default_learning_rate(num_parameters, self.tune.method, self.optimizer.name)
+            rate = default_learning_rate(num_parameters, self.tune.method, name)
             rate *= DPO_RATE if self.tune.objective == "dpo" else 1.0
         if warmup is None:
             warmup = max(1, round(WARMUP_SHARE * self.max_steps))
         return replace(
             self,
-            optimizer=replace(self.optimizer, learning_rate=rate),
-            schedule=replace(self.schedule, warmup_steps=warmup),
+            optimizer=replace(self.optimizer, name=name, learning_rate=rate),
+            schedule=replace(self.schedule, kind=kind, warmup_steps=warmup),
         )
 
     def with_steps(self, rows: int) -> TuneConfig:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from io import StringIO
 from itertools import groupby
-from typing import TextIO
 
 from ptbr_slm.text import number
 from ptbr_slm.tokenizer import Tokenizer
@@ -20,11 +19,6 @@ _OPEN, _CLOSE = "«", "»"
 """Around what is learnt, where there are no colours; in Latin 1 too, so that every terminal has them."""
 
 _COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
-def wants_colour(stream: TextIO, environment: Mapping[str, str]) -> bool:
-    """Whether text for `stream` may be in colour: a terminal, and no NO_COLOR (no-color.org)."""
-    return stream.isatty() and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
 
 
 def show_example(example: Example, tokenizer: Tokenizer, *, colour: bool, width: int = _WIDTH) -> str:

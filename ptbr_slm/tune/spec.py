@@ -45,6 +45,9 @@ ADAPTER = "adapter"
 class TunedData(ABC):
     """What the data of every tuning has."""
 
+    cooldown = None
+    """As `TrainingData.cooldown`."""
+
     def __init__(self, folder: Path, index: StoreIndex, chat: ChatFormat, model: ModelFolder) -> None:
         """folder, index: of the prepared data. model: the one that is tuned."""
         self.folder, self.index, self.chat, self.model = folder, index, chat, model

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import gc
-import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+from chromium import PHONE, Watch, chromium
 from tiny_models import write_model
 
 from ptbr_slm.app import Page, open_page
@@ -22,11 +23,9 @@ from ptbr_slm.config import model_config
 from ptbr_slm.tokenizer import Tokenizer
 
 CONTEXT = 2048
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
+TABS = {"locale": "pt-BR", "reduced_motion": "reduce"}
+"""Of every browser context; reduced motion, so that a click does not wait for a movement."""
+
 HERE = Path(__file__).parent
 
 NOT_OURS = [
@@ -90,33 +89,108 @@ def url(page: Page) -> str:
     return open_server(page).url
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator:
-    """A real Chromium."""
-    if CHROMIUM is None:
-        pytest.skip("instale com: apt-get install chromium")
-    playwright = pytest.importorskip("playwright.sync_api", reason="instale com: pip install playwright")
-    with playwright.sync_playwright() as running:
-        opened = running.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield opened
-        opened.close()
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real Chromium. Not for the whole session: see `chromium` about asyncio."""
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def phone(browser: Any) -> Iterator[tuple[Any, Watch]]:
+    """A dark phone in Portuguese: a browser context that the tests of a module share."""
+    context, watch = browser.new_context(**TABS, viewport=PHONE, color_scheme="dark"), Watch()
+    watch.follow(context)
+    # What the page keeps for a reload is not for the next test.
+    context.add_init_script("try { sessionStorage.clear() } catch {}")
+    yield context, watch
+    context.close()
 
 
 @pytest.fixture
-def tab(browser, url) -> Iterator:
-    """An open page; at its end nothing was asked of another host and the console has no error."""
-    context = browser.new_context(viewport={"width": 390, "height": 844}, locale="pt-BR", color_scheme="dark")
-    page = context.new_page()
-    page.set_default_timeout(20_000)
-    asked: list[str] = []
-    errors: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    page.on("dialog", lambda dialog: errors.append(dialog.message))
+def tab(phone: tuple[Any, Watch], url: str) -> Iterator[Any]:
+    """The page as first visited, on the phone; at its end nothing was asked of another host and the console
+    has no error. Loading it anew in the same tab takes a third of what a new context takes.
+    """
+    context, watch = phone
+    page = context.pages[0] if context.pages else context.new_page()
+    open_at(page, url)
+    yield page
+    context.unroute_all()
+    for further in context.pages[1:]:
+        further.close()
+    if not page.is_closed():
+        page.evaluate("localStorage.clear(); sessionStorage.clear()")
+        page.set_viewport_size(PHONE)
+        page.goto("about:blank")  # leaves the page as closing the tab does: what it was writing ends
+    watch.check(url)
+
+
+@pytest.fixture
+def new_tab(browser: Any, url: str) -> Iterator[Callable[..., Any]]:
+    """`new_tab(locale="en-US", viewport=DESKTOP, color_scheme="light")`: one more visitor, with a context
+    of their own (which `.context.close()` may close), looked at as `tab` is.
+    """
+    opened: list[tuple[Any, Watch]] = []
+
+    def open_tab(**options: Any) -> Any:
+        context, watch = browser.new_context(**{**TABS, **options}), Watch()
+        watch.follow(context)
+        opened.append((context, watch))
+        page = context.new_page()
+        open_at(page, url)
+        return page
+
+    yield open_tab
+    for context, watch in opened:
+        context.close()
+        watch.check(url)
+
+
+def open_at(page: Any, url: str) -> None:
+    """Load the page and wait until it can be used."""
+    page.set_default_timeout(60_000)  # of a busy machine; a page that works takes a second
     page.goto(url)
     page.wait_for_selector("#texto textarea")
     page.wait_for_selector("#continuar:not([disabled])")
-    yield page
-    context.close()
-    assert not [address for address in asked if not address.startswith((url, "data:", "blob:"))]
-    assert not errors
+
+
+class Held:
+    """Requests for growing texts that wait on their way to the server, as on a slow network."""
+
+    def __init__(self, page: Any) -> None:
+        self._page, self._holding = page, True
+        self._routes: list[Any] = []
+        page.context.route("**/stream/*", self._take)  # which the end of a test takes away
+
+    def __len__(self) -> int:
+        return len(self._routes)
+
+    def _take(self, route: Any) -> None:
+        if self._holding:
+            self._routes.append(route)
+        else:
+            route.continue_()
+
+    def wait(self) -> dict[str, Any]:
+        """What the first one asks."""
+        while not self._routes:
+            self._page.wait_for_timeout(10)
+        return dict(self._routes[0].request.post_data_json)
+
+    def let(self) -> None:
+        """They go on, and those that follow go straight."""
+        self._holding = False
+        for route in self._routes:
+            route.continue_()
+        self._routes.clear()
+
+    def hold(self) -> None:
+        """Those that follow wait."""
+        self._holding = True
+
+
+@pytest.fixture
+def slow(tab: Any) -> Held:
+    """The page's network, which from now on lets nothing through until `let`."""
+    return Held(tab)

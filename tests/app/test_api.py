@@ -12,7 +12,7 @@ import pytest
 from ptbr_slm.app import Page
 from ptbr_slm.app.errors import QUEUE_FULL
 from ptbr_slm.app.launch import open_server
-from ptbr_slm.app.page import MAX_WAITING
+from ptbr_slm.app.writer import MAX_WAITING, Writer
 from ptbr_slm.runtime.batch import BatchLimits
 from ptbr_slm.runtime.model import Model
 
@@ -165,7 +165,7 @@ def test_a_text_of_the_page_is_the_engine_s_for_the_same_seed_and_settings(clien
 @pytest.fixture
 def narrow(gradio, model_folder) -> Iterator[str]:
     """Address of a page whose model writes one text at a time."""
-    opened = Page(Model(model_folder, limits=BatchLimits(slots=1)))
+    opened = Page({"estreito": Writer(Model(model_folder, limits=BatchLimits(slots=1)))})
     yield open_server(opened).url
     opened.close()
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ptbr_slm.app.errors import sentence
-from ptbr_slm.app.figures import ENDINGS, READING, Progress, card_lines, model_card, short_count, stopped
+from ptbr_slm.app.errors import sentence, shown_on_the_page
+from ptbr_slm.app.figures import ENDINGS, Progress, card_lines, model_card, short_count
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.sampling.params import SamplingParams
 
@@ -32,12 +32,14 @@ def test_slow_speeds_have_a_decimal_comma():
 def test_every_way_to_end_is_told(reason):
     made = progress(10.1)
     made.token(10.2, reason)
-    assert made.line().endswith(ENDINGS[reason])
+    assert made.line().endswith(ENDINGS[reason][0])
 
 
-def test_stopping_keeps_the_figures():
-    assert stopped("5 tokens · semente 1") == "5 tokens · semente 1 · parado"
-    assert stopped(READING) == "Parado."
+def test_in_english_the_line_is_english():
+    made = progress(11.0, 11.0 + 1 / 4.2)
+    made.language = "en"
+    made.token(12.0, "length")
+    assert "first token" in made.line() and made.line().endswith("token limit") and "," not in made.line()
 
 
 def test_the_card_shows_what_is_known_in_portuguese_and_leaves_out_the_rest():
@@ -70,6 +72,12 @@ def test_nothing_in_the_card_becomes_markup():
 def test_an_error_names_the_control_as_the_page_does(field):
     with pytest.raises(SlmError) as caught:
         SamplingParams(**{field: "<img src=x>"})
-    shown = sentence(caught.value)
+    shown = sentence(caught.value, "pt")
     assert field not in shown and shown[0].isupper() and shown.endswith("Corrija o valor em Amostragem.")
-    assert "<img" not in shown
+    assert sentence(caught.value, "en").endswith("Correct it under Sampling.")
+
+
+def test_what_gradio_shows_of_an_error_is_no_markup(gradio):
+    with pytest.raises(gradio.Error) as caught, shown_on_the_page():
+        SamplingParams(temperature="<img src=x>")
+    assert "&lt;img" in caught.value.message and "<img" not in caught.value.message

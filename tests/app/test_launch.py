@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from ptbr_slm.app import launch_options, network, open_page, serve
+from ptbr_slm.app import launch, launch_options, network, open_page, serve
 from ptbr_slm.errors import SlmError
 
 httpx = pytest.importorskip("httpx", reason='instale com: pip install "ptbr-slm[app]"')
@@ -55,11 +55,11 @@ def taken_port() -> Iterator[int]:
         yield holder.getsockname()[1]
 
 
-def test_the_launch_settings_keep_everything_on_this_machine(gradio):
-    options = launch_options()
+def test_the_launch_settings_keep_everything_on_this_machine(page):
+    options = launch_options(page)
     expected = {
         "show_error": False, "max_file_size": "1kb", "allowed_paths": [], "enable_monitoring": False,
-        "run_history": False, "ssr_mode": False, "mcp_server": False, "footer_links": ["api"], "share": False,
+        "run_history": False, "ssr_mode": False, "mcp_server": False, "footer_links": [], "share": False,
     }  # fmt: skip
     assert {key: options[key] for key in expected} == expected
 
@@ -86,6 +86,21 @@ def test_a_given_port_that_is_taken_is_an_error_and_a_free_choice_moves_on(monke
         assert notes == [f"A porta {port} está ocupada; usei a {chosen}."]
 
 
+def test_where_another_process_takes_the_free_port_first_the_page_opens_on_the_next(
+    gradio, model_folder, monkeypatch
+):
+    choose = network.choose_port
+    page = open_page(model_folder)
+    with taken_port() as port:
+        lost = [port, port]
+        monkeypatch.setattr(
+            launch, "choose_port", lambda *given: (lost.pop(), []) if lost else choose(*given)
+        )
+        served = launch.open_server(page)
+        assert httpx.get(served.url, trust_env=False).status_code == 200 and f":{port}/" not in served.url
+    page.close()
+
+
 @pytest.mark.parametrize("port", [0, -1, 65_536])
 def test_a_port_that_does_not_exist_is_an_error(port):
     with pytest.raises(SlmError, match="porta"):
@@ -98,6 +113,7 @@ def test_a_host_that_is_not_this_machine_is_an_error():
     assert caught.value.code == "E_PORT"
 
 
+@pytest.mark.slow
 def test_the_command_serves_until_sigterm_even_while_a_text_is_written(gradio, model_folder, tmp_path):
     tmp_path.chmod(0o555)  # like /kaggle/input
     arguments = ["-m", "ptbr_slm", "app", model_folder, "--json", "--host", "0.0.0.0"]
@@ -154,6 +170,13 @@ def test_a_folder_without_a_model_gives_the_three_lines(tmp_path, cli):
     assert lines[-3].startswith("Erro [E_") and "Traceback" not in done.stderr
 
 
+def test_without_a_model_the_page_opens_the_one_of_the_package_and_says_so(gradio, tmp_path):
+    with running("-m", "ptbr_slm", "app", env={"KAGGLE_KERNEL_RUN_TYPE": "Batch"}, cwd=tmp_path) as process:
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert err.startswith("Sem modelo indicado, abro machado, o modelo de demonstração do pacote")
+
+
 def test_the_root_app_is_short_and_opens_the_same_page(gradio, model_folder, monkeypatch):
     assert len((ROOT / "app.py").read_text(encoding="utf-8").splitlines()) <= 15
     monkeypatch.setenv("PTBR_SLM_MODEL", str(model_folder))
@@ -174,19 +197,23 @@ def test_importing_the_app_package_does_not_import_gradio():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
+DEAD = "http://127.0.0.1:9"
 PROXIES = {
-    "HTTP_PROXY": "http://127.0.0.1:9",
-    "all_proxy": "http://127.0.0.1:9",
-    "ALL_PROXY": "socks://127.0.0.1:9",  # GNOME writes it so; httpx knows no such scheme
-    "https_proxy": "socks5://127.0.0.1:9",  # refused by httpx without its extra
+    "for every protocol": {"all_proxy": DEAD},
+    "for each, and some that httpx cannot use": {
+        "HTTP_PROXY": DEAD,
+        "ALL_PROXY": "socks://127.0.0.1:9",  # GNOME writes it so; httpx knows no such scheme
+        "https_proxy": "socks5://127.0.0.1:9",  # refused by httpx without its extra
+    },
 }
 
 
-@pytest.mark.parametrize("name", PROXIES)
-def test_the_page_opens_and_writes_where_a_proxy_is_set_that_leads_nowhere(gradio, model_folder, name):
-    others = dict.fromkeys([*PROXIES, "HTTPS_PROXY", "http_proxy", "NO_PROXY", "no_proxy"], "")
+@pytest.mark.parametrize("proxies", PROXIES.values(), ids=PROXIES)
+def test_the_page_opens_and_writes_where_proxies_are_set_that_lead_nowhere(gradio, model_folder, proxies):
+    names = {"HTTPS_PROXY", "http_proxy", "NO_PROXY", "no_proxy"}.union(*PROXIES.values())
+    others = dict.fromkeys(names, "")
     arguments = ["-m", "ptbr_slm", "app", model_folder, "--json"]
-    with running(*arguments, env={**others, name: PROXIES[name]}) as process:
+    with running(*arguments, env={**others, **proxies}) as process:
         ready = json.loads(process.stdout.readline() or "{}")
         assert ready.get("event") == "ready", process.communicate()[1]
         call = f"{ready['url']}gradio_api/call/generate"

@@ -78,7 +78,7 @@ def test_two_exports_side_by_side_give_a_table_a_document_and_a_picture(
         for result in candidate["results"]:
             assert result["status"] == "ok" and result["device"] == "cpu" and result["peak_bytes"] > 1 << 20
             (figures,) = result["figures"]
-            assert figures["kv_bytes"] > 0 and 0 < figures["bandwidth_share"] < 1
+            assert figures["kv_bytes"] > 0 and figures["bandwidth_share"] > 0  # above 1 out of a fast cache
             for name in ("prefill", "decode", "first_token_s"):
                 assert 0 < figures[name]["low"] <= figures[name]["median"] <= figures[name]["high"]
     page = (tmp_path / "saida" / "generate.md").read_text(encoding="utf-8")

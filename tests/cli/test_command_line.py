@@ -21,6 +21,7 @@ VERBS = [
     "data",
     "tokenizer",
     "info",
+    "plan",
     "doctor",
     "train",
     "export",

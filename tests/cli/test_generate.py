@@ -1,4 +1,4 @@
-"""`ptbr-slm generate` as a real process, also with standard streams that are closed or full."""
+"""`ptbr-slm generate`: its options, and real processes, with standard streams closed or full too."""
 
 from __future__ import annotations
 
@@ -45,32 +45,32 @@ def test_text_streams_to_stdout_and_the_figures_to_stderr(cli, export_folder):
     assert again.stderr == ""
 
 
-def test_json_is_one_document_with_the_typed_result(cli, export_folder):
-    done = cli("generate", "-m", export_folder, "-", *FIXED, "--json", input="O rio\n", check=True)
+def test_json_is_one_document_with_the_typed_result(run, export_folder):
+    done = run("generate", "-m", export_folder, "-", *FIXED, "--json", input="O rio\n", check=True)
     document = json.loads(done.stdout)
     assert document["prompt"] == "O rio"
     assert (len(document["tokens"]), document["finish_reason"]) == (12, "length")
     assert (document["engine"], document["device"], document["precision"]) == ("onnx", "cpu", "fp32")
     assert document["seed"] == 4
-    plain = cli("generate", "-m", export_folder, "O rio", *FIXED, check=True)
+    plain = run("generate", "-m", export_folder, "O rio", *FIXED, check=True)
     assert plain.stdout == "O rio" + document["text"] + "\n"
 
 
-def test_a_stop_text_may_be_given_many_times(cli, export_folder):
-    whole = json.loads(cli("generate", "-m", export_folder, "O", *FIXED, "--json", check=True).stdout)["text"]
+def test_a_stop_text_may_be_given_many_times(run, export_folder):
+    whole = json.loads(run("generate", "-m", export_folder, "O", *FIXED, "--json", check=True).stdout)["text"]
     stop = whole[3:5]
-    done = cli(
+    done = run(
         "generate", "-m", export_folder, "O", *FIXED, "--stop", "$$", "--stop", stop, "--json", check=True
     )
     document = json.loads(done.stdout)
     assert (document["finish_reason"], document["text"]) == ("stop", whole[: whole.index(stop)])
 
 
-def test_several_completions_are_numbered_and_have_seeds_of_their_own(cli, export_folder):
-    done = cli("generate", "-m", export_folder, "O rio", *FIXED, "--n", "2", check=True)
-    quiet = cli("generate", "-m", export_folder, "O rio", *FIXED, "--n", "2", "-q", check=True).stdout
+def test_several_completions_are_numbered_and_have_seeds_of_their_own(run, export_folder):
+    done = run("generate", "-m", export_folder, "O rio", *FIXED, "--n", "2", check=True)
+    quiet = run("generate", "-m", export_folder, "O rio", *FIXED, "--n", "2", "-q", check=True).stdout
     found = json.loads(
-        cli("generate", "-m", export_folder, "O rio", *FIXED, "--n", "2", "--json", check=True).stdout
+        run("generate", "-m", export_folder, "O rio", *FIXED, "--n", "2", "--json", check=True).stdout
     )
     first, second = (completion["text"] for completion in found["completions"])
     assert [completion["seed"] for completion in found["completions"]] == [4, 5]
@@ -81,43 +81,43 @@ def test_several_completions_are_numbered_and_have_seeds_of_their_own(cli, expor
     )
 
 
-def test_log_probabilities_come_in_json_and_as_a_table(cli, export_folder):
+def test_log_probabilities_come_in_json_and_as_a_table(run, export_folder):
     flags = ("generate", "-m", export_folder, "O rio", *FIXED, "--logprobs", "2", "--prompt-logprobs")
-    document = json.loads(cli(*flags, "--json", check=True).stdout)
+    document = json.loads(run(*flags, "--json", check=True).stdout)
     assert [score["token"] for score in document["logprobs"]] == document["tokens"]
     assert all(score["logprob"] <= 0 and len(score["top"]) == 2 for score in document["logprobs"])
     assert len(document["prompt_logprobs"]) == document["prompt_tokens"]
     assert document["prompt_logprobs"][0] is None
-    shown = cli(*flags, check=True).stdout
+    shown = run(*flags, check=True).stdout
     assert shown.startswith("O rio" + document["text"] + "\n")
     assert shown.count("as mais prováveis") == 2
     assert len(re.findall(r"^\".*\" +\S.* % ", shown, flags=re.MULTILINE)) == 12 + 3
 
 
-def test_a_schema_from_a_file_or_standard_input_shapes_the_text(cli, export_folder, tmp_path):
+def test_a_schema_from_a_file_or_standard_input_shapes_the_text(run, export_folder, tmp_path):
     pytest.importorskip("llguidance", reason="constrained output: pip install 'ptbr-slm[constrain]'")
     keys = '"properties": {"ano": {"enum": [1822, 1889]}}, "required": ["ano"], "additionalProperties": false'
     schema = f'{{"type": "object", {keys}}}'
     (tmp_path / "esquema ção.json").write_text(schema, encoding="utf-8")
     flags = ("generate", "-m", export_folder, "O rio", "-n", "40", "--seed", "1", "-q", "--json-schema")
-    from_file = cli(*flags, "esquema ção.json", check=True).stdout
-    assert cli(*flags, "-", input=schema, check=True).stdout == from_file
+    from_file = run(*flags, "esquema ção.json", check=True).stdout
+    assert run(*flags, "-", input=schema, check=True).stdout == from_file
     assert json.loads(from_file)["ano"] in (1822, 1889)
 
 
-def test_a_text_cut_within_its_form_says_so(cli, export_folder):
+def test_a_text_cut_within_its_form_says_so(run, export_folder):
     pytest.importorskip("llguidance", reason="constrained output: pip install 'ptbr-slm[constrain]'")
     flags = ("generate", "-m", export_folder, "O rio", "--seed", "1", "--regex", "[0-9]{30}")
-    assert "a forma ficou incompleta: aumente -n" in cli(*flags, "-n", "3", check=True).stderr
-    whole = cli(*flags, "-n", "40", check=True)
+    assert "a forma ficou incompleta: aumente -n" in run(*flags, "-n", "3", check=True).stderr
+    whole = run(*flags, "-n", "40", check=True)
     assert re.fullmatch(r"O rio[0-9]{30}\n", whole.stdout)
     assert "forma" not in whole.stderr
 
 
-def test_a_forbidden_token_does_not_come(cli, export_folder):
+def test_a_forbidden_token_does_not_come(run, export_folder):
     flags = ("generate", "-m", export_folder, "O rio", "-n", "1", "--temperature", "0", "--json")
-    (first,) = json.loads(cli(*flags, check=True).stdout)["tokens"]
-    (other,) = json.loads(cli(*flags, "--logit-bias", f"{first}=-100", check=True).stdout)["tokens"]
+    (first,) = json.loads(run(*flags, check=True).stdout)["tokens"]
+    (other,) = json.loads(run(*flags, "--logit-bias", f"{first}=-100", check=True).stdout)["tokens"]
     assert other != first
 
 
@@ -139,15 +139,15 @@ def test_a_forbidden_token_does_not_come(cli, export_folder):
         (["x", "--device", "cuda"], "E_PROVIDER", 1),
     ],
 )
-def test_bad_input_is_three_lines_and_an_exit_code(cli, export_folder, arguments, code, exit_code):
-    done = cli("generate", "-m", export_folder, *arguments, input="")
+def test_bad_input_is_three_lines_and_an_exit_code(run, export_folder, arguments, code, exit_code):
+    done = run("generate", "-m", export_folder, *arguments, input="")
     assert done.stderr.startswith(f"Erro [{code}]: ")
     assert len(done.stderr.splitlines()) == 3
     assert (done.stdout, done.returncode) == ("", exit_code)
 
 
-def test_a_folder_that_is_no_model_has_exit_code_3(cli, tmp_path):
-    done = cli("generate", "-m", tmp_path, "x")
+def test_a_folder_that_is_no_model_has_exit_code_3(run, tmp_path):
+    done = run("generate", "-m", tmp_path, "x")
     assert (done.returncode, "E_MODEL_INVALID" in done.stderr) == (3, True)
 
 
@@ -161,7 +161,7 @@ def test_standard_input_that_is_no_utf8_is_refused(export_folder):
 def test_the_flags_have_the_defaults_of_the_library():
     flags = inspect.signature(generate).parameters
     for name, field in SamplingParams.__dataclass_fields__.items():
-        if name == "stop_token_ids":  # of Python and the server only
+        if name in ("stop_token_ids", "first_logits"):  # of Python, and the first of the server too
             assert name not in flags
         elif name not in ("stop", "logit_bias"):  # lists on the command line
             assert flags[name.removesuffix("_s")].default == field.default, name

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from ptbr_slm.train.config_file import load_values
+
 LINES = [
     "O {} passou pela {} antes do amanhecer, e ninguém na {} percebeu.",
     "Quando a {} voltou, o {} já tinha fechado a porta da {}.",
@@ -49,6 +51,8 @@ def test_one_command_goes_from_texts_to_a_verified_model_that_writes(cli, own_te
     assert all(text.startswith(("O Brasil", "A cidade", "Neste")) for text in done["texts"])
     manifest = json.loads((tmp_path / "demo/export/manifest.json").read_text())
     assert manifest["kind"] == "export" and manifest["precision"] == "int8"
+    run = load_values(tmp_path / "demo" / "treino" / "config.resolved.toml")
+    assert run["evaluation.minutes"] == pytest.approx(0.008) and "evaluation.every" not in run
     again = cli("quickstart", "--out", "demo", "--minutes", "0.08", "--texts", own_texts, timeout=250)
     assert again.returncode == 0, again.stderr
     assert f"{done['steps']} passos" in again.stdout.replace(".", "")  # finished work is not done twice

@@ -40,14 +40,14 @@ def test_prepare_then_stats_tell_what_there_is_and_what_was_left_out(
 
 
 def test_a_corrupt_shard_ends_stats_with_exit_3_and_no_traceback(
-    corpus: Path, tokenizer_file: Path, tmp_path: Path, cli: Callable
+    corpus: Path, tokenizer_file: Path, tmp_path: Path, run: Callable
 ):
     out = tmp_path / "dados"
-    quiet = cli("data", "prepare", corpus, "-o", out, "--tokenizer", tokenizer_file, "--quiet", check=True)
+    quiet = run("data", "prepare", corpus, "-o", out, "--tokenizer", tokenizer_file, "--quiet", check=True)
     assert (quiet.stdout, quiet.stderr) == (f"{out}\n", "")
     shard = out / "train-00000.bin"
     shard.write_bytes(shard.read_bytes()[:-10])
-    done = cli("data", "stats", out)
+    done = run("data", "stats", out)
     assert done.returncode == 3 and done.stderr.startswith("Erro [E_DATA_CORRUPT]: train-00000.bin tem ")
     assert "Traceback" not in done.stderr and done.stdout == ""
 
@@ -63,10 +63,10 @@ def test_a_corrupt_shard_ends_stats_with_exit_3_and_no_traceback(
     ],
 )
 def test_each_mistake_has_its_code(
-    tokenizer_file: Path, tmp_path: Path, cli: Callable, arguments: list[str], code: str, exit_code: int
+    tokenizer_file: Path, tmp_path: Path, run: Callable, arguments: list[str], code: str, exit_code: int
 ):
     (tmp_path / "vazio").mkdir()
     (tmp_path / "vazio" / "a.txt").write_text("")
-    done = cli("data", *[argument.format(t=tokenizer_file) for argument in arguments])
+    done = run("data", *[argument.format(t=tokenizer_file) for argument in arguments])
     assert (done.returncode, done.stderr.split("]")[0]) == (exit_code, f"Erro [{code}")
     assert len(done.stderr.strip().splitlines()) == 3 and not (tmp_path / "d").exists()

@@ -374,7 +374,7 @@ def test_every_rule_has_reasons_and_takes_its_thresholds(name: str, tmp_path: Pa
 
 
 def test_a_rule_that_takes_more_than_a_fifth_of_a_source_is_told_everywhere(
-    tmp_path: Path, tokenizer_file: Path, cli: Callable, prose: Callable
+    tmp_path: Path, tokenizer_file: Path, run: Callable, prose: Callable
 ):
     write_lines(tmp_path / "leis.jsonl", [prose(i, 8) for i in range(7)] + [f"Art. {i}º" for i in range(3)])
     write_lines(tmp_path / "bom.jsonl", [prose(100 + i, 8) for i in range(10)] + ["Art. 3º."])
@@ -383,33 +383,33 @@ def test_a_rule_that_takes_more_than_a_fifth_of_a_source_is_told_everywhere(
         '[[source]]\nname = "bons"\ninputs = ["bom.jsonl"]\nrules = {words = {least = 10}}\n'
     )
     options = ("--mix", "m.toml", "-o", "dados", "--tokenizer", tokenizer_file)
-    told = cli("data", "prepare", *options, check=True).stdout
+    told = run("data", "prepare", *options, check=True).stdout
     assert "Atenção: 30 % de leis ficou de fora: tem menos palavras" in told and told.count("Atenção") == 1
     rule = {"source": "leis", "reason": "few_words", "dropped": 3, "share": 0.3}
-    body = json.loads(cli("data", "stats", "dados", "--json", check=True).stdout)
+    body = json.loads(run("data", "stats", "dados", "--json", check=True).stdout)
     assert body["excessive_rules"] == [rule]
     assert json.loads((tmp_path / "dados" / "index.json").read_text())["recipe"]["excessive_rules"] == [rule]
-    cli("data", "audit", "dados", check=True)
+    run("data", "audit", "dados", check=True)
     page = (tmp_path / "dados" / "auditoria.html").read_text()
     assert page.count("Talvez esta fonte peça outra limpeza") == 1 and "leis: a regra" in page
 
 
-def test_varieties_are_counted_kept_and_dropped(tmp_path: Path, tokenizer_file: Path, cli: Callable):
+def test_varieties_are_counted_kept_and_dropped(tmp_path: Path, tokenizer_file: Path, run: Callable):
     european = [f"O utilizador {i} deve aceder ao ficheiro no ecrã do telemóvel." for i in range(3)]
     brazilian = [f"O usuário {i} deve acessar o arquivo na tela do celular." for i in range(4)]
     write_lines(tmp_path / "a.jsonl", [*european, *brazilian, "A casa azul fica perto.", "A porta é alta."])
     options = ("a.jsonl", "--tokenizer", tokenizer_file, "-o", "dados", "--variety", "br")
-    told = cli("data", "prepare", *options, check=True).stdout
+    told = run("data", "prepare", *options, check=True).stdout
     lines = [line.split() for line in told.splitlines()]
     assert ["variedade", "ficaram", "saíram"] in lines
     assert ["do", "Brasil", "4", "0"] in lines and ["de", "Portugal", "0", "3"] in lines
     assert ["não", "se", "sabe", "2", "0"] in lines
     counts = {code: {"kept": kept, "dropped": dropped} for code, kept, dropped in
               (("br", 4, 0), ("pt", 0, 3), ("unknown", 2, 0))}  # fmt: skip
-    body = json.loads(cli("data", "prepare", *options, "--json", check=True).stdout)
+    body = json.loads(run("data", "prepare", *options, "--json", check=True).stdout)
     assert body["varieties"] == counts
     assert json.loads((tmp_path / "dados" / "index.json").read_text())["recipe"]["varieties"] == counts
-    cli("data", "audit", "dados", check=True)
+    run("data", "audit", "dados", check=True)
     assert "português de Portugal" in (tmp_path / "dados" / "auditoria.html").read_text()
 
 
@@ -421,17 +421,17 @@ def test_varieties_are_counted_kept_and_dropped(tmp_path: Path, tokenizer_file: 
     ],
 )
 def test_a_kind_of_personal_data_to_keep_that_means_nothing_is_refused(
-    tmp_path: Path, tokenizer_file: Path, cli: Callable, options: tuple[str, ...], told: str
+    tmp_path: Path, tokenizer_file: Path, run: Callable, options: tuple[str, ...], told: str
 ):
     (tmp_path / "a.txt").write_text("Uma frase boa.")
-    done = cli("data", "prepare", "a.txt", "-o", "dados", "--tokenizer", tokenizer_file, *options)
+    done = run("data", "prepare", "a.txt", "-o", "dados", "--tokenizer", tokenizer_file, *options)
     assert done.returncode == 2 and "E_USAGE" in done.stderr and told in done.stderr
 
 
-def test_masking_keeps_what_the_command_line_says(tmp_path: Path, tokenizer_file: Path, cli: Callable):
+def test_masking_keeps_what_the_command_line_says(tmp_path: Path, tokenizer_file: Path, run: Callable):
     (tmp_path / "a.txt").write_text("A empresa 11.222.333/0001-81 ligou para (11) 98765-4321 hoje cedo.")
     options = ("--tokenizer", tokenizer_file, "--mask-personal-data", "--keep-personal-data", "cnpj")
-    cli("data", "prepare", "a.txt", "-o", "dados", *options, "--valid-fraction", "0", check=True)
+    run("data", "prepare", "a.txt", "-o", "dados", *options, "--valid-fraction", "0", check=True)
     data = PreparedData.open(tmp_path / "dados")
     assert texts_of(data, "train", Tokenizer.load(tokenizer_file)) == [
         "A empresa 11.222.333/0001-81 ligou para [TELEFONE] hoje cedo."

@@ -12,6 +12,7 @@ from ptbr_slm_export import export_model
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.manifest import read_manifest
+from ptbr_slm.storage.model_folder import seal_model_folder
 from ptbr_slm.tokenizer import Tokenizer
 
 
@@ -47,6 +48,16 @@ def test_an_export_holds_the_graph_the_tokenizer_the_configuration_and_what_was_
         "bits_per_byte",
     ]
     assert report.bytes < 0.4 * sum(path.stat().st_size for path in tied.glob("*.safetensors"))
+
+
+def test_an_export_repeats_how_its_model_was_trained_and_carries_its_card(tied, tmp_path):
+    model, out = shutil.copytree(tied, tmp_path / "m"), tmp_path / "e"
+    (model / "README.md").write_text("# Um modelo de teste\n", encoding="utf-8")
+    trained = {"steps": 8, "tokens": 512, "data": {"name": "dados", "licences": {"CC0": 3}}}
+    seal_model_folder(model, **trained, source_run="/home/maria/runs/x")
+    export_model(model, out, precision="fp32", verify=False)
+    assert read_manifest(out).extra["trained"] == trained
+    assert (out / "README.md").read_bytes() == (model / "README.md").read_bytes()
 
 
 def test_the_same_model_gives_the_same_bytes(tied, tmp_path):

@@ -13,6 +13,7 @@ import pytest
 import torch
 from ptbr_slm_export import export_model
 from ptbr_slm_export.graphs.gqa import rope_tables as exported_rope_tables
+from ptbr_slm_export.quantization.recipe import recipe_for
 
 from ptbr_slm.model import Llama, rope_tables
 from ptbr_slm.storage.model_folder import ModelFolder
@@ -100,11 +101,13 @@ def test_a_layer_is_ten_nodes_and_no_large_matrix_is_transposed_or_copied(export
     )
 
 
-def test_the_tied_int8_matrix_serves_the_embedding_and_the_head_and_activations_are_int8(exported):
-    _, out = exported("tied", "int4")
-    graph = onnx.load(out / "model.onnx", load_external_data=False).graph
+@pytest.mark.parametrize("head", ["int8", "int4-rescored"])
+def test_the_embeddings_int8_matrix_serves_a_tied_head_and_activations_are_int8(tied, tmp_path, head):
+    recipe = recipe_for("int4", head=head)
+    export_model(tied, tmp_path / "e", precision="int4", recipe=recipe, verify=False)
+    graph = onnx.load(tmp_path / "e" / "model.onnx", load_external_data=False).graph
     users = [node.op_type for node in graph.node if "embedding.codes" in node.input]
-    assert users == ["GatherBlockQuantized", "MatMulNBits"]
+    assert users == ["GatherBlockQuantized", "MatMulNBits" if head == "int8" else "GatherBlockQuantized"]
     products = [node for node in graph.node if node.op_type == "MatMulNBits"]
     bits = []
     for node in products:
@@ -112,7 +115,7 @@ def test_the_tied_int8_matrix_serves_the_embedding_and_the_head_and_activations_
         assert attributes["accuracy_level"] == 4
         assert attributes["block_size"] == (32 if attributes["K"] == 96 else 64)  # the largest that fits
         bits.append(attributes["bits"])
-    assert bits == [4] * (len(products) - 1) + [8]
+    assert bits == [4] * (len(products) - 1) + [8 if head == "int8" else 4]
 
 
 def test_the_graph_names_its_operator_sets_and_the_inputs_that_the_runtime_binds(exported):

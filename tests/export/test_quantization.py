@@ -10,11 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ptbr_slm_export.graphs.projections import QuantizedProjections
 from ptbr_slm_export.graphs.writer import GraphWriter
+from ptbr_slm_export.llama import LlamaWeights
 from ptbr_slm_export.quantization.blocks import FARTHEST, dequantize
 from ptbr_slm_export.quantization.gptq import gptq, output_error
 from ptbr_slm_export.quantization.quantizer import Quantizer, quantize
 from ptbr_slm_export.quantization.recipe import METHODS, Recipe, recipe_for
 from ptbr_slm_export.quantization.rounding import NORM, THOROUGH, hqq, rtn, search
+
+from ptbr_slm.config import ModelConfig
 
 
 def relative_error(matrix: np.ndarray, bits: int, block: int) -> float:
@@ -149,12 +152,46 @@ def test_the_kernel_multiplies_by_what_dequantize_says(bits, columns, method, tm
     assert np.linalg.norm(got - expected) < 0.02 * np.linalg.norm(expected)  # int8 activations
 
 
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("best", [7, 64, 500])
+def test_the_best_logits_of_an_int4_head_are_those_of_its_int8_rows_and_the_others_stay(tied, best, tmp_path):
+    config = ModelConfig(
+        vocab_size=300, hidden_size=64, num_layers=1, num_heads=2, num_kv_heads=1, intermediate_size=64,
+        max_seq_len=64, head_dim=32, tie_embeddings=tied,
+    )  # fmt: skip
+    generator = np.random.default_rng(2)
+    table = generator.standard_normal((300, 64)).astype(np.float32)
+    weights = LlamaWeights(config, lambda name, shape: table)
+    x = generator.standard_normal((2, 3, 64)).astype(np.float32)  # (B, K, C)
+
+    def logits(head_rescored: int) -> np.ndarray:
+        quantizer = Quantizer(Recipe(bits=4, block=64, head_bits=4, head_rescored=head_rescored))
+        projections, writer = QuantizedProjections(weights, quantizer), GraphWriter("head")
+        hidden = writer.input("x", ir.DataType.FLOAT, ("batch", "wanted", 64))
+        ids = writer.input("ids", ir.DataType.INT64, ("batch", "wanted"))
+        writer.output(projections.embed(writer, ids), "embedded", ir.DataType.FLOAT, ("batch", "wanted", 64))
+        writer.output(projections.head(writer, hidden), "y", ir.DataType.FLOAT, ("batch", "wanted", 300))
+        ir.save(writer.model(), tmp_path / "m.onnx")
+        feeds = {"x": x, "ids": np.zeros((2, 3), dtype=np.int64)}
+        return ort.InferenceSession(tmp_path / "m.onnx").run(["y"], feeds)[0]
+
+    coarse, found = logits(0), logits(best)
+    exact = x @ dequantize(Quantizer(Recipe(bits=4, block=64)).matrix("embedding", table)).T
+    best = min(best, 300)
+    border = np.partition(coarse, -best, axis=-1)[..., -best, None]
+    np.testing.assert_array_equal(found[coarse < border], coarse[coarse < border])
+    np.testing.assert_allclose(found[coarse >= border], exact[coarse >= border], rtol=0, atol=1e-4)
+    assert (coarse >= border).sum() == 6 * best
+
+
 def test_a_recipe_says_what_does_not_exist():
     from ptbr_slm.errors import SlmError
 
     for attempt in (
         lambda: recipe_for("fp32", "gptq"),
-        lambda: recipe_for("fp16", head_bits=4),
+        lambda: recipe_for("fp16", head="int4"),
+        lambda: recipe_for("int4", head="int3"),
+        lambda: recipe_for("int8", head_rescored=64),
         lambda: recipe_for("int4", "awq"),
         lambda: recipe_for("int4", block=48),
         lambda: recipe_for("int8", head_bits=3),

@@ -12,8 +12,9 @@ from ptbr_slm_export.llama import LlamaWeights
 from ptbr_slm_export.measure import Measured
 from ptbr_slm_export.quantization.activations import Activations
 from ptbr_slm_export.quantization.calibration import BUILT_IN, calibration_text
-from ptbr_slm_export.quantization.recipe import METHODS, RECIPES, recipe_for
+from ptbr_slm_export.quantization.recipe import HEADS, METHODS, RECIPES, recipe_for
 from ptbr_slm_export.quantization.sensitivity import sensitivities
+from ptbr_slm_export.targets import target_of
 from ptbr_slm_export.verification.stored_weights import StoredWeights
 
 from ptbr_slm.errors import SlmError
@@ -79,13 +80,20 @@ def test_sensitivity_finds_the_matrix_that_is_spoilt(untied, tokenizer):
     assert len(found) == 5 * config.num_layers
 
 
-@pytest.mark.parametrize("head_bits", [8, 4])
-def test_a_tied_head_is_shared_in_int8_and_stored_apart_in_int4_and_both_verify(tied, tmp_path, head_bits):
-    recipe = replace(RECIPES["int4"], head_bits=head_bits, head_block=32)
-    report = export_model(tied, tmp_path / "e", precision="int4", recipe=recipe)
+@pytest.mark.parametrize("model", ["tied", "untied"])
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head_verifies_and_stores_what_it_says(request, tmp_path, model, head):
+    folder = request.getfixturevalue(model)
+    report = export_model(folder, tmp_path / "e", precision="int4", recipe=recipe_for("int4", head=head))
     assert report.verification is not None and report.verification.passed
-    stored = StoredWeights(tmp_path / "e" / "model.onnx", ModelFolder(tied).config)
-    assert stored.has_own_head == (head_bits == 4)
+    config, recipe = ModelFolder(folder).config, read_manifest(tmp_path / "e").extra["recipe"]
+    stored = StoredWeights(tmp_path / "e" / "model.onnx", config)
+    bits = [stored.bits(name) for name in stored.names() if name.startswith("lm_head")]
+    if model == "tied":
+        assert bits == ([] if head == "int8" else [4]) and stored.has_own_head == (head != "int8")
+    else:
+        assert bits == {"int8": [8], "int4": [4], "int4-rescored": [4, 8]}[head]
+    assert (recipe["head_bits"], recipe["head_rescored"] > 0) == (8 if head == "int8" else 4, "res" in head)
 
 
 @pytest.mark.parametrize("model", ["tied", "untied", "normalised", "foreign"])
@@ -175,7 +183,16 @@ def test_the_table_marks_what_was_kept_and_says_where_speed_was_measured(tied, t
     assert "outra máquina" in measured_table(rows[1:], report)
 
 
-def test_an_int4_head_takes_the_blocks_of_the_layers_and_an_int8_one_its_own():
-    assert (recipe_for("int4").head_bits, recipe_for("int4").head_block) == (8, 128)
-    assert recipe_for("int4", head_bits=4).head_block == recipe_for("int4").block == 256
-    assert recipe_for("int4", head_bits=4, head_block=32).head_block == 32
+def test_a_head_is_chosen_by_name_and_the_cpus_int4_scores_its_best_logits_again():
+    kept = recipe_for("int4")
+    assert kept == recipe_for("int4", head="int4-rescored") and kept is not None and kept.head_rescored > 0
+    plain, int8 = recipe_for("int4", head="int4"), recipe_for("int4", head="int8")
+    assert plain is not None and (plain.head_bits, plain.head_rescored) == (4, 0)
+    assert int8 is not None and (int8.head_bits, int8.head_block, int8.head_rescored) == (8, 128, 0)
+    assert recipe_for("int4", head="int4", head_block=32).head_block == 32
+    assert recipe_for("int8") == recipe_for("int8", head="int8")
+    cuda = target_of("cuda")
+    assert (cuda.recipe_for("int4").head_bits, cuda.recipe_for("int4").head_block) == (8, 32)
+    with pytest.raises(SlmError) as caught:
+        cuda.recipe_for("int4", head="int4-rescored")
+    assert caught.value.code == "E_USAGE" and "int8, int4" in caught.value.message

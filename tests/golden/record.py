@@ -61,7 +61,9 @@ COMMON: Values = {
     "batch_size": 2,
     "grad_accum": 2,
     "max_steps": 8,
+    "optimizer.name": "adamw",
     "optimizer.learning_rate": 0.01,
+    "schedule.kind": "cosine",
     "schedule.warmup_steps": 2,
     "evaluation.every": 4,
     "evaluation.sample_tokens": 0,
@@ -72,7 +74,11 @@ COMMON: Values = {
 
 RUNS: dict[str, Values] = {
     "adamw": {"evaluation.sample_tokens": 12},
-    "muon": {"optimizer.name": "muon", "optimizer.learning_rate": 0.004},
+    "muon": {
+        "optimizer.name": "muon",
+        "optimizer.learning_rate": 0.004,
+        "optimizer.momentum_warmup_steps": 0,
+    },
     "accumulated": {"grad_accum": 4, "checkpointing": "full", "loss": "chunked", "z_loss": 1e-4},
     "wsd": {"schedule.kind": "wsd", "schedule.warmup_steps": 3, "schedule.cooldown_fraction": 0.5},
     "document mask": {"data.document_mask": True},
@@ -178,9 +184,9 @@ def play_training(work: Path) -> Values:
     checkpoint = work / "adamw" / "checkpoints" / "step-00000003"
     train(settings(work / "resumed", {**RUNS["adamw"], "resume": str(checkpoint)}))
     found["resumed"] = course(work / "resumed")
-    derived = ("model_size", "model.num_layers", "model.intermediate_size", "optimizer.learning_rate",
-               "schedule.warmup_steps")  # fmt: skip
-    train(settings(work / "init_from", {"init_from": str(MODEL), **dict.fromkeys(derived)}))
+    derived = ("model_size", "model.num_layers", "model.intermediate_size", "schedule.warmup_steps")
+    begun = {"init_from": str(MODEL), "optimizer.learning_rate": 0.0017, **dict.fromkeys(derived)}
+    train(settings(work / "init_from", begun))
     found["init_from"] = course(work / "init_from")
     told = [rank.communicate(timeout=120)[1] for rank in ranks]
     if any(rank.returncode for rank in ranks):
@@ -249,12 +255,14 @@ def text(result: GenerationResult) -> Values:
 
 
 def play_exports(work: Path) -> Values:
-    """PyTorch and every precision, by name."""
+    """PyTorch and every precision, by name; int4 with the int8 head that it had when it was recorded."""
     from ptbr_slm_export import export_model
+    from ptbr_slm_export.quantization.recipe import recipe_for
 
     found = {"torch": play_generation(MODEL)}
     for precision in PRECISIONS:
-        export_model(MODEL, work / precision, precision=precision, verify=False)
+        recipe = recipe_for("int4", head="int8") if precision == "int4" else None
+        export_model(MODEL, work / precision, precision=precision, recipe=recipe, verify=False)
         found[precision] = play_generation(work / precision)
     return found
 

@@ -63,7 +63,17 @@ def test_the_options_of_the_parameters_cell_are_those_of_train():
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     (cell,) = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
     names = {target.id for node in ast.parse(cell.source).body for target in node.targets}  # type: ignore[attr-defined]
-    assert set(TINY) | {"MAX_TIME", "SESSION_START", "TEXTS", "SOURCE", "TUNE", "CONVERSATIONS"} == names
+    others = {
+        "MAX_TIME",
+        "SESSION_START",
+        "TEXTS",
+        "PREPARED",
+        "COPY_UP_TO_GB",
+        "SOURCE",
+        "TUNE",
+        "CONVERSATIONS",
+    }
+    assert set(TINY) | others == names
 
 
 class FakeKaggle:
@@ -193,6 +203,78 @@ def test_a_second_session_goes_on_from_the_first_ones_output(tmp_path, wheel, nl
     assert {path.name for path in second.working.iterdir()} == {"conversa", "dados", "modelo", "runs"}
     uncoloured = re.sub(r"\x1b\[[\d;]*m", "", said)  # the first conversation is shown in colours
     assert "\x1b[" not in uncoloured  # no bar: each redraw would be an output of the cell
+
+
+def play(
+    root: Path, monkeypatch, *, failing: str = "", **parameters: Any
+) -> tuple[list[str], dict[str, Any]]:
+    """The cells before the data, their commands noted instead of run, and what they left.
+
+    failing: a part of the command that ends with 1.
+    """
+    monkeypatch.setenv("PTBR_SLM_KAGGLE_ROOT", str(root))
+    commands: list[str] = []
+    left: dict[str, Any] = {"_exit_code": 0}
+
+    def run(command: str) -> None:
+        commands.append(command)
+        left["_exit_code"] = int(bool(failing) and failing in command)
+
+    left["run"] = run
+    for cell in nbformat.read(NOTEBOOK, as_version=4).cells:
+        if "!ptbr-slm data prepare" in cell.source:
+            break
+        if cell.cell_type == "code":
+            source = re.sub(r"^( *)!(.*)$", r'\1run(f"""\2 """)', cell.source, flags=re.MULTILINE)
+            exec(compile(source, str(NOTEBOOK), "exec"), left)
+            if "parameters" in cell.metadata.get("tags", []):
+                left |= parameters
+    return commands, left
+
+
+def write_prepared(folder: Path) -> Path:
+    """A folder that looks prepared."""
+    folder.mkdir(parents=True)
+    (folder / "index.json").write_text("{}")
+    return folder
+
+
+def test_data_that_are_prepared_already_are_read_where_they_are(tmp_path, monkeypatch):
+    (tmp_path / "working").mkdir()
+    ready = write_prepared(tmp_path / "input" / "datasets" / "ana" / "prontos")
+    commands, left = play(tmp_path, monkeypatch, PREPARED=str(ready))
+    assert left["DATA"] == ready and not any("cp -r" in command for command in commands)
+    with pytest.raises(RuntimeError, match="não há um index"):
+        play(tmp_path, monkeypatch, PREPARED=str(tmp_path))
+
+
+@pytest.mark.parametrize("copied", [True, False])
+def test_an_earlier_versions_data_are_copied_only_where_they_are_small(tmp_path, monkeypatch, capsys, copied):
+    (tmp_path / "working").mkdir()
+    earlier = write_prepared(tmp_path / "input" / "notebooks" / "ana" / "caderno" / "dados")
+    commands, left = play(tmp_path, monkeypatch, COPY_UP_TO_GB=2 if copied else 0)
+    assert any("cp -r" in command for command in commands) == copied
+    assert left["DATA"] == (tmp_path / "working" / "dados" if copied else earlier)
+    assert ("PREPARED" in capsys.readouterr().out) != copied
+
+
+def test_the_package_comes_from_the_folder_that_is_named_or_it_is_said_where_it_could_come_from(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "working").mkdir()
+    (tmp_path / "input").mkdir()
+    with pytest.raises(RuntimeError, match="Acrescente em Add Input um Dataset"):
+        play(tmp_path, monkeypatch, failing="pip install")
+    with pytest.raises(RuntimeError, match="não há um ptbr_slm"):
+        play(tmp_path, monkeypatch, SOURCE=str(tmp_path / "input" / "nada"))
+    commands, _ = play(tmp_path, monkeypatch, SOURCE="git+https://exemplo.br/ptbr-slm")
+    assert "app] @ git+https://exemplo.br/ptbr-slm" in commands[0]
+    wheels = tmp_path / "input" / "datasets" / "ana" / "rodas"
+    wheels.mkdir(parents=True)
+    (wheels / "ptbr_slm-0.1.0-py3-none-any.whl").touch()
+    for source in ("", str(wheels)):
+        commands, _ = play(tmp_path, monkeypatch, SOURCE=source)
+        assert f"--no-index --find-links {wheels} " in commands[0]
 
 
 def test_a_p100_stops_the_notebook_at_doctor_and_names_the_t4(tmp_path, wheel, nltk):

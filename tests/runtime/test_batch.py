@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from batch_readers import alone, ask, plainly, run, submit
+from batch_readers import alone, ask, plainly, run, step, submit
 from prompts import random_ids
 
 from ptbr_slm.errors import SlmError
@@ -63,7 +63,7 @@ def test_any_course_of_requests_gives_each_the_text_it_has_alone(toy, seed):
             for _, _, cancel, _ in chance.sample(asked, 2):
                 if cancel is not None:
                     cancel.cancel()
-        batch.step()
+        step(batch)
         if not pending and not batch.sequences:
             break
     assert not batch.sequences
@@ -93,7 +93,7 @@ def test_short_prompts_are_prefilled_together_before_the_next_token(toy):
     batch = Batch(engine)
     readers = ask(engine, *(random_ids(i, 30) for i in range(8)), temperature=0.0, max_new_tokens=3)
     submit(batch, readers)
-    batch.step()
+    step(batch)
     assert [len(reader.chunks) for reader in readers] == [1] * 8
 
 
@@ -149,7 +149,7 @@ def test_a_closed_engine_ends_every_sequence_with_its_error(toy):
     readers = ask(engine, *(random_ids(i, 9) for i in range(5)), temperature=0.0, max_new_tokens=40)
     submit(batch, readers)
     for _ in range(4):
-        batch.step()
+        step(batch)
     engine.close()
     run(batch, [])
     assert {reader.error.code for reader in readers if isinstance(reader.error, SlmError)} == {"E_CLOSED"}
@@ -171,10 +171,10 @@ def test_a_text_ends_within_one_token_of_its_cancellation(toy):
     [reader] = ask(engine, random_ids(1, 9), temperature=0.0, cancel=cancel)
     submit(batch, [reader])
     for _ in range(12):
-        batch.step()
+        step(batch)
     assert len(reader.chunks) == 12
     cancel.cancel()
-    batch.step()
+    step(batch)
     assert reader.chunks[-1].finish_reason == "cancelled"
     assert reader.result.tokens == tuple(reader.tokens) == tuple(plainly(toy(), random_ids(1, 9), 12))
     assert reader.result.text == "".join(chunk.text for chunk in reader.chunks)
@@ -189,9 +189,9 @@ def test_out_of_time_a_text_ends_where_it_is(toy, monkeypatch):
     submit(batch, [reader])
     for _ in range(5):
         now[0] += 0.3
-        batch.step()
+        step(batch)
     now[0] += 1.0
-    batch.step()
+    step(batch)
     assert reader.result.finish_reason == "timeout"
     assert len(reader.result.tokens) == 5
 
@@ -201,8 +201,8 @@ def test_the_sequence_of_an_abandoned_call_frees_its_slot_at_the_next_step(toy):
     batch = Batch(engine, BatchLimits(cache_bytes=0))
     [reader] = ask(engine, random_ids(1, 9), temperature=0.0)
     submit(batch, [reader])
-    batch.step()
+    step(batch)
     reader.sequence.abandoned = True
-    batch.step()
+    step(batch)
     assert engine.slots == {}
     assert not batch.sequences

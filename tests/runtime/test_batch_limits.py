@@ -7,7 +7,7 @@ import time
 import weakref
 
 import pytest
-from batch_readers import ask, plainly, run, submit
+from batch_readers import ask, plainly, run, step, submit
 from prompts import random_ids
 
 from ptbr_slm.errors import SlmError
@@ -21,7 +21,7 @@ def test_what_the_queue_has_no_room_for_is_refused_and_harms_nobody(toy):
     options = {"temperature": 0.0, "max_new_tokens": 5}
     running = ask(engine, random_ids(1, 9), random_ids(2, 9), **options)
     submit(batch, running)
-    batch.step()
+    step(batch)
     waiting = ask(engine, random_ids(3, 60), random_ids(4, 20), **options)
     submit(batch, waiting)
     for refused in (
@@ -40,19 +40,30 @@ def test_what_the_queue_has_no_room_for_is_refused_and_harms_nobody(toy):
     assert (figures.running, figures.waiting, figures.waiting_tokens) == (0, 0, 0)
 
 
-def test_a_request_that_finds_nobody_waiting_is_taken_whatever_its_size(toy):
-    """Otherwise it is refused for ever, and a client that repeats at 429 never ends."""
+def test_a_request_fills_the_slots_and_the_queue_and_no_more(toy):
+    """A larger one is told that it will never be taken: a client that repeats at 429 would never end."""
     engine = toy()
     batch = Batch(engine, BatchLimits(slots=2, max_waiting=3, max_waiting_tokens=100))
     options = {"temperature": 0.0, "max_new_tokens": 5}
-    many = ask(engine, *(random_ids(i, 30) for i in range(8)), **options)
-    submit(batch, many)
-    with pytest.raises(SlmError):
+    for refused in (
+        ask(engine, *(random_ids(i, 2) for i in range(6)), **options),  # four would wait
+        ask(engine, *(random_ids(i, 51) for i in range(4)), **options),  # two, with 102 tokens
+    ):
+        with pytest.raises(SlmError) as error:
+            submit(batch, refused)
+        assert error.value.code == "E_REQUEST_SIZE" and "limite" in error.value.message
+    taken = ask(engine, *(random_ids(i, 30) for i in range(5)), **options)
+    submit(batch, taken)
+    with pytest.raises(SlmError) as error:
         submit(batch, ask(engine, random_ids(9, 1), **options))
+    assert error.value.code == "E_BUSY"
     run(batch, [])
-    long = ask(engine, random_ids(9, 300), **options)
-    run(batch, long)
-    assert all(reader.over for reader in many + long)
+    long = ask(engine, random_ids(9, 300), **options)  # begins at once, whatever its length
+    submit(batch, ask(engine, random_ids(7, 9), random_ids(8, 9), **options))
+    step(batch)
+    submit(batch, long)  # waits alone
+    run(batch, [])
+    assert all(reader.over for reader in taken + long)
 
 
 def test_texts_begin_as_far_as_their_keys_and_values_fit(toy):
@@ -67,7 +78,7 @@ def test_texts_begin_as_far_as_their_keys_and_values_fit(toy):
     submit(batch, [long])
     most, beside_long = 0, 0
     while batch.sequences:
-        batch.step()
+        step(batch)
         most = max(most, batch.figures().running)
         if long.sequence.slot >= 0:
             beside_long = max(beside_long, batch.figures().running)
@@ -97,7 +108,7 @@ def test_a_queue_of_thousands_costs_a_step_next_to_nothing(toy):
         submit(batch, [reader])
     start = time.perf_counter()
     for _ in range(100):
-        batch.step()
+        step(batch)
     sweeps = (time.perf_counter() - start) / 0.05 + 2
     assert looks <= 100 * 16 + sweeps * 3000
     cancelled = time.perf_counter()
@@ -133,6 +144,6 @@ def test_a_tenant_begins_from_no_other_tenants_text(toy):
     together = [ask(engine, random_ids(2, 100), tenant=name, **options)[0] for name in "ab"]
     for reader in together:
         submit(batch, [reader])
-        batch.step()
+        step(batch)
     run(batch, [])
     assert [reader.result.reused_tokens for reader in together] == [0, 0]

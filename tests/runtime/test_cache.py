@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from batch_readers import step
 from near_ties import assert_same_tokens
 from prompts import random_ids
 
@@ -27,7 +28,7 @@ def run(batch, engine, *prompts, **options):
     """Results in the order of the prompts and completions."""
     found = start(batch, engine, *prompts, **options)
     while batch.sequences:
-        batch.step()
+        step(batch)
     results = {(chunk.row, chunk.completion): chunk.result for chunk in found if chunk.result}
     return [results[key] for key in sorted(results)]
 
@@ -81,7 +82,7 @@ def test_a_text_in_the_making_lends_its_beginning(toy):
     batch = Batch(engine)
     start(batch, engine, random_ids(1, 100), max_new_tokens=200)
     for _ in range(5):
-        batch.step()
+        step(batch)
     [other] = [chunk.result for chunk in start_and_wait(batch, engine, random_ids(1, 90) + random_ids(2, 9))]
     assert other.reused_tokens == 90
     assert other.tokens == run(Batch(toy()), toy(), random_ids(1, 90) + random_ids(2, 9))[0].tokens
@@ -90,7 +91,7 @@ def test_a_text_in_the_making_lends_its_beginning(toy):
 def start_and_wait(batch, engine, prompt):
     found = start(batch, engine, prompt)
     while not any(chunk.result for chunk in found):
-        batch.step()
+        step(batch)
     return [chunk for chunk in found if chunk.result]
 
 

@@ -12,6 +12,8 @@ from prompts import random_ids
 from ptbr_slm.errors import SlmError
 from ptbr_slm.runtime.batch import BatchLimits
 from ptbr_slm.runtime.engine_loop import EngineLoop
+from ptbr_slm.runtime.sampling.params import SamplingParams
+from ptbr_slm.runtime.sequence import PromptState, make_sequences
 
 pytestmark = pytest.mark.usefixtures("quick_switches")
 
@@ -145,3 +147,48 @@ def test_an_event_loop_that_is_gone_leaves_the_thread_alive(toy):
     loop.close()
     gate.set()
     assert read(ask(scheduler, engine, random_ids(2, 9), temperature=0.0, max_new_tokens=5))
+
+
+def test_a_coroutine_that_wants_to_be_woken_seldom_finds_the_whole_text_in_few_looks(toy):
+    """The clock never reaches the interval: only the first chunk and the last wake the reader."""
+    engine = toy()
+    scheduler = EngineLoop(engine)
+    options = {"temperature": 0.0, "max_new_tokens": 40}
+    sequences = make_sequences(engine, [PromptState(random_ids(1, 9))], SamplingParams(**options), None)
+
+    async def main():
+        looks = []
+        with scheduler.submit(sequences, wake_interval_s=60) as call:
+            async for chunk in call:
+                looks.append([chunk])
+                while call.ready:
+                    looks[-1].append(await anext(call))
+                await asyncio.sleep(0)
+        return looks
+
+    looks = asyncio.run(asyncio.wait_for(main(), 60))
+    chunks = [chunk for look in looks for chunk in look]
+    wanted = alone(toy(), random_ids(1, 9), **options).tokens
+    assert [chunk.token for chunk in chunks] == list(wanted)
+    assert len(looks) <= 3
+
+
+def test_an_error_wakes_a_coroutine_at_once(toy):
+    engine = toy()
+    scheduler = EngineLoop(engine)
+
+    def fail(what, slots):
+        if len(engine.runs) == 6:
+            raise SlmError("E_MEMORY", "acabou", hint="nenhuma")
+
+    engine.fail = fail
+    sequences = make_sequences(
+        engine, [PromptState(random_ids(1, 9))], SamplingParams(max_new_tokens=40), None
+    )
+
+    async def main():
+        with scheduler.submit(sequences, wake_interval_s=60) as call:
+            return [chunk async for chunk in call]
+
+    with pytest.raises(SlmError, match="acabou"):
+        asyncio.run(asyncio.wait_for(main(), 10))

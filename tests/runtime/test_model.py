@@ -79,9 +79,12 @@ def test_more_prompts_than_slots_wait_for_one(export_folder, onnx_model, monkeyp
     together = []
     with Model(export_folder, limits=BatchLimits(slots=2)) as model:
         decode = model.engine.decode
-        monkeypatch.setattr(
-            model.engine, "decode", lambda slots, ids: together.append(len(slots)) or decode(slots, ids)
-        )
+
+        def counted(slots, ids, **options):
+            together.append(len(slots))
+            return decode(slots, ids, **options)
+
+        monkeypatch.setattr(model.engine, "decode", counted)
         found = model.generate_detailed(PROMPTS * 3, max_new_tokens=8, seed=1)
     wanted = onnx_model.generate_detailed(PROMPTS, max_new_tokens=8, seed=1) * 3
     for texts in zip(PROMPTS * 3, found, wanted, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from batch_readers import ask, run, submit
+from batch_readers import ask, run, step, submit
 from prompts import random_ids
 
 from ptbr_slm.runtime import sequence
@@ -44,13 +44,13 @@ def test_a_long_prompt_at_most_doubles_the_time_between_others_tokens(toy, monke
     [running] = ask(engine, random_ids(1, 20), **endless(engine))
     submit(batch, [running])
     for _ in range(10):
-        batch.step()
+        step(batch)
     [long] = ask(engine, random_ids(2, 1792), temperature=0.0, max_new_tokens=4)
     submit(batch, [long])
     start, tokens, gaps = clock.now, len(running.chunks), []
     while not long.chunks:
         before = clock.now
-        batch.step()
+        step(batch)
         gaps.append(clock.now - before)
     waited = clock.now - start
     assert waited / (len(running.chunks) - tokens) <= 2.1 * decode_s  # on average
@@ -68,16 +68,16 @@ def test_a_short_prompt_does_not_wait_for_the_long_one_before_it(toy, monkeypatc
     [short] = ask(engine, random_ids(3, 2), temperature=0.0, max_new_tokens=4)
     for reader in (running, long, short):
         submit(batch, [reader])
-        batch.step()
+        step(batch)
     steps = 3
     while not short.chunks:
-        batch.step()
+        step(batch)
         steps += 1
     assert steps <= 6
     assert not long.chunks
     read = long.sequence.computed
     for _ in range(20):
-        batch.step()
+        step(batch)
     assert long.sequence.computed > read  # and the long one goes on
 
 
@@ -89,7 +89,7 @@ def test_short_prompts_cannot_starve_a_long_one(toy, monkeypatch):
     submit(batch, [long])
     for number in range(400):
         submit(batch, ask(engine, random_ids(10 + number, 12), temperature=0.0, max_new_tokens=3))
-        batch.step()
+        step(batch)
         if long.chunks:
             break
     assert long.chunks

@@ -297,3 +297,20 @@ def test_no_token_wanted_but_scores_runs_the_prompt_once(toy, n):
         assert (chunk.text, chunk.token, chunk.finish_reason) == ("", -1, "length")
         assert chunk.result.prompt_logprobs == wanted.prompt_logprobs
         assert (chunk.result.tokens, chunk.result.logprobs) == ((), ())
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_the_first_place_s_logits_come_whole_and_as_the_model_has_them(toy, n):
+    ids = tuple(range(30, 30 + 300))  # two chunks
+    engine = toy()
+    wanted = engine.logits(ids)[-1][: engine.tokenizer.vocab_size]
+    asked = {"first_logits": True, "n": n, "seed": 1, "logit_bias": {5: -100.0}, "repetition_penalty": 2.0}
+    with Model.over(engine, Path("toy")) as model:
+        alone = model.generate_detailed([TokenPrompt(ids)], max_new_tokens=0, **asked)
+        before = model.generate_detailed([TokenPrompt(ids)], max_new_tokens=4, **asked)
+        [without] = model.generate_detailed([TokenPrompt(ids)], max_new_tokens=4, seed=1)
+    for result in (*alone, *before):
+        np.testing.assert_array_equal(result.first_logits, wanted)
+    assert [(r.tokens, r.finish_reason) for r in alone] == [((), "length")] * n
+    assert before[0].reused_tokens > 0 and len(before[0].tokens) == 4
+    assert without.first_logits is None

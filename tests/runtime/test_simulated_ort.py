@@ -215,12 +215,12 @@ def _runs_where_it_is_asked(patch):
     patch.setattr(worker_thread.WorkerThread, "run", lambda self, work: work())
     run = OnnxEngine.decode
 
-    def elsewhere(self, slots, tokens):
+    def elsewhere(self, slots, tokens, **options):
         found = []
 
         def work():
             try:
-                found.append(run(self, slots, tokens))
+                found.append(run(self, slots, tokens, **options))
             except CardError as error:
                 found.append(error)
 

@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from ptbr_slm.errors import SlmError
-from ptbr_slm.serve.process.opening import check_names, fingerprint_of, name_of
 from ptbr_slm.serve.process.server import listen
 from ptbr_slm.storage.model_folder import ModelFolder
+from ptbr_slm.storage.naming import check_names, fingerprint_of, name_of
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def run_serve(capfd, monkeypatch):
         ("runs/meu/export-int4", "meu"),
         ("runs/meu/final", "meu"),
         ("runs/meu/checkpoints/step-00000500", "meu"),
-        ("runs/Área de Trabalho/export", "rea-de-Trabalho"),
+        ("runs/Área de Trabalho/export", "Area-de-Trabalho"),
         ("modelos/tucano-160m", "tucano-160m"),
         ("/export", "ptbr-slm"),
     ],

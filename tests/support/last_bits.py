@@ -65,8 +65,8 @@ def _moved_prefill(append: Any) -> Any:
 
 
 def _moved_result(run: Any) -> Any:
-    def moved(self: Any, *arguments: Any) -> Any:
-        logits = run(self, *arguments)
+    def moved(self: Any, *arguments: Any, **options: Any) -> Any:
+        logits = run(self, *arguments, **options)
         _move(logits, 3, len(logits))
         return logits
 

@@ -19,7 +19,7 @@ CTRL_C, CTRL_D = "\x03", "\x04"
 
 
 class Terminal:
-    """`ptbr-slm ARGUMENTS` on a new pseudo-terminal of 80 columns, in a session of its own.
+    """`ptbr-slm ARGUMENTS` on a new pseudo-terminal of 24 lines, in a session of its own.
 
     stdout: a file that standard output goes to instead. nohup: whether the process ignores a hang-up.
     """
@@ -31,22 +31,25 @@ class Terminal:
         *,
         stdout: str = "",
         nohup: bool = False,
+        columns: int = 80,
         **environment: str,
     ) -> None:
         self._master, slave = os.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
 
         def prepare() -> None:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # whatever the tests' own process was given
             signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
 
+        # xdist tells its workers the width of its own terminal.
+        kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
         output = (cwd / stdout).open("wb") if stdout else None
         self.process = subprocess.Popen(
             [sys.executable, "-m", "ptbr_slm", *map(str, arguments)],
             stdin=slave, stdout=output or slave, stderr=slave, cwd=cwd, start_new_session=True,
             preexec_fn=prepare,
-            env={**os.environ, "TERM": "dumb", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8", **environment},
+            env={**kept, "TERM": "dumb", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8", **environment},
         )  # fmt: skip
         os.close(slave)
         if output is not None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ptbr_slm.config import ModelConfig
+from ptbr_slm.runtime.drafting.layer import DraftScores
 from ptbr_slm.runtime.protocol import Floats, closed_error
 from ptbr_slm.runtime.sampling.params import Draw
 from ptbr_slm.runtime.targets import Targets, TokenScores, score_rows
@@ -24,6 +25,7 @@ class ToyEngine:
     name = "toy"
     device = "cpu"
     draws_tokens = False
+    draft_acceptance: float | None = None
     kv_bytes = 0
 
     def __init__(
@@ -75,10 +77,10 @@ class ToyEngine:
     def prefill(self, slot: int, tokens: Sequence[int]) -> Floats:
         return self._run("prefill", [slot], [tokens])[0]
 
-    def extend(self, slot: int, tokens: Sequence[int]) -> Floats:
+    def extend(self, slot: int, tokens: Sequence[int], *, lent: bool = False) -> Floats:
         return self._run("extend", [slot] * len(tokens), [[token] for token in tokens])
 
-    def decode(self, slots: Sequence[int], tokens: Sequence[int]) -> Floats:
+    def decode(self, slots: Sequence[int], tokens: Sequence[int], *, lent: bool = False) -> Floats:
         assert len(set(slots)) == len(slots) == len(tokens)
         return self._run("decode", slots, [[token] for token in tokens])
 
@@ -86,6 +88,9 @@ class ToyEngine:
         self, slots: Sequence[int], tokens: Sequence[int], draws: Sequence[Draw | None]
     ) -> Sequence[int | Floats]:
         return list(self.decode(slots, tokens))
+
+    def draft(self, slot: int, token: int) -> DraftScores | None:
+        return None
 
     def logits(self, tokens: Sequence[int]) -> Floats:
         slot = self.open_slot()

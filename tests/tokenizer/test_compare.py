@@ -39,9 +39,9 @@ def test_the_numbers_are_those_of_the_texts(folder: Path, texts: list[str], cli:
     assert second["difference"] == round(second["tokens"] / tokens - 1, 4) > 0
 
 
-def test_the_table_is_in_portuguese_and_more_files_may_follow_with(folder: Path, cli: Callable):
+def test_the_table_is_in_portuguese_and_more_files_may_follow_with(folder: Path, run: Callable):
     news, ours, other = folder / "noticias.txt", folder / "nosso", folder / "bytes.json"
-    done = cli("tokenizer", "compare", news, "--with", ours, other, check=True)
+    done = run("tokenizer", "compare", news, "--with", ours, other, check=True)
     assert "tokens/palavra" in done.stdout and "bytes.json" in done.stdout and "+" in done.stdout
     assert len([line for line in done.stdout.splitlines() if " 500 " in line or " 261 " in line]) == 2
 
@@ -82,10 +82,10 @@ def test_a_text_without_end_is_counted_in_pieces(texts: list[str]):
     ],
 )
 def test_each_mistake_has_its_code(
-    folder: Path, cli: Callable, arguments: list[str], code: str, exit_code: int
+    folder: Path, run: Callable, arguments: list[str], code: str, exit_code: int
 ):
     (folder / "vazio.txt").write_text("")
-    done = cli("tokenizer", "compare", *[folder / a if "." in a or a == "nosso" else a for a in arguments])
+    done = run("tokenizer", "compare", *[folder / a if "." in a or a == "nosso" else a for a in arguments])
     assert (done.returncode, done.stderr.split("]")[0]) == (exit_code, f"Erro [{code}")
 
 

@@ -49,6 +49,14 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, corpus: Path, tokenizer_f
     return prepare([corpus], folder, Tokenizer.load(tokenizer_file), valid_fraction=0.2)
 
 
+@pytest.fixture(scope="session")
+def better(tmp_path_factory: pytest.TempPathFactory, texts: list[str], tokenizer_file: Path) -> PreparedData:
+    """Other text of the same tokenizer."""
+    folder = tmp_path_factory.mktemp("better")
+    write_texts(folder / "texts", texts, documents=6, seed=9)
+    return prepare([folder / "texts"], folder / "data", Tokenizer.load(tokenizer_file), valid_fraction=0.0)
+
+
 @pytest.fixture
 def settings(prepared: PreparedData, tmp_path: Path) -> Callable[..., TrainConfig]:
     """TrainConfig of a tiny run in tmp_path/run; give dotted keys to change it."""

@@ -12,8 +12,9 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
+from ptbr_slm.attention_mask import document_mask
 from ptbr_slm.config import ModelConfig
-from ptbr_slm.model import IGNORE, Llama, document_mask
+from ptbr_slm.model import IGNORE, Llama
 from ptbr_slm.train.batches import MicroBatch, TextBatches, WindowOrder, epoch_keys, permute, random_batch
 from ptbr_slm.train.compile import compile_layers
 from ptbr_slm.train.find_lr import find_lr

@@ -56,8 +56,8 @@ def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_train_command_with_another_verb_is_a_find_lr_command(train_arguments, tmp_path):
-    arguments = ["find-lr", *train_arguments(tmp_path / "run")[1:]]
-    done = command(*arguments, "--steps", "15", "--optimizer", "muon", "--json", "--svg", "curva.svg",
+    arguments = ["find-lr", *train_arguments(tmp_path / "run", **{"optimizer.name": "auto"})[1:]]
+    done = command(*arguments, "--steps", "15", "--json", "--svg", "curva.svg",
                    folder=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)

@@ -83,7 +83,7 @@ def train_steps(steps: int, checkpoint_every: int) -> list[float]:
     """Losses of a few fp16 steps on one repeated batch."""
     model = Llama(CONFIG).to("cuda").initialize(0).train()  # in the order of the trainer
     model.checkpoint_every = checkpoint_every
-    optimizer = build_optimizer(model, OptimizerConfig(learning_rate=1e-3))
+    optimizer = build_optimizer(model, OptimizerConfig(name="adamw", learning_rate=1e-3))
     scaler = torch.amp.GradScaler("cuda")
     batch = random_batch(CONFIG.vocab_size, ROWS, LENGTH)
     precision = choose_precision("cuda", (7, 5), "auto")

@@ -7,8 +7,8 @@ import math
 
 import pytest
 
-from ptbr_slm.train.config import ScheduleConfig
-from ptbr_slm.train.schedule import cooldown_factor, lr_factor
+from ptbr_slm.train.config import OptimizerConfig, ScheduleConfig
+from ptbr_slm.train.schedule import cooldown_factor, lr_factor, momentum_at
 
 COSINE = ScheduleConfig(kind="cosine", warmup_steps=10, min_lr_ratio=0.1)
 WSD = ScheduleConfig(kind="wsd", warmup_steps=10, cooldown_fraction=0.5)
@@ -64,3 +64,11 @@ def test_a_planned_cooldown_is_the_one_on_demand_over_its_share_of_the_run(shape
     schedule = ScheduleConfig(kind="wsd", warmup_steps=0, cooldown_fraction=0.5, cooldown_shape=shape)
     for step in range(50, 101):
         assert lr_factor(schedule, step, 100) == pytest.approx(cooldown_factor((step - 50) / 50, shape))
+
+
+def test_the_momentum_rises_evenly_and_stays():
+    settings = OptimizerConfig(name="muon", momentum_warmup_steps=100)
+    momenta = [momentum_at(settings, step) for step in range(130)]
+    assert momenta[0] == 0.85 and momenta[50] == pytest.approx(0.9) and set(momenta[100:]) == {0.95}
+    assert all(a < b for a, b in itertools.pairwise(momenta[:101]))
+    assert momentum_at(OptimizerConfig(name="muon", momentum_warmup_steps=0), 0) == 0.95

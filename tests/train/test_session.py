@@ -10,16 +10,22 @@ import time
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
-from listeners import Recorder
+import torch
+from listeners import Recorder, StopAfter
+from safetensors.numpy import load_file
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.events import Event
 from ptbr_slm.storage.manifest import read_manifest
 from ptbr_slm.storage.model_folder import ModelFolder
-from ptbr_slm.train import session, trainer
-from ptbr_slm.train.checkpoint.files import list_checkpoints
+from ptbr_slm.train import loop, session, trainer
+from ptbr_slm.train.average import WeightAverage
+from ptbr_slm.train.checkpoint.files import list_checkpoints, read_state
 from ptbr_slm.train.events import Step
+from ptbr_slm.train.parallel.parallelize import Parallel
+from ptbr_slm.train.parallel.world import SINGLE_PROCESS
 from ptbr_slm.train.process import mark_session_start
 from ptbr_slm.train.reporting.metrics import read_metrics
 from ptbr_slm.train.run import train
@@ -87,6 +93,96 @@ def test_a_session_ends_with_a_cooled_model_and_the_next_goes_on_from_the_stable
     assert train(settings({**WSD, "output": config.output})).status == "done"
     assert weights(config.output / "final") == weights(tmp_path / "run" / "final"), "the branch left no trace"
     assert rates(config.output / "metrics.jsonl") == rates(tmp_path / "run" / "metrics.jsonl")
+
+
+def test_the_branch_reads_the_cooldowns_own_data_and_the_stable_phase_never_does(
+    settings, better, prepared, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        Clock(patch)
+        stopped = train(settings({**TIMED, "cooldown_data": better.folder}))
+    assert stopped.model.name == "final"
+    made = read_manifest(stopped.model).extra["cooldown_data"]
+    assert (made["sha256"], made["from_step"]) == (better.sha256, stopped.step)
+    stable = read_state(list_checkpoints(stopped.run / "checkpoints")[0])
+    assert [entry["sha256"] for entry in stable.data] == [prepared.sha256]
+
+
+AVERAGED = {**TIMED, "cooldown": "average"}
+
+
+def test_a_session_ends_with_the_mean_of_its_last_weights_and_the_next_goes_on_as_if_nothing_had_been(
+    settings, tmp_path, monkeypatch, weights, recorder
+):
+    train(settings(WSD))
+    taken: list[dict[str, np.ndarray]] = []
+    original = WeightAverage.add
+
+    def noting(self, step):
+        taken.append(self._parallel.model.to_hf_weights())
+        original(self, step)
+
+    config = settings({**AVERAGED, "output": tmp_path / "sessions"})
+    with monkeypatch.context() as patch:
+        Clock(patch)
+        patch.setattr(WeightAverage, "add", noting)
+        stopped = train(config, recorder)
+    assert (stopped.reason, stopped.exit_code, stopped.step) == ("max_time", 75, 20)
+    assert stopped.model == config.output / "final" and len(taken) == 5  # of 20 steps, the last fifth
+    final = load_file(stopped.model / "model.safetensors")
+    for name, weight in final.items():
+        np.testing.assert_allclose(weight, np.mean([one[name] for one in taken], axis=0), atol=1e-6)
+    (told,) = recorder.named("average")
+    assert told in read_metrics(config.output / "metrics.jsonl")
+    assert (told["step"], told["first_step"], told["count"]) == (20, 21 - len(taken), len(taken))
+    assert told["bits_per_byte"] == stopped.bits_per_byte != told["raw_bits_per_byte"]
+    extra = read_manifest(stopped.model).extra
+    assert (extra["branch"], extra["averaged_weights"]) == ("average", len(taken))
+    assert "média dos pesos" in (config.output / "report" / "report.md").read_text()
+    assert train(settings({**WSD, "output": config.output})).status == "done"
+    assert weights(config.output / "final") == weights(tmp_path / "run" / "final"), "it left no trace"
+
+
+def test_a_session_with_a_limit_and_a_stable_rate_leaves_a_mean_unless_asked_otherwise(settings):
+    wsd, timed = {"schedule.kind": "wsd", "max_steps": 40}, {"max_time": "1h"}
+    for values, wanted in (
+        ({}, "schedule"),
+        (wsd, "schedule"),
+        (timed, "schedule"),
+        ({**wsd, **timed}, "average"),
+        ({**wsd, **timed, "cooldown": "schedule"}, "schedule"),
+        ({**wsd, **timed, "cooldown": "session"}, "session"),
+    ):
+        assert settings(values).with_cooldown().cooldown == wanted, values
+
+
+def test_weights_that_cool_down_already_are_not_averaged(settings, monkeypatch):
+    Clock(monkeypatch)
+    stopped = train(settings({**AVERAGED, "max_steps": 24}))  # the cooldown is planned from step 15 or so on
+    assert stopped.reason == "max_time" and stopped.model.name == f"step-{stopped.step:08d}"
+    assert not (stopped.run / "final").exists()
+
+
+def test_a_session_that_is_stopped_before_its_end_leaves_no_mean(settings, monkeypatch):
+    Clock(monkeypatch)
+    stopped = train(settings(AVERAGED), StopAfter(step=19))
+    assert stopped.reason == "sigterm" and not (stopped.run / "final").exists()
+
+
+def test_after_a_rollback_the_mean_begins_anew_and_a_high_loss_is_left_out():
+    model = torch.nn.Linear(2, 1, bias=False)
+    trainer = SimpleNamespace(
+        ranks=SINGLE_PROCESS, cooling=False, guards=SimpleNamespace(state=SimpleNamespace(high=0)),
+        state=SimpleNamespace(step=0), save_s=0.0, evaluation_s=0.0,
+    )  # fmt: skip
+    average, deadline = WeightAverage(Parallel(model), SINGLE_PROCESS), Deadline(1e6, lambda: 1e6)
+    for step, value, high in ((1, 1.0, 0), (2, 3.0, 0), (3, 99.0, 1), (2, 5.0, 0), (3, 6.0, 0)):
+        trainer.state.step, trainer.guards.state.high = step, high
+        model.weight.data.fill_(value)
+        loop._average(trainer, average, deadline)
+    assert (average.count, average.first_step, average.last_step) == (2, 2, 3)
+    average.give()
+    assert model.weight.tolist() == [[5.5, 5.5]]
 
 
 def test_killed_or_stopped_in_mid_cooldown_the_run_goes_on_from_the_stable_phase(
@@ -167,19 +263,21 @@ def test_settings_without_effect_are_refused(settings):
         {"session_start": "kaggle"},
         {"cooldown": "session"},
         {"cooldown": "session", "max_time": "1h"},
+        {"cooldown": "average", "max_time": "1h"},
     ):
         with pytest.raises(SlmError) as caught:
             settings(values)
         assert caught.value.code == "E_USAGE"
-    settings({"cooldown": "session", "max_time": "1h", "schedule.kind": "wsd"})
+    for end in ("session", "average"):
+        settings({"cooldown": end, "max_time": "1h", "schedule.kind": "wsd"})
 
 
 def test_the_branch_begins_when_its_share_of_the_session_is_left():
     age = [0.0]
-    deadline = Deadline(1103.0, lambda: age[0], began_s=100.0, cooldown_fraction=0.2)
+    deadline = Deadline(1103.0, lambda: age[0], began_s=100.0, last_part=0.2)
     age[0] = 880.0
-    assert deadline.cooling(step_s=10, save_s=0) is None
+    assert deadline.in_last_part(step_s=10, save_s=0) is None
     age[0] = 895.0
-    assert deadline.cooling(step_s=10, save_s=0) == 205.0
-    assert Deadline(None, lambda: 1e9, cooldown_fraction=0.2).cooling(1, 1) is None
-    assert Deadline(1.0, lambda: 1e9).cooling(1, 1) is None
+    assert deadline.in_last_part(step_s=10, save_s=0) == 205.0
+    assert Deadline(None, lambda: 1e9, last_part=0.2).in_last_part(1, 1) is None
+    assert Deadline(1.0, lambda: 1e9).in_last_part(1, 1) is None

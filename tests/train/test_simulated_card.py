@@ -39,24 +39,25 @@ PLACES = {
     "evaluate.py:bits_per_byte",
     "evaluate.py:sample_ids",
     "speed.py:_wait",  # the product that is timed at the start
+    "state.py:<lambda>",  # moments for a checkpoint, one at a time
 }
 """Where the host may wait for the card."""
 
 
 @pytest.mark.parametrize(
-    ("case", "limit"),
+    ("case", "limit", "loss_limit"),
     [
-        ("adamw, samples", 1e-5),
-        # Newton-Schulz enlarges the last bits, which change with the alignment of memory: 2.5e-5 and
-        # 1.02e-4 were seen on one machine. A missing update moves a weight by 1e-2.
-        ("muon, all layers recomputed", 5e-4),
-        ("plain loss, z-loss, every other layer", 5e-5),
-        ("untied, QK-norm", 5e-4),
+        ("adamw, samples", 5e-5, 1e-5),  # 1.5e-5 on a Sapphire Rapids
+        # On a T4 Newton-Schulz is in fp16: losses differed by 7e-5. A missing update moves a weight by 1e-2.
+        ("muon, all layers recomputed", 4e-3, 1e-3),
+        ("plain loss, z-loss, every other layer", 5e-5, 1e-5),
+        ("untied, QK-norm", 5e-4, 1e-5),
     ],
 )
-def test_a_run_in_fp32_is_the_processors(played, case, limit):
+def test_a_run_in_fp32_is_the_processors(played, case, limit, loss_limit):
     body = found(played, case)
-    assert body["losses"][0] == pytest.approx(body["losses"][1], abs=1e-5) and len(body["losses"][0]) == 4
+    assert body["losses"][0] == pytest.approx(body["losses"][1], abs=loss_limit)
+    assert len(body["losses"][0]) == 4
     assert body["bits"][0] == pytest.approx(body["bits"][1], abs=1e-4) and body["bits"][0]
     assert body["distance"] < limit  # of weights after four steps at a rate of 0.01
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -15,7 +16,7 @@ from ptbr_slm.train.batches import MicroBatch
 from ptbr_slm.train.config import OptimizerConfig
 from ptbr_slm.train.optim import build_optimizer
 from ptbr_slm.train.planning.precision import Precision
-from ptbr_slm.train.step import StepResult, optimizer_step
+from ptbr_slm.train.step import StepResult, is_out_of_memory, optimizer_step
 
 FP32, FP16 = Precision("fp32", ""), Precision("fp16", "")
 SHAPE = ModelConfig(vocab_size=200, hidden_size=64, num_layers=4, num_heads=2, num_kv_heads=1, head_dim=32,
@@ -39,7 +40,7 @@ def step(
     scaler: torch.amp.GradScaler | None = None,
     rate: float = 1e-3,
 ) -> StepResult:
-    optimizer = build_optimizer(model.train(), OptimizerConfig(learning_rate=rate))
+    optimizer = build_optimizer(model.train(), OptimizerConfig(name="adamw", learning_rate=rate))
     return optimizer_step(model, optimizer, batches, precision=precision, scaler=scaler, gradient_clip=clip)
 
 
@@ -158,9 +159,34 @@ def test_a_loss_that_is_not_a_number_leaves_the_weights():
     )
 
 
+@pytest.mark.parametrize("every", [0, 1])
+def test_a_gradient_that_is_no_number_is_blamed_on_its_micro_batch_though_the_loss_is_one(every):
+    model, calls = new(), itertools.count(1)
+    model.checkpoint_every = every
+
+    def spoil(_module, _inputs, states):
+        return states + (0.0 * states).sqrt() if next(calls) in (2, 4) else states  # the root's slope at 0
+
+    model.norm.register_forward_hook(spoil)
+    result = step(model, [micro_batch(1, seed) for seed in range(5)])
+    assert math.isfinite(result.loss) and not result.applied
+    assert result.bad_parts == (2, 4) and model.gradient_hook is None
+
+
+def test_a_step_reads_the_scale_with_everything_else_and_never_by_itself(monkeypatch):
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    monkeypatch.setattr(scaler, "get_scale", lambda: pytest.fail("a second wait for the device"))
+    assert step(new(), [micro_batch(2)] * 3, scaler=scaler).scale == 1024.0
+
+
+def test_a_driver_without_memory_is_an_out_of_memory_too():
+    assert is_out_of_memory(torch.AcceleratorError("CUDA error: out of memory"))
+    assert not is_out_of_memory(torch.AcceleratorError("CUDA error: invalid device ordinal"))
+
+
 def test_decay_falls_on_matrices_only():
     model = new()
-    optimizer = build_optimizer(model, OptimizerConfig(learning_rate=1e-3, weight_decay=0.3))
+    optimizer = build_optimizer(model, OptimizerConfig(name="adamw", learning_rate=1e-3, weight_decay=0.3))
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in model.named_parameters():
         wanted = 0.3 if parameter.dim() == 2 and name != "embed.weight" else 0.0
@@ -171,7 +197,7 @@ def test_decay_falls_on_matrices_only():
 def test_our_adamw_is_the_textbooks():
     """Against the update written out in numpy, three steps."""
     model = new()
-    optimizer = build_optimizer(model, OptimizerConfig(learning_rate=0.01))
+    optimizer = build_optimizer(model, OptimizerConfig(name="adamw", learning_rate=0.01))
     weight = model.layers[0].feed_forward.down.weight
     w, m, v = weight.detach().double().numpy().copy(), 0.0, 0.0
     for count in range(1, 4):

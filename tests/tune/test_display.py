@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from tiny_chat import tiny_chat, tiny_tokenizer
 
 from ptbr_slm.chat.messages import Message
-from ptbr_slm.tune.display import show_example, wants_colour
+from ptbr_slm.tune.display import show_example
 from ptbr_slm.tune.examples import Example
 
 TOKENIZER, CHAT = tiny_tokenizer(), tiny_chat()
@@ -69,13 +68,3 @@ def test_a_text_cannot_command_the_terminal():
         example([MESSAGES[0], Message("assistant", "a\x1b[31m\x9bb\x07c")]), TOKENIZER, colour=False
     )
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", shown)
-
-
-def test_colours_are_for_terminals_that_want_them():
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    assert wants_colour(Terminal(), {})
-    assert not wants_colour(io.StringIO(), {})
-    assert not wants_colour(Terminal(), {"NO_COLOR": "1"}) and not wants_colour(Terminal(), {"TERM": "dumb"})

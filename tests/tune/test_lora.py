@@ -132,7 +132,7 @@ def test_gradients_are_the_same_when_layers_are_recomputed() -> None:
 def test_steps_move_the_adapter_and_leave_every_frozen_bit(precision: str) -> None:
     model = adapted(moved=False).train()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    optimizer = build_optimizer(model, OptimizerConfig(learning_rate=0.01, weight_decay=0.1))
+    optimizer = build_optimizer(model, OptimizerConfig(name="adamw", learning_rate=0.01, weight_decay=0.1))
     losses = []
     for _ in range(6):
         batch = random_batch(SHAPE.vocab_size, 2, 24)
@@ -152,7 +152,7 @@ def test_steps_move_the_adapter_and_leave_every_frozen_bit(precision: str) -> No
 def test_in_fp16_under_a_loss_scale_adapters_move_and_steps_are_not_skipped_for_ever() -> None:
     """What a T4 does, with the CPU's fp16 products: Adam's small updates reach fp32 adapters."""
     model = adapted(moved=False).train()
-    optimizer = build_optimizer(model, OptimizerConfig(learning_rate=1e-3))
+    optimizer = build_optimizer(model, OptimizerConfig(name="adamw", learning_rate=1e-3))
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**22)  # overflows at first, and has to come down
     norms, applied = [], []
     for step in range(16):

@@ -117,7 +117,7 @@ def test_predicted_peak_is_the_allocators_within_ten_percent(
 def test_weights_gradients_and_moments_are_those_that_exist(shape: str) -> None:
     config, adapters = SHAPES[shape], adapters_of(SHAPES[shape])
     model = network(config, 0, "chunked")
-    optimizer = build_optimizer(model, OptimizerConfig(learning_rate=0.1))
+    optimizer = build_optimizer(model, OptimizerConfig(name="adamw", learning_rate=0.1))
     assert adapters.count(config) == trained_parameters(model)
     found = estimate(
         config,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -37,6 +38,17 @@ def projections_for(
         return QuantizedProjections(weights, quantizer, dtype)
     assert precision == ("fp32" if dtype == ir.DataType.FLOAT else "fp16"), (precision, dtype)
     return FloatProjections(weights, dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """An int8 matrix whose rows are looked up, and its initializers."""
+
+    matrix: QuantizedMatrix
+    codes: ir.Value
+    """(rows, blocks, block)."""
+    scales: ir.Value
+    """(rows, blocks, 1)."""
 
 
 class FloatProjections:
@@ -87,7 +99,7 @@ class QuantizedProjections:
     """int8 or int4 weights in blocks, multiplied by MatMulNBits; on a CPU with int8 activations.
 
     The embedding is int8 whatever the recipe says. A head that is int8 too reads the very same codes where
-    the model ties them; an int4 one is stored apart.
+    the model ties them; an int4 one is stored apart, and may have its best logits scored again from int8.
     """
 
     def __init__(
@@ -97,20 +109,8 @@ class QuantizedProjections:
 
     def embed(self, writer: GraphWriter, ids: ir.Value) -> ir.Value:
         """ids (B, S) -> (B, S, C), dequantised row by row."""
-        self._table = self.quantizer.matrix("embedding", self.weights.embedding())
-        self._codes = writer.constant("embedding.codes", self._table.codes)
-        # The codes keep MatMulNBits' three dimensions, so that a tied head reads the very same initializer;
-        # GatherBlockQuantized takes the block as its last axis, and a free Reshape joins the blocks.
-        scales = writer.constant("embedding.scales", self._floats(self._table.scales[:, :, None]))
-        blocks = writer.node(
-            "GatherBlockQuantized",
-            [self._codes, ids, scales],
-            "embed.blocks",
-            domain=MICROSOFT,
-            attributes={"bits": 8, "block_size": self._table.block, "gather_axis": 0, "quantize_axis": 2},
-        )  # (B, S, C / 32, 32)
-        shape = writer.constant("embed.shape", np.array([0, 0, self._table.columns], dtype=np.int64))
-        return writer.node("Reshape", [blocks, shape], "embed")
+        self._table = self._stored(writer, "embedding", self.weights.embedding())
+        return self._lookup(writer, self._table, ids, "embed", [0, 0])
 
     def dense(
         self, writer: GraphWriter, x: ir.Value, name: str, rows: int, columns: int, read: Callable[[], Floats]
@@ -122,11 +122,63 @@ class QuantizedProjections:
 
     def head(self, writer: GraphWriter, x: ir.Value) -> ir.Value:
         """x (B, K, C) -> (B, K, V)."""
-        tied = self.weights.config.tie_embeddings
-        if tied and self.quantizer.recipe.head_bits == 8:
-            return self._product(writer, x, "head", self._table, self._codes)
-        matrix = self.quantizer.matrix("head", self.weights.embedding() if tied else self.weights.head())
-        return self._product(writer, x, "head", matrix, writer.constant("head.codes", matrix.codes))
+        tied, recipe = self.weights.config.tie_embeddings, self.quantizer.recipe
+        if tied and recipe.head_bits == 8:
+            return self._product(writer, x, "head", self._table.matrix, self._table.codes)
+        weights = self.weights.embedding() if tied else self.weights.head()
+        matrix = self.quantizer.matrix("head", weights)
+        coarse = self._product(writer, x, "head", matrix, writer.constant("head.codes", matrix.codes))
+        best = min(recipe.head_rescored, matrix.rows)
+        if not best:
+            return coarse
+        coarse.name = "head.coarse"  # the node is `head` still, the graph's `logits` are another value
+        table = self._table if tied else self._stored(writer, "head.exact", weights)
+        return self._rescored(writer, x, coarse, table, best)
+
+    def _rescored(
+        self, writer: GraphWriter, x: ir.Value, coarse: ir.Value, table: _Table, best: int
+    ) -> ir.Value:
+        """coarse (B, K, V) with its `best` largest logits a position computed anew, from x and int8 rows."""
+        count = writer.constant("head.best.count", np.array([best], dtype=np.int64))
+        attributes = {"axis": -1, "largest": 1, "sorted": 0}
+        names = ["head.best.coarse", "head.best"]
+        _, ids = writer.nodes_outputs("TopK", [coarse, count], names, attributes=attributes)  # (B, K, best)
+        rows = self._lookup(writer, table, ids, "head.best.rows", [0, 0, 0])  # (B, K, best, C)
+        axis = writer.constant("head.best.axis", np.array([2], dtype=np.int64))
+        row = writer.node("Unsqueeze", [x, axis], "head.best.x")  # (B, K, 1, C)
+        scores = writer.node(
+            "FusedMatMul", [row, rows], "head.best.row", domain=MICROSOFT, attributes={"transB": 1}
+        )  # (B, K, 1, best)
+        scores = writer.node("Squeeze", [scores, axis], "head.best.scores")  # (B, K, best)
+        return writer.node("ScatterElements", [coarse, ids, scores], "head.rescored", attributes={"axis": -1})
+
+    def _stored(self, writer: GraphWriter, name: str, weights: Floats) -> _Table:
+        """A matrix whose rows are looked up.
+
+        The codes keep MatMulNBits' three dimensions, so that a tied head reads the very same initializer.
+        """
+        matrix = self.quantizer.matrix(name, weights)
+        codes = writer.constant(name + ".codes", matrix.codes)
+        scales = writer.constant(name + ".scales", self._floats(matrix.scales[:, :, None]))
+        return _Table(matrix, codes, scales)
+
+    def _lookup(
+        self, writer: GraphWriter, table: _Table, ids: ir.Value, name: str, dimensions: list[int]
+    ) -> ir.Value:
+        """The rows of int8 `table` that ids (..., ) name -> (..., C); dimensions: a 0 for each of ids'.
+
+        GatherBlockQuantized takes the block as its last axis, and a free Reshape joins the blocks.
+        """
+        matrix = table.matrix
+        blocks = writer.node(
+            "GatherBlockQuantized",
+            [table.codes, ids, table.scales],
+            name + ".blocks",
+            domain=MICROSOFT,
+            attributes={"bits": 8, "block_size": matrix.block, "gather_axis": 0, "quantize_axis": 2},
+        )  # (..., C / block, block)
+        shape = writer.constant(name + ".shape", np.array([*dimensions, matrix.columns], dtype=np.int64))
+        return writer.node("Reshape", [blocks, shape], name)
 
     def _product(
         self, writer: GraphWriter, x: ir.Value, name: str, matrix: QuantizedMatrix, codes: ir.Value

@@ -45,6 +45,10 @@ class GraphWriter:
         contiguous = np.ascontiguousarray(array).reshape(array.shape)  # which gives a scalar a dimension
         return self._initializer(ir.Tensor(contiguous, name=name))
 
+    def tensor(self, tensor: ir.TensorProtocol) -> ir.Value:
+        """An initializer that is a tensor already, such as one in another graph's data file."""
+        return self._initializer(tensor)
+
     def weight(
         self,
         name: str,

@@ -30,7 +30,7 @@ class CalibrationText:
     """Windows of token ids, and where they come from."""
 
     name: str
-    """For people and the manifest."""
+    """For people and the manifest, which others may read: of a path its last part only."""
     windows: tuple[Ids, ...]
     """Each (T,), T at most `WINDOW` and the model's context."""
 
@@ -56,11 +56,11 @@ def calibration_text(
                 where=text,
                 hint="Aponte --calibration para um arquivo de texto ou para dados preparados.",
             )
-        return CalibrationText(str(text), windows)
+        return CalibrationText(text.name, windows)
     of_the_run = run_settings(source).data
     if of_the_run is not None and of_the_run.exists():
         try:
-            return CalibrationText(str(of_the_run), _prepared(of_the_run, tokenizer, window))
+            return CalibrationText(of_the_run.name, _prepared(of_the_run, tokenizer, window))
         except SlmError:  # moved, altered or made anew since: the report names the text that was read instead
             pass
     return built_in_calibration(tokenizer, context)

@@ -16,7 +16,7 @@ from ptbr_slm_export.quantization.activations import Activations
 from ptbr_slm_export.quantization.blocks import Blocks, Floats, QuantizedMatrix, dequantize, joined, too_far
 from ptbr_slm_export.quantization.calibration import built_in_calibration, calibration_text
 from ptbr_slm_export.quantization.gptq import gptq
-from ptbr_slm_export.quantization.recipe import BLOCK_SIZES, CALIBRATED, Method, Recipe
+from ptbr_slm_export.quantization.recipe import BLOCK_SIZES, CALIBRATED, LOOKED_UP, Method, Recipe
 from ptbr_slm_export.quantization.rounding import THOROUGH, hqq, rtn, search, symmetric
 from ptbr_slm_export.quantization.sensitivity import choose_mixed, outlier_matrices
 
@@ -79,7 +79,7 @@ class Quantizer:
         """`weights` (rows, columns), by the recipe's choice for `name`."""
         bits, limit = self.recipe.choice(name)
         gram = None
-        if self.activations is not None and name != "embedding":
+        if self.activations is not None and name not in LOOKED_UP:
             if name.endswith(".qkv"):
                 self.on_step(f"calibrando a camada {int(name.split('.')[1]) + 1}")
             gram = self.activations.gram(name)

@@ -60,6 +60,7 @@ LABELS = {
     "feed_forward_add": "soma do feed-forward",
     "norm": "norma final",
     "head": "cabeça (logits)",
+    "head_best": "cabeça, melhores logits recalculados",
 }
 """Part -> what it is, for people."""
 

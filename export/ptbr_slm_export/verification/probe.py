@@ -30,6 +30,8 @@ WINDOW = 512
 """Longest text compared position by position: at 32,000 tokens its logits take 64 MiB."""
 CHUNKED = 48
 """Tokens read whole, in two chunks, and one by one."""
+DRAFT_TOKENS = 64
+"""Of the window, along which a draft layer is asked."""
 RAGGED_STEPS = 8
 """Tokens appended to the ragged batch."""
 NOISE_TOKENS = 128
@@ -63,6 +65,8 @@ class Answers:
     """(T, V) for the window and for each prompt."""
     greedy: tuple[Greedy, ...]
     bits: BitsPerByte
+    draft: Floats | None = None
+    """(T - 1, K) what its draft layer expects along the window; None where it has none."""
     noise: float = 0.0
     """Of a reference in fp32: the largest distance of its logits from the same arithmetic in fp64."""
 
@@ -94,7 +98,27 @@ def ask(engine: Engine, probe: Probe, *, greedy: bool, bits: BitsPerByte | None 
         logits=logits,
         greedy=tuple(continue_greedily(engine, prompt) for prompt in probe.prompts) if greedy else (),
         bits=bits or held_out_bits(engine, probe, logits[0]),
+        draft=draft_scores(engine, probe.window),
     )
+
+
+def draft_scores(engine: Engine, text: tuple[int, ...]) -> Floats | None:
+    """(T - 1, K) what an engine's draft layer expects after each token of a text but the first.
+
+    None where the engine has none.
+    """
+    if engine.draft_acceptance is None:
+        return None
+    text = text[:DRAFT_TOKENS]
+    engine.reset(1, len(text))
+    engine.extend(0, text)
+    found = []
+    for position in range(len(text) - 1, 0, -1):
+        engine.truncate(0, position)
+        guess = engine.draft(0, text[position])
+        assert guess is not None
+        found.append(guess.scores.copy())
+    return np.stack(found[::-1])
 
 
 def held_out_bits(engine: Engine, probe: Probe, window: Floats | None = None) -> BitsPerByte:

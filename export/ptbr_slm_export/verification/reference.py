@@ -15,6 +15,7 @@ import numpy as np
 from ptbr_slm.config import ModelConfig
 from ptbr_slm.storage.weights import EMBEDDING, HEAD
 from ptbr_slm_export.llama import Floats, Ids, attend, rms_norm
+from ptbr_slm_export.verification.stored_weights import EXACT_HEAD
 
 Read = Callable[[str], Floats]
 """Llama's name of a weight -> the weight; the head has its own name also where it is tied."""
@@ -75,7 +76,23 @@ class _Forward:
             stream = self._feed_forward(self._attention(stream))
         self.layer = None
         normed = self._compare("norm", ["norm.cast", "norm"], self._norm(stream, "model.norm.weight"))
-        return self._compare("head", ["logits"], normed @ self.read(HEAD).T, is_product=True)
+        names = ["head.coarse", "logits"]
+        coarse = self._compare("head", names, normed @ self.read(HEAD).T, is_product=True)  # (T, V)
+        best = self.seen.get("head.best.coarse")  # (T, best)
+        if best is None:
+            return coarse
+        return self._compare("head_best", ["logits"], self._rescored(normed, coarse, best.shape[1]))
+
+    def _rescored(self, normed: Floats, coarse: Floats, best: int) -> Floats:
+        """coarse (T, V) with its `best` largest logits a position computed from the exact head.
+
+        Of logits that are equal at the border any may be among them: there the graph's own choice counts.
+        """
+        exact = normed @ self.read(EXACT_HEAD).T
+        border = np.partition(coarse, -best, axis=1)[:, -best, None]
+        tied, found = coarse == border, self.seen["logits"]
+        nearer = np.where(np.abs(found - exact) < np.abs(found - coarse), exact, coarse)
+        return np.where(coarse > border, exact, np.where(tied, nearer, coarse))
 
     def _attention(self, stream: Floats) -> Floats:
         """The stream (T, C) with the layer's attention added."""

@@ -33,6 +33,8 @@ _PARTS = {
 """Llama's name of a layer's weight -> its name in the graph; query, key and value share one matrix."""
 OWN_HEAD = "lm_head.weight (a matriz que o export tem além da do embedding)"
 """A tied head that an export stores a second time, in fewer bits than the embedding."""
+EXACT_HEAD = "lm_head.weight (as linhas em int8 que recalculam os melhores logits)"
+"""The rows from which the best logits of an int4 head are scored again: the embedding's where it is tied."""
 
 ROUNDING = {32: 0.0, 16: 1e-3, 8: 0.03, 4: 0.35}
 """Stored bits -> largest relative error of a block of weights, of a row where there are none. One large
@@ -110,7 +112,10 @@ class StoredWeights:
         layers = [
             f"model.layers.{layer}.{part}.weight" for layer in range(self.config.num_layers) for part in parts
         ]
-        head = [OWN_HEAD] if self.has_own_head else [] if self.config.tie_embeddings else [HEAD]
+        if self.config.tie_embeddings:
+            head = [OWN_HEAD] if self.has_own_head else []
+        else:
+            head = [HEAD, EXACT_HEAD] if "head.exact.codes" in self._tensors else [HEAD]
         return [EMBEDDING, "model.norm.weight", *layers, *head]
 
     @property
@@ -124,9 +129,9 @@ class StoredWeights:
         return any(name.endswith(".codes") for name in self._tensors)
 
     def of(self, name: str) -> Floats:
-        """One weight by Llama's name, the head by its own also where it is tied."""
-        if name == HEAD and self.config.tie_embeddings:
-            name = OWN_HEAD if self.has_own_head else EMBEDDING
+        """One weight by Llama's name, the head and its exact rows by their own also where they are tied."""
+        if self.config.tie_embeddings and name in (HEAD, EXACT_HEAD):
+            name = OWN_HEAD if self.has_own_head and name == HEAD else EMBEDDING
         return self.read(name, self.shape(name))
 
     def blocks(self, name: str) -> int:
@@ -185,7 +190,13 @@ class StoredWeights:
     @staticmethod
     def _inner_name(name: str) -> str:
         """Llama's name -> the name of the tensor or matrix in the graph."""
-        outside = {EMBEDDING: "embedding", HEAD: "head", OWN_HEAD: "head", "model.norm.weight": "norm.gain"}
+        outside = {
+            EMBEDDING: "embedding",
+            HEAD: "head",
+            OWN_HEAD: "head",
+            EXACT_HEAD: "head.exact",
+            "model.norm.weight": "norm.gain",
+        }
         if name in outside:
             return outside[name]
         _, _, layer, part = name.removesuffix(".weight").split(".", 3)
@@ -239,7 +250,7 @@ def worst_weight(stored: StoredWeights, source: WeightReader) -> WrongWeight:
 def _worst_block(stored: StoredWeights, source: WeightReader, name: str) -> WrongWeight:
     """The worst of a weight's blocks, or rows where it has none."""
     shape = stored.shape(name)
-    original = np.atleast_2d(source.read(EMBEDDING if name == OWN_HEAD else name, shape))
+    original = np.atleast_2d(source.read({OWN_HEAD: EMBEDDING, EXACT_HEAD: HEAD}.get(name, name), shape))
     ours = np.atleast_2d(stored.read(name, shape))
     blocks = len(original), stored.blocks(name), -1
     difference = (ours - original).reshape(blocks)

@@ -20,10 +20,12 @@ from ptbr_slm.errors import SlmError, missing_extra
 from ptbr_slm.eval.bits import HeldOut
 from ptbr_slm.runtime.load import open_engine, open_oracle
 from ptbr_slm.runtime.protocol import Engine
+from ptbr_slm.storage.draft_folder import DraftFolder
 from ptbr_slm.storage.manifest import read_manifest
 from ptbr_slm.storage.model_folder import ModelFolder, check_vocabulary
 from ptbr_slm.text import quoted
 from ptbr_slm_export.verification.checks import Check, mask_check, run_checks
+from ptbr_slm_export.verification.draft import draft_check, drafted_layer
 from ptbr_slm_export.verification.locate import TEXT, WorstPart, locate
 from ptbr_slm_export.verification.probe import (
     Answers,
@@ -148,12 +150,14 @@ def verify_export(
     source: Path | ModelFolder,
     *,
     held_out: Path | None = None,
+    draft: Path | None = None,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> VerifyReport:
     """Check the hashes of both folders, that they belong together, and that they answer alike.
 
     source: a path, or a folder that is open already. held_out: prepared data to measure bits per byte on
-    (see `held_out_text`). Raises E_MANIFEST for an export whose files differ from its manifest,
+    (see `held_out_text`). draft: the draft layer of the export, where it is not in the model's folder.
+    Raises E_MANIFEST for an export whose files differ from its manifest,
     E_MODEL_INVALID likewise for the model, E_VERIFY for an export of another model. Whether they answer alike
     is in the report: `report.require(export)` raises.
     """
@@ -177,7 +181,8 @@ def verify_export(
             hint=f"Exporte de novo:  ptbr-slm export {quoted(model.path)} -o {quoted(export)}",
         )
     _check_companions(ModelFolder(export), model)
-    return compare(export, model, str(manifest.extra.get("precision")), held_out, on_step)
+    layer = drafted_layer(manifest.extra, model, draft)
+    return compare(export, model, str(manifest.extra.get("precision")), held_out, on_step, layer)
 
 
 def _check_companions(export: ModelFolder, model: ModelFolder) -> None:
@@ -197,20 +202,33 @@ def _check_companions(export: ModelFolder, model: ModelFolder) -> None:
 
 
 def compare(
-    export: Path, model: ModelFolder, precision: str, held_out: Path | None, on_step: Callable[[str], None]
+    export: Path,
+    model: ModelFolder,
+    precision: str,
+    held_out: Path | None,
+    on_step: Callable[[str], None],
+    layer: DraftFolder | None = None,
 ) -> VerifyReport:
-    """Ask PyTorch, then the export, and compare. A `genai` export is asked as the `gqa` graph in it."""
+    """Ask PyTorch, then the export, and compare. A `genai` export is asked as the `gqa` graph in it.
+
+    layer: the draft layer that the export was made with.
+    """
     if read_manifest(export, hashes=False).extra.get("flavour") != "genai":
-        return _compare(export, model, precision, held_out, on_step)
+        return _compare(export, model, precision, held_out, on_step, layer)
     from ptbr_slm_export.genai.graph import check_mask, gqa_copy
 
     with gqa_copy(export) as copy:
-        report = _compare(copy, model, precision, held_out, on_step)
+        report = _compare(copy, model, precision, held_out, on_step, None)
         return replace(report, checks=(*report.checks, mask_check(precision, check_mask(export, copy))))
 
 
 def _compare(
-    export: Path, model: ModelFolder, precision: str, held_out: Path | None, on_step: Callable[[str], None]
+    export: Path,
+    model: ModelFolder,
+    precision: str,
+    held_out: Path | None,
+    on_step: Callable[[str], None],
+    layer: DraftFolder | None,
 ) -> VerifyReport:
     started = time.monotonic()
     config = model.config
@@ -222,14 +240,15 @@ def _compare(
     on_step("conferindo o grafo parte por parte")
     worst_part = locate(export / "model.onnx", config, stored, np.array(probe.window[:TEXT]))
     on_step("perguntando ao PyTorch")
-    reference = _ask_pytorch(model, stored, probe, precision)
+    reference = _ask_pytorch(model, stored, probe, precision, layer)
     on_step("perguntando ao ONNX")
     exported, own, provider = _ask_export(export, probe, precision)
+    checks = run_checks(precision, reference, exported, own, weight, worst_part, own_head=stored.has_own_head)
+    if reference.draft is not None and exported.draft is not None:
+        checks = (*checks, draft_check(precision, reference.draft, exported.draft))
     return VerifyReport(
         precision=precision,
-        checks=run_checks(
-            precision, reference, exported, own, weight, worst_part, own_head=stored.has_own_head
-        ),
+        checks=checks,
         bits_per_byte=exported.bits.value,
         reference_bits_per_byte=reference.bits.value,
         text=probe.held_out,
@@ -241,20 +260,28 @@ def _compare(
     )
 
 
-def _ask_pytorch(model: ModelFolder, stored: StoredWeights, probe: Probe, precision: str) -> Answers:
-    """Bits per byte of the model; logits over the weights as the export holds them."""
-    engine = open_engine(model, "cpu")
+def _ask_pytorch(
+    model: ModelFolder, stored: StoredWeights, probe: Probe, precision: str, layer: DraftFolder | None
+) -> Answers:
+    """Bits per byte of the model; logits, and what the draft layer expects, over the weights as the export
+    holds them.
+    """
+    from ptbr_slm.runtime.engines.torch import TorchEngine
+
+    engine = TorchEngine(model, "cpu")
     try:
         if precision == "fp32":
+            if layer is not None:
+                engine.with_draft(layer)
             answers = ask(engine, probe, greedy=True)
             return replace(answers, noise=measure_noise(model, probe.window, answers.logits[0]))
         bits = held_out_bits(engine, probe)
     finally:
         engine.close()
-    from ptbr_slm.runtime.engines.torch import TorchEngine
-
     rounded = TorchEngine(model, "cpu", read=stored.read)
     try:
+        if layer is not None:
+            rounded.with_draft(layer)
         return ask(rounded, probe, greedy=False, bits=bits)
     finally:
         rounded.close()

@@ -113,8 +113,8 @@ def _train(run: SmallRun, ranks: Ranks) -> LossCurve:
         precision=run.precision if run.device == "cuda" else "fp32",
         device=run.device,
         max_steps=run.steps,
-        optimizer=OptimizerConfig(learning_rate=run.learning_rate),
-        schedule=ScheduleConfig(warmup_steps=min(10, run.steps)),
+        optimizer=OptimizerConfig(name="adamw", learning_rate=run.learning_rate),
+        schedule=ScheduleConfig(kind="cosine", warmup_steps=min(10, run.steps)),
         evaluation=EvaluationConfig(every=0, sample_tokens=0),
         checkpoint=CheckpointConfig(every=0),
     )

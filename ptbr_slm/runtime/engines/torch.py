@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ptbr_slm.draft_layer import DraftLayer
 from ptbr_slm.errors import SlmError
 from ptbr_slm.gpus import (
     VISIBLE_VARIABLE,
@@ -21,6 +22,7 @@ from ptbr_slm.gpus import (
     why_unused,
 )
 from ptbr_slm.model import KVCache, Llama
+from ptbr_slm.runtime.drafting.layer import DraftScores
 from ptbr_slm.runtime.protocol import (
     PREFILL_CHUNK,
     Floats,
@@ -32,6 +34,7 @@ from ptbr_slm.runtime.protocol import (
 )
 from ptbr_slm.runtime.sampling.params import Draw
 from ptbr_slm.runtime.targets import Ids, Targets, TokenScores, branch_limit
+from ptbr_slm.storage.draft_folder import DraftFolder
 from ptbr_slm.storage.model_folder import ModelFolder
 from ptbr_slm.tokenizer import Tokenizer
 
@@ -74,17 +77,29 @@ class TorchEngine:
         self._facts = facts
         self._slots: dict[int, KVCache] = {}
         self._limit = self.config.max_seq_len
+        self._layer: DraftLayer | None = None
+        self._held: tuple[int, int, torch.Tensor] | None = None
+        """Slot, its tokens before the last call, and the states (T, C) after each of that call's."""
+
+    def with_draft(self, draft: DraftFolder) -> TorchEngine:
+        """With a model's draft layer beside it. Raises E_DRAFT."""
+        layer = DraftLayer(draft.config, draft.tokens).load(draft.read)
+        self._layer = layer.to(self._llama().embed.weight.device).eval().requires_grad_(False)
+        self._acceptance = float(draft.facts.get("acceptance", 0.5))
+        return self
 
     def reset(self, slots: int, capacity: int) -> None:
         """See `Engine.reset`."""
         check_capacity(self.config, capacity)
         self._limit = capacity
+        self._held = None
         self._slots = {slot: self._new_cache(0) for slot in range(slots)}
 
     def open_slot(self) -> int:
         """See `Engine.open_slot`."""
         slot = next(slot for slot in range(len(self._slots) + 1) if slot not in self._slots)
         self._slots[slot] = self._new_cache(0)
+        self._held = None
         return slot
 
     def close_slot(self, slot: int) -> None:
@@ -107,6 +122,12 @@ class TorchEngine:
         copy.keys[:, :, :, :length] = cache.keys[:, :, :, :length]  # (layers, 1, K, T, D)
         copy.values[:, :, :, :length] = cache.values[:, :, :, :length]
         copy.length = length
+        self._held = None
+
+    @property
+    def draft_acceptance(self) -> float | None:
+        """See `Engine.draft_acceptance`."""
+        return None if self._layer is None else self._acceptance
 
     @property
     def kv_bytes(self) -> int:
@@ -124,7 +145,7 @@ class TorchEngine:
         return logits
 
     @torch.inference_mode()
-    def extend(self, slot: int, tokens: Sequence[int]) -> Floats:
+    def extend(self, slot: int, tokens: Sequence[int], *, lent: bool = False) -> Floats:
         """See `Engine.extend`."""
         check_ids(self.config, tokens)
         check_length(self._slots[slot].length + len(tokens), self._limit)
@@ -133,7 +154,7 @@ class TorchEngine:
         return np.concatenate(parts)
 
     @torch.inference_mode()
-    def decode(self, slots: Sequence[int], tokens: Sequence[int]) -> Floats:
+    def decode(self, slots: Sequence[int], tokens: Sequence[int], *, lent: bool = False) -> Floats:
         """See `Engine.decode`. Slot by slot: their caches differ in length."""
         check_ids(self.config, tokens)
         check_length(max(self._slots[slot].length for slot in slots) + 1, self._limit)
@@ -145,6 +166,20 @@ class TorchEngine:
     ) -> Sequence[int | Floats]:
         """See `Engine.decode_drawn`: the host chooses from these logits."""
         return list(self.decode(slots, tokens))
+
+    @torch.inference_mode()
+    def draft(self, slot: int, token: int) -> DraftScores | None:
+        """See `Engine.draft`."""
+        if self._layer is None or self._held is None or self._held[0] != slot:
+            return None
+        check_ids(self.config, [token])
+        _, start, states = self._held
+        row = self._slots[slot].length - 1 - start
+        if not 0 <= row < len(states):
+            return None
+        embedded = self._llama().embed(torch.tensor(token, device=self.device))  # (C,)
+        scores = self._layer(states[row], embedded)  # (K,)
+        return DraftScores(self._layer.tokens.cpu().numpy(), scores.float().cpu().numpy())
 
     @torch.inference_mode()
     def logits(self, tokens: Sequence[int]) -> Floats:
@@ -182,7 +217,9 @@ class TorchEngine:
             larger.values[:, :, :, : cache.length] = cache.values[:, :, :, : cache.length]
             larger.length = cache.length
             self._slots[slot] = cache = larger
-        return model.hidden(torch.tensor([list(tokens)], device=self.device), cache)
+        states = model.hidden(torch.tensor([list(tokens)], device=self.device), cache)
+        self._held = slot, cache.length - len(tokens), states[0]
+        return states
 
     def _new_cache(self, tokens: int) -> KVCache:
         capacity = bucket(tokens, self.config.max_seq_len)

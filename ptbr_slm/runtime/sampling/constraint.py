@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from functools import cached_property
@@ -182,12 +183,39 @@ def _refused(subject: str, reason: str) -> SlmError:
     )
 
 
+_SAID = (
+    (r"NoExtensionBias", "ele só remete a si mesmo ($ref), e não diz forma nenhuma"),
+    (r"Pointer '(.*)' does not exist", r"o $ref aponta para \1, que não está nele"),
+    (
+        r"Resource '(.*)' is not present.*",
+        r"o $ref aponta para \1, e um $ref só pode apontar para dentro dele",
+    ),
+    (r"Unimplemented keys: \[(.*)\]", r"ainda não sabemos seguir \1"),
+    (r"Invalid type: (.*)", r"o tipo \1 não existe"),
+    (r"Unknown format: (.*)", r"o formato \1 não existe, ou não sabemos segui-lo"),
+    (r"Unsatisfiable schema: (.*)", r"nenhum texto o cumpre (\1)"),
+    (r"unclosed group", "um parêntese não fecha"),
+    (r"unclosed character class", "um colchete não fecha"),
+    (r"unclosed counted repetition", "uma chave não fecha"),
+    (r"repetition operator missing expression", "um sinal de repetição não tem o que repetir"),
+    (r"invalid character class range.*", "um intervalo entre colchetes está ao contrário"),
+    (r"look-?around.*", r"não sabemos seguir (?=...), (?<=...) nem \\b"),
+    (r"backreferences are not supported", r"não sabemos seguir referências como \\1"),
+)
+"""What llguidance says -> our words; what is not here is shown as it is."""
+
+
 def _in_a_line(reason: str) -> str:
-    """llguidance's own message in one line, without its drawing of the position."""
+    """llguidance's own message in one line, without its drawing of the position, and in our words."""
     lines = [line.strip() for line in reason.splitlines() if line.strip(" ^") and " | start: " not in line]
     named = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     message = "; ".join(named or lines).split("(in regex): ")[-1]
-    return message.removesuffix("<non-verbose/>")[:300].rstrip(" ;.")
+    message = message.removesuffix("<non-verbose/>").rstrip(" ;.")
+    for pattern, ours in _SAID:
+        if found := re.fullmatch(pattern, message, re.DOTALL):
+            message = found.expand(ours)
+            break
+    return message[:300].rstrip(" ;.")
 
 
 def llguidance_tokenizer(tokenizer: Tokenizer, end_ids: tuple[int, ...]) -> Any:

@@ -6,7 +6,7 @@ import math
 import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 from ptbr_slm.errors import SlmError
 
@@ -14,6 +14,8 @@ _MOST_STOPS, _LONGEST_STOP = 64, 1000
 """Each is looked for after every token."""
 
 _MOST_TOKENS = 1_000_000
+
+DraftUse = Literal["auto", "always", "never"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +64,9 @@ class SamplingParams:
     """Log probability of each token, with this many (0 to 20) most probable alternatives; None is off."""
     prompt_logprobs: bool = False
     """Log probabilities of the prompt's tokens as well; alternatives as many as `logprobs` says."""
+    first_logits: bool = False
+    """The model's own scores of every token for the first place after the prompt, in the result; with
+    `max_new_tokens=0` they are all that is computed."""
     n: int = 1
     """Completions of each prompt. Their seeds differ; with temperature 0 they are all the same."""
     json_schema: str | Mapping[str, Any] | None = None
@@ -72,6 +77,11 @@ class SamplingParams:
     """Tokens guessed a step from what the text already repeats, and checked in one pass; 0 is off.
     Saves time and changes no text in fp32. The int8 and int4 kernels round tokens that are checked together
     another way than one alone, as they do in a batch: a close choice may fall the other way.
+    """
+    draft: DraftUse = "auto"
+    """Whether the model's draft layer guesses the token after the next, where it has one: `auto` while the
+    guesses come true often enough for what they cost on this machine, `always`, or `never`. Like `lookahead`
+    it changes no text in fp32; in int8 and int4 a close choice may fall the other way.
     """
     timeout_s: float | None = None
     """Seconds after which the text ends where it is, with the reason `timeout`."""
@@ -102,9 +112,11 @@ class SamplingParams:
         ):
             if value is not None:
                 _check_range(name, value, low, high, integer=integer)
-        for name, flag in (("prompt_logprobs", self.prompt_logprobs), ("ignore_eos", self.ignore_eos)):
-            if not isinstance(flag, bool):
+        for name in ("prompt_logprobs", "first_logits", "ignore_eos"):
+            if not isinstance(getattr(self, name), bool):
                 raise _wrong(name, f"{name} deve ser True ou False.")
+        if self.draft not in get_args(DraftUse):
+            raise _wrong("draft", f"draft deve ser auto, always ou never, não {_shown(self.draft)}.")
         _check_stop(self.stop)
         _check_stop_tokens(self.stop_token_ids)
         _check_bias(self.logit_bias)
@@ -246,10 +258,12 @@ class SamplingOptions(TypedDict, total=False):
     stop_token_ids: Sequence[int]
     logprobs: int | None
     prompt_logprobs: bool
+    first_logits: bool
     n: int
     json_schema: str | Mapping[str, Any] | None
     regex: str | None
     lookahead: int
+    draft: DraftUse
     timeout_s: float | None
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from starlette.types import ASGIApp, Receive, Scope, Send
+
 STATUS = frozenset({"/health", "/ready", "/ping", "/version"})
 """Answered while the models load and while the server drains: these tell which."""
 
@@ -33,3 +35,16 @@ def route_path(scope: Mapping[str, Any]) -> str:
     if root and (path == root or path.startswith(root + "/")):
         return path[len(root) :] or "/"
     return path
+
+
+class UnderPrefix:
+    """Tells what stands below the prefix under which a proxy shows the server, whether or not the proxy takes
+    it off the path. (uvicorn's own setting puts it before every path, which serves only proxies that do.)
+    """
+
+    def __init__(self, app: ASGIApp, prefix: str) -> None:
+        self._app, self._prefix = app, prefix
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        await self._app({**scope, "root_path": self._prefix}, receive, send)

@@ -79,14 +79,15 @@ async def submit(
     generation closes its call. Raises ApiError, or what is not the client's fault.
     """
     metrics: Metrics = request.app.state.metrics
-    since, tenant = time.perf_counter(), record_of(request).tenant
-    options = options | {"timeout_s": request.app.state.config.timeout_s}
+    since, config = time.perf_counter(), request.app.state.config
+    limits = {"tenant": record_of(request).tenant, "timeout_s": config.timeout_s}
+    options = options | limits | {"wake_interval_s": config.stream_interval_s}
 
     def work() -> FollowedCall:
         made: Sequence[Prompt] = ()
         try:
             made = prompts()
-            return metrics.follow(served, served.model.submit(made, tenant=tenant, **options), since)
+            return metrics.follow(served, served.model.submit(made, **options), since)
         except SlmError as error:
             raise refusal(error, served.model, made, field) from error
 

@@ -130,11 +130,12 @@ def prompt_logprobs(
 
     def candidates(each: TokenLogprob) -> dict[str, Any]:
         rank_of = {token: rank for rank, (token, _) in enumerate(each.top, 1)}
+        rank_of[each.token] = each.rank
         values = dict(each.top[:most]) | {each.token: each.logprob}
         return {
             str(token): {
                 "logprob": value,
-                "rank": rank_of.get(token),
+                "rank": rank_of[token],
                 "decoded_token": token_text(tokenizer, token),
             }
             for token, value in values.items()

@@ -33,10 +33,10 @@ from ptbr_slm.model import Llama
 from ptbr_slm.storage.atomic import atomic_folder, write_json, write_text
 from ptbr_slm.storage.manifest import read_manifest, write_manifest
 from ptbr_slm.storage.model_folder import write_model_files
-from ptbr_slm.storage.weights import WeightReader, write_safetensors
+from ptbr_slm.storage.weights import Array, WeightReader, stored_arrays, write_safetensors
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.checkpoint.retention import BYTES_PER_PARAMETER, drop_old, ensure_space
-from ptbr_slm.train.optim import load_optimizer_arrays, optimizer_arrays
+from ptbr_slm.train.optim import deferred, deferred_state, load_optimizer_arrays
 from ptbr_slm.train.parallel.shards import FOLDER as SHARDS
 from ptbr_slm.train.parallel.shards import (
     fill,
@@ -47,7 +47,7 @@ from ptbr_slm.train.parallel.shards import (
     save_shards,
 )
 from ptbr_slm.train.parallel.world import SINGLE_PROCESS, Ranks
-from ptbr_slm.train.state import ADDED, STATE_SCHEMA, TrainState
+from ptbr_slm.train.state import ADDED, STATE_SCHEMA, TrainState, first_data
 from ptbr_slm.version import __version__
 
 _NAME = re.compile(r"step-(\d{8,})")
@@ -61,9 +61,24 @@ def checkpoint_bytes(num_parameters: int, frozen: int = 0) -> int:
     return BYTES_PER_PARAMETER * (num_parameters - frozen) + 4 * frozen + (2 << 20)
 
 
+def next_bytes(model: Llama) -> int:
+    """Disk that a checkpoint of `model` takes, about."""
+    counts = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return checkpoint_bytes(sum(n for n, _ in counts), sum(n for n, trained in counts if not trained))
+
+
 def has_frozen(model: Llama) -> bool:
     """Whether some weights are not trained, but adapters beside them."""
     return any(not parameter.requires_grad for parameter in model.parameters())
+
+
+def model_arrays(model: Llama) -> Mapping[str, Array]:
+    """The weights of a whole model as `Llama.to_hf_weights`; without adapters each is copied only when it is
+    written.
+    """
+    if has_frozen(model):
+        return model.to_hf_weights()
+    return {name: deferred(view) for name, view in model.folder_views().items()}
 
 
 def write_checkpoint(
@@ -87,20 +102,19 @@ def write_checkpoint(
     Raises E_DISK_FULL (before writing, where that can be foreseen), leaving earlier checkpoints as they were.
     """
     target = folder / f"step-{state.step:08d}"
-    frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
-    size = checkpoint_bytes(sum(p.numel() for p in model.parameters()), frozen)
+    size = next_bytes(model)
 
     def write(held: ExitStack) -> Path:
         """Weights and, but for shards, moments; `held` publishes the folder at its end."""
         ensure_space(folder, list_checkpoints(folder), size, keep)
         temporary = held.enter_context(atomic_folder(target))
-        write_model_files(temporary, whole.config, whole.to_hf_weights(), tokenizer, companions)
+        write_model_files(temporary, whole.config, model_arrays(whole), tokenizer, companions)
         maybe_fail("checkpoint.after_weights")
         (temporary / "training").mkdir()
-        if frozen:
+        if has_frozen(model):
             write_safetensors(temporary / "training" / ADAPTER, _trained_arrays(model))
-        arrays = _random_arrays() if sharded else dict(optimizer_arrays(model, optimizer)) | _random_arrays()
-        write_safetensors(temporary / "training" / "optimizer.safetensors", arrays)
+        moments: dict[str, Array] = {} if sharded else {**deferred_state(model, optimizer)}
+        write_safetensors(temporary / "training" / "optimizer.safetensors", moments | _random_arrays())
         return temporary
 
     def publish(held: ExitStack, temporary: Path) -> None:
@@ -159,7 +173,10 @@ def read_state(checkpoint: Path, *, hashes: bool = True) -> TrainState:
                 hint="Atualize com:  pip install -U ptbr-slm",
             )
         names = [name for name in TrainState.__dataclass_fields__ if ADDED.get(name, 1) <= schema]
-        return TrainState(**{name: body[name] for name in names})
+        state = TrainState(**{name: body[name] for name in names})
+        if schema < ADDED["data"]:
+            state.data = first_data(body["data_sha256"])
+        return state
     except (KeyError, ValueError, TypeError) as error:
         raise _corrupt(checkpoint, f"state.json não confere ({error})") from error
     except SlmError as error:
@@ -181,8 +198,7 @@ def restore(checkpoint: Path, model: Llama, optimizer: torch.optim.Optimizer) ->
     try:
         if frozen:
             _load_trained(checkpoint / "training" / ADAPTER, model)
-        with safe_open(checkpoint / "training" / "optimizer.safetensors", framework="np") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        arrays = stored_arrays(checkpoint / "training" / "optimizer.safetensors")
         moments = {k: v for k, v in arrays.items() if not k.startswith("random.")}
         if (checkpoint / SHARDS).is_dir():
             load_shards(checkpoint, model, optimizer)
@@ -191,7 +207,7 @@ def restore(checkpoint: Path, model: Llama, optimizer: torch.optim.Optimizer) ->
         else:
             load_optimizer_arrays(model, optimizer, moments)
         body = json.loads((checkpoint / "training" / "state.json").read_bytes())
-        _restore_random(arrays, body["random"])
+        _restore_random({k: v.make() for k, v in arrays.items() if k not in moments}, body["random"])
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise _corrupt(checkpoint, f"o estado do otimizador não confere ({error})") from error
 

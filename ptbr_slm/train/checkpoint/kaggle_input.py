@@ -22,7 +22,7 @@ from ptbr_slm.train.checkpoint.retention import ensure_space
 from ptbr_slm.train.config import AUTO, TrainConfig
 from ptbr_slm.train.events import Copied, Listener, Warned
 from ptbr_slm.train.run_folder import SESSIONS
-from ptbr_slm.train.state import TrainState
+from ptbr_slm.train.state import TrainState, began_with
 
 _DEEPEST = 8
 """Folders below /kaggle/input that are looked into: a notebook's output, its runs, a run, its checkpoints."""
@@ -39,7 +39,8 @@ class Identity:
 
     def is_of(self, body: dict[str, Any]) -> bool:
         """Whether a state.json belongs to it."""
-        return all(body.get(name) == getattr(self, name) for name in self.__dataclass_fields__)
+        found = (body.get("model"), began_with(body), body.get("tokenizer_sha256"))
+        return found == (self.model, self.data_sha256, self.tokenizer_sha256)
 
 
 def bring_newer(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,25 @@ from ptbr_slm.errors import SlmError, os_errors
 from ptbr_slm.train.checkpoint.files import list_checkpoints, read_state
 from ptbr_slm.train.checkpoint.kaggle_input import Identity, bring_newer
 from ptbr_slm.train.config import TrainConfig
+from ptbr_slm.train.config.begun import EARLIER
 from ptbr_slm.train.config_file import settings, to_values
 from ptbr_slm.train.events import Listener, Warned
+from ptbr_slm.train.schedule import in_cooldown
 from ptbr_slm.train.state import TrainState
+
+Found = tuple[Path, TrainState] | None
+"""A checkpoint with its state; None: there is none."""
 
 
 def find_checkpoint(
-    config: TrainConfig, identity: Identity, listener: Listener
-) -> tuple[Path, TrainState] | None:
+    config: TrainConfig,
+    identity: Identity,
+    going_on: Callable[[Mapping[str, Any]], TrainConfig],
+    listener: Listener,
+) -> Found:
     """The checkpoint to continue from, checked; None for a new run.
+
+    going_on: a run's settings -> the resolved ones that this command would go on with it with.
 
     With `auto`: the newest in the output folder, or a newer one of the same run below /kaggle/input, copied.
     A corrupt one is reported, renamed `.corrupt`, and the one before it used. Raises E_CHECKPOINT_CORRUPT
@@ -38,19 +48,15 @@ def find_checkpoint(
     if config.resume != "auto":
         return _asked_for(Path(config.resume), folder, listener)
     own = _newest_valid(folder, listener)
-    kind = type(config)
-    fixed = _fixed_settings(to_values(config), kind)
-    newer = bring_newer(
-        config,
-        identity,
-        -1 if own is None else own[1].step,
-        lambda values: _differences(_fixed_settings(values, kind), fixed),
-        listener,
-    )
+
+    def differences(values: Mapping[str, Any]) -> str:
+        return _changed(values, going_on(values), 0)
+
+    newer = bring_newer(config, identity, -1 if own is None else own[1].step, differences, listener)
     return newer or own
 
 
-def _newest_valid(folder: Path, listener: Listener) -> tuple[Path, TrainState] | None:
+def _newest_valid(folder: Path, listener: Listener) -> Found:
     for checkpoint in list_checkpoints(folder):
         try:
             return checkpoint, read_state(checkpoint)
@@ -125,8 +131,7 @@ def check_unchanged(
             where=config.output,
             hint="Repita com o modelo do checkpoint, ou comece outro treino em outra pasta de --output.",
         )
-    kind = type(config)
-    changed = _differences(_fixed_settings(state.config, kind), _fixed_settings(to_values(config), kind))
+    changed = _changed(state.config, config, state.step)
     if changed and not config.allow_config_change:
         raise SlmError(
             "E_CONFIG_CHANGED",
@@ -142,6 +147,25 @@ def check_unchanged(
             where=config.data,
             hint="Volte aos dados com que o treino começou, ou comece outro em outra pasta de --output.",
         )
+
+
+def check_cooldown_data(state: TrainState, config: TrainConfig, sha256: str | None) -> None:
+    """Refuse other data for a cooldown that has begun; before that they may change, come or go.
+
+    sha256: of those of config.cooldown_data, None without. Raises E_DATA_CORRUPT.
+    """
+    own, read = state.data[0]["sha256"], state.data[-1]["sha256"]
+    if read in (own, sha256):
+        return
+    now = "nenhum" if sha256 is None else sha256[:12]
+    raise SlmError(
+        "E_DATA_CORRUPT",
+        f"os dados do resfriamento mudaram desde o passo {state.data[-1]['step']}, em que ele começou "
+        f"({read[:12]} -> {now}).",
+        where=f"--cooldown-data {config.cooldown_data or ''}".rstrip(),
+        hint="Volte aos dados com que o resfriamento começou, ou continue de um checkpoint de antes dele com "
+        "--resume PASTA.",
+    )
 
 
 def check_same_command(recorded: Mapping[str, Any] | None, config: TrainConfig) -> None:
@@ -176,12 +200,34 @@ def check_base(state: TrainState, base_sha256: str, source: Path) -> None:
         )
 
 
+def _changed(begun: Mapping[str, Any], config: TrainConfig, step: int) -> str:
+    """The settings that change what the run computes, old -> new. begun: those that it began with.
+
+    step: how many were done. Where none of them would have been another, the number of steps may change.
+    """
+    kind = type(config)
+    old, new = _fixed_settings(begun, kind), _fixed_settings(to_values(config), kind)
+    before, after = old["max_steps"], new["max_steps"]
+    if before != after and _same_until(config, step, before) and _same_until(config, step, after):
+        old["max_steps"] = after
+    return _differences(old, new)
+
+
+def _same_until(config: TrainConfig, step: int, max_steps: int) -> bool:
+    """Whether the steps done are those of any longer run too: a wsd schedule is in its stable phase."""
+    schedule, last = config.schedule, step - 1
+    if schedule.kind != "wsd" or schedule.minutes or step >= max_steps:
+        return False
+    return not in_cooldown(schedule, last, max_steps)
+
+
 def _fixed_settings(values: Mapping[str, Any], kind: type[TrainConfig]) -> dict[str, Any]:
     """The settings that change what a run computes; of the micro-batches, only what a step adds up to.
 
-    A setting that an older version did not know has its default: that version did what the default does.
+    A setting that an older version did not know has its default: that version did what the default does, or
+    what `EARLIER` says.
     """
-    values = {**to_values(kind(data=Path(), output=Path())), **values}
+    values = {**to_values(kind(data=Path(), output=Path())), **EARLIER, **values}
     tokens = values["batch_size"] * values["grad_accum"] * values["seq_len"]
     free = {key for key, entry in settings(kind).items() if entry.per_session}
     fixed = {key: value for key, value in values.items() if key not in free}

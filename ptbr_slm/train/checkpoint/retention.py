@@ -1,13 +1,15 @@
 """How many checkpoints stay: as many as the disk allows, and never fewer than the one to go on from.
 
-Only a checkpoint whose manifest names every file in it is removed (`train.run_folder`).
+Only a checkpoint whose manifest names every file in it is removed (`train.run_folder`); and, of a run that
+goes on, the final model that a checkpoint still holds bit for bit: at 800m two checkpoints and a final model
+are 22.2 GB, more than Kaggle keeps.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +18,9 @@ from ptbr_slm.storage.atomic import discard
 from ptbr_slm.storage.manifest import read_manifest
 from ptbr_slm.storage.output import make_folder
 from ptbr_slm.system import kaggle_root
+from ptbr_slm.text import human_bytes
 from ptbr_slm.train.config import AUTO
-from ptbr_slm.train.run_folder import is_our_checkpoint
+from ptbr_slm.train.run_folder import FINAL, is_our_checkpoint, is_our_model
 
 BYTES_PER_PARAMETER = 12
 """Of a checkpoint: fp32 weight and AdamW's two fp32 moments."""
@@ -52,29 +55,72 @@ def disk_space(folder: Path) -> DiskSpace:
     return DiskSpace(min(usage.total, KAGGLE_OUTPUT_BYTES), max(0, min(usage.free, left)))
 
 
+def check_room(folder: Path, existing: list[Path], needed: int, keep: int) -> None:
+    """Before a run goes on: its next checkpoint will fit, once what `ensure_space` may remove is gone.
+
+    Raises E_DISK_FULL, which costs less now than after the first hours.
+    """
+    free = disk_space(folder.parent).free
+    if free >= needed:
+        return
+    removable = list(_removable(folder, existing, keep))
+    free += sum(map(_size, removable))
+    if free < needed:
+        raise _disk_full(folder, needed, free, final_stays=folder.parent / FINAL not in removable)
+
+
 def ensure_space(folder: Path, existing: list[Path], needed: int, keep: int) -> None:
     """Before a checkpoint of `needed` bytes is written. existing: those in `folder`, newest first.
 
-    With `auto` the oldest go until it fits, except for the newest complete one. Raises E_DISK_FULL.
+    Removes what `_removable` names until it fits. Raises E_DISK_FULL.
     """
     make_folder(folder)
-    free = disk_space(folder).free
+    removable = _removable(folder, existing, keep)
+    while (free := disk_space(folder).free) < needed:
+        old = next(removable, None)
+        if old is None:
+            raise _disk_full(folder, needed, free, final_stays=True)
+        discard(old)
+
+
+def _removable(folder: Path, existing: list[Path], keep: int) -> Iterator[Path]:
+    """What may go for a new checkpoint, in this order: with `auto` the oldest checkpoints, but for the newest
+    complete one; then the final model, where a checkpoint that stays has the same weights.
+    """
+    newest = next((path for path in existing if _complete(path)), None)
     if keep == AUTO:
-        newest_complete = next((path for path in existing if _complete(path)), None)
-        for old in reversed(existing):
-            if free >= needed:
-                break
-            if old != newest_complete and is_our_checkpoint(old):
-                discard(old)
-                free = disk_space(folder).free
-    if free < needed:
-        raise SlmError(
-            "E_DISK_FULL",
-            f"o checkpoint precisa de {needed / 1e6:.0f} MB e só há {free / 1e6:.0f} MB livres; "
-            "os checkpoints anteriores continuam intactos.",
-            where=folder,
-            hint="Libere espaço (veja com: df -h) e repita o mesmo comando: ele continua daqui.",
+        yield from (old for old in reversed(existing) if old != newest and is_our_checkpoint(old))
+    final = folder.parent / FINAL
+    if newest is not None and is_our_model(final) and _weights(final) == (_weights(newest) or {}):
+        yield final
+
+
+def _weights(folder: Path) -> dict[str, str] | None:
+    """sha256 of each file of weights, as the manifest has them; None where the folder is not whole."""
+    try:
+        files = read_manifest(folder, hashes=False).files
+    except SlmError:
+        return None
+    return {name: facts["sha256"] for name, facts in files.items() if Path(name).match("model*.safetensors")}
+
+
+def _disk_full(folder: Path, needed: int, free: int, *, final_stays: bool) -> SlmError:
+    """final_stays: whether a final model of ours would be in the way, for no checkpoint repeats it."""
+    final = folder.parent / FINAL
+    hint = "Libere espaço (veja com: df -h) e repita o mesmo comando: ele continua daqui."
+    if final_stays and is_our_model(final):
+        size = human_bytes(_size(final))
+        hint = (
+            f"O modelo final de antes ocupa {size} e nenhum checkpoint o repete: leve {final} para outro "
+            "disco, ou apague-o, e repita o mesmo comando."
         )
+    return SlmError(
+        "E_DISK_FULL",
+        f"o checkpoint precisa de {needed / 1e6:.0f} MB e só há {free / 1e6:.0f} MB livres; "
+        "os checkpoints anteriores continuam intactos.",
+        where=folder,
+        hint=hint,
+    )
 
 
 def drop_old(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from ptbr_slm.train.config.run import (
+from ptbr_slm.train.config.begun import as_begun
+from ptbr_slm.train.config.defaults import (
     MUON_RATE,
-    TrainConfig,
+    TOKENS_PER_PARAMETER,
     default_learning_rate,
     default_tokens_per_step,
-    seq_len_too_long,
 )
+from ptbr_slm.train.config.run import TrainConfig, seq_len_too_long
 from ptbr_slm.train.config.sections import (
     CheckpointConfig,
     DataConfig,
@@ -24,6 +25,7 @@ from ptbr_slm.train.config.setting import AUTO
 __all__ = [
     "AUTO",
     "MUON_RATE",
+    "TOKENS_PER_PARAMETER",
     "CheckpointConfig",
     "DataConfig",
     "DistillConfig",
@@ -33,6 +35,7 @@ __all__ = [
     "OptimizerConfig",
     "ScheduleConfig",
     "TrainConfig",
+    "as_begun",
     "default_learning_rate",
     "default_tokens_per_step",
     "seq_len_too_long",

@@ -6,7 +6,6 @@ derived value filled in.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
@@ -14,6 +13,7 @@ from typing import ClassVar
 from ptbr_slm.config import ModelConfig, model_config
 from ptbr_slm.errors import SlmError
 from ptbr_slm.text import DURATION, parse_duration
+from ptbr_slm.train.config.defaults import MOMENTUM_WARMUP, default_learning_rate
 from ptbr_slm.train.config.sections import (
     CheckpointConfig,
     DataConfig,
@@ -38,23 +38,27 @@ class TrainConfig(Section):
     """Prepared data, or text, JSONL or Parquet to prepare on the way."""
     output: Path = field(metadata=per_session())
     """The run's folder."""
+    cooldown_data: Path | None = field(default=None, metadata=per_session())
+    """Better text, as `data`, of the same tokenizer, that the steps of a wsd schedule's cooldown read in its
+    place, also those of `cooldown` session; validation stays that of data. None: no change of data."""
     tokenizer: Path | None = field(default=None, metadata=per_session())
     """tokenizer.json or its folder; None takes the one that the prepared data names."""
     model_size: str | None = field(default=None, metadata=per_session())
     """A named size (`ptbr-slm info`). None: mini, or the shape of init_from."""
     init_from: Path | None = field(default=None, metadata=per_session())
     """A model folder whose weights the run starts from."""
-    batch_size: int = field(default=8, metadata=integer(1, unit="sequências", auto=True, per_session=True))
+    batch_size: int = field(default=AUTO, metadata=integer(1, unit="sequências", auto=True, per_session=True))
     """Sequences of one micro-batch; `auto` (`AUTO`) takes the fastest that fits the memory."""
     grad_accum: int = field(default=1, metadata=integer(1, unit="micro-lotes", per_session=True))
     """Micro-batches of one optimizer step; follows from tokens_per_step where that is set."""
     tokens_per_step: int | None = None
     """Tokens of one optimizer step, a multiple of batch_size * seq_len. None: batch_size * grad_accum *
-    seq_len; with batch_size auto, by the size of the model (`default_tokens_per_step`)."""
+    seq_len; with batch_size auto, by the tokens that there will be time for (`train.planning.length`)."""
     seq_len: int = field(default=256, metadata=integer(1, unit="tokens"))
     """Tokens of a training sequence. Activations grow linearly with it."""
-    max_steps: int = field(default=1000, metadata=integer(1, unit="passos"))
-    """Optimizer steps of the whole run."""
+    max_steps: int = field(default=AUTO, metadata=integer(1, unit="passos", auto=True))
+    """Optimizer steps of the whole run. `auto`: 20 tokens a parameter, or 4 passes over the data where that
+    is less."""
     max_time: str = field(
         default="",
         metadata=text(rf"|(?=.*[1-9]){DURATION}", "uma duração como 11h30m, 90m ou 45s", per_session=True),
@@ -63,11 +67,16 @@ class TrainConfig(Section):
     session_start: str = field(default="", metadata=per_session())
     """When the session of max_time began: an ISO date and time, seconds since 1970, or `kaggle` (when the
     notebook's container started). Empty: when this process did."""
-    cooldown: str = field(default="schedule", metadata=choice("schedule", "session", per_session=True))
-    """`schedule`: only as the schedule plans it. `session` (wsd only): also at the end of each session of
-    max_time, on a branch that ends in RUN/final; the next session goes on from the stable phase before it."""
+    cooldown: str = field(
+        default="auto", metadata=choice("auto", "schedule", "session", "average", per_session=True)
+    )
+    """What a session of max_time leaves in RUN/final besides what the schedule plans. `schedule`: nothing.
+    `session` (wsd only): a model that was cooled down on a branch; the next session goes on from the stable
+    phase before it. `average` (wsd only): the mean of the weights of the session's last part; no step is
+    thrown away. `auto`: with wsd, session where max_time is given and max_steps is not, average where both
+    are; else schedule."""
     precision: str = field(default="auto", metadata=choice("auto", "fp32", "fp16", "bf16"))
-    """auto, fp32, fp16 or bf16; auto goes by the compute capability."""
+    """auto, fp32, fp16 or bf16; auto goes by the compute capability, on a CPU by its units for bf16."""
     checkpointing: str = field(
         default="auto",
         metadata=text(
@@ -149,17 +158,33 @@ class TrainConfig(Section):
             named, bos_token_id=bos_id, eos_token_ids=(eos_id,), pad_token_id=pad_id, **self.model.given()
         )
 
+    def with_cooldown(self) -> TrainConfig:
+        """The same with `cooldown` decided, by what is given of steps and time."""
+        if self.cooldown != "auto":
+            return self
+        cools = self.schedule.kind != "cosine" and self.schedule.cooldown_fraction > 0
+        if self.COMMAND != "train" or not self.max_time or not cools or self.schedule.minutes:
+            return replace(self, cooldown="schedule")
+        return replace(self, cooldown="session" if self.max_steps == AUTO else "average")
+
     def with_defaults(self, num_parameters: int) -> TrainConfig:
-        """The same with learning rate and warm-up filled in."""
-        rate, warmup = self.optimizer.learning_rate, self.schedule.warmup_steps
+        """The same with optimizer, schedule, learning rate and warm-ups filled in where they were open."""
+        name, rate = self.optimizer.name, self.optimizer.learning_rate
+        rises = self.optimizer.momentum_warmup_steps
+        kind, warmup = self.schedule.kind, self.schedule.warmup_steps
+        if name == "auto":
+            name = "adamw" if self.parallel == "fsdp" else "muon"
         if rate is None:
-            rate = default_learning_rate(num_parameters, self.optimizer.name)
+            rate = default_learning_rate(num_parameters, name, self.step_tokens or None)
         if warmup is None:
             warmup = 50 if self.schedule.minutes else min(1000, max(10, self.max_steps // 50), self.max_steps)
+        if rises is None:
+            rises = min(MOMENTUM_WARMUP, self.max_steps // 2) if name == "muon" else 0
+        optimizer = replace(self.optimizer, name=name, learning_rate=rate, momentum_warmup_steps=rises)
         return replace(
             self,
-            optimizer=replace(self.optimizer, learning_rate=rate),
-            schedule=replace(self.schedule, warmup_steps=warmup),
+            optimizer=optimizer,
+            schedule=replace(self.schedule, kind="wsd" if kind == "auto" else kind, warmup_steps=warmup),
         )
 
 
@@ -173,9 +198,9 @@ def _check_step_tokens(config: TrainConfig) -> None:
         if batch_size == AUTO and grad_accum != 1:
             raise SlmError(
                 "E_CONFIG",
-                "com batch_size auto, grad_accum é calculado; o que se escolhe são os tokens por passo.",
-                where="--batch-size auto",
-                hint=f"Troque --grad-accum {grad_accum} por --tokens-per-step N.",
+                "sem --batch-size, ou com auto, quem reparte o passo em micro-lotes é o plano.",
+                where=f"--grad-accum {grad_accum}",
+                hint="Diga também --batch-size N (o padrão já foi 8), ou troque por --tokens-per-step N.",
             )
         return
     piece = config.seq_len * (batch_size or 1)
@@ -193,8 +218,9 @@ def _check_step_tokens(config: TrainConfig) -> None:
 
 def _check_session(config: TrainConfig) -> None:
     """Settings of a session need its end, max_time, and its cooldown needs a stable rate."""
-    session = config.cooldown == "session"
-    for name, asked in (("session-start", bool(config.session_start)), ("cooldown session", session)):
+    at_its_end = config.cooldown in ("session", "average")
+    asked_for = f"cooldown {config.cooldown}"
+    for name, asked in (("session-start", bool(config.session_start)), (asked_for, at_its_end)):
         if asked and not config.max_time:
             raise SlmError(
                 "E_USAGE",
@@ -202,19 +228,38 @@ def _check_session(config: TrainConfig) -> None:
                 where=f"--{name}",
                 hint="Diga também quanto dura a sessão, como em --max-time 11h30m.",
             )
-    if session and config.schedule.kind != "wsd":
+    if at_its_end and config.schedule.kind == "cosine":
+        what = "o resfriamento" if config.cooldown == "session" else "a média dos pesos"
         raise SlmError(
             "E_USAGE",
-            "o resfriamento no fim da sessão parte de uma taxa estável, que só o schedule wsd tem.",
-            where="--cooldown session",
-            hint="Acrescente --set schedule.kind=wsd.",
+            f"{what} no fim da sessão parte de uma taxa estável, que só o schedule wsd tem.",
+            where=f"--{asked_for}",
+            hint="Troque por --set schedule.kind=wsd, ou deixe schedule.kind de fora.",
         )
+
+
+def _check_cooldown_data(config: TrainConfig) -> None:
+    """Data for a cooldown need one, and text: neither conversations nor a teacher's predictions."""
+    if config.cooldown_data is None:
+        return
+    if config.COMMAND != "train":
+        message = "os dados do resfriamento são texto de pré-treino, e aqui se ajusta um modelo"
+        hint = "Tire cooldown_data do arquivo ou de --set."
+    elif config.distill.logits is not None:
+        message = "as previsões de um professor são de um texto só, e o resfriamento leria outro"
+        hint = "Fique com --cooldown-data ou com --teacher-logits."
+    elif config.schedule.kind == "cosine" or not config.schedule.cooldown_fraction:
+        message = "este treino não tem resfriamento em que ler outros dados: só o schedule wsd tem um"
+        hint = "Use --set schedule.kind=wsd, o padrão, com schedule.cooldown_fraction acima de 0."
+    else:
+        return
+    raise SlmError("E_USAGE", f"{message}.", where="--cooldown-data", hint=hint)
 
 
 def _check_sharding(config: TrainConfig) -> None:
     """fsdp shards matrices, of which only AdamW updates a part by itself."""
     name = config.optimizer.name
-    if config.parallel == "fsdp" and name != "adamw":
+    if config.parallel == "fsdp" and name not in ("auto", "adamw"):
         raise SlmError(
             "E_USAGE",
             f"{name} precisa de matrizes inteiras, que o fsdp reparte entre os processos.",
@@ -224,16 +269,24 @@ def _check_sharding(config: TrainConfig) -> None:
 
 
 def _check_shape(config: TrainConfig) -> None:
-    """The shape comes from init_from, or from model_size and model.*."""
-    if config.init_from is not None and (config.model_size is not None or config.model.given()):
+    """The shape comes from init_from, or from model_size and model.*. Only the context may be another one:
+    no weight has its size.
+    """
+    other = set(config.model.given()) - CONTEXT_KEYS
+    if config.init_from is not None and (config.model_size is not None or other):
         raise SlmError(
             "E_USAGE",
-            "--init-from já define o formato do modelo; não combine com --model-size nem com model.*.",
+            "--init-from já define o formato do modelo; não combine com --model-size nem com model.*, "
+            "a não ser model.max_seq_len e model.rope_theta, que mudam o contexto.",
             where="--init-from",
             hint="Fique com um dos dois.",
         )
     if config.model_size is not None:
         model_config(config.model_size)  # E_MODEL_SIZE
+
+
+CONTEXT_KEYS = frozenset({"max_seq_len", "rope_theta"})
+"""Of `ModelOverrides`, what a model that is trained on may change."""
 
 
 def _check_context(config: TrainConfig) -> None:
@@ -243,11 +296,20 @@ def _check_context(config: TrainConfig) -> None:
         raise seq_len_too_long(config.seq_len, context, new_run=True)
 
 
-def seq_len_too_long(seq_len: int, context: int, *, new_run: bool) -> SlmError:
-    """E_SEQ_LEN that says what to change."""
+EXTENDED_THETA = 100_000
+"""RoPE base for a context of four times the length (docs/decisions/0124-longer-context.md)."""
+
+
+def seq_len_too_long(seq_len: int, context: int, *, new_run: bool, extends: bool = False) -> SlmError:
+    """E_SEQ_LEN that says what to change. extends: whether the model's context may be made longer."""
     hint = f"Use --seq-len {context}"
     if new_run:
         hint += f", ou --set model.max_seq_len={seq_len} num treino novo"
+    elif extends:
+        hint += (
+            f", ou estenda o contexto com --set model.max_seq_len={seq_len} "
+            f"--set model.rope_theta={EXTENDED_THETA} (docs/CONTEXTO.md)"
+        )
     return SlmError(
         "E_SEQ_LEN",
         f"seq_len {seq_len} é maior que o contexto do modelo ({context}).",
@@ -259,33 +321,8 @@ def seq_len_too_long(seq_len: int, context: int, *, new_run: bool) -> SlmError:
 _RULES = (
     _check_step_tokens,
     _check_session,
+    _check_cooldown_data,
     _check_sharding,
     _check_shape,
     _check_context,
 )
-
-
-# Defaults that follow from the size of the model.
-
-
-def default_tokens_per_step(num_parameters: int, seq_len: int) -> int:
-    """For batch_size auto: the power of two at or below 15 * sqrt(N), in whole sequences.
-
-    131,072 at 85m and 160m, 262,144 at 400m and 800m: within a factor of two of DeepSeek LLM's fit for a
-    fully trained 85m (2024, arXiv:2401.02954), and less above, where a Kaggle quota ends long before that.
-    """
-    tokens = 1 << int(math.log2(15 * math.sqrt(num_parameters)))
-    return max(1, tokens // seq_len) * seq_len
-
-
-MUON_RATE = 2.5
-"""Best rate of Muon over AdamW's at the same size (docs/decisions/0019-muon.md)."""
-
-
-def default_learning_rate(num_parameters: int, optimizer: str = "adamw") -> float:
-    """Peak rate by size: 0.003239 - 0.0001395 ln N (Kaplan et al., 2020, arXiv:2001.08361, D.6).
-
-    Muon's is scaled to AdamW's and takes MUON_RATE times as much.
-    """
-    rate = max(0.0001, 0.003239 - 0.0001395 * math.log(num_parameters))
-    return float(f"{rate * (MUON_RATE if optimizer == 'muon' else 1):.1e}")

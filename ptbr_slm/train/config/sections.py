@@ -15,7 +15,10 @@ DEFAULT_PROMPTS = ("O Brasil é", "Era uma vez", "A língua portuguesa")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelOverrides(Section):
-    """What to change in the shape that `model_size` names; None keeps it. `ModelConfig` checks the shape."""
+    """What to change in the shape that `model_size` names; None keeps it. `ModelConfig` checks the shape.
+
+    With init_from only max_seq_len and rope_theta, to go on with longer texts (docs/CONTEXTO.md).
+    """
 
     PREFIX: ClassVar[str] = "model."
     PER_SESSION: ClassVar[bool] = True
@@ -77,9 +80,10 @@ class OptimizerConfig(Section):
 
     PREFIX: ClassVar[str] = "optimizer."
 
-    name: str = field(default="adamw", metadata=choice(*OPTIMIZERS, wanted=", ".join(OPTIMIZERS)))
-    """`adamw`; `adamw8bit`: its moments in 8 bits (needs bitsandbytes or torchao); `muon`: orthogonalised
-    momentum for the matrices of the layers, AdamW for embedding, head and norms."""
+    name: str = field(default="auto", metadata=choice("auto", *OPTIMIZERS))
+    """`muon`: orthogonalised momentum for the matrices of the layers, AdamW for embedding, head and norms.
+    `adamw`; `adamw8bit`: its moments in 8 bits (needs bitsandbytes or torchao). `auto`: muon; adamw with
+    fsdp, which cannot do muon. A run that goes on keeps the one it began with."""
     learning_rate: float | None = field(default=None, metadata=number(0, 10, open_low=True))
     """Peak learning rate; Muon's is scaled to AdamW's (Moonlight). None: from the number of parameters and
     the optimizer (see `default_learning_rate`)."""
@@ -88,6 +92,10 @@ class OptimizerConfig(Section):
     to a hidden_size of 192, then 1920 / hidden_size (`train.optim`)."""
     momentum: float = field(default=0.95, metadata=number(0, 1, open_high=True))
     """With muon: decay of the mean of gradients of the matrices (Nesterov's)."""
+    momentum_start: float = field(default=0.85, metadata=number(0, 1, open_high=True))
+    """With muon: momentum of the first step; from there it rises evenly to `momentum`."""
+    momentum_warmup_steps: int | None = field(default=None, metadata=integer(0, unit="passos"))
+    """With muon: steps in which it rises; 0: it does not. None: 300, at most half of max_steps."""
     beta1: float = field(default=0.9, metadata=number(0, 1, open_high=True))
     """Decay of the mean of gradients."""
     beta2: float = field(default=0.95, metadata=number(0, 1, open_high=True))
@@ -106,8 +114,9 @@ class ScheduleConfig(Section):
 
     PREFIX: ClassVar[str] = "schedule."
 
-    kind: str = field(default="cosine", metadata=choice("cosine", "wsd"))
-    """`cosine`: warm-up, then half a cosine. `wsd`: warm-up, stable, then a cooldown to zero."""
+    kind: str = field(default="auto", metadata=choice("auto", "cosine", "wsd"))
+    """`wsd`: warm-up, stable, then a cooldown to zero. `cosine`: warm-up, then half a cosine. `auto`: wsd, or
+    what the run began with."""
     warmup_steps: int | None = field(default=None, metadata=integer(0, unit="passos"))
     """Steps of linear warm-up. None: 2 % of max_steps, from 10 to 1000 (50 when `minutes` is set)."""
     min_lr_ratio: float = field(default=0.1, metadata=number(0, 1))
@@ -128,8 +137,10 @@ class EvaluationConfig(Section):
     PREFIX: ClassVar[str] = "evaluation."
     PER_SESSION: ClassVar[bool] = True
 
-    every: int = field(default=500, metadata=integer(0, unit="passos"))
-    """Steps between evaluations on the held-out part; 0 only at the end."""
+    every: int | None = field(default=None, metadata=integer(0, unit="passos"))
+    """Steps between evaluations on the held-out part; 0 only at the end. None: by `minutes`."""
+    minutes: float = field(default=25.0, metadata=number(0, unit="minutos"))
+    """Minutes of training between evaluations, where `every` is not given; 0 only at the end."""
     tokens: int = field(default=65_536, metadata=integer(1, unit="tokens"))
     """Held-out tokens to read, spread over the whole held-out part."""
     sample_tokens: int = field(default=64, metadata=integer(0, unit="tokens"))
@@ -151,8 +162,11 @@ class CheckpointConfig(Section):
     PREFIX: ClassVar[str] = "checkpoint."
     PER_SESSION: ClassVar[bool] = True
 
-    every: int = field(default=500, metadata=integer(0, unit="passos"))
-    """Steps between checkpoints; 0 only when the run stops."""
+    every: int | None = field(default=None, metadata=integer(0, unit="passos"))
+    """Steps between checkpoints; 0 only when the run stops. None: by `minutes`, since 500 steps of one size
+    are minutes and those of another hours."""
+    minutes: float = field(default=25.0, metadata=number(0, unit="minutos"))
+    """Minutes of training between checkpoints, where `every` is not given; 0 only when the run stops."""
     keep: int = field(default=AUTO, metadata=integer(1, unit="checkpoints", auto=True))
     """Checkpoints to keep; `auto` (`AUTO`) keeps as many as the disk allows (`retention`). An older one goes
     only when the new one is complete, or where the disk has no space for it."""

@@ -6,7 +6,15 @@ happens before a weight changes, if at all.
 
 from __future__ import annotations
 
-from ptbr_slm.train.optim.build import build_optimizer, set_learning_rate
-from ptbr_slm.train.optim.state import load_optimizer_arrays, optimizer_arrays
+from ptbr_slm.train.optim.build import build_optimizer, set_learning_rate, set_momentum
+from ptbr_slm.train.optim.state import deferred, deferred_state, load_optimizer_arrays, optimizer_arrays
 
-__all__ = ["build_optimizer", "load_optimizer_arrays", "optimizer_arrays", "set_learning_rate"]
+__all__ = [
+    "build_optimizer",
+    "deferred",
+    "deferred_state",
+    "load_optimizer_arrays",
+    "optimizer_arrays",
+    "set_learning_rate",
+    "set_momentum",
+]

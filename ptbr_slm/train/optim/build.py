@@ -21,21 +21,23 @@ See docs/decisions/0019-muon.md."""
 
 
 def build_optimizer(
-    model: Llama, config: OptimizerConfig, ranks: Ranks = SINGLE_PROCESS
+    model: Llama, config: OptimizerConfig, ranks: Ranks = SINGLE_PROCESS, precision: str = "fp32"
 ) -> torch.optim.Optimizer:
     """The optimizer of this configuration over the model's trained parameters, its state allocated.
+
+    precision: of the run; on a CPU Muon computes in it.
 
     Decay on the matrices of the layers and on an untied head; not on norms, whose natural value is 1, and not
     on the embedding, where it shrinks the rows of rare tokens, which get no gradient (OLMo 2, 2501.00656).
     Raises E_OPTIMIZER where the device or the installed packages cannot do it, and for muon beside frozen
     weights: it is made for whole matrices.
     """
-    assert config.learning_rate is not None
+    assert config.learning_rate is not None and config.name != "auto"  # a plan has decided both
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     if config.name == "muon":
         if len(trained) < len(list(model.parameters())):
             raise _no_muon_for_adapters()
-        return _muon(model, config, ranks)
+        return _muon(model, config, ranks, precision)
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for name, parameter in trained:
@@ -74,6 +76,12 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
             group["lr"] = value
 
 
+def set_momentum(optimizer: torch.optim.Optimizer, momentum: float) -> None:
+    """Use this momentum in Muon's next step; other optimizers have none."""
+    if isinstance(optimizer, Muon):
+        optimizer.param_groups[0]["momentum"] = momentum
+
+
 def _group(parameters: list[nn.Parameter], config: OptimizerConfig, decay: float) -> dict[str, Any]:
     return {
         "params": parameters,
@@ -84,7 +92,7 @@ def _group(parameters: list[nn.Parameter], config: OptimizerConfig, decay: float
     }
 
 
-def _muon(model: Llama, config: OptimizerConfig, ranks: Ranks) -> Muon:
+def _muon(model: Llama, config: OptimizerConfig, ranks: Ranks, precision: str) -> Muon:
     """Muon for the matrices of the layers; AdamW for embedding, head and norms."""
     assert config.learning_rate is not None
     parts: list[Part] = []
@@ -97,7 +105,7 @@ def _muon(model: Llama, config: OptimizerConfig, ranks: Ranks) -> Muon:
     factor = config.embedding_rate_factor or embedding_rate_factor(model.config.hidden_size)
     adamw = _group(others, config, 0.0) | {"rate_factor": factor}
     return Muon(parts, adamw, learning_rate=config.learning_rate, momentum=config.momentum,
-                weight_decay=config.weight_decay, ranks=ranks)  # fmt: skip
+                weight_decay=config.weight_decay, ranks=ranks, precision=precision)  # fmt: skip
 
 
 def _parts(model: Llama, name: str, parameter: nn.Parameter) -> list[Part]:

@@ -1,7 +1,7 @@
 """Muon: momentum, orthogonalised by Newton-Schulz, for the matrices of the layers; AdamW for all else.
 
 Keller Jordan et al., 2024 (kellerjordan.github.io/posts/muon); scale of the update after Moonlight
-(arXiv:2502.16982). Unlike torch.optim.Muon, which is bf16 on every device: fp32 where bf16 has no units.
+(arXiv:2502.16982). Unlike torch.optim.Muon, which is bf16 on every device: fp16 where bf16 has no units.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class Muon(torch.optim.Optimizer):
     """One optimizer over both kinds of parameters; `param_groups[0]` holds Muon's, `[1]` AdamW's.
 
     parts: covers each of Muon's parameters whole. adamw: params, lr, betas, eps, weight_decay of the others.
+    precision: the run's, which decides on a CPU what the orthogonalisation computes in.
     ranks: each orthogonalises its share of the matrices and gets the rest from the others; gradients must be
     the same on all of them. A step allocates a few bytes only: state and buffers are here before it.
     """
@@ -66,6 +67,7 @@ class Muon(torch.optim.Optimizer):
         momentum: float,
         weight_decay: float,
         ranks: Ranks = SINGLE_PROCESS,
+        precision: str = "fp32",
     ) -> None:
         matrices = list(dict.fromkeys(part.parameter for part in parts))
         muon = {"params": matrices, "lr": learning_rate, "momentum": momentum, "weight_decay": weight_decay}
@@ -78,14 +80,14 @@ class Muon(torch.optim.Optimizer):
         self.state.update(self._adamw.state)
         self._adamw.param_groups = self.param_groups[1:]  # the same dictionaries: one rate, one state
         self._adamw.state = self.state
-        self._buffers = self._allocate(matrices[0].device)
+        device = matrices[0].device
+        self._buffers = self._allocate(device, compute_dtype(device, precision))
 
-    def _allocate(self, device: torch.device) -> tuple[NewtonSchulz, Tensor]:
+    def _allocate(self, device: torch.device, dtype: torch.dtype) -> tuple[NewtonSchulz, Tensor]:
         world = self._ranks.world
         mine = [(-(-len(batch) // world), *batch[0].shape) for batch in self._batches]
         largest = max(count * m * n for count, m, n in mine)
         gram = max(count * m * m for count, m, n in mine)
-        dtype = compute_dtype(device)
         gathered = torch.empty(largest * world if world > 1 else 0, dtype=dtype, device=device)
         return NewtonSchulz(largest, gram, dtype, device), gathered
 
@@ -115,8 +117,7 @@ class Muon(torch.optim.Optimizer):
         x = newton_schulz.buffer(count, *batch[0].shape)
         mine = batch[rank * count : (rank + 1) * count]
         for matrix, part in zip(x, mine, strict=False):
-            assert part.parameter.grad is not None
-            matrix.copy_(part.of(part.parameter.grad))
+            fill(matrix, part)
         x[len(mine) :].zero_()
         x = newton_schulz.orthogonalize(x)
         if world == 1:
@@ -124,6 +125,17 @@ class Muon(torch.optim.Optimizer):
         updates = gathered[: world * x.numel()].view(world * count, *batch[0].shape)
         updates.zero_()[rank * count : (rank + 1) * count] = x
         return self._ranks.sum_(updates)  # of one rank's numbers and zeros: exact
+
+
+def fill(matrix: Tensor, part: Part) -> None:
+    """Copy a part's gradient, which may be overwritten, into a buffer (m, n): as it is, or of norm 1 in fp16,
+    whose smallest numbers a gradient may be below.
+    """
+    assert part.parameter.grad is not None
+    gradient = part.of(part.parameter.grad)
+    if matrix.dtype is torch.float16:
+        gradient.div_(torch.linalg.matrix_norm(gradient).clamp_(min=1e-30))
+    matrix.copy_(gradient)
 
 
 def _batches(parts: Sequence[Part], world: int) -> list[list[Part]]:
@@ -138,14 +150,18 @@ def _batches(parts: Sequence[Part], world: int) -> list[list[Part]]:
     return batches
 
 
-def compute_dtype(device: torch.device) -> torch.dtype:
-    """bf16 where it has its own units (compute capability 8.0 and above), else fp32.
+def compute_dtype(device: torch.device, precision: str = "fp32") -> torch.dtype:
+    """bf16 where it has units of its own (compute capability 8.0 and above; a CPU that trains in it), fp16
+    where only that has them (7.0), else fp32. fp16's error is an eighth of bf16's.
 
     Not by `is_bf16_supported`, which says yes on a T4, where bf16 is emulated at a ninth of fp16's speed.
     """
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
+    if device.type != "cuda":
+        return torch.bfloat16 if precision == "bf16" else torch.float32
+    capability = torch.cuda.get_device_capability(device)
+    if capability >= (8, 0):
         return torch.bfloat16
-    return torch.float32
+    return torch.float16 if capability >= (7, 0) else torch.float32
 
 
 class NewtonSchulz:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,26 +13,35 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ptbr_slm.errors import SlmError
+from ptbr_slm.storage.weights import Array, Deferred, whole
 
-Arrays = dict[str, npt.NDArray[Any]]
 
-
-def optimizer_arrays(model: nn.Module, optimizer: torch.optim.Optimizer) -> Arrays:
+def optimizer_arrays(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, npt.NDArray[Any]]:
     """The state as `KEY.PARAMETER`, such as `exp_avg.embed.weight`; whole numbers as int64."""
-    arrays: Arrays = {}
+    return {name: array.make() for name, array in deferred_state(model, optimizer).items()}
+
+
+def deferred_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Deferred]:
+    """As `optimizer_arrays`, each copied from its device when it is wanted."""
+    arrays: dict[str, Deferred] = {}
     for name, state, key in _entries(model, optimizer):
         value = state[key]
         if isinstance(value, Tensor):
-            for part, tensor in _plain(key, value):
-                arrays[f"{part}.{name}"] = tensor.detach().cpu().numpy()
+            arrays |= {f"{part}.{name}": deferred(tensor) for part, tensor in _plain(key, value)}
         else:
-            arrays[f"{key}.{name}"] = np.array(value, np.int64)
+            arrays[f"{key}.{name}"] = Deferred((), np.dtype(np.int64), partial(np.array, value, np.int64))
     return arrays
+
+
+def deferred(tensor: Tensor) -> Deferred:
+    """A tensor as an array on the host, copied when it is wanted; it must be unchanged until then."""
+    dtype = torch.empty(0, dtype=tensor.dtype).numpy().dtype
+    return Deferred(tuple(tensor.shape), dtype, lambda: tensor.detach().cpu().numpy())
 
 
 @torch.no_grad()
 def load_optimizer_arrays(
-    model: nn.Module, optimizer: torch.optim.Optimizer, arrays: Mapping[str, npt.NDArray[Any]]
+    model: nn.Module, optimizer: torch.optim.Optimizer, arrays: Mapping[str, Array]
 ) -> None:
     """Put back what `optimizer_arrays` gave; nothing where it gave nothing.
 
@@ -39,14 +49,13 @@ def load_optimizer_arrays(
     """
     if not arrays:
         return
-    wanted = optimizer_arrays(model, optimizer)
-    _check(wanted, arrays)
+    _check(deferred_state(model, optimizer), arrays)
     for name, state, key in _entries(model, optimizer):
         if isinstance(state[key], Tensor):
             for part, tensor in _plain(key, state[key]):
-                tensor.copy_(torch.from_numpy(np.array(arrays[f"{part}.{name}"])))
+                tensor.copy_(torch.from_numpy(np.array(whole(arrays[f"{part}.{name}"]))))
         else:
-            state[key] = int(arrays[f"{key}.{name}"])
+            state[key] = int(whole(arrays[f"{key}.{name}"]))
 
 
 def _entries(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, dict[str, Any], str]]:
@@ -67,7 +76,7 @@ def _plain(key: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
         yield f"{key}.{inner}", getattr(value, inner)
 
 
-def _check(wanted: Arrays, given: Mapping[str, npt.NDArray[Any]]) -> None:
+def _check(wanted: Mapping[str, Array], given: Mapping[str, Array]) -> None:
     if set(wanted) != set(given):
         kinds = {name.partition(".")[0] for name in wanted}, {name.partition(".")[0] for name in given}
         if kinds[0] == kinds[1]:

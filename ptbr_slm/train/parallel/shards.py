@@ -23,7 +23,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 
 from ptbr_slm.errors import os_errors
 from ptbr_slm.model import Llama
-from ptbr_slm.storage.weights import write_safetensors
+from ptbr_slm.storage.weights import Array, whole, write_safetensors
 from ptbr_slm.train.parallel.world import Ranks
 
 FOLDER = "training/shards"
@@ -113,14 +113,12 @@ def load_shards(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optim
 
 
 @torch.no_grad()
-def load_into_shards(
-    model: nn.Module, optimizer: torch.optim.Optimizer, arrays: Mapping[str, npt.NDArray[Any]]
-) -> None:
+def load_into_shards(model: nn.Module, optimizer: torch.optim.Optimizer, arrays: Mapping[str, Array]) -> None:
     """Each rank's part of whole arrays, as `optim.optimizer_arrays` gave them. Raises KeyError or
     ValueError.
     """
     for name, value in _state(model, optimizer).items() if arrays else ():
-        array = torch.from_numpy(arrays[name].copy())
+        array = torch.from_numpy(whole(arrays[name]).copy())
         if array.shape != value.shape:
             raise ValueError(f"{name}: {tuple(array.shape)} != {tuple(value.shape)}")
         value.copy_(_like(value, array))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from ptbr_slm.config import SIZES, ModelConfig, model_config
 from ptbr_slm.errors import SlmError
 from ptbr_slm.loss_chunks import chunk_rows
-from ptbr_slm.text import number
+from ptbr_slm.text import number, told_apart
 from ptbr_slm.train.planning.memory import GIB, MemoryEstimate, estimate, gib
 from ptbr_slm.train.planning.parameters import Adapters
 from ptbr_slm.train.planning.speed import DeviceSpeed, micro_batch_seconds, step_seconds
@@ -201,11 +201,11 @@ def does_not_fit(request: Request, machine: Machine, size: str | None, least: Se
     hint = (
         "Cabe com:  " + "\n        ou:  ".join(lines) if lines else "Nem o menor modelo cabe nesta memória."
     )
+    needed, budget = told_apart(least.memory.total / GIB, machine.budget / GIB, 1)
     return SlmError(
         "E_MEMORY",
-        f"este treino precisa de {gib(least.memory.total)} GiB (calculado); "
-        f"{device} {gib(machine.memory_bytes or 0)} GiB, e planejamos com "
-        f"{gib(machine.budget)}.",
+        f"este treino precisa de {needed} GiB (calculado); "
+        f"{device} {gib(machine.memory_bytes or 0)} GiB, e planejamos com {budget}.",
         where=f"--seq-len {request.seq_len}, {number(request.sequences * request.seq_len)} tokens por passo",
         hint=hint,
     )
@@ -288,11 +288,7 @@ def batch_size_reason(request: Request, machine: Machine, chosen: Setting) -> st
         return (
             f"{text}, o maior que cabe (com {larger.batch_size} pediria {_fine_gib(larger.memory.total)} GiB)"
         )
-    gain = 100 * (chosen.seconds / larger.seconds - 1)
-    return (
-        f"{text}: com {larger.batch_size} o passo seria {number(gain, 1)} % mais rápido (calculado) e "
-        f"pediria {_fine_gib(larger.memory.total)} GiB"
-    )
+    return f"{text}: com {larger.batch_size} {_compared(larger, chosen)} (calculado)"
 
 
 def loss_reason(request: Request, machine: Machine, chosen: Setting) -> str:
@@ -302,12 +298,7 @@ def loss_reason(request: Request, machine: Machine, chosen: Setting) -> str:
     other = "plain" if chosen.loss == "chunked" else "chunked"
     alternative = setting(request, machine, chosen.batch_size, chosen.checkpoint_every, other)
     what = "em pedaços (chunked)" if chosen.loss == "chunked" else "inteira (plain)"
-    slower = 100 * (alternative.seconds / chosen.seconds - 1)
-    return (
-        f"perda {what}: com {other} seriam {_fine_gib(alternative.memory.total)} GiB em vez de "
-        f"{_fine_gib(chosen.memory.total)}, e o passo {number(abs(slower), 1)} % mais "
-        f"{'lento' if slower >= 0 else 'rápido'} (calculado)"
-    )
+    return f"perda {what}: com {other} {_compared(alternative, chosen)} (calculado)"
 
 
 def _larger(request: Request, machine: Machine, chosen: Setting) -> Iterator[Setting]:
@@ -315,6 +306,22 @@ def _larger(request: Request, machine: Machine, chosen: Setting) -> Iterator[Set
         same = (other.checkpoint_every, other.loss) == (chosen.checkpoint_every, chosen.loss)
         if same and other.batch_size > chosen.batch_size:
             yield other
+
+
+def _compared(other: Setting, chosen: Setting) -> str:
+    """What the step would be with the other setting: only what a reader sees differ.
+
+    Memory is told where the figures differ as they are shown, time from `CLOSE` on, below which the
+    calculation tells nothing.
+    """
+    told = []
+    needed, now = _fine_gib(other.memory.total), _fine_gib(chosen.memory.total)
+    if needed != now:
+        told.append(f"pediria {needed} GiB em vez de {now}")
+    slower = other.seconds / chosen.seconds - 1
+    if abs(slower) >= CLOSE:
+        told.append(f"seria {number(100 * abs(slower), 1)} % mais {'lento' if slower > 0 else 'rápido'}")
+    return f"o passo {' e '.join(told)}" if told else "daria no mesmo"
 
 
 def _fine_gib(size: float) -> str:

@@ -19,7 +19,7 @@ from ptbr_slm.config import ModelConfig
 from ptbr_slm.errors import SlmError
 from ptbr_slm.text import number
 from ptbr_slm.train.planning.activations import FP32, PassMemory
-from ptbr_slm.train.planning.parameters import Adapters, elements, parameters
+from ptbr_slm.train.planning.parameters import Adapters, elements, muon_shapes, parameters
 
 GIB = 1 << 30
 
@@ -27,6 +27,15 @@ T4_BYTES = int(14.56 * GIB)
 """What torch sees of a T4: the total capacity in its out-of-memory message (Zheng-Chong/CatVTON#133)."""
 CUDA_CONTEXT_BYTES = int(0.56 * GIB)
 """CUDA context and library workspaces: of a T4's 14.56 GiB, 14.0 are left to plan with (assumed)."""
+
+NCCL_CHANNEL_BYTES = (4 << 20) + 16 * 8 * 512 * 8 + 8 * 120 * 640 * 8
+"""A receive buffer of NCCL for each of its three protocols: Simple's default NCCL_BUFFSIZE of 4 MiB; LL: 16
+bytes a line, 8 lines a thread, 512 threads, 8 steps; LL128: 8 bytes an element, 120 a thread, 640 threads, 8
+steps (src/include/device.h; NVIDIA/nccl#391). 9.2 MiB a channel."""
+NCCL_BYTES = 4 * NCCL_CHANNEL_BYTES
+"""Of two cards on one PCIe bus: a peer, and at most four channels (assumed; NCCL says how many with
+NCCL_DEBUG=INFO). Without peer access, as between Kaggle's T4s, the buffers lie in the host's shared memory
+(src/transport/shm.cc), and this is what is to spare."""
 
 _HALF = {"fp32": 4, "fp16": 2, "bf16": 2}
 """Precision -> bytes of a matrix product's inputs under autocast."""
@@ -58,7 +67,7 @@ class MemoryEstimate:
     communication: int
     """What FSDP gathers around the layer at work. DDP adds nothing: its gradients are its buckets."""
     context: int
-    """CUDA context; 0 on the CPU."""
+    """CUDA context, with several ranks NCCL's buffers too; 0 on the CPU."""
     peak: str
     """Which instant it is: `loss`, `layers` or `embedding`."""
 
@@ -124,7 +133,7 @@ def estimate(
         logits=worst.logits,
         workspace=worst.workspace,
         communication=_gathered(model) if shards > 1 else 0,
-        context=CUDA_CONTEXT_BYTES if device == "cuda" else 0,
+        context=(CUDA_CONTEXT_BYTES + (NCCL_BYTES if ranks > 1 else 0)) if device == "cuda" else 0,
         peak=worst.name,
     )
 
@@ -209,23 +218,12 @@ def buffer_bytes(model: ModelConfig, optimizer: str, *, precision: str, ranks: i
     if optimizer != "muon":
         return 0
     largest = gram = 0
-    for (m, n), count in _muon_shapes(model).items():
+    for (m, n), count in muon_shapes(model).items():
         batch = min(count, ranks * max(1, MUON_BATCH // (m * n)))
         mine = -(-batch // ranks)
         largest, gram = max(largest, mine * m * n), max(gram, mine * m * m)
-    size = 2 if precision == "bf16" else FP32
+    size = FP32 if precision == "fp32" else 2
     return size * (2 * largest + 4 * gram + (ranks * largest if ranks > 1 else 0))
-
-
-def _muon_shapes(model: ModelConfig) -> dict[tuple[int, int], int]:
-    """(smaller, larger side) -> how many: q, k and v, gate and up are orthogonalised each for itself."""
-    width, inner = model.hidden_size, model.intermediate_size
-    rows = [model.q_size, model.kv_size, model.kv_size, model.q_size, inner, inner, inner]
-    shapes: dict[tuple[int, int], int] = {}
-    for other in rows:
-        shape = (min(other, width), max(other, width))
-        shapes[shape] = shapes.get(shape, 0) + model.num_layers
-    return shapes
 
 
 def _adamw(kind: str, count: int) -> int:

@@ -40,6 +40,17 @@ def _matrices(model: ModelConfig) -> list[tuple[int, int]]:
     ]
 
 
+def muon_shapes(model: ModelConfig) -> dict[tuple[int, int], int]:
+    """(smaller, larger side) -> how many: q, k and v, gate and up are orthogonalised each for itself."""
+    width, inner = model.hidden_size, model.intermediate_size
+    rows = [model.q_size, model.kv_size, model.kv_size, model.q_size, inner, inner, inner]
+    shapes: dict[tuple[int, int], int] = {}
+    for other in rows:
+        shape = (min(other, width), max(other, width))
+        shapes[shape] = shapes.get(shape, 0) + model.num_layers
+    return shapes
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Adapters:
     """What is trained beside frozen weights (`ptbr_slm.tune.lora`): a pair of matrices of low rank for each

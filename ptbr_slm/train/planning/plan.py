@@ -18,8 +18,9 @@ from ptbr_slm.system import cpu_cores, memory_bytes
 from ptbr_slm.text import quoted
 from ptbr_slm.tokenizer import Tokenizer
 from ptbr_slm.train.batches import WindowOrder
-from ptbr_slm.train.config import AUTO, TrainConfig, default_tokens_per_step, seq_len_too_long
+from ptbr_slm.train.config import TrainConfig, seq_len_too_long
 from ptbr_slm.train.parallel.environment import local_world, ranks_to_start, require_cards
+from ptbr_slm.train.planning import advice
 from ptbr_slm.train.planning.choice import (
     Machine,
     Request,
@@ -40,6 +41,7 @@ from ptbr_slm.train.planning.devices import (
     only_math,
     slowest,
 )
+from ptbr_slm.train.planning.length import Extent, length_reason, with_step, with_steps
 from ptbr_slm.train.planning.memory import MemoryEstimate, gib
 from ptbr_slm.train.planning.parameters import Adapters
 from ptbr_slm.train.planning.precision import Precision, choose_precision
@@ -74,7 +76,7 @@ class Plan:
     options: tuple[Setting, ...]
     """What each recomputation and loss would take, for the reader to compare."""
     reasons: tuple[str, ...]
-    """Why the micro-batch and the loss are what they are, in Portuguese."""
+    """Why length, micro-batch and loss are what they are, in Portuguese."""
     notes: tuple[str, ...]
     """What the user should know, in Portuguese."""
 
@@ -87,14 +89,15 @@ def make_plan(
     source: ModelFolder | None = None,
     memory_limit: int | None = None,
     adapters: Adapters | None = None,
+    train_tokens: int | None = None,
 ) -> Plan:
     """Decide shape, device, precision, micro-batch, recomputation and derived settings. Nothing is written.
 
     ranks: devices that will share a step. source: config.init_from, where it is open already. memory_limit:
     bytes of a GPU to plan with, where it has more: a measurement plans a large card as a small one.
-    adapters: what is trained where the weights are frozen. Raises
-    E_CONFIG, E_SEQ_LEN, E_MODEL_SIZE, E_TOKENIZER_MISMATCH, E_PROVIDER, E_GPU, or E_MEMORY with up to three
-    choices that would fit.
+    adapters: what is trained where the weights are frozen. train_tokens: of the data, where they are
+    prepared. Raises E_CONFIG, E_SEQ_LEN, E_MODEL_SIZE, E_TOKENIZER_MISMATCH, E_PROVIDER, E_GPU, or E_MEMORY
+    with up to three choices that would fit.
     """
     model = _shape(config, tokenizer, source)
     device, capability, found = choose_device(config.device, ranks)
@@ -103,6 +106,8 @@ def make_plan(
     notes = [*found, *_only_first(device, ranks), *others]
     if memory_limit is not None and machine.kind == "cuda" and machine.memory_bytes is not None:
         machine = replace(machine, memory_bytes=min(machine.memory_bytes, memory_limit))
+    asked, extent = config, Extent(parameters=model.num_parameters, train_tokens=train_tokens, ranks=ranks)
+    config = _with_length(asked.with_cooldown(), model, precision, machine, extent)
     request = replace(_request(config, model, precision), adapters=adapters)
     size = config.model_size or ("mini" if config.init_from is None else None)
     setting = _setting(request, machine, size, others)
@@ -114,9 +119,14 @@ def make_plan(
     if only_math(model, device, precision.name):
         batch_size, every = setting.batch_size, setting.checkpoint_every
         notes.append(math_note(model, batch_size=batch_size, seq_len=config.seq_len, checkpoint_every=every))
-    reasons = (batch_size_reason(request, machine, setting), loss_reason(request, machine, setting))
+    notes += advice.notes(config, request, setting, machine)
+    reasons = (
+        length_reason(asked, config, extent),
+        batch_size_reason(request, machine, setting),
+        loss_reason(request, machine, setting),
+    )
     return Plan(
-        config=_resolved(config, model, precision, request, setting),
+        config=_resolved(config, precision, request, setting),
         model=model,
         device=device,
         precision=precision,
@@ -132,13 +142,21 @@ def make_plan(
     )
 
 
+def _with_length(
+    config: TrainConfig, model: ModelConfig, precision: Precision, machine: Machine, extent: Extent
+) -> TrainConfig:
+    """The same with all that was open of its steps, their size, the optimizer and the schedule."""
+    sized = with_step(config, extent)
+    if sized != config and (config.max_time or config.schedule.minutes):
+        rough = choose(_request(sized.with_defaults(extent.parameters), model, precision), machine)
+        sized = with_step(config, extent, None if rough is None else rough.tokens_per_second)
+    return with_steps(sized, extent).with_defaults(extent.parameters)
+
+
 def _request(config: TrainConfig, model: ModelConfig, precision: Precision) -> Request:
-    sequences = config.step_sequences
-    if config.batch_size == AUTO and config.tokens_per_step is None:
-        sequences = default_tokens_per_step(model.num_parameters, config.seq_len) // config.seq_len
     return Request(
         model=model,
-        sequences=sequences,
+        sequences=config.step_sequences,
         seq_len=config.seq_len,
         precision=precision.name,
         optimizer=config.optimizer.name,
@@ -166,16 +184,12 @@ def _setting(request: Request, machine: Machine, size: str | None, notes: Sequen
     raise error
 
 
-def _resolved(
-    config: TrainConfig, model: ModelConfig, precision: Precision, request: Request, setting: Setting
-) -> TrainConfig:
+def _resolved(config: TrainConfig, precision: Precision, request: Request, setting: Setting) -> TrainConfig:
     """The configuration with every derived value in it."""
     tokens = config.tokens_per_step
-    if config.batch_size == AUTO:
-        tokens = request.sequences * request.seq_len
     accum = config.grad_accum if tokens is None else request.sequences // setting.batch_size
     return replace(
-        config.with_defaults(model.num_parameters),
+        config,
         precision=precision.name,
         batch_size=setting.batch_size,
         grad_accum=accum,
@@ -219,9 +233,9 @@ def _shape(config: TrainConfig, tokenizer: Tokenizer, source: ModelFolder | None
 
 def _shape_of_folder(config: TrainConfig, tokenizer: Tokenizer, folder: ModelFolder) -> ModelConfig:
     folder.check()
-    model = folder.config
+    model = replace(folder.config, **config.model.given())
     if config.seq_len > model.max_seq_len:
-        raise seq_len_too_long(config.seq_len, model.max_seq_len, new_run=False)
+        raise seq_len_too_long(config.seq_len, model.max_seq_len, new_run=False, extends=True)
     own = folder.path / "tokenizer.json"
     same = folder.tokenizer.sha256 == tokenizer.sha256 if own.exists() else True
     if same:
@@ -245,7 +259,8 @@ def _machine(device: torch.device, precision: Precision, ranks: int) -> tuple[Ma
     if device.type == "cpu":
         share = memory_bytes()
         memory = None if share is None else share // ranks
-        return Machine(kind="cpu", memory_bytes=memory, device=cpu_speed(cpu_cores()), ranks=ranks), []
+        speed = cpu_speed(cpu_cores(), precision.name)
+        return Machine(kind="cpu", memory_bytes=memory, device=speed, ranks=ranks), []
     cards = cards_in_use(ranks)
     limits = gpu_speed(data_sheet(slowest(cards)), precision.name)
     memory = min(card.left for card in cards)
@@ -279,9 +294,9 @@ def dry_run(config: TrainConfig) -> DryRun:
     tokenizer = data.load_tokenizer()
     if config.tokenizer is not None:
         data.check_tokenizer(Tokenizer.load(config.tokenizer), config.tokenizer)
-    plan = make_plan(config, tokenizer, ranks_to_start(config))
-    check_enough_text(plan.config, data)
     tokens = data.split("train").tokens
+    plan = make_plan(config, tokenizer, ranks_to_start(config), train_tokens=tokens)
+    check_enough_text(plan.config, data)
     windows = WindowOrder(tokens, config.seq_len, config.seed).windows
     return DryRun(plan, tokens, plan.config.step_sequences * config.max_steps / windows, windows)
 

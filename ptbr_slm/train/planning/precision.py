@@ -1,4 +1,4 @@
-"""Which number format to train in, from the compute capability alone. No torch here.
+"""Which number format to train in, from the compute capability or the processor's units alone. No torch here.
 
 Never from `torch.cuda.is_bf16_supported()`: it says True on a T4, where bf16 is emulated and its matrix
 products run about 9 times slower than in fp16 (2.20 against 20.39 TFLOP/s: MakazhanAlpamys/Soup#967 and #385
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ptbr_slm.errors import SlmError
+from ptbr_slm.system import bf16_units
 
 PrecisionName = Literal["fp32", "fp16", "bf16"]
 
@@ -68,12 +69,23 @@ def choose_precision(device_type: str, capability: tuple[int, int] | None, asked
 
 
 def _on_cpu(asked: str) -> Precision:
-    if asked in ("fp16", "bf16"):
+    """fp32, or bf16 where the processor has units for it: by itself with AMX, where it was measured faster
+    (docs/decisions/0126-bf16-on-a-cpu.md), on demand with AVX-512 BF16, where nothing was.
+    """
+    units = bf16_units()
+    if asked == "fp16" or (asked == "bf16" and units is None):
         raise SlmError(
             "E_CONFIG",
-            f"no processador só treinamos em fp32; {asked} ali é emulado (bf16 mediu 5 vezes mais lento).",
+            f"este processador não tem unidades de {asked}; emulado, treina mais devagar que em fp32."
+            if asked == "bf16"
+            else "no processador não treinamos em fp16.",
             where=f"--precision {asked}",
             hint="Use --precision fp32, ou --precision auto.",
         )
-    reason = "pedida com --precision fp32" if asked == "fp32" else "no processador, fp32 é o mais rápido"
-    return Precision("fp32", reason)
+    if asked == "fp32":
+        return Precision("fp32", "pedida com --precision fp32")
+    if asked == "bf16":
+        return Precision("bf16", f"pedida com --precision bf16 ({units})")
+    if units == "AMX":
+        return Precision("bf16", "o processador multiplica em bf16 (AMX)")
+    return Precision("fp32", "no processador, fp32 é o mais rápido")

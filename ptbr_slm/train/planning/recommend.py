@@ -18,8 +18,8 @@ TIGHT = 0.05
 """Share of the card below which free memory is called tight: the allocator's fragmentation is not counted."""
 
 SETUPS = (
-    (1, "adamw", "ddp"), (1, "adamw8bit", "ddp"), (1, "muon", "ddp"),
-    (2, "adamw", "ddp"), (2, "adamw", "fsdp"), (2, "adamw8bit", "ddp"), (2, "muon", "ddp"),
+    (1, "muon", "ddp"), (1, "adamw", "ddp"), (1, "adamw8bit", "ddp"),
+    (2, "muon", "ddp"), (2, "adamw", "ddp"), (2, "adamw8bit", "ddp"), (2, "adamw", "fsdp"),
 )  # fmt: skip
 """(cards, optimizer, parallel): Kaggle lends two T4s; one is what a rented machine often has."""
 

@@ -20,7 +20,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ptbr_slm.config import ModelConfig
-from ptbr_slm.train.planning.parameters import Adapters
+from ptbr_slm.train.planning.parameters import Adapters, muon_shapes
 
 if TYPE_CHECKING:
     import torch
@@ -124,6 +124,8 @@ EXCHANGE = 4e9
 """Bytes/s between two T4s of Kaggle, by way of the host: assumed, as NCCL finds no peer access there."""
 CORE_FLOPS, CPU_BANDWIDTH = 65e9, 30e9
 """Of one core (measured: docs/decisions/0009-kept-memory.md) and of a machine with AVX2 (assumed)."""
+CORE_BF16_FLOPS = 160e9
+"""Of one core with AMX, small models (measured: docs/decisions/0126-bf16-on-a-cpu.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +148,9 @@ def gpu_speed(card: DataSheet | None, precision: str) -> DeviceSpeed:
     return DeviceSpeed(flops, card.bandwidth, LAUNCH_S)
 
 
-def cpu_speed(cores: int) -> DeviceSpeed:
+def cpu_speed(cores: int, precision: str = "fp32") -> DeviceSpeed:
     """A CPU, where nothing is launched."""
-    return DeviceSpeed(CORE_FLOPS * cores, CPU_BANDWIDTH, 0.0)
+    return DeviceSpeed((CORE_FLOPS if precision == "fp32" else CORE_BF16_FLOPS) * cores, CPU_BANDWIDTH, 0.0)
 
 
 def micro_batch_seconds(
@@ -189,14 +191,51 @@ def step_seconds(
 ) -> float:
     """All micro-batches of the rank that has most to do, and what the ranks send each other meanwhile.
 
-    A part-filled micro-batch counts as its share of a full one. DDP sums fp32 gradients once a step, and a
-    ring sends each number twice; FSDP sends weights, weights again and gradients in every micro-batch.
-    The optimizer's update, the same for every setting, is left out.
+    A part-filled micro-batch counts as its share of a full one. The optimizer's update, the same for every
+    setting, is left out (`update_seconds`).
     """
     count = -(-sequences // ranks) / batch_size
     trained = model.num_parameters if adapters is None else adapters.count(model)
-    sent = 4 * trained * (ranks - 1) / ranks / EXCHANGE
-    return count * micro_batch + (3 * count if parallel == "fsdp" else 2) * sent
+    return count * micro_batch + exchanged_bytes(trained, count, ranks, parallel) / EXCHANGE
+
+
+def exchanged_bytes(trained: int, micro_batches: float, ranks: int, parallel: str) -> float:
+    """What each rank sends in a step. DDP sums fp32 gradients once a step, and a ring sends each number
+    twice; FSDP sends weights, weights again and gradients in every micro-batch.
+    """
+    rounds = 3 * micro_batches if parallel == "fsdp" else 2
+    return rounds * 4 * trained * (ranks - 1) / ranks
+
+
+UPDATE_BYTES = 28
+"""Of a parameter in AdamW's update: weight, gradient and two moments read, all but the gradient written."""
+
+
+def update_seconds(
+    model: ModelConfig, device: DeviceSpeed, *, optimizer: str, precision: str, ranks: int
+) -> float:
+    """The optimizer's update. Muon's matrices are shared out among the ranks (`train.optim.muon`).
+
+    precision: of the products, those of Newton-Schulz among them.
+    """
+    seconds = UPDATE_BYTES * model.num_parameters / device.bandwidth
+    if optimizer != "muon":
+        return seconds
+    work = sum(count * newton_schulz_flops(m, n, precision) for (m, n), count in muon_shapes(model).items())
+    return seconds + work / ranks / device.flops
+
+
+NEWTON_SCHULZ = 5
+"""Iterations of Muon's."""
+
+
+def newton_schulz_flops(rows: int, columns: int, precision: str = "fp32") -> int:
+    """Of one matrix, rows <= columns: X X^T, its square, and their sum times X, in each iteration; of a wide
+    one in fp32 (`train.optim.muon.WIDE`) X is used at the beginning and at the end only.
+    """
+    if precision == "fp32" and columns >= 1.5 * rows:
+        return 4 * rows**2 * columns + (8 * NEWTON_SCHULZ - 6) * rows**3
+    return NEWTON_SCHULZ * (4 * rows**2 * columns + 2 * rows**3)
 
 
 SIDE = {"cpu": 1024, "cuda": 4096}

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from ptbr_slm.errors import os_errors
 from ptbr_slm.storage.atomic import write_text
-from ptbr_slm.train.events import StepEvent
+from ptbr_slm.train.events import Listener, StepEvent
 
 E = TypeVar("E", bound=StepEvent)
 
@@ -50,6 +50,11 @@ class MetricsLog:
         with os_errors(self.path):
             self._file.write(_dump(record))
             self._file.flush()
+
+    def tell(self, listener: Listener, event: StepEvent) -> None:
+        """`write` it, and tell whoever watches."""
+        self.write(event)
+        listener.event(event)
 
     def has(self, kind: type[StepEvent], step: int) -> bool:
         """Whether such an event was recorded at this step."""

@@ -34,6 +34,7 @@ def facts(found: Found) -> list[tuple[str, str]]:
                     f"{number(model['vocab_size'])}, contexto {number(model['max_seq_len'])}"),
         ("passos", f"{number(found['step'])} de {number(found['max_steps'])}"),
         ("tokens treinados", f"{number(found['tokens'])} ({number(found['tokens_per_step'])} por passo)"),
+        *([("dados", _data(found["data"]))] if len(found["data"]) > 1 else []),
         ("tempo de treino", duration(found["seconds"])),
         ("dispositivo", found["device"]),
         ("precisão", f"{found['precision']}: {found['precision_reason']}"),
@@ -55,7 +56,21 @@ def facts(found: Found) -> list[tuple[str, str]]:
         rows.append(
             ("modelo resfriado no fim da sessão", f"em final/, a partir do passo {number(step)}{what}")
         )
+    if average := found["average"]:
+        steps = f"{number(average['first_step'])} a {number(average['step'])}"
+        what = "média dos pesos no fim da sessão"
+        rows.append((what, f"em final/, dos passos {steps}{_against_raw(average)}"))
     return rows + _speed(found) + _trouble(found)
+
+
+def _against_raw(average: Found) -> str:
+    bits, raw = average.get("bits_per_byte"), average.get("raw_bits_per_byte")
+    return f": {number(bits, 4)} bits por byte (sem a média, {number(raw, 4)})" if bits and raw else ""
+
+
+def _data(read: Sequence[Found]) -> str:
+    """Which data were read from which step on; more than one with --cooldown-data."""
+    return "; ".join(f"sha256 {entry['sha256'][:16]} desde o passo {number(entry['step'])}" for entry in read)
 
 
 def _speed(found: Found) -> list[tuple[str, str]]:

@@ -25,6 +25,7 @@ from ptbr_slm.train.events import (
     Step,
     StepEvent,
     TasksScored,
+    WeightsAveraged,
 )
 from ptbr_slm.train.planning.plan import Plan
 from ptbr_slm.train.reporting.curves import Panel, Point, draw, sheet
@@ -107,12 +108,14 @@ def summary(run: Path, plan: Plan, state: TrainState, history: RunHistory) -> di
         "max_steps": plan.config.max_steps,
         "tokens": state.tokens,
         "tokens_per_step": plan.config.step_tokens,
+        "data": state.data,
         "seconds": round(state.elapsed_s, 3),
         "loss": _first_and_last(history.points("loss")),
         "bits_per_byte": _first_and_last(history.points("bits_per_byte", Evaluated)),
         "text_bits_per_byte": _first_and_last(history.points("text_bits_per_byte", Evaluated)),
         **_speed(history),
         "cooldown": _without(history.of(CooldownEnded)[-1], "event") if history.of(CooldownEnded) else None,
+        "average": _without(averages[-1], "event") if (averages := history.of(WeightsAveraged)) else None,
         "skipped_steps": state.skipped_steps,
         "lowest_scale": min(history.values("scale"), default=None),
         "rollbacks": [_without(record, "event") for record in history.of(RolledBack)],

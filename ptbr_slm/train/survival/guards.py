@@ -15,6 +15,7 @@ from typing import Literal
 from ptbr_slm.errors import SlmError
 from ptbr_slm.text import number
 from ptbr_slm.train.config import GuardConfig
+from ptbr_slm.train.events import Warned
 
 MEMORY = 50
 """Steps that the running mean of the loss averages over."""
@@ -196,6 +197,15 @@ def diverged(why: str, figures: StepFigures, state: GuardState, run: str) -> Slm
         where=run,
         hint=f"Continue do último checkpoint com {half}{other}.",
     )
+
+
+def unusual_first_loss(loss: float, vocab_size: int) -> Warned | None:
+    """A warning where the loss of a new model, which predicts all tokens alike, is far from ln V."""
+    expected = math.log(vocab_size)
+    if not abs(loss - expected) > 0.1 * expected:  # nor where it is no number, which is told already
+        return None
+    message = f"a primeira perda, {loss:.2f}, está longe de ln V = {expected:.2f}: confira os dados."
+    return Warned(code="first_loss", message=message)
 
 
 def last_good(steps: Sequence[int], high_step: int) -> int | None:

@@ -77,6 +77,7 @@ def decide(
             old,
             skipped_windows=[*now.skipped_windows, list(event.skipped_windows)],
             rollbacks=[*now.rollbacks, event.record()],
+            cooldown_cursor=now.cooldown_cursor,  # what a cooldown has read since then stays left out
         ),
         event,
     )

@@ -190,6 +190,7 @@ def test_logits_that_are_no_numbers_are_a_clear_error(temperature, bad):
         {"logprobs": 21},
         {"logprobs": True},
         {"prompt_logprobs": 1},
+        {"first_logits": 1},
         {"n": 0},
         {"n": 65},
         {"lookahead": 33},

@@ -24,6 +24,7 @@ VALUES = {
     "seed": np.uint64(3),
     "logprobs": np.int16(2),
     "prompt_logprobs": np.bool_(True),
+    "first_logits": np.bool_(True),
     "n": np.int32(2),
     "lookahead": np.int64(4),
     "timeout_s": np.float32(2),

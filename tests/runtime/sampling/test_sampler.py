@@ -85,6 +85,15 @@ def test_log_probabilities_are_of_the_model_before_temperature_penalties_and_bia
     )
 
 
+def test_a_token_s_rank_counts_all_that_are_more_probable_however_few_are_named():
+    logits = np.random.default_rng(1).normal(size=400).astype(np.float32)
+    order = np.argsort(-logits).tolist()
+    for top in (0, 3, 20):
+        assert [token_logprob(logits, order[place], top).rank for place in (0, 7, 399)] == [1, 8, 400]
+    tied = np.zeros(5, dtype=np.float32)
+    assert {token_logprob(tied, token, 1).rank for token in range(5)} == {1}
+
+
 def test_without_logprobs_there_are_none():
     sampler = Sampler(SamplingParams(), seed=0, prompt=[], vocab_size=4)
     sampler.choose(np.zeros(4, dtype=np.float32))

@@ -156,7 +156,8 @@ def test_prompt_logprobs_name_each_token_and_its_rivals(client, model):
     assert first is None and len(rest) == len(ids) - 1
     for token, candidates in zip(ids[1:], rest, strict=True):
         assert str(token) in candidates and 2 <= len(candidates) <= 3
-        ranked = sorted((each["rank"], -each["logprob"]) for each in candidates.values() if each["rank"])
+        ranked = sorted((each["rank"], -each["logprob"]) for each in candidates.values())
+        assert [rank for rank, _ in ranked[:2]] == [1, 2]
         assert [value for _, value in ranked] == sorted(value for _, value in ranked)
     refused(client, "prompt_logprobs", extra={"prompt_logprobs": 2, "stream": True})
 

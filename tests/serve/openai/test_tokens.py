@@ -7,8 +7,8 @@ import shutil
 import openai
 import pytest
 
-from ptbr_slm.serve.process.opening import fingerprint_of
 from ptbr_slm.storage.model_folder import ModelFolder
+from ptbr_slm.storage.naming import fingerprint_of
 
 TEXT = "O rio corre, e a manhã começa 😀"
 

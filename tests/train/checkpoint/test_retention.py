@@ -14,9 +14,9 @@ from small_disk import mounted
 from ptbr_slm import faults
 from ptbr_slm.errors import SlmError
 from ptbr_slm.storage.manifest import write_manifest
-from ptbr_slm.train.checkpoint import retention
+from ptbr_slm.train.checkpoint import files, retention
 from ptbr_slm.train.checkpoint.files import list_checkpoints, read_state
-from ptbr_slm.train.checkpoint.retention import disk_space, drop_old, ensure_space
+from ptbr_slm.train.checkpoint.retention import check_room, disk_space, drop_old, ensure_space
 from ptbr_slm.train.config import AUTO
 from ptbr_slm.train.run import train
 
@@ -185,3 +185,86 @@ def test_auto_is_the_default_and_a_run_keeps_all_of_a_few(settings):
     assert config.checkpoint.keep == AUTO
     train(config)
     assert names(config.output / "checkpoints") == [8, 7, 6, 5, 4, 3, 2, 1]
+
+
+SHARE = 2.10
+"""Checkpoints of 800m in the 20 GB that Kaggle keeps: 20e9 / (12 · 792.4e6)."""
+
+
+def model_folder(path: Path, kind: str, weights: bytes, moments: int = 0) -> Path:
+    path.mkdir(parents=True)
+    (path / "model.safetensors").write_bytes(weights)
+    if moments:
+        (path / "moments").write_bytes(bytes(moments))
+    write_manifest(path, kind)
+    return path
+
+
+@pytest.fixture
+def continued(tmp_path, monkeypatch) -> Path:
+    """A run's checkpoints at the proportions of 800m: one, and a final model of the same weights."""
+    folder = tmp_path / "run" / "checkpoints"
+    model_folder(folder / "step-00000010", "checkpoint", bytes(4 * MB), 8 * MB)
+    model_folder(tmp_path / "run" / "final", "model", bytes(4 * MB))
+    pretend(monkeypatch, tmp_path, int(SHARE * 12 * MB))
+    return folder
+
+
+@pytest.mark.parametrize("keep", [AUTO, 1])
+def test_a_final_model_that_the_checkpoint_repeats_makes_room_for_the_next_one(continued, keep):
+    final = continued.parent / "final"
+    assert disk_space(continued).free < 12 * MB
+    check_room(continued, list_checkpoints(continued), 12 * MB, keep)
+    assert final.exists(), "looking removes nothing"
+    ensure_space(continued, list_checkpoints(continued), 12 * MB, keep)
+    assert not final.exists() and names(continued) == [10]
+
+
+def test_a_final_model_that_fits_stays(continued):
+    ensure_space(continued, list_checkpoints(continued), 9 * MB, AUTO)
+    assert (continued.parent / "final").exists()
+
+
+@pytest.mark.parametrize("change", ["cooled", "a note", "a link", "another's"])
+def test_a_final_model_of_its_own_stays_and_the_error_names_it(continued, change, tmp_path):
+    final = continued.parent / "final"
+    if change == "a note":
+        (final / "notas.txt").write_text("meu")
+    else:
+        shutil.rmtree(final)
+        if change == "cooled":
+            model_folder(final, "model", bytes(4 * MB - 1) + b"1")
+        elif change == "another's":
+            final.mkdir()
+            (final / "model.safetensors").write_bytes(bytes(4 * MB))
+        else:
+            model_folder(tmp_path / "elsewhere", "model", bytes(4 * MB))
+            final.symlink_to(tmp_path / "elsewhere")
+    for look in (check_room, ensure_space):
+        with pytest.raises(SlmError) as caught:
+            look(continued, list_checkpoints(continued), 12 * MB, AUTO)
+        assert caught.value.code == "E_DISK_FULL"
+        assert (str(final) in caught.value.hint) is (change == "cooled")
+    assert (final / "model.safetensors").exists()
+
+
+def test_where_even_a_repeated_final_model_makes_too_little_room_the_error_does_not_blame_it(continued):
+    with pytest.raises(SlmError) as caught:
+        check_room(continued, list_checkpoints(continued), 40 * MB, AUTO)
+    assert "df -h" in caught.value.hint and "final" not in caught.value.hint
+    assert (continued.parent / "final").exists()
+
+
+def test_a_run_that_is_made_longer_goes_on_where_its_final_model_fills_the_disk(
+    settings, tmp_path, monkeypatch
+):
+    config = settings({"max_steps": 4, "checkpoint.every": 2, "checkpoint.keep": 1})
+    train(config)
+    run = config.output
+    size = sum(p.stat().st_size for p in (run / "checkpoints").rglob("*") if p.is_file())
+    monkeypatch.setattr(files, "checkpoint_bytes", lambda *_: size)
+    other = sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file() and run not in p.parents)
+    pretend(monkeypatch, tmp_path, int(SHARE * size) + other)
+    longer = {"max_steps": 8, "checkpoint.every": 2, "checkpoint.keep": 1, "allow_config_change": True}
+    result = train(settings(longer))
+    assert result.status == "done" and result.step == 8 and (run / "final" / "model.safetensors").exists()

@@ -109,15 +109,39 @@ def test_context_of_a_new_model_is_its_training_length_unless_said_otherwise():
 
 def test_init_from_does_not_mix_with_a_shape():
     fails("E_USAGE", flags={"init_from": Path("m"), "model_size": "mini"})
+    fails("E_USAGE", flags={"init_from": Path("m")}, sets=["model.hidden_size=64"])
+    config = load_config(None, {**BASE, "init_from": Path("m")}, ["model.max_seq_len=2048"])
+    assert config.model.given() == {"max_seq_len": 2048}
     fails("E_MODEL_SIZE", flags={"model_size": "3b"})
 
 
 def test_derived_values():
     assert [parse_duration(t) for t in ("11h30m", "90m", "45s", "1h0m5s")] == [41_400, 5_400, 45, 3_605]
-    rates = [default_learning_rate(n) for n in (2_600_000, 87_500_000, 395_000_000, 792_000_000)]
-    assert rates == [1.2e-3, 6.9e-4, 4.8e-4, 3.8e-4]
     assert load_config(None, {**BASE, "max_steps": 50_000}).with_defaults(10**8).schedule.warmup_steps == 1000
     assert load_config(None, {**BASE, "max_steps": 5}).with_defaults(10**8).schedule.warmup_steps == 5
+
+
+def test_the_command_of_the_contract_gets_all_that_it_asks_for():
+    asked = {"model_size": "400m", "batch_size": 2, "grad_accum": 16, "seq_len": 256, "max_steps": 50_000}
+    config = load_config(None, {**BASE, **asked}).with_defaults(394_906_880)
+    assert {name: getattr(config, name) for name in asked} == asked and config.step_tokens == 8192
+    assert (config.optimizer.name, config.schedule.kind) == ("muon", "wsd")
+    named = load_config(None, {**BASE, **asked}, ["optimizer.name=adamw", "schedule.kind=cosine"])
+    before = named.with_defaults(394_906_880)
+    assert before.optimizer.name == "adamw" and before.optimizer.momentum_warmup_steps == 0
+    assert before.schedule.kind == "cosine"
+
+
+def test_default_rates_are_near_the_best_that_were_measured():
+    lingle = {109e6: 1.95e-3, 368e6: 9.8e-4, 872e6: 6.9e-4}  # AdamW, 131,072 tokens a step
+    for size, best in lingle.items():
+        assert default_learning_rate(int(size), "adamw", 131_072) == pytest.approx(best, rel=0.13)
+    ours = {(0.36e6, 4096): 1e-2, (0.9e6, 4096): 9e-3, (1.97e6, 4096): 5.4e-3, (1.97e6, 1024): 3e-3}
+    published = {(124e6, 524_288): 3.6e-3, (561e6, 524_288): 2.8e-3}
+    # Below the best of ours, which are runs of 80 steps: best rates fall with length.
+    for (size, tokens), best in {**ours, **published}.items():
+        assert 1 / 2.1 < default_learning_rate(int(size), "muon", tokens) / best < 1.5
+    assert default_learning_rate(87_500_000, "muon") == default_learning_rate(87_500_000, "muon", 200_000)
 
 
 def test_every_setting_is_documented_below_its_field():
@@ -177,11 +201,14 @@ def test_a_setting_beside_the_data_is_a_quoted_key_and_reads_back(tmp_path):
     assert load_config(file) == config
 
 
+FIXED = ("data.", "optimizer.", "schedule.")
+
+
 def test_what_changes_the_weights_stays_the_same_in_all_sessions():
     free = {key for key, entry in settings().items() if entry.per_session}
     fixed = {"seed", "seq_len", "max_steps", "precision", "z_loss", "tokens_per_step", "compile"}
     fixed |= {"distill.weight", "distill.temperature"}  # distill.logits: by the sha256 of the data
-    fixed |= {key for key in settings() if key.startswith(("data.", "optimizer.", "schedule."))}
+    fixed |= {key for key in settings() if key.startswith(FIXED)}
     assert set(settings()) - free == fixed
 
 

@@ -79,13 +79,29 @@ def test_a_gradient_of_zero_gives_no_update():
 
 
 @pytest.mark.parametrize(
-    ("capability", "dtype"), [((7, 5), torch.float32), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)]
+    ("capability", "dtype"),
+    [((6, 0), torch.float32), ((7, 5), torch.float16), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)],
 )
 def test_bf16_is_chosen_by_capability_never_by_claim(monkeypatch, capability, dtype):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
     assert compute_dtype(torch.device("cuda", 0)) is dtype
     assert compute_dtype(torch.device("cpu")) is torch.float32
+    assert compute_dtype(torch.device("cpu"), "bf16") is torch.bfloat16
+
+
+@pytest.mark.parametrize(("m", "n"), [(64, 64), (48, 160)])
+@pytest.mark.parametrize("size", [1.0, 1e-9])
+def test_the_halves_of_a_t4_are_nearer_to_fp32_than_bf16_is_however_small_a_gradient(m, n, size):
+    wanted, found = orthogonal(gradient(1, m, n))[0], {}
+    for dtype in (torch.float16, torch.bfloat16):
+        x, buffers = gradient(1, m, n)[0] * size, NewtonSchulz(m * n, m * m, dtype, torch.device("cpu"))
+        part = muon.Part(torch.nn.Parameter(torch.zeros(m, n)), 0, m)
+        part.parameter.grad = x
+        muon.fill(buffers.buffer(1, m, n)[0], part)
+        y = buffers.orthogonalize(buffers.buffer(1, m, n))[0].float()
+        found[dtype] = float((y - wanted).norm() / wanted.norm())
+    assert found[torch.float16] < 0.01 and found[torch.float16] < found[torch.bfloat16] / 4
 
 
 def test_updates_have_the_size_of_adamws():

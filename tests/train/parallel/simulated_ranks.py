@@ -42,7 +42,7 @@ def main() -> None:
         parallel = parallelize(model, device, ranks, how)
         fill(model, lambda whole: whole.initialize(0))
         parallel.broadcast_weights()
-        optimizer = build_optimizer(model, OptimizerConfig(learning_rate=1e-3), ranks)
+        optimizer = build_optimizer(model, OptimizerConfig(name="adamw", learning_rate=1e-3), ranks)
         scaler = torch.amp.GradScaler("cuda")
         steps = []
         for number in range(STEPS):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from ptbr_slm.errors import SlmError
 from ptbr_slm.eval.bits import HeldOut
 from ptbr_slm.model import Llama
 from ptbr_slm.tokenizer import Tokenizer
+from ptbr_slm.train.average import WeightAverage
 from ptbr_slm.train.batches import MicroBatch
 from ptbr_slm.train.checkpoint.files import restore, write_checkpoint
 from ptbr_slm.train.config import DistillConfig, OptimizerConfig
@@ -150,6 +152,38 @@ def out_of_memory(ranks: Ranks) -> None:
             assert torch.allclose(ours, theirs, atol=2e-4)
 
 
+SPOILT = {"nan@step.loss:1:1": 3, "nan@step.loss:2:0": 2, "nan@step.loss:2:1": 4}
+"""Fault, of the n-th micro-batch of a rank -> its number among the four of the step."""
+
+
+def blame(ranks: Ranks) -> dict[str, list[int]]:
+    """The micro-batches that a step names whose loss was spoilt in one of them."""
+    named = {}
+    for name in ("even", "sharded"):
+        for fault in SPOILT:
+            run = Run(name, ranks)
+            run.step(0)
+            os.environ[faults.VARIABLE] = fault
+            faults.reset()
+            named[f"{name} {fault}"] = list(run.step(1).bad_parts)
+            del os.environ[faults.VARIABLE]
+    return named
+
+
+def averages(ranks: Ranks) -> None:
+    """The mean of the weights after three steps takes their place on every rank, in copies and in shards."""
+    for name in ("even", "sharded"):
+        run = Run(name, ranks)
+        taken, average = [], WeightAverage(run.parallel, ranks)
+        for number in range(3):
+            run.step(number)
+            average.add(number + 1)
+            taken.append(run.weights())
+        average.give()
+        for key, value in run.weights().items():
+            np.testing.assert_allclose(value, np.mean([one[key] for one in taken], axis=0), atol=1e-6)
+
+
 def messages(ranks: Ranks) -> None:
     assert ranks.from_main(lambda: {"rank": ranks.rank}) == {"rank": 0}
     assert ranks.any(ranks.rank == 1) and not ranks.any(False)
@@ -208,6 +242,8 @@ def main() -> None:
         for name in CASES:
             np.savez(folder / f"{name}.{ranks.rank}.npz", **play(name, ranks))
         out_of_memory(ranks)
+        (folder / f"blamed.{ranks.rank}.json").write_text(json.dumps(blame(ranks)))
+        averages(ranks)
         checkpoints(ranks, folder)
     (folder / f"done.{ranks.rank}").touch()
 

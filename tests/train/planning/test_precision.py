@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from ptbr_slm.errors import SlmError
+from ptbr_slm.train.planning import precision
 from ptbr_slm.train.planning.precision import choose_precision
 
 
@@ -41,10 +42,23 @@ def test_pascal_is_refused_naming_the_t4(asked):
 
 
 @pytest.mark.parametrize("asked", ["fp16", "bf16"])
-def test_half_precision_on_a_processor_is_refused(asked):
+def test_half_precision_on_a_processor_without_units_is_refused(monkeypatch, asked):
+    monkeypatch.setattr(precision, "bf16_units", lambda: None)
     with pytest.raises(SlmError) as caught:
         choose_precision("cpu", None, asked)
     assert caught.value.code == "E_CONFIG"
+
+
+@pytest.mark.parametrize(("units", "auto"), [("AMX", "bf16"), ("AVX-512 BF16", "fp32"), (None, "fp32")])
+def test_a_processor_with_amx_trains_in_bf16_and_one_with_avx512_bf16_when_asked(monkeypatch, units, auto):
+    monkeypatch.setattr(precision, "bf16_units", lambda: units)
+    assert choose_precision("cpu", None).name == auto
+    assert choose_precision("cpu", None, "fp32").name == "fp32"
+    if units:
+        chosen = choose_precision("cpu", None, "bf16")
+        assert chosen.name == "bf16" and units in chosen.reason and not chosen.needs_scaler
+    with pytest.raises(SlmError, match="fp16"):
+        choose_precision("cpu", None, "fp16")
 
 
 @pytest.mark.parametrize("asked", ["fp32", "fp16", "bf16"])

@@ -26,6 +26,7 @@ from ptbr_slm.train.reporting.metrics import MetricsLog
 from ptbr_slm.train.reporting.report import write_report
 from ptbr_slm.train.reporting.sessions import SessionLog, read_sessions
 from ptbr_slm.train.run import train
+from ptbr_slm.train.state import first_data
 
 Write = Callable[[list[dict[str, Any]], list[dict[str, Any]]], Path]
 
@@ -47,7 +48,9 @@ def write(tmp_path: Path) -> Write:
             device="cuda:0",
         )
         last = max([r["step"] for r in metrics if isinstance(r.get("step"), int)], default=0)
-        state: Any = SimpleNamespace(step=last, tokens=2048 * last, elapsed_s=12.0, skipped_steps=0)
+        state: Any = SimpleNamespace(
+            step=last, tokens=2048 * last, elapsed_s=12.0, skipped_steps=0, data=first_data("0" * 64)
+        )
         return write_report(folder, plan, state)
 
     return run

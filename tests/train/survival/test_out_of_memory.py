@@ -185,7 +185,9 @@ def test_the_step_alone_raises_its_own_error_and_leaves_no_gradient(monkeypatch)
     model = Llama(shape).initialize(0).train()
     monkeypatch.setenv("PTBR_SLM_FAULT", "oom@step.backward:2")
     batches = [MicroBatch.of_windows(np.ones((1, 9), np.int64))] * 3
+    optimizer = build_optimizer(model, OptimizerConfig(name="adamw", learning_rate=1e-3))
     with pytest.raises(OutOfMemory):
-        optimizer_step(model, build_optimizer(model, OptimizerConfig(learning_rate=1e-3)), batches,
-                       precision=Precision("fp32", ""), scaler=None, gradient_clip=1.0)  # fmt: skip
+        optimizer_step(
+            model, optimizer, batches, precision=Precision("fp32", ""), scaler=None, gradient_clip=1.0
+        )
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptbr_slm.runtime.engines.onnx.device_sampling import DeviceSampler
+from ptbr_slm.runtime.engines.onnx.draft import STATES
 from ptbr_slm.runtime.engines.onnx.kv_cache import KVCaches
 from ptbr_slm.runtime.engines.onnx.providers.device_memory import DeviceArray, DeviceInput
 from ptbr_slm.runtime.engines.onnx.providers.memory import InputBuffer, Memory, OutputBuffer
@@ -39,6 +40,10 @@ class Binding:
             tensor = (self._memory.device, 0, caches.dtype, (count, heads, capacity, width), pointer)
             self._io.bind_input(f"past_key_values.{name}", *tensor)
             self._io.bind_output(f"present.{name}", *tensor)
+
+    def bind_states(self, states: Floats) -> None:
+        """Let runs write what a draft layer starts from, (count, K, C), beside the logits."""
+        self._output(STATES, states)
 
     def _input(self, name: str, array: Array) -> None:
         """Bind a host array. A device's session copies it at this moment, unless it reads it on the host."""

@@ -21,6 +21,7 @@ from ptbr_slm.storage.manifest import NAME as MANIFEST
 from ptbr_slm.storage.manifest import Manifest, check_regular_files, read_manifest, sha256_file
 
 GRAPH = "model.onnx"
+DRAFT_GRAPH = "draft.onnx"
 _HINT = "Use uma cópia íntegra do export, ou exporte de novo:  ptbr-slm export MODELO -o PASTA"
 
 _CHILDREN = {
@@ -58,6 +59,8 @@ class ExportFolder:
                 "E_MANIFEST", f"a pasta é de outro tipo ({self.manifest.kind}).", where=path, hint=_HINT
             )
         self._weights = check_graph_file(self.graph)
+        if self.draft_graph is not None:
+            self._weights |= check_graph_file(self.draft_graph)
         unlisted = sorted(self._weights - self.manifest.files.keys())
         if unlisted:
             raise SlmError("E_MANIFEST", f"{unlisted[0]} não está no manifesto.", where=path, hint=_HINT)
@@ -69,14 +72,27 @@ class ExportFolder:
         return self.path / GRAPH
 
     @property
+    def draft_graph(self) -> Path | None:
+        """The draft.onnx, where a draft layer rides."""
+        return self.path / DRAFT_GRAPH if DRAFT_GRAPH in self.manifest.files else None
+
+    @property
+    def draft_acceptance(self) -> float:
+        """What the draft layer's training measured, from 0 to 1; half where it does not say."""
+        told = self.facts.get("draft")
+        found = told.get("acceptance") if isinstance(told, dict) else None
+        return min(1.0, max(0.0, float(found))) if isinstance(found, int | float) else 0.5
+
+    @property
     def facts(self) -> dict[str, Any]:
         """What the exporter recorded: target, precision, what was measured."""
         return self.manifest.extra
 
     @property
     def file_bytes(self) -> int:
-        """Size of the graph and its weights."""
-        return sum(int(self.manifest.files[name]["size"]) for name in {GRAPH, *self._weights})
+        """Size of the graphs and their weights."""
+        names = {GRAPH, *self._weights, *({DRAFT_GRAPH} & self.manifest.files.keys())}
+        return sum(int(self.manifest.files[name]["size"]) for name in names)
 
     @contextmanager
     def weights_checked(self) -> Iterator[None]:

@@ -22,6 +22,7 @@ from ptbr_slm.runtime.engines.onnx.bindings import (
     StdDecodeBinding,
     StdPrefillBinding,
 )
+from ptbr_slm.runtime.engines.onnx.draft import STATES
 from ptbr_slm.runtime.engines.onnx.kv_cache import KVCaches
 from ptbr_slm.runtime.engines.onnx.providers.session import ProviderSession, Session
 
@@ -105,9 +106,16 @@ _FLAVOURS = {
 }
 
 
-def check_signature(session: Session, config: ModelConfig, signature: Signature, graph: Path) -> None:
-    """Names and types must be those of the flavour: a foreign graph fails here, not at the first token."""
+def check_signature(
+    session: Session, config: ModelConfig, signature: Signature, graph: Path, *, states: bool = False
+) -> None:
+    """Names and types must be those of the flavour: a foreign graph fails here, not at the first token.
+
+    states: whether it must give what a draft layer starts from.
+    """
     inputs, outputs = signature.inputs, signature.outputs
+    if states:
+        outputs = {**outputs, STATES: _TENSORS["float32"]}
     found = {value.name: value.type for value in session.get_inputs()}
     found_outputs = {value.name: value.type for value in session.get_outputs()}
     heads, width = config.num_kv_heads, config.head_dim

@@ -103,7 +103,7 @@ def test_a_batch_larger_than_a_call_may_be_is_run_in_parts_with_the_same_answers
 def test_every_way_of_generating_gives_the_texts_of_the_gqa_export(folders, export_folder, monkeypatch):
     """A ragged batch, sampling, prompt lookup, and a prompt whose beginning is in a slot already."""
     opened = {folders["fp32"]: lambda path: OnnxEngine(path, oracle=True), export_folder: OnnxEngine}
-    monkeypatch.setattr(model, "open_engine", lambda path, device: opened[path](path))
+    monkeypatch.setattr(model, "open_engine", lambda folder, device: opened[folder.path](folder.path))
     asked = [
         (["O rio", "Era uma vez uma menina que lia", "A"], {"temperature": 0.0}),
         (["O rio", "Era uma vez"], {"seed": 3, "max_new_tokens": 40}),
