@@ -6,15 +6,13 @@ import io
 import logging
 import os
 import secrets
-import signal
 import sys
-import threading
 from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import FrameType, MappingProxyType
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ptbr_slm.app.code_snippets import Api
@@ -26,6 +24,7 @@ from ptbr_slm.errors import missing_extra
 from ptbr_slm.network import LOOPBACK
 from ptbr_slm.privacy import keep_matplotlib_out_of_home
 from ptbr_slm.runtime.model import Model
+from ptbr_slm.stop_signals import StopSignals
 from ptbr_slm.storage.naming import check_names, names_of
 
 if TYPE_CHECKING:
@@ -193,15 +192,16 @@ def serve(
         share = bool(kaggle) if share is None else share
         if in_notebook():
             _close_former(page)
-        with Signals() as signals:
+        signals = StopSignals()
+        with nullcontext() if in_notebook() else signals:
             served = open_server(page, host=host, port=port, share=share, auth=auth)
             if kaggle and share and served.share_url is None:
                 _go_on_without_a_link(page, ready)
                 return
             ready(served)
             stays = in_notebook()
-            if not stays:
-                signals.wait()
+            while not (stays or signals.count):
+                signals.wait(0.5)  # on Windows an endless wait would not see Ctrl-C
     finally:
         if stays:
             _IN_NOTEBOOK[page.model.path] = page
@@ -287,29 +287,3 @@ def require_gradio() -> None:
 
     if importlib.util.find_spec("gradio") is None:
         raise missing_extra("gradio")
-
-
-class Signals:
-    """SIGTERM and Ctrl-C end `wait` instead of the process; the former handlers return at the end.
-
-    Outside the main thread Python allows no handlers: then only `wait`'s caller can end it.
-    """
-
-    def __init__(self) -> None:
-        self._ended = threading.Event()
-        self._former: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
-
-    def __enter__(self) -> Signals:
-        if threading.current_thread() is threading.main_thread() and not in_notebook():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._former[number] = signal.signal(number, lambda *_: self._ended.set())
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._former.items():
-            signal.signal(number, handler)
-
-    def wait(self) -> None:
-        """Return once a signal came."""
-        while not self._ended.wait(0.5):  # on Windows an endless wait would not see Ctrl-C
-            pass

@@ -7,7 +7,6 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from threading import Event
 
 from ptbr_slm.runtime.drafting.costs import StepCosts
 from ptbr_slm.runtime.drafting.layer import DraftScores, LayerDrafter
@@ -31,16 +30,16 @@ class Cancel:
     """
 
     def __init__(self) -> None:
-        self._event = Event()
+        self._cancelled = False
 
     def cancel(self) -> None:
-        """End the texts. From any thread, any number of times."""
-        self._event.set()
+        """End the texts. From any thread or signal handler, any number of times."""
+        self._cancelled = True
 
     @property
     def cancelled(self) -> bool:
         """Whether `cancel` was called."""
-        return self._event.is_set()
+        return self._cancelled
 
 
 @dataclass(eq=False, slots=True)

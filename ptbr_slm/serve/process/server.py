@@ -21,8 +21,8 @@ from ptbr_slm.serve.app import create_app
 from ptbr_slm.serve.config import ServeConfig
 from ptbr_slm.serve.middleware.lifecycle import Lifecycle, Phase
 from ptbr_slm.serve.process.connection import GuardedConnection, cut_clients_that_do_not_read
-from ptbr_slm.serve.process.stop_signals import Interrupted, StopSignals
 from ptbr_slm.serve.served import ServedModel, ServedModels
+from ptbr_slm.stop_signals import Interrupted, StopSignals
 
 BACKLOG = 2048
 """Connections that the kernel holds for us until they are accepted."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
 from types import FrameType
 
 
@@ -14,19 +15,25 @@ class Interrupted(BaseException):
 
 
 class StopSignals:
-    """Inside `with`, SIGTERM and Ctrl-C do not end the process. For the main thread only."""
+    """Inside `with`, SIGTERM and Ctrl-C do not end the process; the former handlers return at its end.
+
+    Outside the main thread Python allows no handlers: there, signals are not counted.
+    """
 
     def __init__(self) -> None:
         self.count = 0
         self.first = 0
         """The number of the first signal; 0 before."""
         self._interrupting = False
-        self._came = threading.Event()
+        # Not an Event: the handler runs in the thread that waits, and Event.set() in Event.wait() can wait
+        # forever for a lock that its own thread holds. SimpleQueue.put() is made to be called there.
+        self._came: SimpleQueue[int] = SimpleQueue()
         self._former: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
 
     def __enter__(self) -> StopSignals:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._former[number] = signal.signal(number, self._handle)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._former[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -45,12 +52,13 @@ class StopSignals:
             self._interrupting = False
 
     def wait(self, seconds: float) -> None:
-        """Return once a signal came, or after so many seconds."""
-        self._came.wait(seconds)
+        """Return at the next signal, or after so many seconds."""
+        with suppress(Empty):
+            self._came.get(timeout=seconds)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         self.first = self.first or number
         self.count += 1
-        self._came.set()
+        self._came.put(number)
         if self._interrupting:
             raise Interrupted
