@@ -2,6 +2,7 @@
 
     python benchmarks/learning.py --minutes 10            # the table on the terminal
     python benchmarks/learning.py --minutes 10 --write    # and into docs/benchmarks.md
+    python benchmarks/learning.py --entrants ptbr-slm --set optimizer.weight_decay=0.3    # a trial of ours
 
 Needs `pip install -e '.[train]'`, a C++ compiler and the works of Machado de Assis as text files (--corpus).
 Every run is a process of its own; with --seeds they take turns. A run that is done is a line of runs.jsonl in
@@ -41,10 +42,10 @@ OURS: dict[str, Any] = {
     "evaluation.tokens": 4096,
     "evaluation.sample_tokens": 0,
 }
-"""The quickstart's recipe, compiled, in bf16 where the processor has AMX; seed and time come from the
-command line."""
+"""The quickstart's recipe, compiled, in bf16 where the processor has units for it; seed and time are
+of the command line."""
 FP32 = "ptbr-slm, fp32"
-"""What it comes to on a processor without AMX: of the first seed only."""
+"""What it comes to on a processor without units for bf16: of the first seed only."""
 BASELINES = {
     "readme-shape": nanogpt.Shape(layers=4, heads=4, width=128, block_size=64, batch_size=12),
     "our-budget": nanogpt.Shape(layers=3, heads=3, width=192, block_size=256, batch_size=4),
@@ -61,6 +62,8 @@ class Job:
     seconds: float
     seed: int
     threads: int
+    changed: tuple[str, ...] = ()
+    """`KEY=VALUE` of `--set`: what ours does otherwise than `OURS` says."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,8 +91,9 @@ def main() -> None:
             if name == FP32 and seed > 1:
                 continue
             sys.stderr.write(f"seed {seed}: {name}\n")
+            changed = tuple(arguments.set) if name.startswith("ptbr-slm") else ()
             job = Job(entrant=name, folder=folder, seconds=60 * arguments.minutes, seed=seed,
-                      threads=arguments.threads)  # fmt: skip
+                      threads=arguments.threads, changed=changed)  # fmt: skip
             results[name].append(result_of(job))
     text = report(about, results, arguments.minutes)
     sys.stdout.write(text + "\n")
@@ -99,7 +103,7 @@ def main() -> None:
 
 def result_of(job: Job) -> Result:
     """Of this run: what runs.jsonl says, or it is done now."""
-    key = [job.entrant, job.seconds, job.seed, job.threads]
+    key = [job.entrant, job.seconds, job.seed, job.threads, *job.changed]
     file = job.folder / "runs.jsonl"
     for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
         told = json.loads(line)
@@ -117,7 +121,7 @@ def ours(job: Job) -> Result:
     import torch
 
     from ptbr_slm.model import Llama
-    from ptbr_slm.train.config_file import from_values
+    from ptbr_slm.train.config_file import load_config
     from ptbr_slm.train.planning.precision import choose_precision
     from ptbr_slm.train.run import train
 
@@ -127,7 +131,7 @@ def ours(job: Job) -> Result:
                   "schedule.minutes": job.seconds / 60}  # fmt: skip
         if job.entrant == FP32:
             values["precision"] = "fp32"
-        config = from_values(values)
+        config = load_config(flags=values, sets=job.changed)
         done = train(config)
         model = Llama.from_folder(done.model)
         return Result(
@@ -215,12 +219,12 @@ def report(about: str, results: dict[str, list[Result]], minutes: float) -> str:
             shown([run.bits_per_byte for run in runs], 3),
         ])  # fmt: skip
     middle = {name: statistics.median(run.bits_per_byte for run in runs) for name, runs in results.items()}
-    best = min((name for name in middle if name in BASELINES), key=lambda name: middle[name])
+    best = min((name for name in middle if name in BASELINES), key=lambda name: middle[name], default="")
     verdicts = [
         f"{name} / nanoGPT, {best}, the best baseline run: {middle[name] / middle[best]:.3f}x the bits "
         f"per byte ({100 * (1 - middle[name] / middle[best]):.1f} % lower)."
         for name in middle
-        if name not in BASELINES
+        if best and name not in BASELINES
     ]
     seeds = max(map(len, results.values()))
     return "\n\n".join([
@@ -237,6 +241,7 @@ def _arguments() -> argparse.Namespace:
     entrants = ["ptbr-slm", FP32, *BASELINES]
     parser.add_argument("--entrants", nargs="+", default=entrants, choices=entrants)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of ours; repeatable")
     parser.add_argument("--corpus", type=Path, default=Path("../shared/corpus/machado"))
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "ptbr-slm-learning")
     parser.add_argument("--write", action="store_true", help="into docs/benchmarks.md")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +18,11 @@ from typer.testing import CliRunner
 import ptbr_slm  # noqa: F401  (switches telemetry off before a test imports onnxruntime)
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX512_CORE_BF16"  # before torch: a CPU with AMX trains as any other
+os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX512_CORE_VNNI"  # before torch: a CPU with bf16 trains as any other
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # with `&` in a script; what tests start inherits it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).resolve().parent.parent
 

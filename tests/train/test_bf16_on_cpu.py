@@ -18,7 +18,8 @@ ZEN4 = "flags\t\t: fpu sse avx2 avx512f avx512_bf16\n"
     [
         (AMX, "", "AMX"), (AMX, "DEFAULT", "AMX"), (AMX, "avx512_core_amx", "AMX"),
         (AMX, "AVX512_CORE_AMX_FP16", "AMX"), (AMX, "AVX512_CORE_BF16", "AVX-512 BF16"),
-        (AMX, "AVX512_CORE", None), (AMX, "AVX2", None), (ZEN4, "", "AVX-512 BF16"), (ZEN4, "AVX2", None),
+        (AMX, "AVX512_CORE_VNNI", None), (AMX, "AVX2", None),
+        (ZEN4, "", "AVX-512 BF16"), (ZEN4, "AVX2", None),
         ("flags\t\t: fpu sse avx2 avx512f\n", "", None), ("Features\t: fp asimd bf16\n", "", None),
     ],
 )  # fmt: skip

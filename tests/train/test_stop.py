@@ -56,7 +56,11 @@ def wait_for_step(process: subprocess.Popen[bytes], run: Path, step: int) -> Non
 
 
 def finish(process: subprocess.Popen[bytes]) -> tuple[int, str]:
-    _, errors = process.communicate(timeout=100)
+    try:
+        _, errors = process.communicate(timeout=100)
+    except subprocess.TimeoutExpired:
+        process.kill()  # or it would train beside every test that follows
+        raise
     return process.returncode, errors.decode()
 
 

@@ -69,8 +69,8 @@ def choose_precision(device_type: str, capability: tuple[int, int] | None, asked
 
 
 def _on_cpu(asked: str) -> Precision:
-    """fp32, or bf16 where the processor has units for it: by itself with AMX, where it was measured faster
-    (docs/decisions/0126-bf16-on-a-cpu.md), on demand with AVX-512 BF16, where nothing was.
+    """bf16 where the processor has units for it, AMX or AVX-512 BF16, with which it was measured 1.5 times as
+    fast or more (docs/decisions/0126-bf16-on-a-cpu.md); else fp32.
     """
     units = bf16_units()
     if asked == "fp16" or (asked == "bf16" and units is None):
@@ -84,8 +84,7 @@ def _on_cpu(asked: str) -> Precision:
         )
     if asked == "fp32":
         return Precision("fp32", "pedida com --precision fp32")
-    if asked == "bf16":
-        return Precision("bf16", f"pedida com --precision bf16 ({units})")
-    if units == "AMX":
-        return Precision("bf16", "o processador multiplica em bf16 (AMX)")
-    return Precision("fp32", "no processador, fp32 é o mais rápido")
+    if units is None:
+        return Precision("fp32", "no processador, fp32 é o mais rápido")
+    reason = "pedida com --precision bf16" if asked == "bf16" else "o processador multiplica em bf16"
+    return Precision("bf16", f"{reason} ({units})")

@@ -20,6 +20,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ptbr_slm.config import ModelConfig
+from ptbr_slm.system import bf16_units
 from ptbr_slm.train.planning.parameters import Adapters, muon_shapes
 
 if TYPE_CHECKING:
@@ -124,8 +125,8 @@ EXCHANGE = 4e9
 """Bytes/s between two T4s of Kaggle, by way of the host: assumed, as NCCL finds no peer access there."""
 CORE_FLOPS, CPU_BANDWIDTH = 65e9, 30e9
 """Of one core (measured: docs/decisions/0009-kept-memory.md) and of a machine with AVX2 (assumed)."""
-CORE_BF16_FLOPS = 160e9
-"""Of one core with AMX, small models (measured: docs/decisions/0126-bf16-on-a-cpu.md)."""
+CORE_BF16_FLOPS = {"AMX": 160e9, "AVX-512 BF16": 95e9}
+"""Of one core with these units, small models (measured: docs/decisions/0126-bf16-on-a-cpu.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +150,9 @@ def gpu_speed(card: DataSheet | None, precision: str) -> DeviceSpeed:
 
 
 def cpu_speed(cores: int, precision: str = "fp32") -> DeviceSpeed:
-    """A CPU, where nothing is launched."""
-    return DeviceSpeed((CORE_FLOPS if precision == "fp32" else CORE_BF16_FLOPS) * cores, CPU_BANDWIDTH, 0.0)
+    """This machine's kind of CPU, where nothing is launched."""
+    units = bf16_units() if precision == "bf16" else None
+    return DeviceSpeed(cores * (CORE_BF16_FLOPS[units] if units else CORE_FLOPS), CPU_BANDWIDTH, 0.0)
 
 
 def micro_batch_seconds(

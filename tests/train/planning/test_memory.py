@@ -8,6 +8,7 @@ import pytest
 
 from ptbr_slm.config import SIZES, ModelConfig
 from ptbr_slm.errors import SlmError
+from ptbr_slm.system import bf16_units
 from ptbr_slm.train.batches import random_batch
 from ptbr_slm.train.planning.memory import GIB, MemoryEstimate, estimate, fits_t4, saved_tensors
 from ptbr_slm.train.planning.precision import Precision
@@ -102,7 +103,9 @@ def test_predicted_peak_is_the_allocators_within_ten_percent(
         loss="plain" if loss == "plain" else "chunked",
     )
     measured = measured_peak(network(model, every, loss), 2, 256, PRECISIONS[precision])
-    assert transient(predicted) == pytest.approx(measured, rel=0.1)
+    emulated = precision == "bf16" and bf16_units() is None  # oneDNN may multiply with an fp32 copy
+    of_onednn = 4 * model.vocab_size * model.hidden_size if emulated else 0
+    assert 0.9 * measured - of_onednn <= transient(predicted) <= 1.1 * measured
 
 
 def transient(e: MemoryEstimate) -> int:
