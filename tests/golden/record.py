@@ -249,8 +249,6 @@ def text(result: GenerationResult) -> Values:
         "text": result.text,
         "finish_reason": result.finish_reason,
         "reused_tokens": result.reused_tokens,
-        "drafted": result.drafted,
-        "accepted": result.accepted,
     }
 
 
