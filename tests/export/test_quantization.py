@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
@@ -11,7 +13,8 @@ from hypothesis import strategies as st
 from ptbr_slm_export.graphs.projections import QuantizedProjections
 from ptbr_slm_export.graphs.writer import GraphWriter
 from ptbr_slm_export.llama import LlamaWeights
-from ptbr_slm_export.quantization.blocks import FARTHEST, dequantize
+from ptbr_slm_export.quantization import gptq as gptq_module
+from ptbr_slm_export.quantization.blocks import FARTHEST, LARGEST, dequantize
 from ptbr_slm_export.quantization.gptq import gptq, output_error
 from ptbr_slm_export.quantization.quantizer import Quantizer, quantize
 from ptbr_slm_export.quantization.recipe import METHODS, Recipe, recipe_for
@@ -123,12 +126,45 @@ def test_gptq_errs_less_in_what_the_matrix_does_to_correlated_inputs(inputs, bit
     np.testing.assert_allclose(((restored - outputs) ** 2).sum(0), ours, rtol=0.05)
 
 
+def test_gptq_does_not_depend_on_where_a_column_or_a_block_stands(inputs, monkeypatch):
+    """The strongest input comes first, wherever it is: the same blocks in another order, the same codes."""
+    monkeypatch.setattr(gptq_module, "PASSES", 0)  # the descent goes from left to right
+    generator = np.random.default_rng(5)
+    weights = generator.standard_normal((40, 128)).astype(np.float32)
+    gram = inputs.T @ inputs
+    columns = generator.permuted(np.arange(128).reshape(4, 32), axis=1)[[2, 0, 3, 1]].ravel()
+    found = gptq(weights, 4, 32, gram).values().reshape(weights.shape)
+    moved = gptq(weights[:, columns], 4, 32, gram[np.ix_(columns, columns)]).values().reshape(weights.shape)
+    np.testing.assert_allclose(moved, found[:, columns], rtol=0, atol=1e-6)
+
+
+def test_the_descent_ends_where_no_code_of_its_own_could_move(inputs, monkeypatch):
+    weights = np.random.default_rng(5).standard_normal((7, 128)).astype(np.float32)
+    gram = gptq_module._damped(inputs.T @ inputs, gptq_module.DAMPING)
+    monkeypatch.setattr(gptq_module, "_ROWS", 3)  # rows do not depend on each other
+    errors = {}
+    for passes in (0, 1, 50):
+        monkeypatch.setattr(gptq_module, "PASSES", passes)
+        found = gptq_module._minimised(weights, 4, 32, gram, lambda blocks, cost: search(blocks, 4, cost))
+        errors[passes] = output_error(weights, found, gram)
+    assert (errors[1] <= errors[0] * (1 + 1e-4)).all() and (errors[50] <= errors[1] * (1 + 1e-4)).all()
+    assert errors[1].sum() < errors[0].sum()
+    for row, column in np.ndindex(weights.shape):
+        for step in (-1, 1):
+            of_row = found.part(slice(4 * row, 4 * row + 4))
+            codes = of_row.codes.copy()
+            codes.flat[column] = (int(codes.flat[column]) + step) % 256  # 255 is no code
+            if codes.flat[column] <= LARGEST[4]:
+                now = output_error(weights[row : row + 1], replace(of_row, codes=codes), gram)
+                assert now >= errors[50][row] * (1 - 1e-4)
+
+
 def test_gptq_is_never_worse_than_the_weighed_search_even_where_inputs_are_independent():
     weights = np.random.default_rng(4).standard_normal((64, 64)).astype(np.float32)
     gram = np.diag(np.geomspace(0.1, 10, 64)).astype(np.float32)
     cost = np.broadcast_to(np.diag(gram), weights.shape).reshape(-1, 32)
     ours = output_error(weights, gptq(weights, 4, 32, gram), gram)
-    searched = output_error(weights, search(weights.reshape(-1, 32), 4, cost), gram)
+    searched = output_error(weights, search(weights.reshape(-1, 32), 4, cost, THOROUGH), gram)
     assert (ours <= searched * 1.001).mean() > 0.95  # but for rows that would have moved too far
 
 

@@ -69,6 +69,10 @@ class Blocks:
         shifted = self.codes.astype(np.float32) - self.zeros[:, None].astype(np.float32)
         return self.scales[:, None] * shifted
 
+    def part(self, places: slice) -> Blocks:
+        """These of the blocks."""
+        return Blocks(self.codes[places], self.scales[places], self.zeros[places])
+
     def where(self, mask: npt.NDArray[np.bool_], other: Blocks) -> Blocks:
         """These blocks where `mask` (n,) says so, else the other's."""
         return Blocks(
