@@ -38,7 +38,8 @@ from ptbr_slm.storage.weights import WeightReader
 Floats = npt.NDArray[np.float32]
 Nats = npt.NDArray[np.float64]
 """Of each window of the held-out text, (windows,)."""
-CALIBRATED_TEXT = "the training data of the model's run"
+COMPARED = 40
+"""Windows whose predictions are kept and compared with fp32's: (T, V) numbers each."""
 RECIPES: tuple[tuple[Precision, dict[str, object]], ...] = (
     ("fp32", {}),
     *(("int8", {"method": method}) for method in ("rtn", "search", "gptq")),
@@ -64,8 +65,35 @@ class Row:
     weight_error: float | None
     """Mean relative error of the matrices in the layers."""
     nats: Nats
+    divergence: float
+    """Mean KL divergence from the fp32 model's predictions, nats a token: what ranks methods that are close,
+    as rounding moves the loss itself up or down by chance (docs/decisions/0128-order-and-descent.md)."""
     speed: float
     """Tokens per second of decoding."""
+
+
+class Judge:
+    """Reads the held-out text with one way of storing the model after another; the first is the reference."""
+
+    def __init__(self, text: HeldOut) -> None:
+        self.text = text
+        self._reference: list[Floats] = []
+
+    def read(self, logits: Callable[[Sequence[int]], Floats]) -> tuple[Nats, float]:
+        """Nats of each window, summed over the targets that count, and the divergence (see `Row`)."""
+        nats, divergences, first = [], [], not self._reference
+        for number, (inputs, targets) in enumerate(self.text.windows()):
+            found = logits(inputs.tolist())  # (T, V)
+            nats.append(surprises(found, np.maximum(targets, 0))[targets != UNCOUNTED].sum())
+            if number >= COMPARED:
+                continue
+            shifted = found - found.max(axis=-1, keepdims=True)
+            predicted = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+            if first:
+                self._reference.append(predicted)
+            reference = self._reference[number]
+            divergences.append((np.exp(reference) * (reference - predicted)).sum(axis=-1).mean())
+        return np.array(nats), float(np.mean(divergences))
 
 
 def main() -> None:
@@ -73,14 +101,13 @@ def main() -> None:
     model = ModelFolder(arguments.model)
     config = model.config
     text = held_out_text(model, data=arguments.data, tokens=arguments.tokens)
-    about = facts(("onnxruntime", "numpy"), 1)
+    about, judge = facts(("onnxruntime", "numpy"), 1), Judge(text)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as scratch:
-        peers = _llama_cpp(arguments.model, Path(scratch), text)
         rows = []
         for number, (precision, changes) in enumerate(RECIPES):
             out = Path(scratch) / str(number)
-            rows.append(_ours(arguments.model, out, precision, changes, arguments.calibration, text))
-        rows += peers
+            rows.append(_ours(arguments.model, out, precision, changes, arguments.calibration, judge))
+        rows += _llama_cpp(arguments.model, Path(scratch), judge)
     size, targets = text.bytes, text.counted
     report = (
         f"`{command()}`\n\n{about}\n\nA model of {config.num_parameters / 1e6:.1f}M parameters "
@@ -99,7 +126,7 @@ def _ours(
     precision: Precision,
     changes: dict[str, object],
     calibration: Path | None,
-    text: HeldOut,
+    judge: Judge,
 ) -> Row:
     recipe = recipe_for(precision, **changes)  # type: ignore[arg-type]
     needs = recipe is not None and (recipe.mixed_extra > 0 or recipe.method in ("kquant", "gptq"))
@@ -112,13 +139,15 @@ def _ours(
         verify=False,
     )
     engine = open_engine(out, "cpu")
-    nats = _nats(engine.logits, text)
-    speed = decode_speed(engine, text.inputs[0].tolist())
+    nats, divergence = judge.read(engine.logits)
+    speed = decode_speed(engine, judge.text.inputs[0].tolist())
     engine.close()
     error = _weight_error(out, model) if precision != "fp32" else None
     name = _name(precision, report.recipe)
     progress(f"{name}: {nats.mean():.4f} nats a window")
-    return Row(name=name, bytes=report.bytes, weight_error=error, nats=nats, speed=speed)
+    return Row(
+        name=name, bytes=report.bytes, weight_error=error, nats=nats, divergence=divergence, speed=speed
+    )
 
 
 def _name(precision: str, recipe: Recipe | None) -> str:
@@ -131,7 +160,7 @@ def _name(precision: str, recipe: Recipe | None) -> str:
     return f"{precision} {recipe.method} b{recipe.block}{mixed}{head}"
 
 
-def _llama_cpp(model: Path, folder: Path, text: HeldOut) -> list[Row]:
+def _llama_cpp(model: Path, folder: Path, judge: Judge) -> list[Row]:
     """llama.cpp's own quantisations of our f16 GGUF; logits of all positions through its Python package."""
     if importlib.util.find_spec("llama_cpp") is None:
         progress("llama_cpp is not installed: its rows are left out")
@@ -158,25 +187,20 @@ def _llama_cpp(model: Path, folder: Path, text: HeldOut) -> list[Row]:
             llama.eval(list(tokens))
             return np.array(llama.scores[: len(tokens)], dtype=np.float32)
 
-        nats = _nats(logits, text)
+        nats, divergence = judge.read(logits)
         llama.close()
         player = LlamaCpp(path, capacity=512, threads=1)
-        turns = [player.turn(text.inputs[0, :32].tolist(), 64) for _ in range(3)]
+        turns = [player.turn(judge.text.inputs[0, :32].tolist(), 64) for _ in range(3)]
         speed = 64 / statistics.median(turn.decode_s for turn in turns)
         size = path.stat().st_size
         progress(f"llama.cpp {kind}: {nats.mean():.4f} nats a window")
-        rows.append(Row(name=f"llama.cpp {kind}", bytes=size, weight_error=None, nats=nats, speed=speed))
+        rows.append(
+            Row(
+                name=f"llama.cpp {kind}", bytes=size, weight_error=None, nats=nats, divergence=divergence,
+                speed=speed,
+            )
+        )  # fmt: skip
     return rows
-
-
-def _nats(logits: Callable[[Sequence[int]], Floats], text: HeldOut) -> Nats:
-    """Summed over the targets of each window that count."""
-    return np.array(
-        [
-            surprises(logits(inputs.tolist()), np.maximum(targets, 0))[targets != UNCOUNTED].sum()
-            for inputs, targets in text.windows()
-        ]
-    )
 
 
 def _weight_error(export: Path, model: Path) -> float:
@@ -203,11 +227,12 @@ def _table(rows: Sequence[Row], size: int) -> str:
                 f"{row.bytes / 2**20:.2f}",
                 f"{row.nats.sum() / math.log(2) / size:.4f}",
                 f"{100 * change.mean():+.3f} ± {100 * error:.3f} %" if row is not rows[0] else "",
+                f"{row.divergence:.5f}" if row is not rows[0] else "",
                 "" if row.weight_error is None else f"{row.weight_error:.4f}",
                 f"{row.speed:.0f}",
             ]
         )
-    return table(["", "MiB", "bits per byte", "change", "weight error", "tokens/s"], lines)
+    return table(["", "MiB", "bits per byte", "change", "KL", "weight error", "tokens/s"], lines)
 
 
 def _arguments() -> argparse.Namespace:
