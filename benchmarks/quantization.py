@@ -26,6 +26,7 @@ from machine import facts
 from ptbr_slm_export import export_model
 from ptbr_slm_export.measure import decode_speed
 from ptbr_slm_export.quantization.recipe import Precision, Recipe, recipe_for
+from ptbr_slm_export.quantization.sensitivity import divergence, log_softmax
 from ptbr_slm_export.verification.stored_weights import StoredWeights
 from results import command, progress, table, write_section
 
@@ -87,12 +88,10 @@ class Judge:
             nats.append(surprises(found, np.maximum(targets, 0))[targets != UNCOUNTED].sum())
             if number >= COMPARED:
                 continue
-            shifted = found - found.max(axis=-1, keepdims=True)
-            predicted = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+            predicted = log_softmax(found)
             if first:
                 self._reference.append(predicted)
-            reference = self._reference[number]
-            divergences.append((np.exp(reference) * (reference - predicted)).sum(axis=-1).mean())
+            divergences.append(divergence(self._reference[number], predicted) / len(predicted))
         return np.array(nats), float(np.mean(divergences))
 
 
@@ -139,15 +138,13 @@ def _ours(
         verify=False,
     )
     engine = open_engine(out, "cpu")
-    nats, divergence = judge.read(engine.logits)
+    nats, apart = judge.read(engine.logits)
     speed = decode_speed(engine, judge.text.inputs[0].tolist())
     engine.close()
     error = _weight_error(out, model) if precision != "fp32" else None
     name = _name(precision, report.recipe)
     progress(f"{name}: {nats.mean():.4f} nats a window")
-    return Row(
-        name=name, bytes=report.bytes, weight_error=error, nats=nats, divergence=divergence, speed=speed
-    )
+    return Row(name=name, bytes=report.bytes, weight_error=error, nats=nats, divergence=apart, speed=speed)
 
 
 def _name(precision: str, recipe: Recipe | None) -> str:
@@ -187,7 +184,7 @@ def _llama_cpp(model: Path, folder: Path, judge: Judge) -> list[Row]:
             llama.eval(list(tokens))
             return np.array(llama.scores[: len(tokens)], dtype=np.float32)
 
-        nats, divergence = judge.read(logits)
+        nats, apart = judge.read(logits)
         llama.close()
         player = LlamaCpp(path, capacity=512, threads=1)
         turns = [player.turn(judge.text.inputs[0, :32].tolist(), 64) for _ in range(3)]
@@ -196,7 +193,7 @@ def _llama_cpp(model: Path, folder: Path, judge: Judge) -> list[Row]:
         progress(f"llama.cpp {kind}: {nats.mean():.4f} nats a window")
         rows.append(
             Row(
-                name=f"llama.cpp {kind}", bytes=size, weight_error=None, nats=nats, divergence=divergence,
+                name=f"llama.cpp {kind}", bytes=size, weight_error=None, nats=nats, divergence=apart,
                 speed=speed,
             )
         )  # fmt: skip

@@ -66,15 +66,15 @@ def sensitivities(
     for _ in range(config.num_layers):
         exact.advance()
         states.append(exact.fork(weights))
-    target = [_log_softmax(rows) for rows in exact.logits()]
+    target = [log_softmax(rows) for rows in exact.logits()]
     result = {}
     for layer in range(config.num_layers):
         on_step(f"medindo a sensibilidade da camada {layer + 1} de {config.num_layers}")
         for part in PARTS:
             name, matrix = f"layers.{layer}.{part}", weights.matrix(layer, part)
             changed = _OneReplaced(weights, part, layer, rounded(name, matrix))
-            found = [_log_softmax(rows) for rows in states[layer].fork(changed).logits()]
-            nats = sum(float((np.exp(a) * (a - b)).sum()) for a, b in zip(target, found, strict=True))
+            found = [log_softmax(rows) for rows in states[layer].fork(changed).logits()]
+            nats = sum(divergence(a, b) for a, b in zip(target, found, strict=True))
             result[name] = nats / exact.tokens, matrix.size
     return result
 
@@ -100,7 +100,12 @@ def _first(windows: Sequence[Ids], tokens: int) -> Iterator[Ids]:
         tokens -= len(window)
 
 
-def _log_softmax(logits: Floats) -> Floats:
+def divergence(exact: Floats, found: Floats) -> float:
+    """KL(exact || found) in nats, summed over the rows; both are log probabilities (T, V)."""
+    return float((np.exp(exact) * (exact - found)).sum())
+
+
+def log_softmax(logits: Floats) -> Floats:
     """(T, V) -> (T, V)."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     result: Floats = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))

@@ -10,9 +10,15 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from ptbr_slm.app.errors import LABELS, shown_on_the_page
+from ptbr_slm.app.errors import shown_on_the_page
 from ptbr_slm.app.language import both
 from ptbr_slm.app.reader import Reader, json_line
+from ptbr_slm.app.sampling_panel import (
+    repetition_slider,
+    temperature_slider,
+    top_k_slider,
+    top_p_slider,
+)
 from ptbr_slm.app.writer import Writer
 from ptbr_slm.runtime.sampling.params import SamplingParams
 
@@ -96,30 +102,9 @@ def _sliders(defaults: SamplingParams) -> list[Any]:
     import gradio as gr
 
     return [
-        gr.Slider(
-            0,
-            2,
-            defaults.temperature,
-            step=0.05,
-            label=both(LABELS["temperature"], "Temperature"),
-            info=both("0 escolhe sempre o mais provável.", "0 always takes the most probable."),
-        ),
-        gr.Slider(
-            0.05,
-            1,
-            defaults.top_p,
-            step=0.05,
-            label=LABELS["top_p"],
-            info=both("Menor: menos surpresas.", "Lower: fewer surprises."),
-        ),
-        gr.Slider(
-            0,
-            200,
-            defaults.top_k,
-            step=1,
-            label=LABELS["top_k"],
-            info=both("0 não limita.", "0 is no limit."),
-        ),
+        temperature_slider(defaults),
+        top_p_slider(defaults),
+        top_k_slider(defaults),
         gr.Slider(
             0,
             1,
@@ -131,12 +116,5 @@ def _sliders(defaults: SamplingParams) -> list[Any]:
                 "Cuts what is far less probable than the first.",
             ),
         ),
-        gr.Slider(
-            1,
-            2,
-            defaults.repetition_penalty,
-            step=0.05,
-            label=both(LABELS["repetition_penalty"], "Repetition"),
-            info=both("Acima de 1, evita repetir.", "Above 1, avoids repeating."),
-        ),
+        repetition_slider(defaults),
     ]
