@@ -136,7 +136,8 @@ def _rank(
     mend.
     """
     from ptbr_slm.train.parallel.launch import handle_signals
-    from ptbr_slm.train.parallel.messages import RankLost, StopBeforeTraining
+    from ptbr_slm.train.parallel.messages import RankLost
+    from ptbr_slm.train.session import StopBeforeTraining
 
     make_streams_safe()
     for stream in (sys.stdout, sys.stderr):

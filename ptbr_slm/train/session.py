@@ -102,12 +102,29 @@ def most_urgent(urgencies: Iterable[int]) -> StopReason | None:
 _REASON_OF: dict[str, StopReason] = {"SIGINT": "interrupt", "SIGTERM": "sigterm", "SIGHUP": "sighup"}
 
 
+class StopBeforeTraining(BaseException):
+    """SIGTERM or SIGHUP reached a rank that was still preparing: nothing to save."""
+
+
+def stop_preparing(number: int, frame: FrameType | None) -> None:
+    """The handler of a launched rank's signals until its `SignalGuard` is entered. Raises
+    KeyboardInterrupt for Ctrl-C, and StopBeforeTraining.
+    """
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    for repeated in set(stop_signals()) - {signal.SIGINT}:  # a closing terminal sends it twice
+        signal.signal(repeated, signal.SIG_IGN)
+    raise StopBeforeTraining
+
+
 class SignalGuard:
     """While the block runs, SIGTERM, SIGHUP and Ctrl-C ask to stop after the step; a second Ctrl-C stops at
     once.
 
     A SIGHUP that this process ignores stays ignored: under nohup a run outlives its terminal. Outside the
-    main thread (a notebook's worker) signals cannot be caught, and `reason` stays None.
+    main thread (a notebook's worker) signals cannot be caught, and `reason` stays None. After the block the
+    former handlers return, but `stop_preparing` does not: a signal that reaches a rank which has saved and
+    is about to answer, because another rank got it first, would turn the answer into "nothing was trained".
     """
 
     def __init__(self) -> None:
@@ -122,7 +139,7 @@ class SignalGuard:
 
     def __exit__(self, *exception: object) -> None:
         for caught, handler in self._previous.items():
-            signal.signal(caught, handler)
+            signal.signal(caught, signal.SIG_IGN if handler is stop_preparing else handler)
 
     def _caught(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.reason is not None:

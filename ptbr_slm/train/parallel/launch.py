@@ -24,12 +24,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import active_children, resource_tracker
-from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ptbr_slm.errors import Exit, SlmError
-from ptbr_slm.train.parallel.messages import StopBeforeTraining
 from ptbr_slm.train.process import mark_session_start, stop_signals
+from ptbr_slm.train.session import stop_preparing
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -121,13 +120,11 @@ def _rank(work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
 
 
 def handle_signals() -> None:
-    """In a rank that was launched, where their exceptions are caught: pending ones are delivered now.
-
-    KeyboardInterrupt or StopBeforeTraining, until `ptbr_slm.train.session.SignalGuard` is entered.
+    """In a rank that was launched, where the exceptions of `stop_preparing` are caught: pending signals are
+    delivered now.
     """
     for number in stop_signals():
-        interrupt = number == signal.SIGINT
-        signal.signal(number, signal.default_int_handler if interrupt else _stop_before_training)
+        signal.signal(number, stop_preparing)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, stop_signals())
 
@@ -137,12 +134,6 @@ def _exit_without(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.2)
     os._exit(Exit.INTERRUPTED)
-
-
-def _stop_before_training(number: int, frame: FrameType | None) -> None:
-    for repeated in set(stop_signals()) - {signal.SIGINT}:  # a closing terminal sends it twice
-        signal.signal(repeated, signal.SIG_IGN)
-    raise StopBeforeTraining
 
 
 @contextmanager

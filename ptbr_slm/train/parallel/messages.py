@@ -18,16 +18,13 @@ from typing import Any
 import torch
 
 from ptbr_slm.errors import CODES, EXTRA_OF, SlmError, from_os_error, missing_extra
+from ptbr_slm.train.session import StopBeforeTraining
 
 _PACKAGE = "ptbr_slm."
 
 
 class RankLost(Exception):
     """The connection to another rank is lost: all ranks have to be started again."""
-
-
-class StopBeforeTraining(BaseException):
-    """SIGTERM or SIGHUP reached a rank that was still preparing: nothing to save."""
 
 
 _WITHOUT_ANSWER: dict[str, type[BaseException]] = {

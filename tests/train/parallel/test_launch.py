@@ -19,7 +19,10 @@ from ranks import free_port
 from tiny_runs import assert_same_weights, losses, records
 
 from ptbr_slm.train.parallel.environment import started_by_agent
+from ptbr_slm.train.parallel.launch import handle_signals
+from ptbr_slm.train.process import stop_signals
 from ptbr_slm.train.run import train
+from ptbr_slm.train.session import SignalGuard, StopBeforeTraining
 
 TWO = {"ranks": 2, "evaluation.every": 4}
 
@@ -113,6 +116,34 @@ def test_from_one_rank_to_two_by_sigterm_back_to_one_sees_the_same_samples(
     assert train(moved).status == "done"
     assert [r["tokens"] for r in records(moved.output)] == [r["tokens"] for r in records(alone.run)]
     assert losses(moved.output) == pytest.approx(losses(alone.run), abs=1e-3)
+
+
+@pytest.fixture
+def launched() -> Iterator[None]:
+    """This process has the signal handlers of a launched rank."""
+    before = {number: signal.getsignal(number) for number in stop_signals()}
+    handle_signals()
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, StopBeforeTraining)]
+)
+def test_a_signal_says_that_nothing_was_trained_only_before_the_training(launched, number, raised):
+    """The ranks get a signal one after the other, and all of them stop at the first one's: the last one's
+    own signal may come when it has saved already.
+    """
+    with SignalGuard() as guard:
+        pass
+    signal.raise_signal(number)
+    assert guard.reason is None
+    handle_signals()
+    with pytest.raises(raised):
+        signal.raise_signal(number)
 
 
 @pytest.mark.slow

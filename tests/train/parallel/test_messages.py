@@ -13,14 +13,9 @@ import torch
 
 from ptbr_slm.errors import SlmError
 from ptbr_slm.tokenizer import Tokenizer
-from ptbr_slm.train.parallel.messages import (
-    StopBeforeTraining,
-    decode,
-    decode_error,
-    encode,
-    encode_error,
-)
+from ptbr_slm.train.parallel.messages import decode, decode_error, encode, encode_error
 from ptbr_slm.train.planning.plan import make_plan
+from ptbr_slm.train.session import StopBeforeTraining
 
 
 @pytest.mark.parametrize(
