@@ -176,9 +176,10 @@ def serve(
     """Open the page, tell `ready` where it is, and stay until SIGTERM or Ctrl-C; then close everything.
 
     host None: 127.0.0.1, or GRADIO_SERVER_NAME (Spaces sets it). port None: the first free one from 7860;
-    a given port that is taken raises E_PORT. share None: only in a Kaggle notebook, where nothing else is
-    reachable. auth: a random user and password whenever others can reach the page (a share link, a host
-    that is not this machine). In a Kaggle Batch run: one short text to see that the model works, no page.
+    0: any free one; another that is taken raises E_PORT. share None: only in a Kaggle notebook, where
+    nothing else is reachable. auth: a random user and password whenever others can reach the page (a share
+    link, a host that is not this machine). In a Kaggle Batch run: one short text to see that the model
+    works, no page.
 
     Inside a notebook the page stays open and the cell ends; running it again closes the page that it opened
     before. On Kaggle without a link one writes in the cell instead (`write_in_cell`).
@@ -259,7 +260,7 @@ def open_server(
 
 def _launch(demo: Any, options: dict[str, Any], host: str | None, port: int | None) -> list[str]:
     """Open the port and serve; notes of `choose_port`. Another process may be quicker at a free one."""
-    races = PORT_RACES if port is None else 0
+    races = 0 if port else PORT_RACES
     while True:
         found, notes = choose_port(host, port)
         try:

@@ -20,29 +20,32 @@ _EXCEPTIONS = "no_proxy"
 
 
 def choose_port(host: str | None, port: int | None) -> tuple[int, list[str]]:
-    """(port to use, notes): a given port must be free, else the first free one from 7860."""
+    """(port to use, notes): 0 is any free one, None the first free one from 7860; another must be free."""
     host = host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
     if port is not None:
-        if not 1 <= port <= 65_535 or not _is_free(host, port):
+        opened = _opened(host, port) if 0 <= port <= 65_535 else None
+        if opened is None:
             raise port_error(host, port)
-        return port, []
+        return opened, []
     first = int(os.environ.get("GRADIO_SERVER_PORT") or FIRST_PORT)
     for candidate in range(first, first + PORTS_TRIED):
-        if _is_free(host, candidate):
+        if _opened(host, candidate) is not None:
             notes = [] if candidate == first else [f"A porta {first} está ocupada; usei a {candidate}."]
             return candidate, notes
     raise port_error(host, first)
 
 
-def _is_free(host: str, port: int) -> bool:
+def _opened(host: str, port: int) -> int | None:
+    """The port, opened and closed again (for 0 one that the system chose); None where it cannot be."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError:
-            return False
-    return True
+            return None
+        chosen: int = probe.getsockname()[1]
+        return chosen
 
 
 def port_error(host: str | None, port: int) -> SlmError:

@@ -58,7 +58,8 @@ def register(app: typer.Typer) -> None:
             ),
         ] = "127.0.0.1",
         port: Annotated[
-            int | None, typer.Option("--port", help="Porta; sem ela, a primeira livre a partir de 7860.")
+            int | None,
+            typer.Option("--port", help="Porta; 0 usa uma livre; sem isto, a primeira a partir de 7860."),
         ] = None,
         no_auth: Annotated[
             bool, typer.Option("--no-auth", help="Não pede senha a quem vem de fora.")

@@ -101,7 +101,14 @@ def test_where_another_process_takes_the_free_port_first_the_page_opens_on_the_n
     page.close()
 
 
-@pytest.mark.parametrize("port", [0, -1, 65_536])
+def test_port_0_is_a_free_one_that_the_system_chooses(gradio, model_folder):
+    page = open_page(model_folder)
+    served = launch.open_server(page, port=0)
+    assert ":0/" not in served.url and httpx.get(served.url, trust_env=False).status_code == 200
+    page.close()
+
+
+@pytest.mark.parametrize("port", [-1, 65_536])
 def test_a_port_that_does_not_exist_is_an_error(port):
     with pytest.raises(SlmError, match="porta"):
         network.choose_port(None, port)
