@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ptbr_slm.app.code_snippets import Api
-from ptbr_slm.app.network import choose_port, own_address_without_proxy, port_error
+from ptbr_slm.app.network import choose_port, first_port, own_address_without_proxy, port_error
 from ptbr_slm.app.notebook import code_for_a_cell, in_notebook, write_in_cell
 from ptbr_slm.app.share_link import close_link, open_link
 from ptbr_slm.app.writer import Writer
@@ -61,6 +61,7 @@ class Page:
         require_gradio()
         from ptbr_slm.app.page import build_demo
 
+        first_port()  # Gradio's import reads it too, and would not say where it is wrong
         keep_matplotlib_out_of_home()  # Gradio imports it
         with own_address_without_proxy():  # httpx reads the proxies when Gradio is imported
             return build_demo(self.writers, self.streams.key, self.api)

@@ -14,6 +14,7 @@ from ptbr_slm.network import LOOPBACK
 
 FIRST_PORT = 7860
 PORTS_TRIED = 100
+LAST_PORT = 65_535
 
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 _EXCEPTIONS = "no_proxy"
@@ -23,16 +24,29 @@ def choose_port(host: str | None, port: int | None) -> tuple[int, list[str]]:
     """(port to use, notes): 0 is any free one, None the first free one from 7860; another must be free."""
     host = host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
     if port is not None:
-        opened = _opened(host, port) if 0 <= port <= 65_535 else None
+        opened = _opened(host, port) if 0 <= port <= LAST_PORT else None
         if opened is None:
             raise port_error(host, port)
         return opened, []
-    first = int(os.environ.get("GRADIO_SERVER_PORT") or FIRST_PORT)
-    for candidate in range(first, first + PORTS_TRIED):
+    first = first_port()
+    for candidate in range(first, min(first + PORTS_TRIED, LAST_PORT + 1)):
         if _opened(host, candidate) is not None:
             notes = [] if candidate == first else [f"A porta {first} está ocupada; usei a {candidate}."]
             return candidate, notes
     raise port_error(host, first)
+
+
+def first_port() -> int:
+    """Where the search begins: GRADIO_SERVER_PORT, as in Gradio, or 7860. Raises E_CONFIG."""
+    given = os.environ.get("GRADIO_SERVER_PORT") or str(FIRST_PORT)
+    if not given.isdecimal() or not 1 <= int(given) <= LAST_PORT:
+        raise SlmError(
+            "E_CONFIG",
+            f"{given!r} não é uma porta.",
+            where="a variável de ambiente GRADIO_SERVER_PORT",
+            hint=f"Escreva nela um número de 1 a {LAST_PORT}, ou apague-a.",
+        )
+    return int(given)
 
 
 def _opened(host: str, port: int) -> int | None:

@@ -101,6 +101,14 @@ def test_where_another_process_takes_the_free_port_first_the_page_opens_on_the_n
     page.close()
 
 
+@pytest.mark.parametrize("value", ["abc", "-1", "0", "65536", "7860.5"])
+def test_a_first_port_that_is_none_names_its_variable(monkeypatch, value):
+    monkeypatch.setenv("GRADIO_SERVER_PORT", value)
+    with pytest.raises(SlmError) as caught:
+        network.choose_port(None, None)
+    assert caught.value.code == "E_CONFIG" and "GRADIO_SERVER_PORT" in caught.value.where
+
+
 def test_port_0_is_a_free_one_that_the_system_chooses(gradio, model_folder):
     page = open_page(model_folder)
     served = launch.open_server(page, port=0)
