@@ -62,7 +62,7 @@ def test_ctrl_c_stops_the_answer_and_the_half_of_it_stays_marked(terminal, tmp_p
     window = terminal(*LONG)
     window.send("Olá, ção?\n")
     window.expect("Modelo: ")
-    time.sleep(0.3)
+    window.expect_more()
     window.send(CTRL_C)
     window.expect("(Resposta interrompida; o que saiu fica na conversa.)")
     window.expect("Você: ")

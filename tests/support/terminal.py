@@ -68,6 +68,12 @@ class Terminal:
         before, self._seen = self.shown[self._seen : at], at + len(text)
         return before
 
+    def expect_more(self, seconds: float = 30) -> None:
+        """Until anything is shown behind what the last `expect` found."""
+        deadline = time.monotonic() + seconds
+        while len(self.shown) == self._seen:
+            assert self._read(deadline - time.monotonic()), "nothing more came"
+
     def wait_idle(self) -> None:
         """Until the process waits for input: CPython's readline overlooks a signal just before its select.
 
