@@ -66,6 +66,8 @@ def _processor() -> str:
     )
     flags = set((fields.get("flags") or fields.get("Features") or "").split())
     vectors = "/".join(flag for flag in _VECTOR_FLAGS if flag in flags)
+    if "hide_avx512" in os.environ.get("LD_PRELOAD", ""):
+        vectors = f"avx2 alone (hide_avx512.c hides the rest of {vectors})"
     family = f" (family {fields['cpu family']} model {fields['model']})" if "cpu family" in fields else ""
     cache = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
     last_level = f", L3 {cache.read_text().strip()}" if cache.exists() else ""
