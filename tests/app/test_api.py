@@ -83,9 +83,9 @@ def test_a_cancelled_text_frees_the_model_at_once(client, page):
     job = client.submit(PROMPT, 2000, api_name="/generate")
     wait_for_text(job)
     job.cancel()
-    started = time.process_time()  # of the page too, which runs in this process
+    started = time.monotonic()
     client.predict(PROMPT, 1, api_name="/generate")
-    assert time.process_time() - started < 2
+    assert time.monotonic() - started < 2
     assert len(job.outputs()[-1][0]) < 2000
 
 
@@ -114,13 +114,13 @@ def test_a_cancelled_text_frees_the_model_at_once(client, page):
     ],
 )
 def test_bad_values_are_refused_in_portuguese_and_the_page_lives_on(client, capfd, values, expected):
-    started = time.process_time()
+    started = time.monotonic()
     with pytest.raises(Exception) as caught:
         client.predict(**{"prompt": PROMPT, "max_new_tokens": 5, **values}, api_name="/generate")
     shown = str(caught.value)
     assert expected in shown
     assert not any(word in shown.lower() for word in ENGLISH)
-    assert time.process_time() - started < 3
+    assert time.monotonic() - started < 3
     assert "Traceback" not in capfd.readouterr().err
     assert client.predict(PROMPT, 1, api_name="/generate")[1].startswith("1 token ")
 

@@ -111,9 +111,9 @@ def test_a_queue_of_thousands_costs_a_step_next_to_nothing(toy):
         step(batch)
     sweeps = (time.perf_counter() - start) / 0.05 + 2
     assert looks <= 100 * 16 + sweeps * 3000
-    cancelled = time.process_time()
+    cancelled = time.perf_counter()
     batch.fail_all(lambda: SlmError("E_CLOSED", "fechado", hint="abra"))
-    assert time.process_time() - cancelled < 1.0  # 2.4 s for 5,000 before
+    assert time.perf_counter() - cancelled < 1.0  # 2.4 s for 5,000 before
     assert all(reader.over for reader in readers)
     assert batch.figures().waiting == 0
 

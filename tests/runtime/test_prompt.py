@@ -182,12 +182,12 @@ def test_as_few_exchanges_as_need_be_are_left_out(model, lengths, system, contex
 
 
 def test_what_is_far_too_long_is_refused_without_being_encoded(model):
-    started = time.process_time()
+    started = time.monotonic()
     with pytest.raises(SlmError, match="caracteres"):
         model.chat([{"role": "user", "content": "a" * 50_000_000}])
     long_ago = [Message("user", "a" * 20_000_000), Message("assistant", "b")]
     assert model.chat_detailed([*long_ago, Message("user", "Oi")], **SHORT).dropped_messages == 2
-    assert time.process_time() - started < 3
+    assert time.monotonic() - started < 3
 
 
 def test_chat_never_penalises_the_words_of_the_question_much():

@@ -119,7 +119,7 @@ def test_ctrl_c_is_answered_at_once(tmp_path: Path, phase: str):
             process.send_signal(signal.SIGINT)
             began = time.monotonic()
             process.wait(timeout=30)
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 5
         assert process.returncode == 130
         assert process.stderr is not None and "Interrompido." in process.stderr.read()
     assert not (tmp_path / "t.json").exists()

@@ -238,11 +238,11 @@ def test_a_run_in_minutes_ends_on_time_and_cooled_down(settings):
     timed = {"schedule.minutes": 0.03, "schedule.kind": "wsd", "schedule.cooldown_fraction": 0.5}
     config = settings({**timed, "schedule.warmup_steps": 2, "max_steps": 1_000_000, "checkpoint.every": 0})
     result = train(config)
-    assert result.status == "done" and result.seconds >= 1.8 and 2 < result.step < 1_000_000
+    assert result.status == "done" and result.seconds >= 1.8 and 5 < result.step < 1_000_000
     rates = [
         r["learning_rate"] for r in read_metrics(config.output / "metrics.jsonl") if r["event"] == "step"
     ]
-    assert max(rates) == 0.01 and rates[-1] < 0.002
+    assert rates[5] == 0.01 and rates[-1] < 0.002
 
 
 def test_raw_text_is_prepared_on_the_way_and_reused(settings, corpus, tokenizer_file):
