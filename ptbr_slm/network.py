@@ -6,6 +6,8 @@ from ptbr_slm.errors import SlmError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """What only this machine reaches."""
+LAST_PORT = 65_535
+"""The largest TCP port."""
 
 
 def port_error(host: str | None, port: int, hint: str) -> SlmError:

@@ -10,11 +10,10 @@ from contextlib import contextmanager
 
 from ptbr_slm import network
 from ptbr_slm.errors import SlmError
-from ptbr_slm.network import LOOPBACK
+from ptbr_slm.network import LAST_PORT, LOOPBACK
 
 FIRST_PORT = 7860
 PORTS_TRIED = 100
-LAST_PORT = 65_535
 
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 _EXCEPTIONS = "no_proxy"

@@ -49,10 +49,10 @@ def sampling_panel(writer: Writer, elem_id: str, styles: Styles = TEXT, *, open:
             label=both(LABELS["max_new_tokens"], ENGLISH_LABELS["max_new_tokens"]),
             info=both("Quanto escrever no máximo.", "How much to write at most."),
         )
-        temperature = temperature_slider(defaults)
-        top_p = top_p_slider(defaults)
-        top_k = top_k_slider(defaults)
-        repetition = repetition_slider(defaults)
+        temperature = sampling_slider("temperature", defaults)
+        top_p = sampling_slider("top_p", defaults)
+        top_k = sampling_slider("top_k", defaults)
+        repetition = sampling_slider("repetition_penalty", defaults)
         seed = gr.Textbox(
             "",
             label=both(LABELS["seed"], ENGLISH_LABELS["seed"]),
@@ -78,57 +78,25 @@ def _style_button(name: Any) -> Any:
     return gr.Button(name, size="sm", min_width=80)
 
 
-def temperature_slider(defaults: SamplingParams) -> Any:
-    """The control of `temperature`."""
+_SLIDERS = {
+    "temperature": (0, 2, 0.05, "0 escolhe sempre o mais provável.", "0 always takes the most probable."),
+    "top_p": (0.05, 1, 0.05, "Menor: menos surpresas.", "Lower: fewer surprises."),
+    "top_k": (0, 200, 1, "0 não limita.", "0 is no limit."),
+    "repetition_penalty": (1, 2, 0.05, "Acima de 1, evita repetir.", "Above 1, avoids repeating."),
+}
+"""Field of `SamplingParams` -> least, most, step, and what it does, in Portuguese and in English."""
+
+
+def sampling_slider(field: str, defaults: SamplingParams) -> Any:
+    """The control of one of `_SLIDERS`."""
     import gradio as gr
 
+    least, most, step, portuguese, english = _SLIDERS[field]
     return gr.Slider(
-        0,
-        2,
-        defaults.temperature,
-        step=0.05,
-        label=both(LABELS["temperature"], ENGLISH_LABELS["temperature"]),
-        info=both("0 escolhe sempre o mais provável.", "0 always takes the most probable."),
-    )
-
-
-def top_p_slider(defaults: SamplingParams) -> Any:
-    """The control of `top_p`."""
-    import gradio as gr
-
-    return gr.Slider(
-        0.05,
-        1,
-        defaults.top_p,
-        step=0.05,
-        label=LABELS["top_p"],
-        info=both("Menor: menos surpresas.", "Lower: fewer surprises."),
-    )
-
-
-def top_k_slider(defaults: SamplingParams) -> Any:
-    """The control of `top_k`."""
-    import gradio as gr
-
-    return gr.Slider(
-        0,
-        200,
-        defaults.top_k,
-        step=1,
-        label=LABELS["top_k"],
-        info=both("0 não limita.", "0 is no limit."),
-    )
-
-
-def repetition_slider(defaults: SamplingParams) -> Any:
-    """The control of `repetition_penalty`."""
-    import gradio as gr
-
-    return gr.Slider(
-        1,
-        2,
-        defaults.repetition_penalty,
-        step=0.05,
-        label=both(LABELS["repetition_penalty"], ENGLISH_LABELS["repetition_penalty"]),
-        info=both("Acima de 1, evita repetir.", "Above 1, avoids repeating."),
+        least,
+        most,
+        getattr(defaults, field),
+        step=step,
+        label=both(LABELS[field], ENGLISH_LABELS[field]),
+        info=both(portuguese, english),
     )

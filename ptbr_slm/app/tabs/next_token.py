@@ -13,12 +13,7 @@ from typing import Any
 from ptbr_slm.app.errors import shown_on_the_page
 from ptbr_slm.app.language import both
 from ptbr_slm.app.reader import Reader, json_line
-from ptbr_slm.app.sampling_panel import (
-    repetition_slider,
-    temperature_slider,
-    top_k_slider,
-    top_p_slider,
-)
+from ptbr_slm.app.sampling_panel import sampling_slider
 from ptbr_slm.app.writer import Writer
 from ptbr_slm.runtime.sampling.params import SamplingParams
 
@@ -102,9 +97,9 @@ def _sliders(defaults: SamplingParams) -> list[Any]:
     import gradio as gr
 
     return [
-        temperature_slider(defaults),
-        top_p_slider(defaults),
-        top_k_slider(defaults),
+        sampling_slider("temperature", defaults),
+        sampling_slider("top_p", defaults),
+        sampling_slider("top_k", defaults),
         gr.Slider(
             0,
             1,
@@ -116,5 +111,5 @@ def _sliders(defaults: SamplingParams) -> list[Any]:
                 "Cuts what is far less probable than the first.",
             ),
         ),
-        repetition_slider(defaults),
+        sampling_slider("repetition_penalty", defaults),
     ]

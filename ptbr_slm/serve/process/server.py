@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import uvicorn
 from fastapi import FastAPI
 
-from ptbr_slm.network import port_error
+from ptbr_slm.network import LAST_PORT, port_error
 from ptbr_slm.serve.app import create_app
 from ptbr_slm.serve.config import ServeConfig
 from ptbr_slm.serve.middleware.lifecycle import Lifecycle, Phase
@@ -109,7 +109,7 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket that listens. Raises E_PORT."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        if not 0 <= port <= 65_535:
+        if not 0 <= port <= LAST_PORT:
             raise OSError("no such port")
         listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
